@@ -81,6 +81,10 @@ class ApiProtocolError(DcsError):
     exit_code = 8
 
 
+class IdempotencyConflict(ApiProtocolError):
+    """The API has seen this Idempotency-Key with another request (409)."""
+
+
 class SessionFailed(DcsError):
     """The session ended before it was of use: failed, closed or expired."""
 

@@ -1,0 +1,222 @@
+"""The private ssh-agent: started when missing, found again afterwards, never killed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dcs_proxy.agent import Agent, AgentMissing
+from dcs_proxy.errors import AgentUnavailable, StateError, clean_text, quote_server
+
+_MAX_PATH = 107  # bytes; sun_path of sockaddr_un less its final NUL (unix(7))
+_POLL_S = 0.02
+_LEAST_PROBE_S = 0.1
+_SYSTEM_DIRECTORIES = ("/usr/bin", "/usr/local/bin")
+
+
+def ensure_private_agent(path: str, lock_path: str, *, timeout_s: float) -> Agent:
+    """Return the private agent on the socket `path`, starting `ssh-agent` if none answers there.
+
+    Both paths are absolute; the socket's directory is made if missing.  Any number of processes
+    may call this at once: one of them, holding the flock on `lock_path`, starts the agent.
+    Raises AgentUnavailable if within `timeout_s` no agent of ours answers, StateError if the
+    directory or the lock file cannot be used.
+    """
+    _check_length(path)
+    _check_directory(os.path.dirname(path))
+    deadline = time.monotonic() + timeout_s
+    while not _answers_unlocked(path, deadline):
+        with _try_lock(lock_path) as holder:
+            if holder is None:
+                _start_if_missing(path, deadline)
+                break
+        if time.monotonic() >= deadline:
+            raise AgentUnavailable(
+                f"{holder} has held {clean_text(lock_path)} for {timeout_s:.3g} s and not started"
+                " the private agent",
+                hint="end that process if it is stopped (fuser shows who holds a file)",
+            )
+        time.sleep(_POLL_S)
+    return Agent(path, timeout_s=timeout_s, peer_uid=os.geteuid())
+
+
+def _check_length(path: str) -> None:
+    length = len(os.fsencode(path))
+    if length > _MAX_PATH:
+        raise AgentUnavailable(
+            f"the agent's socket {clean_text(path)} has a path of {length} bytes, and a socket's"
+            f" may have {_MAX_PATH}",
+            hint="set DCS_PROXY_HOME to a shorter directory",
+        )
+
+
+def _check_directory(directory: str) -> None:
+    """Make sure that nobody else can put a socket in the agent's place, or reach it."""
+    name = clean_text(directory)
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        found = os.stat(directory)
+    except OSError as error:
+        raise StateError(f"cannot use {name}: {error.strerror}") from error
+    if found.st_uid != os.geteuid():
+        raise StateError(
+            f"{name} belongs to user id {found.st_uid}, not to {os.geteuid()}",
+            hint="set DCS_PROXY_HOME to a directory of your own",
+        )
+    if found.st_mode & 0o077:
+        raise StateError(f"other users can enter {name}", hint=f"chmod 700 {name}")
+
+
+def _answers_unlocked(path: str, deadline: float) -> bool:
+    try:
+        return _answers(path, deadline)
+    except AgentUnavailable:
+        if time.monotonic() >= deadline:
+            raise
+        # It may have ended while we asked; whoever holds the lock asks again.
+        return False
+
+
+def _answers(path: str, deadline: float) -> bool:
+    """Tell whether an agent of ours answers; False if none listens, AgentUnavailable otherwise."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        message = f"cannot look at {clean_text(path)}: {error.strerror}"
+        raise AgentUnavailable(message) from error
+    if not stat.S_ISSOCK(mode):
+        raise AgentUnavailable(
+            f"{clean_text(path)} is in the way: the private agent's socket belongs there",
+            hint="move it away",
+        )
+    # The request is the check: a stopped agent still accepts connections.
+    limit = max(_remaining(deadline), _LEAST_PROBE_S)
+    try:
+        Agent(path, timeout_s=limit, peer_uid=os.geteuid()).identities()
+    except AgentMissing:
+        return False
+    except AgentUnavailable as error:
+        hint = "end that agent (pgrep -a ssh-agent) and try again: a new one is started"
+        raise AgentUnavailable(error.message, hint=hint) from error
+    return True
+
+
+@contextmanager
+def _try_lock(lock_path: str) -> Iterator[str | None]:
+    """Hold the lock inside the block and yield None, or yield words for the one who holds it."""
+    name = clean_text(lock_path)
+    try:
+        lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise StateError(f"cannot open the lock {name}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(lock, 20, 0).strip()
+            yield f"process {int(holder)}" if holder.isdigit() else "another process"
+        except OSError as error:
+            raise StateError(f"cannot take the lock {name}: {error.strerror}") from error
+        else:
+            _sign(lock)
+            yield None
+    finally:
+        os.close(lock)
+
+
+def _sign(lock: int) -> None:
+    try:
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    except OSError:
+        pass  # a full disk: the name of the holder is only for the message
+
+
+def _start_if_missing(path: str, deadline: float) -> None:
+    """Start the agent unless it answers by now; the caller holds the lock."""
+    if _answers(path, deadline):
+        return
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        message = f"cannot remove the stale socket {clean_text(path)}: {error.strerror}"
+        raise AgentUnavailable(message) from error
+    complaint = _start(path, deadline)
+    # A complaint may only mean that a starter whose parent was killed came first.
+    while not _answers(path, deadline):
+        if complaint or time.monotonic() >= deadline:
+            raise AgentUnavailable(
+                f"ssh-agent does not listen at {clean_text(path)}: {complaint or 'no reason given'}"
+            )
+        time.sleep(_POLL_S)
+
+
+def _start(path: str, deadline: float) -> str:
+    """Run `ssh-agent -a PATH` until it has left its daemon behind; return its complaint or ""."""
+    import subprocess  # only a start pays for it
+
+    program = _find_program()
+    errors_in, errors_out = os.pipe()
+    try:
+        process = subprocess.Popen(
+            [program, "-s", "-a", path],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            # Not ours: a daemon that holds our stderr hangs `ssh ... 2>&1 | cat`.
+            stderr=errors_out,
+            cwd="/",
+            # The API key in our environment would be the daemon's for as long as it lives.
+            env={"PATH": os.defpath},
+            # Ctrl-C goes to every process of ssh's group.
+            start_new_session=True,
+        )
+    except OSError as error:
+        os.close(errors_in)
+        message = f"cannot run {clean_text(program)}: {error.strerror}"
+        raise AgentUnavailable(message) from error
+    finally:
+        os.close(errors_out)
+    try:
+        status = process.wait(timeout=_remaining(deadline))
+        if status == 0:
+            return ""
+        os.set_blocking(errors_in, False)
+        return _complaint(errors_in) or f"exit status {status}"
+    except subprocess.TimeoutExpired:
+        # It has no daemon and holds no key yet.
+        process.kill()
+        process.wait()
+        return "it did not start in time"
+    finally:
+        os.close(errors_in)
+
+
+def _complaint(errors: int) -> str:
+    """Return what the program wrote, quoted.  Its descendants may hold the pipe: never wait."""
+    try:
+        text = os.read(errors, 4096).decode(errors="replace")
+    except BlockingIOError:
+        return ""
+    return quote_server(text) if text.strip() else ""
+
+
+def _find_program() -> str:
+    # Only absolute entries: an empty one stands for the current directory, maybe a stranger's.
+    entries = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    for directory in (*filter(os.path.isabs, entries), *_SYSTEM_DIRECTORIES):
+        program = os.path.join(directory, "ssh-agent")
+        if os.path.isfile(program) and os.access(program, os.X_OK):
+            return program
+    raise AgentUnavailable("ssh-agent is not installed", hint="install openssh-client")
+
+
+def _remaining(deadline: float) -> float:
+    return max(deadline - time.monotonic(), 0.0)
