@@ -38,7 +38,10 @@ class Deadline:
         if self.client_gone():
             raise ClientGone("the program that asked for the connection has gone")
         if not self.remaining():
-            raise DeadlineExceeded(f"not ready after {self.seconds:g} s")
+            raise DeadlineExceeded(
+                f"not ready after {self.seconds:g} s",
+                hint="try again: what is under way goes on, and the next try takes it up",
+            )
 
     def sleep(self, seconds: float) -> None:
         """Wait that long.  Raises ClientGone or DeadlineExceeded as soon as either is so."""

@@ -29,11 +29,18 @@ class DcsError(Exception):
         self.message = message
         self.hint = hint or self.default_hint
         self.machine = machine
+        self.was_shown = False  # by another process of the same ssh
+
+    def one_line(self) -> str:
+        """Return the whole on one line, as it goes through ssh in a disconnect message."""
+        return "; hint: ".join([self._about(), *([self.hint] if self.hint else [])])
+
+    def _about(self) -> str:
+        return f"{self.machine}: {self.message}" if self.machine else self.message
 
     def lines(self) -> list[str]:
         """Return the one or two lines that a person reads, without line ends."""
-        about = f"{self.machine}: " if self.machine else ""
-        lines = [f"dcs-proxy: {about}{self.message}"]
+        lines = [f"dcs-proxy: {self._about()}"]
         if self.hint:
             lines.append(f"dcs-proxy: hint: {self.hint}")
         return lines

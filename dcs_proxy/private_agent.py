@@ -11,11 +11,13 @@ from contextlib import contextmanager
 
 from dcs_proxy.agent import Agent, AgentMissing
 from dcs_proxy.errors import AgentUnavailable, StateError, clean_text, quote_server
+from dcs_proxy.files import make_private_directory, remove_file
 
 _MAX_PATH = 107  # bytes; sun_path of sockaddr_un less its final NUL (unix(7))
 _POLL_S = 0.02
 _LEAST_PROBE_S = 0.1
 _SYSTEM_DIRECTORIES = ("/usr/bin", "/usr/local/bin")
+_START_HINT = "see whether ssh-agent works at all: ssh-agent true && echo it does"
 
 
 def ensure_private_agent(path: str, lock_path: str, *, timeout_s: float) -> Agent:
@@ -27,7 +29,7 @@ def ensure_private_agent(path: str, lock_path: str, *, timeout_s: float) -> Agen
     directory or the lock file cannot be used.
     """
     _check_length(path)
-    _check_directory(os.path.dirname(path))
+    make_private_directory(os.path.dirname(path))
     deadline = time.monotonic() + timeout_s
     while not _answers_unlocked(path, deadline):
         with _try_lock(lock_path) as holder:
@@ -54,23 +56,6 @@ def _check_length(path: str) -> None:
         )
 
 
-def _check_directory(directory: str) -> None:
-    """Make sure that nobody else can put a socket in the agent's place, or reach it."""
-    name = clean_text(directory)
-    try:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        found = os.stat(directory)
-    except OSError as error:
-        raise StateError(f"cannot use {name}: {error.strerror}") from error
-    if found.st_uid != os.geteuid():
-        raise StateError(
-            f"{name} belongs to user id {found.st_uid}, not to {os.geteuid()}",
-            hint="set DCS_PROXY_HOME to a directory of your own",
-        )
-    if found.st_mode & 0o077:
-        raise StateError(f"other users can enter {name}", hint=f"chmod 700 {name}")
-
-
 def _answers_unlocked(path: str, deadline: float) -> bool:
     try:
         return _answers(path, deadline)
@@ -88,8 +73,10 @@ def _answers(path: str, deadline: float) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        message = f"cannot look at {clean_text(path)}: {error.strerror}"
-        raise AgentUnavailable(message) from error
+        raise StateError(
+            f"cannot look at {clean_text(path)}: {error.strerror}",
+            hint=f"chmod 700 '{clean_text(os.path.dirname(path))}'",
+        ) from error
     if not stat.S_ISSOCK(mode):
         raise AgentUnavailable(
             f"{clean_text(path)} is in the way: the private agent's socket belongs there",
@@ -142,19 +129,14 @@ def _start_if_missing(path: str, deadline: float) -> None:
     """Start the agent unless it answers by now; the caller holds the lock."""
     if _answers(path, deadline):
         return
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        message = f"cannot remove the stale socket {clean_text(path)}: {error.strerror}"
-        raise AgentUnavailable(message) from error
+    remove_file(path)
     complaint = _start(path, deadline)
     # A complaint may only mean that a starter whose parent was killed came first.
     while not _answers(path, deadline):
         if complaint or time.monotonic() >= deadline:
             raise AgentUnavailable(
-                f"ssh-agent does not listen at {clean_text(path)}: {complaint or 'no reason given'}"
+                f"ssh-agent does not listen at {clean_text(path)}: {complaint or 'no reason given'}",
+                hint=_START_HINT,
             )
         time.sleep(_POLL_S)
 
@@ -181,7 +163,7 @@ def _start(path: str, deadline: float) -> str:
     except OSError as error:
         os.close(errors_in)
         message = f"cannot run {clean_text(program)}: {error.strerror}"
-        raise AgentUnavailable(message) from error
+        raise AgentUnavailable(message, hint=_START_HINT) from error
     finally:
         os.close(errors_out)
     try:

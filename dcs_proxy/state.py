@@ -78,7 +78,8 @@ class ReadySession:
 
     `authority` and `certificate` are public key lines, `certificate` empty where the API gave
     none.  `bare_key` says that the agent holds the plain key rather than the certificate.
-    `ends_at` and `proved_at` (the API last said "ready") are unix times.
+    `ends_at`, `lent_at` (the agent took it) and `proved_at` (the API last said "ready") are unix
+    times.
     """
 
     endpoint: str
@@ -88,6 +89,7 @@ class ReadySession:
     certificate: str
     bare_key: bool
     ends_at: float
+    lent_at: float
     proved_at: float
 
 

@@ -1,0 +1,96 @@
+"""``dcs-proxy HOST PORT``: what ssh runs as its ProxyCommand.
+
+The gateway's address is the session's; the port that ssh names is not used.  Failures go to
+stderr and, because that is thrown away under ControlPersist, through ssh as a disconnect message.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from dcs_proxy import transport
+from dcs_proxy.errors import DcsError, LoginMismatch, UsageError
+from dcs_proxy.names import MachineName
+from dcs_proxy.resolve import World, resolve
+from dcs_proxy.snippets import publish
+from dcs_proxy.state import Record
+from dcs_proxy.wiring import Options, open_world
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the ProxyCommand form."""
+    parser.add_argument("host", metavar="HOST", help="the machine's name or an alias")
+    parser.add_argument("port", metavar="PORT", help="as ssh gives it; the session's port is used")
+    parser.add_argument(
+        "--login", metavar="USER", help="the login name that ssh will use (%%r), to be checked"
+    )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--relay", action="store_true", help="relay stdin and stdout, never hand over")
+    how.add_argument(
+        "--fdpass", action="store_true", help="hand the connected socket over (ProxyUseFdpass)"
+    )
+
+
+def run(arguments: argparse.Namespace, options: Options) -> int:
+    """Connect stdin and stdout, or the ssh behind them, to the machine's gateway.
+
+    Raises DcsError, after it has been sent through ssh.
+    """
+    fdpass = not arguments.relay and (arguments.fdpass or transport.is_fdpass())
+    try:
+        if not arguments.port.isdigit():
+            raise UsageError("PORT must be a number", hint="dcs-proxy --help")
+        return _connect(arguments, options, fdpass)
+    except DcsError as error:
+        transport.send_disconnect(error.one_line(), fdpass=fdpass)
+        raise
+
+
+def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool) -> int:
+    settings = options.settings(os.environ)
+    name = settings.machine(arguments.host)
+    world = open_world(options, os.environ, transport.client_gone, settings=settings)
+    record = resolve(name, world, adopt_failure=True)
+    publish(world.state, arguments.host, name, record)
+    if arguments.login is not None:
+        check_login(arguments.login, arguments.host, record)
+    sock = _dial(name, record, world)
+    world.log.event("connected", machine=name, fdpass=fdpass)
+    if fdpass:
+        transport.hand_over(sock)
+        return 0
+    return transport.relay(sock)
+
+
+def _dial(name: MachineName, record: Record, world: World) -> transport.Socket:
+    ready = record.ready
+    if ready is None:
+        raise ValueError("only a ready session has an endpoint")
+    try:
+        return transport.dial(
+            ready.endpoint,
+            ready.port,
+            timeout_s=world.settings.connect_seconds,
+            deadline=world.deadline.at,
+            client_gone=transport.client_gone,
+        )
+    except DcsError as error:
+        error.machine = name
+        raise
+
+
+def check_login(login: str, host: str, record: Record) -> None:
+    """Raise LoginMismatch if ssh is about to log in as somebody else than the session's user.
+
+    The login of the session before counts too: it may have been replaced after ssh had read it.
+    """
+    ready = record.ready
+    if ready is None or login in (ready.ssh_username, record.previous_username):
+        return
+    raise LoginMismatch(
+        f"ssh is about to log in as {login}, but this session's login is {ready.ssh_username}",
+        hint=f"type: ssh {host} (no user name before it, no -l, and no User line for {host} "
+        "above the dcs-proxy block in your ssh config)",
+        machine=MachineName(host),
+    )

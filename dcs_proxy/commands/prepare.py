@@ -1,0 +1,41 @@
+"""``dcs-proxy prepare HOST``: what ssh runs while it reads its configuration (Match exec).
+
+Success means that the files which ssh includes next are true.  ssh throws stdout away and shows
+stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from dcs_proxy.client import wants_session
+from dcs_proxy.resolve import resolve
+from dcs_proxy.snippets import heal, publish, publish_user_agent
+from dcs_proxy.wiring import Options, open_world
+
+HELP = "make a session ready; ssh runs this while it reads its configuration"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("host", metavar="HOST", help="the machine's name or an alias")
+
+
+def run(arguments: argparse.Namespace, options: Options) -> int:
+    """Make the machine's session ready and write what ssh includes.  Raises DcsError."""
+    settings = options.settings(os.environ)
+    name = settings.machine(arguments.host)
+    parent = os.getppid()
+    # With `exec` in the Match line our parent is ssh itself; when it dies we are handed to
+    # another process.
+    world = open_world(
+        options, os.environ, lambda: os.getppid() != parent, settings=settings
+    )
+    heal(world.state)
+    if not wants_session(parent):
+        return 0
+    record = resolve(name, world)
+    publish(world.state, arguments.host, name, record)
+    publish_user_agent(world.state, os.environ.get("SSH_AUTH_SOCK", ""))
+    return 0

@@ -1,0 +1,448 @@
+"""From a machine's name to a session that ssh can use: reuse, resume, create, wait.
+
+One process at a time works on a machine, under its lock; the others wait for what it finds.
+Every step is written down before it is taken, so that a process killed at any point leaves
+something that the next one can take up:
+
+1. a new key goes into the agent, with a lifetime as long as the wake may last;
+2. the attempt (Idempotency-Key, public key) is written down, then sent;
+3. the session is polled until it is ready, and what came is checked;
+4. the certificate goes into the agent as an identity of its own, and is written down;
+5. the bare key leaves the agent.
+
+Whoever takes up a session at step 3 has no private key to add a certificate with, for an agent
+gives none back.  Then ssh uses the bare key that waits in the agent beside the certificate's file.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from dcs_proxy.agent import Agent, Destination
+from dcs_proxy.certificate import (
+    UserCertificate,
+    check_user_certificate,
+    generate_key,
+    parse_authority,
+)
+from dcs_proxy.deadline import Deadline
+from dcs_proxy.errors import (
+    AgentRefused,
+    AgentUnavailable,
+    ApiUnavailable,
+    ClientGone,
+    DcsError,
+    DeadlineExceeded,
+    IdempotencyConflict,
+    MachineNotFound,
+    SessionFailed,
+    Untrusted,
+    clean_text,
+    quote_server,
+)
+from dcs_proxy.keypair import KeyPair, public_line
+from dcs_proxy.log import Log
+from dcs_proxy.model import Connection, Session, check_host_trust
+from dcs_proxy.names import MachineName
+from dcs_proxy.settings import Settings
+from dcs_proxy.state import Attempt, Failure, ReadySession, Record, StateDirectory
+
+# How long the bare key outlives the longest wait, so that the try after it still finds it.
+_KEY_GRACE_S = 300
+# A session whose end the API does not tell.
+_UNKNOWN_LIFE_S = 3600
+_DEFAULT_POLL_MS, _MAX_POLL_S, _MIN_POLL_S = 500, 30.0, 0.05
+# ssh runs ProxyCommand right after prepare has failed: it need not fail once more, slowly.
+_SAME_CLIENT_S = 5.0
+# Failures that say nothing about the process that met them.
+_SHARED = (SessionFailed, DeadlineExceeded, ApiUnavailable, MachineNotFound)
+_BY_EXIT_CODE = {kind.exit_code: kind for kind in DcsError.__subclasses__()}
+
+
+class ControlPlane(Protocol):
+    """What resolving needs of the API; :class:`dcs_proxy.api.Api` says what each raises."""
+
+    def create_session(
+        self, name: MachineName, public_key: str, idempotency_key: str
+    ) -> Session: ...
+
+    def get_session(self, name: MachineName, session_id: str) -> Session | None: ...
+
+    def close_session(self, name: MachineName, session_id: str, idempotency_key: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything that resolving touches, so that tests can stand in for it.
+
+    `open_api` and `open_agent` are called when first needed, for both may be slow or fail.
+    `agent_path` is the agent's socket, `account` tells one API and organisation from another,
+    `client` one ssh process from another, `now` gives unix time.  `announce` is called at least
+    once when the machine has to wake.
+    """
+
+    settings: Settings
+    state: StateDirectory
+    deadline: Deadline
+    log: Log
+    agent_path: str
+    account: str
+    client: str
+    open_api: Callable[[], ControlPlane]
+    open_agent: Callable[[], Agent]
+    announce: Callable[[MachineName], None]
+    now: Callable[[], float]
+
+
+def resolve(name: MachineName, world: World, *, adopt_failure: bool = False) -> Record:
+    """Return the record of a ready session of the machine.
+
+    With `adopt_failure`, what this same ssh has just failed with is raised again at once.
+    Raises any DcsError but UsageError, ConfigError and LoginMismatch, with the machine's name.
+    """
+    try:
+        return _Resolution(name, world).run(adopt_failure)
+    except DcsError as error:
+        error.machine = error.machine or name
+        world.log.event("failed", machine=name, code=error.exit_code, what=error.message)
+        raise
+
+
+def is_reusable(record: Record | None, world: World) -> bool:
+    """Tell whether the session may be used without asking the API (DESIGN rule 4)."""
+    if record is None or record.ready is None or not _is_alive(record, world):
+        return False
+    age = world.now() - record.ready.proved_at
+    # A negative age is a clock that was set back: nothing is known then.
+    return 0 <= age < world.settings.reuse_seconds and _is_held(record)
+
+
+class _Resolution:
+    def __init__(self, name: MachineName, world: World) -> None:
+        self.name = name
+        self.world = world
+        self.started_at = world.now()
+        self.get_is_missing = False
+        self.announced = False
+
+    def run(self, adopt_failure: bool) -> Record:
+        if (record := self.reusable()) is not None:
+            return record
+        if adopt_failure:
+            self.raise_failure(self.is_own)
+        with self.world.state.lock(self.name, self.world.deadline, self.is_settled):
+            if (record := self.reusable()) is not None:
+                return record
+            self.raise_failure(self.is_shared)
+            try:
+                return self.take_up_or_create()
+            except ClientGone:
+                raise
+            except DcsError as error:
+                self.save_failure(error)
+                raise
+
+    def reusable(self) -> Record | None:
+        record = self.world.state.load(self.name)
+        return record if is_reusable(record, self.world) else None
+
+    def is_settled(self) -> bool:
+        """Whether another process has found a session, or failed, while this one waited."""
+        record = self.world.state.load(self.name)
+        if record is not None and record.ready is None and record.attempt.session_id:
+            self.announce()
+        failure = self.world.state.load_failure(self.name)
+        return (failure is not None and self.is_shared(failure)) or is_reusable(record, self.world)
+
+    def take_up_or_create(self) -> Record:
+        api = self.world.open_api()
+        agent = self.world.open_agent()
+        record = self.world.state.load(self.name)
+        if record is not None and record.attempt.account == self.world.account:
+            if _is_alive(record, self.world) and _is_held(record):
+                taken_up = self.take_up(api, agent, record)
+                if taken_up is not None:
+                    return taken_up
+            elif record.ready is None and record.attempt.session_id:
+                self.close_abandoned(api, record.attempt)
+        return self.create(api, agent, record)
+
+    def take_up(self, api: ControlPlane, agent: Agent, record: Record) -> Record | None:
+        """Go on with an earlier session; None if there is nothing to go on with."""
+        self.world.log.event("resume", machine=self.name, session=record.attempt.session_id)
+        session = self.look(api, record)
+        while session is not None and not session.is_ready and not session.is_over:
+            record = self.note(record, session)
+            self.pause(session)
+            session = self.look(api, record)
+        if session is None or not session.is_ready:
+            return None
+        record = self.note(record, session)
+        if record.ready is None:
+            return self.accept(agent, record, session, key=None)
+        if not _is_same_login(record.ready, session.connection):
+            return None
+        return self.save(replace(record, ready=replace(record.ready, proved_at=self.world.now())))
+
+    def create(self, api: ControlPlane, agent: Agent, old: Record | None) -> Record:
+        self.world.state.collect_garbage(self.world.now())
+        try:
+            return self.attempt(api, agent, old)
+        except IdempotencyConflict:
+            # A key made of 122 random bits was used by somebody else: once is an accident.
+            self.world.log.event("idempotency-conflict", machine=self.name)
+            return self.attempt(api, agent, old)
+
+    def attempt(self, api: ControlPlane, agent: Agent, old: Record | None) -> Record:
+        key = generate_key()
+        record = self.begin(agent, key, old)
+        try:
+            session: Session | None = api.create_session(
+                self.name, public_line(key.public), record.attempt.idempotency_key
+            )
+            while session is not None and not session.is_ready and not session.is_over:
+                record = self.note(record, session)
+                self.pause(session)
+                session = self.look(api, record)
+            if session is None or not session.is_ready:
+                raise _session_over(session)
+            return self.accept(agent, self.note(record, session), session, key)
+        except (DeadlineExceeded, ClientGone, ApiUnavailable):
+            raise  # the next try takes the attempt up
+        except DcsError:
+            self.world.state.forget(self.name)
+            agent.remove(key.blob)
+            raise
+
+    def begin(self, agent: Agent, key: KeyPair, old: Record | None) -> Record:
+        """Put the key into the agent and write the attempt down."""
+        lifetime_s = int(self.world.settings.wake_seconds + _KEY_GRACE_S)
+        agent.add_key(key, comment=self.name, lifetime_s=lifetime_s)
+        attempt = Attempt(
+            idempotency_key=str(uuid.uuid4()),
+            public_key=key.public.hex(),
+            agent_path=self.world.agent_path,
+            key_ends_at=self.world.now() + lifetime_s,
+            account=self.world.account,
+        )
+        if old is None:
+            return self.save(Record(attempt))
+        if old.ready is None:
+            return self.save(replace(old, attempt=attempt))
+        return self.save(Record(attempt, None, old.attempt.token, old.ready.ssh_username))
+
+    def look(self, api: ControlPlane, record: Record) -> Session | None:
+        """Return the session as it is now; None if the API does not know it any more.
+
+        A deployment with only the POST of the contract has no GET: there the same POST tells.
+        """
+        attempt = record.attempt
+        if attempt.session_id and not self.get_is_missing:
+            session = api.get_session(self.name, attempt.session_id)
+            if session is not None or attempt.polled:
+                return session
+            self.get_is_missing = True
+        try:
+            return api.create_session(
+                self.name, public_line(attempt.public), attempt.idempotency_key
+            )
+        except IdempotencyConflict:
+            return None
+
+    def note(self, record: Record, session: Session) -> Record:
+        """Write down what is new about an attempt under way."""
+        polled = bool(record.attempt.session_id) and not self.get_is_missing
+        attempt = replace(
+            record.attempt,
+            session_id=session.session_id,
+            polled=record.attempt.polled or polled,
+        )
+        if attempt == record.attempt:
+            return record
+        if not record.attempt.session_id:
+            self.world.log.event("session", machine=self.name, session=session.session_id,
+                                 status=session.status)  # fmt: skip
+        return self.save(replace(record, attempt=attempt))
+
+    def pause(self, session: Session) -> None:
+        self.announce()
+        asked = session.retry_after_ms if session.retry_after_ms is not None else _DEFAULT_POLL_MS
+        seconds = max(_MIN_POLL_S, min(asked / 1000, _MAX_POLL_S))
+        # Never earlier than asked, and spread so that a fleet does not ask in step.
+        self.world.deadline.sleep(seconds * random.uniform(1.0, 1.1))
+
+    def accept(self, agent: Agent, record: Record, session: Session, key: KeyPair | None) -> Record:
+        """Check what the API gave, lend it to ssh through the agent, and write it down."""
+        connection = session.connection
+        if connection is None:
+            raise SessionFailed("the session is ready but says nothing of where to log in")
+        authority = parse_authority(check_host_trust(connection, self.name), self.name)
+        certificate = self.check_certificate(connection, record.attempt.public)
+        ends_at = self.end_of(session, certificate, record.attempt if key is None else None)
+        bare_key = True
+        if key is not None:
+            destination = Destination(connection.endpoint, authority.blob)
+            bare_key = self.add_identity(agent, key, certificate, destination, ends_at)
+        now = self.world.now()
+        ready = ReadySession(
+            endpoint=connection.endpoint,
+            port=connection.port,
+            ssh_username=connection.ssh_username,
+            authority=authority.line,
+            certificate=certificate.line if certificate else "",
+            bare_key=bare_key,
+            ends_at=ends_at,
+            lent_at=now,
+            proved_at=now,
+        )
+        record = self.save(replace(record, ready=ready))
+        if not bare_key and key is not None:
+            agent.remove(key.blob)
+        self.world.log.event("ready", machine=self.name, session=session.session_id,
+                             login=ready.ssh_username, seconds=int(ends_at - now))  # fmt: skip
+        return record
+
+    def check_certificate(self, connection: Connection, public: bytes) -> UserCertificate | None:
+        if connection.user_certificate is None:
+            return None
+        return check_user_certificate(
+            connection.user_certificate,
+            public=public,
+            username=connection.ssh_username,
+            now=self.world.now(),
+            machine=self.name,
+        )
+
+    def end_of(
+        self, session: Session, certificate: UserCertificate | None, resumed: Attempt | None
+    ) -> float:
+        now = self.world.now()
+        expires = session.expires_at.timestamp() if session.expires_at else now + _UNKNOWN_LIFE_S
+        ends = [expires]
+        if certificate is not None and certificate.ends_at is not None:
+            ends.append(certificate.ends_at)
+        if resumed is not None:
+            ends.append(resumed.key_ends_at)
+        if min(ends) <= now:
+            raise Untrusted(
+                "the session that the API calls ready has already ended",
+                hint="is this computer's clock right?",
+            )
+        return min(ends)
+
+    def add_identity(
+        self,
+        agent: Agent,
+        key: KeyPair,
+        certificate: UserCertificate | None,
+        destination: Destination,
+        ends_at: float,
+    ) -> bool:
+        """Lend the identity to the agent until `ends_at`; return whether it is the bare key."""
+        lifetime_s = max(1, int(ends_at - self.world.now()))
+        bound_to = destination if self.world.settings.destination_constraint else None
+        comment = f"{self.name} via {destination.hostname}"
+        bare_key, bound = certificate is None, False
+        if certificate is not None:
+            try:
+                bound = agent.add_certificate(
+                    key, certificate.blob, comment=comment, lifetime_s=lifetime_s,
+                    destination=bound_to,
+                )  # fmt: skip
+            except AgentRefused as error:
+                self.world.log.event("agent-refused-certificate", what=error.message)
+                bare_key = True
+        if bare_key:
+            # Beside a certificate that the agent refused, ssh binds the bare key to nothing.
+            bound_to = None if certificate else bound_to
+            bound = agent.add_key(key, comment=comment, lifetime_s=lifetime_s, destination=bound_to)
+        if not bound:
+            self.world.log.event("no-destination-constraint", machine=self.name,
+                                 agent=agent.path)  # fmt: skip
+        return bare_key
+
+    def close_abandoned(self, api: ControlPlane, attempt: Attempt) -> None:
+        """End a session whose key is lost; it is of no use to anybody."""
+        try:
+            api.close_session(self.name, attempt.session_id, str(uuid.uuid4()))
+        except (DeadlineExceeded, ClientGone):
+            raise
+        except DcsError as error:
+            self.world.log.event("close-failed", machine=self.name, what=error.message)
+
+    def announce(self) -> None:
+        if not self.announced:
+            self.announced = True
+            self.world.announce(self.name)
+
+    def save(self, record: Record) -> Record:
+        self.world.state.save(self.name, record)
+        return record
+
+    def save_failure(self, error: DcsError) -> None:
+        failure = Failure(
+            exit_code=error.exit_code,
+            message=error.message,
+            hint=error.hint,
+            failed_at=self.world.now(),
+            client=self.world.client,
+        )
+        try:
+            self.world.state.save_failure(self.name, failure)
+        except DcsError:
+            pass  # the failure itself is what the user must read
+
+    def is_own(self, failure: Failure) -> bool:
+        age = self.world.now() - failure.failed_at
+        return failure.client == self.world.client and 0 <= age < _SAME_CLIENT_S
+
+    def is_shared(self, failure: Failure) -> bool:
+        kind = _BY_EXIT_CODE.get(failure.exit_code, DcsError)
+        return failure.failed_at >= self.started_at and issubclass(kind, _SHARED)
+
+    def raise_failure(self, applies: Callable[[Failure], bool]) -> None:
+        failure = self.world.state.load_failure(self.name)
+        if failure is not None and applies(failure):
+            kind = _BY_EXIT_CODE.get(failure.exit_code, DcsError)
+            error = kind(clean_text(failure.message, 1000), hint=clean_text(failure.hint, 1000))
+            error.was_shown = self.is_own(failure)
+            raise error
+
+
+def _is_alive(record: Record, world: World) -> bool:
+    """Whether a record belongs to this account and agent, and is not near its end."""
+    attempt = record.attempt
+    if attempt.account != world.account or attempt.agent_path != world.agent_path:
+        return False
+    left = record.ends_at() - world.now()
+    life = record.ready.ends_at - record.ready.lent_at if record.ready else _UNKNOWN_LIFE_S
+    return left > min(30.0, life / 10)
+
+
+def _is_held(record: Record) -> bool:
+    try:
+        return Agent(record.attempt.agent_path).holds(record.identity)
+    except (AgentUnavailable, AgentRefused):
+        return False
+
+
+def _is_same_login(ready: ReadySession, connection: Connection | None) -> bool:
+    return connection is not None and (
+        (connection.endpoint, connection.port, connection.ssh_username)
+        == (ready.endpoint, ready.port, ready.ssh_username)
+    )
+
+
+def _session_over(session: Session | None) -> SessionFailed:
+    if session is None:
+        return SessionFailed("the API no longer knows the session", hint="try again")
+    said = f": {quote_server(session.error_message)}" if session.error_message else ""
+    code = f" ({clean_text(session.error_code, 60)})" if session.error_code else ""
+    return SessionFailed(
+        f"the session is {session.status}{said}{code}",
+        hint="try again; if it fails again, look at the machine in the console",
+    )

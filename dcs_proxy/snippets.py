@@ -1,0 +1,115 @@
+"""The files that ssh reads for a machine: written from its record, compared, and healed.
+
+ssh parses every included file for every host it is asked for, and one malformed line ends it.  So
+files are written whole, and whatever is not as we write it is removed before ssh comes to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+
+from dcs_proxy.files import read_small, remove_file, write_whole
+from dcs_proxy.keypair import public_line
+from dcs_proxy.names import MachineName
+from dcs_proxy.sshconfig import (
+    Snippet,
+    render_agent_snippet,
+    render_known_hosts,
+    render_snippet,
+)
+from dcs_proxy.state import Record, StateDirectory
+
+# Whole lines, balanced quotation marks, and only the options that we write.
+_WELL_FORMED = re.compile(
+    rb"(#[^\n]*\n)*Match [^\n]+\n"
+    rb"(    (User|HostKeyAlias|IdentityFile|CertificateFile|IdentitiesOnly|IdentityAgent|"
+    rb"UserKnownHostsFile|GlobalKnownHostsFile|ForwardAgent) (\"[^\"\n]+\"|[^\"\s]+)\n)+\Z"
+)
+_FORWARDED = re.compile(rb'^    ForwardAgent "([^"\n]+)"$', re.MULTILINE)
+
+
+def publish(state: StateDirectory, host: MachineName, name: MachineName, record: Record) -> None:
+    """Make ssh's files say what `record` says, for the host name that the user types.
+
+    Only what differs is written.  `record` must be ready.  Raises StateError.
+    """
+    ready, token = record.ready, record.attempt.token
+    if ready is None:
+        raise ValueError("only a ready session has anything to publish")
+    key = state.session_path(name, f".{token}.pub")
+    certificate = state.session_path(name, f".{token}-cert.pub")
+    known_hosts = state.session_path(name, f".{token}.known_hosts")
+    plain = ready.bare_key or not ready.certificate
+    _write(known_hosts, render_known_hosts(ready.endpoint, ready.authority))
+    if ready.certificate:
+        _write(certificate, f"{ready.certificate}\n")
+    if plain:
+        _write(key, f"{public_line(record.attempt.public)}\n")
+    snippet = Snippet(
+        machine=host,
+        user=ready.ssh_username,
+        host_key_alias=ready.endpoint,
+        identity_file=key if plain else certificate,
+        certificate_file=certificate if plain and ready.certificate else None,
+        identity_agent=record.attempt.agent_path,
+        known_hosts_file=known_hosts,
+    )
+    if _write(state.snippet_path(host), render_snippet(snippet)):
+        _drop_old_files(state, name, {token, record.previous_token})
+
+
+def publish_user_agent(state: StateDirectory, path: str) -> None:
+    """Let ``ssh -A`` forward the user's own agent at `path` (SSH_AUTH_SOCK, may be empty)."""
+    if not path or path == state.agent_socket():
+        return
+    file = state.file("agents", f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.conf")
+    text = render_agent_snippet(path)
+    if text is not None and _write(file, text):
+        for entry in os.scandir(state.file("agents")):
+            match = _FORWARDED.search(read_small(entry.path) or b"")
+            if match and not os.path.exists(os.fsdecode(match[1])):
+                remove_file(entry.path)
+
+
+def heal(state: StateDirectory) -> None:
+    """Remove or mend every included file that would stop ssh.  Raises StateError."""
+    for directory in ("hosts", "agents"):
+        for entry in os.scandir(state.file(directory)):
+            if not entry.name.endswith(".conf"):
+                continue
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            data = read_small(entry.path) if stat.S_ISREG(status.st_mode) else None
+            if data is None or not is_well_formed(data) or status.st_uid != os.geteuid():
+                remove_file(entry.path)
+            elif stat.S_IMODE(status.st_mode) != 0o600:
+                os.chmod(entry.path, 0o600)
+
+
+def is_well_formed(data: bytes) -> bool:
+    """Tell whether ssh can parse a snippet: whole lines of options that we write."""
+    return _WELL_FORMED.match(data) is not None
+
+
+def _write(path: str, text: str) -> bool:
+    """Write a file unless it says so already; return whether it was written."""
+    data = os.fsencode(text)
+    if read_small(path) == data:
+        return False
+    write_whole(path, data)
+    return True
+
+
+def _drop_old_files(state: StateDirectory, name: MachineName, keep: set[str]) -> None:
+    """Remove the files of attempts before the last two."""
+    prefix = os.path.basename(state.session_path(name, "."))
+    old = re.compile(re.escape(prefix) + r"([0-9a-f]{12})(-cert\.pub|\.pub|\.known_hosts)\Z")
+    for entry in os.scandir(state.file("sessions")):
+        match = old.match(entry.name)
+        if match and match[1] not in keep:
+            remove_file(entry.path)
