@@ -67,7 +67,7 @@ def make_private_directory(path: str) -> None:
     an agent, a certificate or a known_hosts file of their own.
     """
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
+        _make_directories(path)
         status = os.stat(path)
     except OSError as error:
         raise cannot_write(path, error) from None
@@ -80,6 +80,19 @@ def make_private_directory(path: str) -> None:
         raise StateError(
             f"the state directory {path} can be changed by others", hint=f"chmod 700 '{path}'"
         )
+
+
+def _make_directories(path: str) -> None:
+    """Make the missing part of `path`, parents too (a new ``~/.ssh`` among them), 0700."""
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path)
+    if parent != path:
+        _make_directories(parent)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
 
 
 def cannot_write(path: str, error: OSError) -> StateError:

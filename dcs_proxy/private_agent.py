@@ -134,10 +134,9 @@ def _start_if_missing(path: str, deadline: float) -> None:
     # A complaint may only mean that a starter whose parent was killed came first.
     while not _answers(path, deadline):
         if complaint or time.monotonic() >= deadline:
-            raise AgentUnavailable(
-                f"ssh-agent does not listen at {clean_text(path)}: {complaint or 'no reason given'}",
-                hint=_START_HINT,
-            )
+            reason = complaint or "no reason given"
+            message = f"ssh-agent does not listen at {clean_text(path)}: {reason}"
+            raise AgentUnavailable(message, hint=_START_HINT)
         time.sleep(_POLL_S)
 
 

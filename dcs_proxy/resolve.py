@@ -360,7 +360,7 @@ class _Resolution:
             # Beside a certificate that the agent refused, ssh binds the bare key to nothing.
             bound_to = None if certificate else bound_to
             bound = agent.add_key(key, comment=comment, lifetime_s=lifetime_s, destination=bound_to)
-        if not bound:
+        if bound_to is not None and not bound:
             self.world.log.event("no-destination-constraint", machine=self.name,
                                  agent=agent.path)  # fmt: skip
         return bare_key

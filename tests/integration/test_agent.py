@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
@@ -155,6 +156,15 @@ def add(agent: Agent, key: KeyPair, certificate: Path, destination: Destination 
     return agent.add_certificate(
         key, blob, comment="dm-foo", lifetime_s=600, destination=destination
     )
+
+
+def install(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Put a program of ours before the real ssh-agent."""
+    program = directory / "bin" / "ssh-agent"
+    program.parent.mkdir()
+    program.write_text(script)
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", str(program.parent) + os.pathsep + os.environ["PATH"])
 
 
 # --- what the real agent takes ------------------------------------------------------------------
@@ -351,19 +361,20 @@ def test_the_private_agent_is_started_once_and_found_again(place: Place) -> None
 ENSURE = """
 import sys
 from dcs_proxy.private_agent import ensure_private_agent
+print("ready", flush=True)
 sys.stdin.read()
 ensure_private_agent(sys.argv[1], sys.argv[2], timeout_s=60).identities()
 """
 
 
 def start_ensure(
-    place: Place, *, stdout: int | None = None, pass_fds: tuple[int, ...] = ()
+    place: Place, stdin: int, *, pass_fds: tuple[int, ...] = ()
 ) -> subprocess.Popen[str]:
-    """Start a process, in a session of its own, that calls ensure at the end of its stdin."""
+    """Start a process, in a session of its own, that says "ready" and waits for stdin to end."""
     return subprocess.Popen(
         [sys.executable, "-c", ENSURE, place.path, place.lock_path],
-        stdin=subprocess.PIPE,
-        stdout=stdout,
+        stdin=stdin,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         pass_fds=pass_fds,
         start_new_session=True,
@@ -372,17 +383,24 @@ def start_ensure(
 
 
 @pytest.mark.parametrize("left_behind", ["nothing", "a stale socket"])
-def test_twenty_processes_at_once_share_one_agent(place: Place, left_behind: str) -> None:
+def test_twenty_processes_at_once_share_one_agent(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left_behind: str
+) -> None:
+    starts = tmp_path / "starts"
+    script = f'#!/bin/sh\necho start >>{starts}\nexec {shutil.which("ssh-agent")} "$@"\n'
+    install(tmp_path, monkeypatch, script)
     if left_behind == "a stale socket":
         leave_stale_socket(place)
-    callers = [start_ensure(place) for _ in range(20)]
+    barrier, release = os.pipe()
+    callers = [start_ensure(place, barrier) for _ in range(20)]
+    os.close(barrier)
     for caller in callers:
-        assert caller.stdin is not None
-        caller.stdin.close()
-        caller.stdin = None
+        assert caller.stdout is not None and caller.stdout.readline() == "ready\n"
+    os.close(release)
     complaints = [caller.communicate(timeout=LIMIT_S)[1] for caller in callers]
     assert complaints == [""] * 20
     assert [caller.returncode for caller in callers] == [0] * 20
+    assert starts.read_text() == "start\n"
     place.the_pid()
 
 
@@ -486,15 +504,6 @@ def test_a_lock_that_cannot_be_opened_is_a_state_error(place: Place) -> None:
 # --- starting ssh-agent -------------------------------------------------------------------------
 
 
-def install(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """Put a program of ours before the real ssh-agent."""
-    program = directory / "bin" / "ssh-agent"
-    program.parent.mkdir()
-    program.write_text(script)
-    program.chmod(0o700)
-    monkeypatch.setenv("PATH", str(program.parent) + os.pathsep + os.environ["PATH"])
-
-
 def test_without_ssh_agent_the_package_to_install_is_named(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -551,7 +560,7 @@ links = [os.readlink(f"/proc/self/fd/{{fd}}") for fd in (0, 1)]
 fds = sorted(int(fd) for fd in os.listdir("/proc/self/fd"))
 seen = [dict(os.environ), os.getcwd(), os.getsid(0) == os.getpid(), links, fds]
 pathlib.Path(__file__).with_name("seen").write_text(json.dumps(seen))
-os.execv("/usr/bin/ssh-agent", sys.argv)
+os.execv({shutil.which("ssh-agent")!r}, sys.argv)
 """
 
 
@@ -562,12 +571,12 @@ def test_ssh_agent_inherits_neither_secrets_nor_files_nor_the_terminal(
     for name in ("DEDALUS_API_KEY", "DEDALUS_X_API_KEY"):
         monkeypatch.setenv(name, "dsk-secret")
     inherited, ours = os.pipe()
-    caller = start_ensure(place, stdout=subprocess.PIPE, pass_fds=(inherited,))
+    caller = start_ensure(place, subprocess.DEVNULL, pass_fds=(inherited,))
     # Returns at the end of both pipes: a daemon that held one would hang it.
-    output, complaint = caller.communicate("", timeout=LIMIT_S)
+    output, complaint = caller.communicate(timeout=LIMIT_S)
     os.close(inherited)
     os.close(ours)
-    assert (caller.returncode, output, complaint) == (0, "", "")
+    assert (caller.returncode, output, complaint) == (0, "ready\n", "")
 
     environment, directory, leads_session, links, fds = json.loads(
         (tmp_path / "bin" / "seen").read_text()
@@ -586,7 +595,7 @@ def test_ssh_agent_inherits_neither_secrets_nor_files_nor_the_terminal(
 
 
 def test_the_agent_is_out_of_reach_of_ctrl_c(place: Place) -> None:
-    caller = start_ensure(place)
-    caller.communicate("", timeout=LIMIT_S)
+    caller = start_ensure(place, subprocess.DEVNULL)
+    caller.communicate(timeout=LIMIT_S)
     pid = place.the_pid()
     assert caller.pid not in (os.getpgid(pid), os.getsid(pid))

@@ -1,0 +1,56 @@
+# Sourced by contrib/demo and contrib/test: a virtual environment of their own, and the system
+# programs that they need.  POSIX sh.
+
+say() { printf '%s\n' "${0##*/}: $*" >&2; }
+
+die() { say "$@"; exit 1; }
+
+# find_python: print the first Python 3.10 or later.
+find_python() {
+    for candidate in ${PYTHON:-} python3 python3.13 python3.12 python3.11 python3.10; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+# need PROGRAM=PACKAGE...: install the Debian packages of the programs that are missing, where we
+# may; otherwise say which they are.
+need() {
+    missing=
+    for pair in "$@"; do
+        PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%=*}" >/dev/null 2>&1 ||
+            missing="$missing ${pair#*=}"
+    done
+    # Debian ships venv without ensurepip unless python3-venv is there.
+    "$python" -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
+    [ -n "$missing" ] || return 0
+    if [ "$(id -u)" = 0 ]; then sudo=; else sudo='sudo -n'; fi
+    if command -v apt-get >/dev/null 2>&1 && { [ -z "$sudo" ] || $sudo true 2>/dev/null; }; then
+        say "installing$missing"
+        # shellcheck disable=SC2086
+        { $sudo apt-get update -qq &&
+            $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+                --no-install-recommends $missing; } >&2 && return
+    fi
+    die "these packages are missing and could not be installed:$missing"
+}
+
+# make_venv NAME EXTRA: make .venv/NAME with this checkout and its extra; set $venv.
+make_venv() {
+    venv="$root/.venv/$1"
+    stamp="$("$python" -V) $(cksum <"$root/setup.cfg") $root"
+    if [ "$(cat "$venv/stamp" 2>/dev/null)" != "$stamp" ]; then
+        say "setting up $1's virtual environment"
+        rm -rf "$venv"
+        "$python" -m venv "$venv" || die "no virtual environment could be made"
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+            --editable "$root[$2]" >&2 || die "the Python packages could not be installed"
+        printf '%s\n' "$stamp" >"$venv/stamp"
+    fi
+}
+
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd) || exit
+python=$(find_python) || die "Python 3.10 or later is missing (Debian and Ubuntu: apt install python3)"

@@ -1,0 +1,46 @@
+"""Fixtures: emulators and users, ended and removed after each test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.harness import Emulator, User
+
+
+@pytest.fixture
+def start_emulator(tmp_path: Path) -> Iterator[Callable[..., Emulator]]:
+    """Start emulators with the given arguments."""
+    started: list[Emulator] = []
+
+    def start(*arguments: str) -> Emulator:
+        directory = tmp_path / f"emulator-{len(started)}"
+        directory.mkdir()
+        started.append(Emulator(directory, *arguments))
+        return started[-1]
+
+    yield start
+    for emulator in started:
+        emulator.stop()
+
+
+@pytest.fixture
+def make_user() -> Iterator[Callable[..., User]]:
+    """Make users, each with a home of their own."""
+    made: list[User] = []
+
+    def make() -> User:
+        made.append(User())
+        return made[-1]
+
+    yield make
+    for user in made:
+        user.close()
+
+
+@pytest.fixture
+def user(make_user: Callable[..., User]) -> User:
+    """One user."""
+    return make_user()

@@ -1,0 +1,212 @@
+"""A user with a home of their own, and the emulator: what the integration tests are played with.
+
+Everything is real: ssh, ssh-agent, the emulator's process.  Whatever is started is ended by its
+own process number.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import requests
+
+T = TypeVar("T")
+LIMIT_S = 120.0
+# What a test must not inherit from whoever runs it.
+_OWN = (
+    "DEDALUS_API_KEY", "DEDALUS_X_API_KEY", "DEDALUS_ORG_ID", "DEDALUS_BASE_URL",
+    "DCS_PROXY_HOME", "DCS_PROXY_CONFIG", "SSH_AUTH_SOCK", "SSH_AGENT_PID", "XDG_RUNTIME_DIR",
+    "XDG_CONFIG_HOME", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy",
+)  # fmt: skip
+
+
+def wait_until(condition: Callable[[], T], limit_s: float = LIMIT_S) -> T:
+    """Return the condition's first true value; fail when none comes within `limit_s`."""
+    end = time.monotonic() + limit_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < end, "the condition did not come true in time"
+        time.sleep(0.02)
+
+
+def clean_environment() -> dict[str, str]:
+    """Return the environment without anything that says who runs the tests."""
+    return {key: value for key, value in os.environ.items() if key not in _OWN}
+
+
+def agent_pid(path: str | os.PathLike[str]) -> int | None:
+    """Return the process that listens on an agent's socket (SO_PEERCRED), None if nobody does."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        try:
+            sock.connect(os.fspath(path))
+        except OSError:
+            return None
+        return int(
+            struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        )
+
+
+class Emulator:
+    """A running emulator; `api` and `key` as its ready line gives them."""
+
+    def __init__(self, directory: Path, *arguments: str) -> None:
+        self.journal = directory / "journal"
+        self.process = subprocess.Popen(
+            [
+                sys.executable, "-m", "dcs_proxy", "emulator",
+                "--journal", str(self.journal), *arguments,
+            ],
+            stdout=subprocess.PIPE,
+            env=clean_environment(),
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, "the emulator did not start"
+        self.ready: dict[str, Any] = json.loads(line)
+        self.api: str = self.ready["api"]
+        self.key: str = self.ready["key"]
+
+    def control(self, method: str, path: str, **body: Any) -> Any:
+        """Use a control route of the emulator."""
+        reply = requests.request(
+            method,
+            f"{self.api}/emulator/{path}",
+            headers={"Authorization": f"Bearer {self.key}"},
+            json=body or None,
+            timeout=30,
+        )
+        assert reply.ok, reply.text
+        return reply.json() if reply.content else None
+
+    def events(self, **wanted: Any) -> list[dict[str, Any]]:
+        """Return the journal's entries that have all the given values."""
+        if not self.journal.exists():
+            return []
+        entries = [json.loads(line) for line in self.journal.read_text().splitlines()]
+        return [e for e in entries if all(e.get(key) == value for key, value in wanted.items())]
+
+    def creates(self) -> list[dict[str, Any]]:
+        """Return the journal's entries of POSTs that asked for a session."""
+        return [e for e in self.events(method="POST") if str(e.get("path", "")).endswith("/ssh")]
+
+    def sessions_created(self) -> set[str]:
+        """Return the ids of all sessions that POSTs were answered with."""
+        return {e["session_id"] for e in self.creates() if e.get("session_id")}
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        assert self.process.wait(LIMIT_S) == 0, "the emulator did not stop cleanly"
+
+
+class User:
+    """A person with a home directory, an API key and an ssh config written by config-ssh."""
+
+    def __init__(self, *, home: Path | None = None) -> None:
+        # Short, for the agent's socket; with a space, for everybody's quoting.
+        self.root = home or Path(tempfile.mkdtemp(prefix="dcs ", dir="/tmp"))
+        self.home = self.root / "home"
+        self.home.mkdir()
+        self.state = self.root / "state"
+        self.config = self.root / "ssh_config"
+        self.environment = {
+            **clean_environment(),
+            "HOME": str(self.home),
+            "DCS_PROXY_HOME": str(self.state),
+            "DCS_PROXY_CONFIG": str(self.root / "config.toml"),
+            "TMPDIR": str(self.root),
+        }
+        self.settings("")
+        self.programs: list[subprocess.Popen[bytes]] = []
+
+    def use(self, emulator: Emulator, *, config: bool = True) -> User:
+        """Point the user at the emulator and, unless told otherwise, write the ssh config."""
+        self.environment["DEDALUS_BASE_URL"] = emulator.api
+        self.environment["DEDALUS_API_KEY"] = emulator.key
+        if config:
+            done = self.proxy("config-ssh", "--ssh-config", str(self.config))
+            assert done.returncode == 0, done.stderr
+        return self
+
+    def settings(self, toml: str) -> None:
+        (self.root / "config.toml").write_text(toml)
+
+    def proxy(self, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        """Run dcs-proxy as the user."""
+        return self.run([sys.executable, "-m", "dcs_proxy", *arguments], **more)
+
+    def ssh(self, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        """Run ssh with the user's config file."""
+        return self.run(["ssh", "-F", str(self.config), *arguments], **more)
+
+    def run(self, command: Sequence[str], **more: Any) -> subprocess.CompletedProcess[str]:
+        options: dict[str, Any] = {
+            "env": self.environment,
+            "stdin": subprocess.DEVNULL if "input" not in more else None,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "text": True,
+            "timeout": LIMIT_S,
+            "cwd": self.root,
+        }
+        if "input" in more:
+            del options["stdin"]
+        return subprocess.run(command, check=False, **{**options, **more})
+
+    def start(self, *command: str, **more: Any) -> subprocess.Popen[bytes]:
+        """Start a program as the user; it is killed in the end if it still runs."""
+        options: dict[str, Any] = {
+            "env": self.environment,
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "cwd": self.root,
+        }
+        program = subprocess.Popen(command, **{**options, **more})
+        self.programs.append(program)
+        return program
+
+    def start_ssh(self, *arguments: str, **more: Any) -> subprocess.Popen[bytes]:
+        return self.start("ssh", "-F", str(self.config), *arguments, **more)
+
+    def start_agent(self) -> str:
+        """Start the user's own agent; return its socket and put it into the environment."""
+        path = str(self.root / "user-agent.sock")
+        self.start("ssh-agent", "-D", "-a", path)
+        wait_until(lambda: agent_pid(path))
+        self.environment["SSH_AUTH_SOCK"] = path
+        return path
+
+    def log(self) -> str:
+        path = self.state / "log"
+        return path.read_text() if path.exists() else ""
+
+    def record(self, name: str) -> dict[str, Any]:
+        path = self.state / "sessions" / f"{name}.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def close(self) -> None:
+        for program in self.programs:
+            if program.poll() is None:
+                program.kill()
+            program.communicate()
+        pid = agent_pid(self.state / "agent.sock")
+        if pid is not None:
+            os.kill(pid, signal.SIGTERM)
+        shutil.rmtree(self.root)

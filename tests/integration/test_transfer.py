@@ -1,0 +1,194 @@
+"""Everything that rides on ssh: copies, clones, forwardings, terminals, shared connections.
+
+Each is done twice: with the socket handed over, and by relay.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import random
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.harness import Emulator, User, wait_until
+
+Start = Callable[..., Emulator]
+
+
+class Place:
+    """A user, a running machine, and the machine's home directory."""
+
+    def __init__(self, user: User, machine_home: Path, options: list[str]) -> None:
+        self.user = user
+        self.remote = machine_home
+        self.options = options
+
+    def run(self, program: str, *arguments: str) -> str:
+        """Run scp, sftp or ssh with the user's config; return its output."""
+        command = [program, "-F", str(self.user.config), *self.options, *arguments]
+        done = self.user.run(command)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    @property
+    def rsh(self) -> str:
+        return " ".join(["ssh", "-F", f"'{self.user.config}'", *self.options])
+
+
+@pytest.fixture(params=["handover", "relay"])
+def place(
+    request: pytest.FixtureRequest, start_emulator: Start, user: User, tmp_path: Path
+) -> Place:
+    emulator = start_emulator("--machine", "dm-foo", "--home", str(tmp_path / "machines"))
+    options = ["-o", "ProxyUseFdpass=no"] if request.param == "relay" else []
+    return Place(user.use(emulator), tmp_path / "machines" / "dm-foo", options)
+
+
+def write_noise(path: Path, megabytes: int) -> None:
+    noise = random.Random(1)
+    with path.open("wb") as file:
+        for _ in range(megabytes):
+            file.write(noise.randbytes(1 << 20))
+
+
+def assert_same_tree(one: Path, other: Path) -> None:
+    compared = filecmp.dircmp(one, other)
+    assert not compared.left_only
+    assert not compared.right_only
+    _, different, failed = filecmp.cmpfiles(one, other, compared.common_files, shallow=False)
+    assert not different
+    assert not failed
+    for name in compared.common_dirs:
+        assert_same_tree(one / name, other / name)
+
+
+@pytest.mark.parametrize("protocol", [[], ["-O"]], ids=["sftp", "rcp"])
+def test_scp_copies_both_ways(place: Place, tmp_path: Path, protocol: list[str]) -> None:
+    write_noise(tmp_path / "file", 3)
+    place.run("scp", *protocol, "-q", str(tmp_path / "file"), "dm-foo:copy")
+    place.run("scp", *protocol, "-q", "dm-foo:copy", str(tmp_path / "back"))
+    assert filecmp.cmp(tmp_path / "file", place.remote / "copy", shallow=False)
+    assert filecmp.cmp(tmp_path / "file", tmp_path / "back", shallow=False)
+
+
+def test_sftp_runs_a_batch(place: Place, tmp_path: Path) -> None:
+    write_noise(tmp_path / "file", 1)
+    batch = tmp_path / "batch"
+    batch.write_text(f'mkdir d\nput "{tmp_path}/file" d/f\nget d/f "{tmp_path}/back"\nls d\n')
+    assert "f" in place.run("sftp", "-q", "-b", str(batch), "dm-foo")
+    assert filecmp.cmp(tmp_path / "file", tmp_path / "back", shallow=False)
+
+
+def test_rsync_copies_a_thousand_files(place: Place, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for number in range(1000):
+        file = tree / str(number % 10) / f"file {number}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(random.Random(number).randbytes(number))
+    for source, target in ((f"{tree}/", "dm-foo:tree"), ("dm-foo:tree/", f"{tmp_path}/back")):
+        done = place.user.run(["rsync", "-a", "-e", place.rsh, source, target])
+        assert done.returncode == 0, done.stderr
+    assert_same_tree(tree, place.remote / "tree")
+    assert_same_tree(tree, tmp_path / "back")
+
+
+def test_rsync_copies_200_megabytes(place: Place, tmp_path: Path) -> None:
+    write_noise(tmp_path / "large", 200)
+    done = place.user.run(["rsync", "-a", "-W", "-e", place.rsh, f"{tmp_path}/large", "dm-foo:"])
+    assert done.returncode == 0, done.stderr
+    assert filecmp.cmp(tmp_path / "large", place.remote / "large", shallow=False)
+
+
+def test_git_clones(place: Place, tmp_path: Path) -> None:
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
+    place.run("ssh", "dm-foo", "true")
+    for command in (
+        [*git, "init", "-q", str(place.remote / "repo")],
+        [*git, "-C", str(place.remote / "repo"), "commit", "-q", "--allow-empty", "-m", "first"],
+        ["env", f"GIT_SSH_COMMAND={place.rsh}", "git", "clone", "-q", "dm-foo:repo",
+         str(tmp_path / "clone")],
+    ):  # fmt: skip
+        done = place.user.run(command)
+        assert done.returncode == 0, done.stderr
+    log = place.user.run(["git", "-C", str(tmp_path / "clone"), "log", "--format=%s"])
+    assert log.stdout == "first\n"
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def connects(port: int) -> socket.socket | None:
+    try:
+        return socket.create_connection(("127.0.0.1", port), 1)
+    except OSError:
+        return None
+
+
+def test_a_local_port_is_forwarded(place: Place) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as far:
+        port = free_port()
+        ssh = place.user.start_ssh(
+            *place.options, "-N", "-L", f"127.0.0.1:{port}:127.0.0.1:{far.getsockname()[1]}",
+            "dm-foo",
+        )  # fmt: skip
+        near = wait_until(lambda: connects(port))
+        other, _ = far.accept()
+        near.sendall(b"ping")
+        assert other.recv(4) == b"ping"
+        near.close()
+        other.close()
+        ssh.terminate()
+        ssh.wait(30)
+
+
+def test_a_socks_proxy_is_offered(place: Place) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as far:
+        port = free_port()
+        ssh = place.user.start_ssh(*place.options, "-N", "-D", f"127.0.0.1:{port}", "dm-foo")
+        near = wait_until(lambda: connects(port))
+        # SOCKS5 (RFC 1928): no authentication, CONNECT to an IPv4 address.
+        near.sendall(b"\x05\x01\x00")
+        assert near.recv(2) == b"\x05\x00"
+        target = socket.inet_aton("127.0.0.1") + far.getsockname()[1].to_bytes(2, "big")
+        near.sendall(b"\x05\x01\x00\x01" + target)
+        assert near.recv(10)[1] == 0
+        other, _ = far.accept()
+        near.sendall(b"ping")
+        assert other.recv(4) == b"ping"
+        near.close()
+        other.close()
+        ssh.terminate()
+        ssh.wait(30)
+
+
+def test_a_terminal_is_a_terminal(place: Place) -> None:
+    assert "/dev/" in place.run("ssh", "-tt", "dm-foo", "tty")
+
+
+def test_a_connection_is_shared_and_persists(place: Place) -> None:
+    path = f"{place.user.root}/%C"
+    shared = ["-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", f"ControlPath={path}"]
+    place.run("ssh", *shared, "dm-foo", "true")
+    checked = place.user.ssh(*place.options, *shared, "-O", "check", "dm-foo")
+    assert "Master running" in checked.stderr
+    assert place.run("ssh", *shared, "dm-foo", "echo second") == "second\n"
+    place.run("ssh", *shared, "-q", "-O", "exit", "dm-foo")
+
+
+def test_input_ends_before_output(place: Place, tmp_path: Path) -> None:
+    write_noise(tmp_path / "file", 20)
+    with (tmp_path / "file").open("rb") as file, (tmp_path / "out").open("wb") as out:
+        done = place.user.ssh(
+            *place.options, "dm-foo", "cat; echo end", stdin=file, stdout=out, text=False
+        )
+    assert done.returncode == 0
+    expected = (tmp_path / "file").read_bytes() + b"end\n"
+    assert (tmp_path / "out").read_bytes() == expected
+    assert os.path.getsize(tmp_path / "out") == len(expected)
