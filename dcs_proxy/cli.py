@@ -70,7 +70,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     first = _first_word(words)
     if first is None or first in _COMMANDS:
         return _command_parser(first)
-    if first.startswith("-") or len(_positional(words)) > 1 or first.startswith("dm-"):
+    if first.startswith("dm-") or len(_positional(words)) > 1:
         parser = _Parser(prog="dcs-proxy", allow_abbrev=False)
         _add_common(parser)
         _add_command(parser, _CONNECT)
@@ -103,7 +103,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         "--home", metavar="DIR", help="the state directory (default: ~/.ssh/dcs-proxy)"
     )
     parser.add_argument(
-        "--config", metavar="FILE", help="the config file (default: ~/.config/dcs-proxy/config.toml)"
+        "--config",
+        metavar="FILE",
+        help="the config file (default: ~/.config/dcs-proxy/config.toml)",
     )
 
 

@@ -22,13 +22,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from dcs_proxy.agent import Agent, Destination
-from dcs_proxy.certificate import (
-    UserCertificate,
-    check_user_certificate,
-    generate_key,
-    parse_authority,
-)
+from dcs_proxy.agent import Agent
+from dcs_proxy.certificate import generate_key
 from dcs_proxy.deadline import Deadline
 from dcs_proxy.errors import (
     AgentRefused,
@@ -40,21 +35,19 @@ from dcs_proxy.errors import (
     IdempotencyConflict,
     MachineNotFound,
     SessionFailed,
-    Untrusted,
     clean_text,
     quote_server,
 )
 from dcs_proxy.keypair import KeyPair, public_line
+from dcs_proxy.lending import UNKNOWN_LIFE_S, Lender
 from dcs_proxy.log import Log
-from dcs_proxy.model import Connection, Session, check_host_trust
+from dcs_proxy.model import Connection, Session
 from dcs_proxy.names import MachineName
 from dcs_proxy.settings import Settings
 from dcs_proxy.state import Attempt, Failure, ReadySession, Record, StateDirectory
 
 # How long the bare key outlives the longest wait, so that the try after it still finds it.
 _KEY_GRACE_S = 300
-# A session whose end the API does not tell.
-_UNKNOWN_LIFE_S = 3600
 _DEFAULT_POLL_MS, _MAX_POLL_S, _MIN_POLL_S = 500, 30.0, 0.05
 # ssh runs ProxyCommand right after prepare has failed: it need not fail once more, slowly.
 _SAME_CLIENT_S = 5.0
@@ -276,94 +269,18 @@ class _Resolution:
         self.world.deadline.sleep(seconds * random.uniform(1.0, 1.1))
 
     def accept(self, agent: Agent, record: Record, session: Session, key: KeyPair | None) -> Record:
-        """Check what the API gave, lend it to ssh through the agent, and write it down."""
-        connection = session.connection
-        if connection is None:
-            raise SessionFailed("the session is ready but says nothing of where to log in")
-        authority = parse_authority(check_host_trust(connection, self.name), self.name)
-        certificate = self.check_certificate(connection, record.attempt.public)
-        ends_at = self.end_of(session, certificate, record.attempt if key is None else None)
-        bare_key = True
-        if key is not None:
-            destination = Destination(connection.endpoint, authority.blob)
-            bare_key = self.add_identity(agent, key, certificate, destination, ends_at)
-        now = self.world.now()
-        ready = ReadySession(
-            endpoint=connection.endpoint,
-            port=connection.port,
-            ssh_username=connection.ssh_username,
-            authority=authority.line,
-            certificate=certificate.line if certificate else "",
-            bare_key=bare_key,
-            ends_at=ends_at,
-            lent_at=now,
-            proved_at=now,
-        )
+        """Lend the session to ssh and write it down; then the bare key may leave the agent."""
+        world = self.world
+        constrained = world.settings.destination_constraint
+        lender = Lender(self.name, agent, constrained=constrained, log=world.log, now=world.now)
+        ready = lender.lend(session, record.attempt, key)
         record = self.save(replace(record, ready=ready))
-        if not bare_key and key is not None:
+        if key is not None and not ready.bare_key:
             agent.remove(key.blob)
-        self.world.log.event("ready", machine=self.name, session=session.session_id,
-                             login=ready.ssh_username, seconds=int(ends_at - now))  # fmt: skip
+        world.log.event("ready", machine=self.name, session=session.session_id,
+                        login=ready.ssh_username,
+                        seconds=int(ready.ends_at - ready.lent_at))  # fmt: skip
         return record
-
-    def check_certificate(self, connection: Connection, public: bytes) -> UserCertificate | None:
-        if connection.user_certificate is None:
-            return None
-        return check_user_certificate(
-            connection.user_certificate,
-            public=public,
-            username=connection.ssh_username,
-            now=self.world.now(),
-            machine=self.name,
-        )
-
-    def end_of(
-        self, session: Session, certificate: UserCertificate | None, resumed: Attempt | None
-    ) -> float:
-        now = self.world.now()
-        expires = session.expires_at.timestamp() if session.expires_at else now + _UNKNOWN_LIFE_S
-        ends = [expires]
-        if certificate is not None and certificate.ends_at is not None:
-            ends.append(certificate.ends_at)
-        if resumed is not None:
-            ends.append(resumed.key_ends_at)
-        if min(ends) <= now:
-            raise Untrusted(
-                "the session that the API calls ready has already ended",
-                hint="is this computer's clock right?",
-            )
-        return min(ends)
-
-    def add_identity(
-        self,
-        agent: Agent,
-        key: KeyPair,
-        certificate: UserCertificate | None,
-        destination: Destination,
-        ends_at: float,
-    ) -> bool:
-        """Lend the identity to the agent until `ends_at`; return whether it is the bare key."""
-        lifetime_s = max(1, int(ends_at - self.world.now()))
-        bound_to = destination if self.world.settings.destination_constraint else None
-        comment = f"{self.name} via {destination.hostname}"
-        bare_key, bound = certificate is None, False
-        if certificate is not None:
-            try:
-                bound = agent.add_certificate(
-                    key, certificate.blob, comment=comment, lifetime_s=lifetime_s,
-                    destination=bound_to,
-                )  # fmt: skip
-            except AgentRefused as error:
-                self.world.log.event("agent-refused-certificate", what=error.message)
-                bare_key = True
-        if bare_key:
-            # Beside a certificate that the agent refused, ssh binds the bare key to nothing.
-            bound_to = None if certificate else bound_to
-            bound = agent.add_key(key, comment=comment, lifetime_s=lifetime_s, destination=bound_to)
-        if bound_to is not None and not bound:
-            self.world.log.event("no-destination-constraint", machine=self.name,
-                                 agent=agent.path)  # fmt: skip
-        return bare_key
 
     def close_abandoned(self, api: ControlPlane, attempt: Attempt) -> None:
         """End a session whose key is lost; it is of no use to anybody."""
@@ -419,14 +336,14 @@ def _is_alive(record: Record, world: World) -> bool:
     if attempt.account != world.account or attempt.agent_path != world.agent_path:
         return False
     left = record.ends_at() - world.now()
-    life = record.ready.ends_at - record.ready.lent_at if record.ready else _UNKNOWN_LIFE_S
+    life = record.ready.ends_at - record.ready.lent_at if record.ready else UNKNOWN_LIFE_S
     return left > min(30.0, life / 10)
 
 
 def _is_held(record: Record) -> bool:
     try:
         return Agent(record.attempt.agent_path).holds(record.identity)
-    except (AgentUnavailable, AgentRefused):
+    except (AgentRefused, AgentUnavailable):
         return False
 
 

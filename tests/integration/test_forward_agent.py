@@ -1,0 +1,102 @@
+"""The user's own agent: forwarded when asked for, never in the way."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.harness import Emulator, User
+
+Start = Callable[..., Emulator]
+LIST = 'if [ -n "$SSH_AUTH_SOCK" ]; then ssh-add -l; else echo nothing forwarded; fi'
+
+
+def add_keys(user: User, count: int) -> None:
+    for number in range(count):
+        key = user.root / f"key{number}"
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"own-{number}", "-f", key],
+            check=True,
+        )
+        assert user.run(["ssh-add", "-q", str(key)]).returncode == 0
+
+
+@pytest.fixture
+def forwarding(start_emulator: Start, user: User) -> User:
+    """A user with an agent of their own that holds one key."""
+    user.start_agent()
+    add_keys(user, 1)
+    return user.use(start_emulator("--machine", "dm-foo"))
+
+
+def test_ssh_a_forwards_the_users_own_agent(forwarding: User) -> None:
+    done = forwarding.ssh("-A", "dm-foo", LIST)
+    assert "own-0" in done.stdout, done.stderr
+    assert "dm-foo" not in done.stdout
+
+
+def test_forward_agent_yes_in_the_users_config_forwards_it_too(forwarding: User) -> None:
+    insert_between_blocks(forwarding.config, "Host *\n    ForwardAgent yes\n")
+    assert "own-0" in forwarding.ssh("dm-foo", LIST).stdout
+    assert "nothing forwarded" in forwarding.ssh("-a", "dm-foo", LIST).stdout
+
+
+def test_nothing_is_forwarded_unless_asked_for(forwarding: User) -> None:
+    assert forwarding.ssh("dm-foo", LIST).stdout == "nothing forwarded\n"
+
+
+def test_the_private_agent_is_never_forwarded(start_emulator: Start, user: User) -> None:
+    assert "SSH_AUTH_SOCK" not in user.environment
+    user.use(start_emulator("--machine", "dm-foo"))
+    done = user.ssh("-A", "dm-foo", LIST)
+    assert done.returncode == 0, done.stderr
+    assert "dm-foo" not in done.stdout.replace("nothing forwarded", "")
+
+
+def test_twenty_other_keys_in_the_users_agent_do_not_matter(
+    start_emulator: Start, user: User
+) -> None:
+    user.start_agent()
+    add_keys(user, 20)
+    user.use(start_emulator("--machine", "dm-foo"))
+    assert user.ssh("dm-foo", "echo in").stdout == "in\n"
+
+
+def test_an_empty_agent_of_the_user_does_not_matter(start_emulator: Start, user: User) -> None:
+    user.start_agent()
+    user.use(start_emulator("--machine", "dm-foo"))
+    assert user.ssh("dm-foo", "echo in").stdout == "in\n"
+
+
+def test_identities_only_in_the_users_config_does_not_matter(
+    start_emulator: Start, user: User
+) -> None:
+    user.use(start_emulator("--machine", "dm-foo"))
+    insert_between_blocks(user.config, "Host *\n    IdentitiesOnly yes\n    User somebody\n")
+    done = user.ssh("dm-foo", "echo in")
+    assert done.stdout == "in\n", done.stderr
+
+
+def test_agent_user_lends_the_certificate_to_the_users_own_agent(
+    start_emulator: Start, user: User
+) -> None:
+    user.start_agent()
+    add_keys(user, 20)
+    user.settings('agent = "user"\n')
+    user.use(start_emulator("--machine", "dm-foo"))
+    done = user.ssh("dm-foo", "echo in")
+    assert done.stdout == "in\n", done.stderr
+    assert "dm-foo" in user.run(["ssh-add", "-l"]).stdout
+    assert not (user.state / "agent.sock").exists()
+
+
+def insert_between_blocks(config: Path, text: str) -> None:
+    """Write what the user's own part of the config says: after our first block."""
+    end = "# <<< dcs-proxy"
+    head, mark, tail = config.read_text().partition(end)
+    line, newline, rest = tail.partition("\n")
+    assert mark and newline
+    config.write_text(head + mark + line + newline + text + rest)

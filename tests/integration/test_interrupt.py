@@ -1,0 +1,134 @@
+"""A wake that is broken off is taken up by the next ssh: no second POST, no second wait."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.harness import Emulator, User, wait_until
+
+Start = Callable[..., Emulator]
+WAKE = ("--machine", "dm-foo:sleeping", "--wake-seconds", "4")
+
+
+def processes() -> dict[int, tuple[int, list[str]]]:
+    """Return every process: its parent and its arguments."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                arguments = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            found[int(entry.name)] = (parent, arguments.split("\0"))
+    return found
+
+
+def helpers_of(pid: int) -> list[int]:
+    """Return the dcs-proxy processes below process `pid`."""
+    everything = processes()
+    below, found = {pid}, []
+    while True:
+        more = {p for p, (parent, _) in everything.items() if parent in below} - below
+        if not more:
+            return found
+        found += [p for p in more if any("dcs_proxy" in word for word in everything[p][1])]
+        below |= more
+
+
+def helpers_for(user: User) -> list[int]:
+    """Return the dcs-proxy processes that work in the user's state directory."""
+    return [p for p, (_, words) in processes().items() if str(user.state) in words]
+
+
+def is_waking(user: User) -> bool:
+    """Whether the session has been asked for, so that there is a wake to break off."""
+    return bool(user.record("dm-foo").get("attempt", {}).get("session_id"))
+
+
+def assert_next_ssh_takes_it_up(emulator: Emulator, user: User) -> None:
+    wait_until(lambda: not helpers_for(user))
+    again = user.ssh("dm-foo", "echo awake")
+    assert (again.returncode, again.stdout) == (0, "awake\n"), again.stderr
+    assert len(emulator.creates()) == 1
+    third = user.ssh("dm-foo", "echo still")
+    assert (third.returncode, third.stdout) == (0, "still\n"), third.stderr
+    assert len(emulator.creates()) == 1
+
+
+def test_ctrl_c_leaves_the_wake_to_the_next_ssh(start_emulator: Start, user: User) -> None:
+    emulator = start_emulator(*WAKE)
+    user.use(emulator)
+    ssh = user.start_ssh("dm-foo", "true", start_new_session=True)
+    wait_until(lambda: is_waking(user))
+    os.killpg(ssh.pid, signal.SIGINT)
+    _, errors = ssh.communicate(timeout=30)
+    assert ssh.returncode != 0
+    assert b"Traceback" not in errors
+    assert_next_ssh_takes_it_up(emulator, user)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_ssh_that_is_killed_leaves_no_helper(
+    start_emulator: Start, user: User, how: signal.Signals
+) -> None:
+    emulator = start_emulator(*WAKE)
+    user.use(emulator)
+    ssh = user.start_ssh("dm-foo", "true")
+    wait_until(lambda: is_waking(user))
+    os.kill(ssh.pid, how)
+    assert_next_ssh_takes_it_up(emulator, user)
+
+
+def test_a_helper_that_is_killed_loses_nothing(start_emulator: Start, user: User) -> None:
+    emulator = start_emulator(*WAKE)
+    user.use(emulator)
+    ssh = user.start_ssh("dm-foo", "echo awake")
+    wait_until(lambda: is_waking(user))
+    for helper in wait_until(lambda: helpers_of(ssh.pid)):
+        os.kill(helper, signal.SIGKILL)
+    # ssh goes on: its ProxyCommand takes the wake up, but the login name was fixed before.
+    ssh.communicate(timeout=60)
+    assert_next_ssh_takes_it_up(emulator, user)
+
+
+def test_ssh_timing_out_by_relay_leaves_the_wake_to_the_next(
+    start_emulator: Start, user: User
+) -> None:
+    emulator = start_emulator(*WAKE)
+    user.use(emulator, config=False)
+    command = f"exec {sys.executable} -m dcs_proxy --home '{user.state}' %h %p"
+    ssh = user.run(["ssh", "-F", "none", "-o", f"ProxyCommand={command}",
+                    "-o", "ConnectTimeout=1", "dm-foo", "true"])  # fmt: skip
+    assert ssh.returncode == 255
+    user.use(emulator)
+    assert_next_ssh_takes_it_up(emulator, user)
+
+
+def test_the_wait_already_served_is_not_served_again(start_emulator: Start, user: User) -> None:
+    emulator = start_emulator(*WAKE)
+    user.use(emulator)
+    ssh = user.start_ssh("dm-foo", "true")
+    wait_until(lambda: is_waking(user))
+    ssh.kill()
+    ssh.communicate()
+    wait_until(lambda: not helpers_for(user))
+    session = user.record("dm-foo")["attempt"]["session_id"]
+    url = f"/v1/machines/dm-foo/ssh/{session}"
+    wait_until(lambda: _status(emulator, url) == "ready")
+    again = user.ssh("dm-foo", "echo awake")
+    # Nobody waited, so nobody was told to.
+    assert (again.returncode, again.stdout, again.stderr) == (0, "awake\n", "")
+
+
+def _status(emulator: Emulator, path: str) -> str:
+    import requests
+
+    headers = {"Authorization": f"Bearer {emulator.key}"}
+    return str(requests.get(emulator.api + path, headers=headers, timeout=30).json()["status"])

@@ -1,0 +1,182 @@
+"""No private key on disk at any moment, no API key anywhere."""
+
+from __future__ import annotations
+
+import base64
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.harness import Emulator, User
+
+Start = Callable[..., Emulator]
+
+# Loaded by every Python of the user before anything else: keys come from a known seed, and every
+# file that is opened for writing is noted.
+_SPY = """
+import os, sys
+log = os.environ["SPY_LOG"]
+def note(event, arguments):
+    if event == "open":
+        path, mode, flags = arguments
+        if isinstance(path, (str, bytes)) and isinstance(flags, int):
+            if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+                fd = os.open(log, os.O_WRONLY | os.O_APPEND)
+                os.write(fd, os.fsencode(path) + b"\\n")
+                os.close(fd)
+_busy = False
+def hook(event, arguments):
+    global _busy
+    if not _busy:
+        _busy = True
+        try:
+            note(event, arguments)
+        finally:
+            _busy = False
+sys.addaudithook(hook)
+"""
+_SEED = bytes(range(101, 133))
+_KNOWN_KEY = f"""
+import cryptography.hazmat.primitives.asymmetric.ed25519 as ed25519
+_real = ed25519.Ed25519PrivateKey
+class Known:
+    @staticmethod
+    def generate():
+        return _real.from_private_bytes(bytes.fromhex("{_SEED.hex()}"))
+ed25519.Ed25519PrivateKey = Known
+"""
+
+
+class Watch:
+    """Reads every file below some directories, over and over, until it is told to stop."""
+
+    def __init__(self, roots: list[Path], needles: list[bytes]) -> None:
+        self.roots = roots
+        self.needles = needles
+        self.found: set[str] = set()
+        self.rounds = 0
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self) -> None:
+        while not self.ended.is_set():
+            self.look()
+
+    def look(self) -> None:
+        for root in self.roots:
+            for path in root.rglob("*"):
+                try:
+                    data = path.read_bytes() if path.is_file() else b""
+                except OSError:
+                    continue
+                if any(needle in data for needle in self.needles):
+                    self.found.add(str(path))
+        self.rounds += 1
+
+    def stop(self) -> None:
+        self.ended.set()
+        self.thread.join()
+        self.look()
+
+
+@pytest.fixture
+def spied(user: User, tmp_path: Path) -> Iterator[User]:
+    """A user whose key's seed is known and whose written files are noted."""
+    place = tmp_path / "spy"
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(_SPY + _KNOWN_KEY)
+    (place / "log").touch()
+    user.environment |= {"PYTHONPATH": str(place), "SPY_LOG": str(place / "log")}
+    user.environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    yield user
+
+
+def encodings(secret: bytes) -> list[bytes]:
+    """Return a secret as it may be found: raw, hexadecimal, and in each phase of base64."""
+    found = [secret, secret.hex().encode()]
+    for shift in range(3):
+        text = base64.b64encode(b"\0" * shift + secret)
+        found.append(text[4:-4])
+    return found
+
+
+def test_no_private_key_is_on_disk_at_any_moment(
+    start_emulator: Start, spied: User, tmp_path: Path
+) -> None:
+    emulator = start_emulator("--machine", "dm-foo:sleeping", "--wake-seconds", "1")
+    needles = [*encodings(_SEED), b"PRIVATE KEY", b"openssh-key-v1"]
+    watch = Watch([spied.root], needles)
+    spied.use(emulator)
+    done = spied.ssh("dm-foo", "echo in")
+    watch.stop()
+    assert done.stdout == "in\n", done.stderr
+    assert spied.record("dm-foo")["attempt"]["public_key"], "the known key was not used"
+    assert watch.rounds > 1
+    assert not watch.found
+    written = set((tmp_path / "spy" / "log").read_text().splitlines())
+    elsewhere = {
+        path for path in written
+        if not path.startswith((str(spied.root), "/dev/", "/proc/"))
+    }  # fmt: skip
+    assert written
+    assert not elsewhere
+
+
+def test_a_planted_secret_is_found_by_the_watch(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(base64.b64encode(b"x" + _SEED))
+    watch = Watch([tmp_path], encodings(_SEED))
+    watch.stop()
+    assert watch.found == {str(tmp_path / "key")}
+
+
+def test_the_api_key_reaches_no_file_and_no_other_process(
+    start_emulator: Start, user: User
+) -> None:
+    emulator = start_emulator("--machine", "dm-foo:sleeping", "--wake-seconds", "1")
+    user.use(emulator)
+    key = emulator.key.encode()
+    watch = Watch([user.root], [key])
+    ssh = user.start_ssh("dm-foo", "true")
+    seen: set[str] = set()
+    while ssh.poll() is None:
+        for process in Path("/proc").iterdir():
+            if process.name.isdigit():
+                try:
+                    arguments = (process / "cmdline").read_bytes()
+                    program = arguments.split(b"\0")[0]
+                    if key in arguments:
+                        seen.add(f"arguments of {program!r}")
+                    if program.endswith(b"ssh-agent") and (
+                        key in (process / "environ").read_bytes()
+                    ):
+                        seen.add("environment of the agent")
+                except OSError:
+                    continue
+    out, errors = ssh.communicate()
+    watch.stop()
+    assert ssh.returncode == 0, errors
+    assert not seen
+    assert not watch.found
+    assert key not in out + errors
+
+
+def test_everything_in_the_state_directory_is_ours_alone(
+    start_emulator: Start, user: User
+) -> None:
+    old = os.umask(0o002)
+    try:
+        user.use(start_emulator("--machine", "dm-foo"))
+        assert user.ssh("dm-foo", "true").returncode == 0
+    finally:
+        os.umask(old)
+    modes = {str(p): p.stat().st_mode & 0o777 for p in [user.state, *user.state.rglob("*")]}
+    wrong = {
+        path: oct(mode) for path, mode in modes.items()
+        if mode != (0o700 if Path(path).is_dir() else 0o600)
+    }  # fmt: skip
+    assert len(modes) > 5
+    assert not wrong
