@@ -29,9 +29,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     parent = os.getppid()
     # With `exec` in the Match line our parent is ssh itself; when it dies we are handed to
     # another process.
-    world = open_world(
-        options, os.environ, lambda: os.getppid() != parent, settings=settings
-    )
+    world = open_world(options, os.environ, lambda: os.getppid() != parent, settings=settings)
     heal(world.state)
     if not wants_session(parent):
         return 0

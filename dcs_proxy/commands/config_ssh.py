@@ -1,0 +1,105 @@
+"""``dcs-proxy config-ssh``: write, show or remove our blocks in the user's ssh config."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+
+from dcs_proxy import configfile
+from dcs_proxy.api import Api
+from dcs_proxy.credentials import load_credentials
+from dcs_proxy.deadline import Deadline
+from dcs_proxy.errors import DcsError
+from dcs_proxy.log import Log
+from dcs_proxy.names import MachineName, is_machine_name
+from dcs_proxy.settings import Settings
+from dcs_proxy.sshconfig import Program, render_end, render_top
+from dcs_proxy.state import StateDirectory
+from dcs_proxy.wiring import Options, log_path
+
+HELP = "write the block in ~/.ssh/config that makes ssh use dcs-proxy"
+
+_LIST_S = 30.0
+_HOST_LINE = re.compile(rb"^Host (dm-\S+)$", re.MULTILINE)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "--ssh-config", metavar="FILE", default="~/.ssh/config", help="the file to edit"
+    )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--dry-run", action="store_true", help="show what would change")
+    how.add_argument("--remove", action="store_true", help="take the block out, to the byte")
+
+
+def run(arguments: argparse.Namespace, options: Options) -> int:
+    """Edit the ssh config.  Raises ConfigError or StateError; a file it cannot read is left."""
+    path = os.path.abspath(os.path.expanduser(arguments.ssh_config))
+    if arguments.remove:
+        changed = configfile.edit(path, lambda old: old and configfile.remove(old))
+        print(f"dcs-proxy: {path}: {'block removed' if changed else 'there was no block'}")
+        return 0
+    settings = options.settings(os.environ)
+    state = StateDirectory(options.state_directory(os.environ))
+    program = Program(program_words(), state.path, _config_file(options))
+    with configfile.one_editor(state.file("config-ssh.lock")):
+        old, _ = configfile.read(os.path.realpath(path))
+        machines = _machines(settings, state, old or b"")
+        top, end = render_top(program, machines), render_end(program)
+
+        def change(text: bytes | None) -> bytes:
+            return configfile.install(text or b"", top, end, created=text is None)
+
+        if arguments.dry_run:
+            sys.stdout.write(configfile.difference(old or b"", change(old), path))
+            return 0
+        changed = configfile.edit(path, change)
+    _report(path, changed, len(machines))
+    return 0
+
+
+def program_words() -> tuple[str, ...]:
+    """Return how ssh is to start this very program: its script, or this Python's module."""
+    script = os.path.abspath(sys.argv[0])
+    if os.path.basename(script) == "dcs-proxy" and os.access(script, os.X_OK):
+        return (script,)
+    return (os.path.abspath(sys.executable), "-m", "dcs_proxy")
+
+
+def _config_file(options: Options) -> str | None:
+    chosen = options.config or os.environ.get("DCS_PROXY_CONFIG")
+    return os.path.abspath(os.path.expanduser(chosen)) if chosen else None
+
+
+def _machines(settings: Settings, state: StateDirectory, old: bytes) -> list[MachineName]:
+    """Return the names to list; those listed already if the API cannot be asked."""
+    log = Log(log_path(state.path))
+    try:
+        credentials = load_credentials(os.environ, settings.key_file)
+        listed = Api(settings, credentials, Deadline(_LIST_S), log).list_machines()
+    except DcsError as error:
+        for line in error.lines():
+            print(line, file=sys.stderr)
+        print(
+            "dcs-proxy: the block works for every dm- name all the same; run config-ssh again "
+            "to list the machines for editors and completion",
+            file=sys.stderr,
+        )
+        present = configfile.take_apart(old).top or b""
+        names = [match.decode("utf-8", "replace") for match in _HOST_LINE.findall(present)]
+        listed = [MachineName(name) for name in names if is_machine_name(name)]
+    return sorted({*listed, *(MachineName(alias) for alias in settings.aliases)})
+
+
+def _report(path: str, changed: bool, machines: int) -> None:
+    done = "written" if changed else "already up to date"
+    print(f"dcs-proxy: {path}: {done}, {machines} machine{'s' * (machines != 1)} listed")
+    if os.stat(path).st_mode & 0o022:
+        print(
+            f"dcs-proxy: {path} can be changed by others, so ssh will refuse it\n"
+            f"dcs-proxy: hint: chmod go-w '{path}'",
+            file=sys.stderr,
+        )
