@@ -12,6 +12,7 @@ import os
 from dcs_proxy import transport
 from dcs_proxy.errors import DcsError, LoginMismatch, UsageError
 from dcs_proxy.names import MachineName
+from dcs_proxy.relay import relay
 from dcs_proxy.resolve import World, resolve
 from dcs_proxy.snippets import publish
 from dcs_proxy.state import Record
@@ -60,7 +61,7 @@ def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool) -> i
     if fdpass:
         transport.hand_over(sock)
         return 0
-    return transport.relay(sock)
+    return relay(sock)
 
 
 def _dial(name: MachineName, record: Record, world: World) -> transport.Socket:
