@@ -67,7 +67,9 @@ def publish_user_agent(state: StateDirectory, path: str) -> None:
         return
     file = state.file("agents", f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.conf")
     text = render_agent_snippet(path)
-    if text is not None and _write(file, text):
+    if text is None or not os.path.exists(path):
+        remove_file(file)
+    elif _write(file, text):
         for entry in os.scandir(state.file("agents")):
             match = _FORWARDED.search(read_small(entry.path) or b"")
             if match and not os.path.exists(os.fsdecode(match[1])):

@@ -59,12 +59,12 @@ class Program:
             )
 
     def command(self, *words: str) -> str:
-        """Return a command line for ``exec`` and ProxyCommand; `words` are taken as they are."""
+        """Return a command line for a shell; `words` are taken as they are."""
         fixed = [*self.words, "--home", self.state_directory]
         if self.config_file is not None:
             fixed += ["--config", self.config_file]
         quoted = [f"'{_percent(word)}'" if _needs_quotes(word) else word for word in fixed]
-        return " ".join(["exec", *quoted, *words])
+        return " ".join([*quoted, *words])
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def render_top(program: Program, machines: Sequence[MachineName]) -> str:
     prepare = program.command("prepare", "'%h'")
     connect = program.command("--login", "'%r'", "'%h'", "%p")
     lines = [
-        f'Match originalhost "{HOSTS}" exec "{prepare}"',
+        f'Match originalhost "{HOSTS}" exec "exec {prepare}"',
         f'    Include "{program.state_directory}/hosts/*.conf"',
         f'Match originalhost "{HOSTS}" user "{_LOGINS}"',
         f"    ProxyCommand {connect}",
@@ -112,14 +112,15 @@ def render_end(program: Program) -> str:
     """Return the block for the end of the user's ssh config.
 
     It comes after all that the user says of ForwardAgent: the first value decides whether to
-    forward, the first path which agent.  Without a path that would be IdentityAgent's, ours.
+    forward, the first path which agent.  Without a path that would be IdentityAgent's, ours, and
+    of a path where nothing is ssh complains: so who has no agent forwards what answers nothing.
     """
     return (
         f'Match originalhost "{HOSTS}"\n'
         f'    Include "{program.state_directory}/agents/*.conf"\n'
         f'Match originalhost "{HOSTS}"\n'
         "    ForwardAgent no\n"
-        f'    ForwardAgent "{_percent(program.state_directory)}/no-agent.sock"\n'
+        "    ForwardAgent /dev/null\n"
         "Host *\n"
     )
 

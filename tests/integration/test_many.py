@@ -19,9 +19,7 @@ def outcomes(programs: list[subprocess.Popen[bytes]]) -> list[tuple[int, bytes, 
     return found
 
 
-def test_fifty_ssh_to_one_sleeping_machine_make_one_post(
-    start_emulator: Start, user: User
-) -> None:
+def test_fifty_ssh_to_one_sleeping_machine_make_one_post(start_emulator: Start, user: User) -> None:
     emulator = start_emulator("--machine", "dm-foo:sleeping", "--wake-seconds", "2")
     user.use(emulator)
     programs = [user.start_ssh("dm-foo", f"echo {number}") for number in range(50)]

@@ -63,9 +63,7 @@ def test_paramiko_runs_commands_through_its_own_config_parser(
     start_emulator: Start, place: User, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     me = getpass.getuser()
-    emulator = start_emulator(
-        "--machine", "dm-foo:sleeping", "--wake-seconds", "1", "--login", me
-    )
+    emulator = start_emulator("--machine", "dm-foo:sleeping", "--wake-seconds", "1", "--login", me)
     use(place, emulator, monkeypatch)
     options = paramiko.SSHConfig.from_path(str(place.config)).lookup("dm-foo")
     # paramiko knows neither Include nor IdentityAgent: the private agent is named by hand.

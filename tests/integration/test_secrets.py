@@ -164,9 +164,7 @@ def test_the_api_key_reaches_no_file_and_no_other_process(
     assert key not in out + errors
 
 
-def test_everything_in_the_state_directory_is_ours_alone(
-    start_emulator: Start, user: User
-) -> None:
+def test_everything_in_the_state_directory_is_ours_alone(start_emulator: Start, user: User) -> None:
     old = os.umask(0o002)
     try:
         user.use(start_emulator("--machine", "dm-foo"))

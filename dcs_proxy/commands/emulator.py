@@ -1,0 +1,125 @@
+"""``dcs-proxy emulator``: a control plane and an SSH gateway on this computer, for trying out.
+
+It needs the extra ``emulator``; nothing of it is imported before it is run.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from dcs_proxy.errors import ConfigError, DcsError, UsageError, clean_text
+from dcs_proxy.names import is_machine_name
+from dcs_proxy.wiring import Options
+
+HELP = "run a local control plane and SSH gateway that behave as the service does"
+
+_DEFAULT_MACHINE = "dm-demo:sleeping"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    add = parser.add_argument
+    add("--machine", metavar="NAME[:PHASE]", action="append", dest="machines",
+        help="a machine, running if no phase is given; may be repeated (default: "
+        f"{_DEFAULT_MACHINE})")  # fmt: skip
+    add("--wake-seconds", metavar="S", type=_seconds, default=2.0,
+        help="how long a machine takes to wake (default: 2)")  # fmt: skip
+    add("--session-seconds", metavar="S", type=_seconds, default=3600.0,
+        help="how long a session lasts (default: 3600)")  # fmt: skip
+    add("--autosleep-seconds", metavar="S", type=_seconds, default=300.0,
+        help="how long an idle machine stays awake (default: 300)")  # fmt: skip
+    add("--login", metavar="session|NAME", default="session",
+        help="the sessions' login name: each its own, or always NAME")  # fmt: skip
+    add("--endpoint", metavar="HOST", default="localhost",
+        help="the gateway's name in sessions and in its host certificate")  # fmt: skip
+    add("--gateway", metavar="HOST:PORT", type=_address,
+        help="send sessions to another SSH server, in place of this one's gateway")  # fmt: skip
+    add("--ca-directory", metavar="DIR",
+        help="keep the authorities' keys there (user_ca, host_ca and .pub)")  # fmt: skip
+    add("--home", metavar="DIR", dest="homes",
+        help="the machines' home directories are below it (default: temporary)")  # fmt: skip
+    add("--api-key", metavar="KEY", help="the API key (default: a new one)")
+    add("--org-id", metavar="ID", default="", help="the organisation that the API key belongs to")
+    add("--port", metavar="PORT", type=int, default=0, help="the API's port (default: a free one)")
+    add("--gateway-port", metavar="PORT", type=int, default=0,
+        help="the gateway's port (default: a free one)")  # fmt: skip
+    add("--post-only", action="store_true",
+        help="answer only the contract's POST, as some deployments do")  # fmt: skip
+    add("--without", metavar="PART", action="append", default=[],
+        choices=("certificate", "host-trust"),
+        help="leave this optional part out of sessions: certificate or host-trust")  # fmt: skip
+    add("--rate-limit", metavar="N", type=_seconds,
+        help="answer 429 to more than N changes in a second")  # fmt: skip
+    add("--journal", metavar="FILE", help="append what happens to FILE, a JSON object per line")
+    add("--fault", metavar="NAME=KIND[:ARGUMENT][/METHOD][@COUNT]", action="append", default=[],
+        dest="faults", help="show a fault; may be repeated")  # fmt: skip
+    add("--list-faults", action="store_true", help="list the kinds of fault and exit")
+
+
+def run(arguments: argparse.Namespace, options: Options) -> int:
+    """Serve until a signal.  Raises UsageError, or ConfigError without the extra."""
+    try:
+        from dcs_proxy.emulator import serve
+        from dcs_proxy.emulator.faults import describe_faults, parse_fault
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"the emulator needs the Python package {error.name}",
+            hint="pip install 'dcs-proxy[emulator]'",
+        ) from None
+    if arguments.list_faults:
+        print("\n".join(describe_faults()))
+        return 0
+    machines = [_machine(text) for text in arguments.machines or [_DEFAULT_MACHINE]]
+    try:
+        serve.serve(
+            serve.EmulatorOptions(
+                machines=machines,
+                faults=[parse_fault(text) for text in arguments.faults],
+                wake_seconds=arguments.wake_seconds,
+                session_seconds=arguments.session_seconds,
+                autosleep_seconds=arguments.autosleep_seconds,
+                login=None if arguments.login == "session" else arguments.login,
+                endpoint=arguments.endpoint,
+                gateway=arguments.gateway,
+                ca_directory=arguments.ca_directory,
+                home=arguments.homes,
+                api_key=arguments.api_key,
+                org_id=arguments.org_id,
+                post_only=arguments.post_only,
+                without=frozenset(arguments.without),
+                rate_limit=arguments.rate_limit,
+                journal=arguments.journal,
+                port=arguments.port,
+                gateway_port=arguments.gateway_port,
+            )
+        )
+    except OSError as error:
+        raise DcsError(f"the emulator cannot start: {clean_text(str(error))}") from None
+    return 0
+
+
+def _machine(text: str) -> tuple[str, str]:
+    from dcs_proxy.emulator.machines import PHASES
+
+    name, _, phase = text.partition(":")
+    phase = phase or "running"
+    if not is_machine_name(name) or phase not in PHASES:
+        raise UsageError(
+            f"{clean_text(text)} is not NAME[:PHASE]",
+            hint=f"a name is dm-…, a phase one of: {', '.join(PHASES)}",
+        )
+    return name, phase
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1e9:
+        raise ValueError(text)
+    return value
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not 0 < int(port) < 65536:
+        raise ValueError(text)
+    return host, int(port)

@@ -1,0 +1,219 @@
+"""The control plane over HTTP/1.1: who may ask, which route answers, and what faults make of it.
+
+Sources: the API contract (createMachineSSHSession), and the list, get and delete routes that the
+service's public clients use.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import hmac
+import http.server
+import json
+import socket
+import threading
+import time
+import uuid
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from dcs_proxy.emulator.contract import ERRORS, Reply, problem
+from dcs_proxy.emulator.faults import Faults, reply_of
+from dcs_proxy.emulator.journal import Journal
+from dcs_proxy.emulator.routes import Request, Routes
+
+_MAX_BODY = 64 * 1024
+_HUGE = 64 * 1024 * 1024
+
+
+class ControlPlane:
+    """Serves `routes` on listening sockets until it is stopped, each request in a thread.
+
+    `key` is the one API key and `org_id` its organisation, "" where any will do.
+    """
+
+    def __init__(
+        self,
+        sockets: list[socket.socket],
+        routes: Routes,
+        faults: Faults,
+        journal: Journal,
+        *,
+        key: str,
+        org_id: str,
+    ) -> None:
+        self.routes = routes
+        self.faults = faults
+        self.journal = journal
+        self.key = key
+        self.org_id = org_id
+        self.stopping = threading.Event()
+        self.url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
+        self._servers = [_Server(sock, self) for sock in sockets]
+
+    def start(self) -> None:
+        """Begin to answer."""
+        for server in self._servers:
+            threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop answering; requests that are stalled end."""
+        self.stopping.set()
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+
+    def refuse(self, headers: Any) -> Reply | None:
+        """Return the reply to a request whose credentials do not hold, None if they do."""
+        bearer = headers.get("Authorization")
+        given = headers.get("x-api-key")
+        if given is None and bearer is not None:
+            scheme, _, given = bearer.partition(" ")
+            if scheme.lower() != "bearer":
+                given = None
+        if not given:
+            return ERRORS["missing_key"]
+        if not hmac.compare_digest(given.strip().encode(), self.key.encode()):
+            return ERRORS["invalid_key"]
+        org_id = headers.get("X-Dedalus-Org-Id")
+        if self.org_id and org_id not in (None, self.org_id):
+            return ERRORS["org_mismatch"]
+        return None
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, sock: socket.socket, plane: ControlPlane) -> None:
+        self.address_family = sock.family
+        super().__init__(sock.getsockname()[:2], _Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = sock
+        self.server_address = sock.getsockname()
+        self.plane = plane
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that go away."""
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
+
+    def log_message(self, *_: Any) -> None:
+        """Leave it to the journal."""
+
+    def _answer(self) -> None:
+        plane = self.server.plane
+        url = urlsplit(self.path)
+        parts = [unquote(part) for part in url.path.strip("/").split("/")]
+        body = self._read_body()
+        if body is None:
+            return
+        query = {key: values[-1] for key, values in parse_qs(url.query, True).items()}
+        request = Request(self.command, parts, query, dict(self.headers.items()), body)
+        faults = [] if parts[0] == "emulator" else self._strike(request)
+        wire = next((fault.kind for fault in faults if fault.kind in _WIRE), "")
+        replies = [reply_of(fault) for fault in faults if fault.kind not in _WIRE]
+        reply = replies[0] if replies else plane.refuse(self.headers)
+        if wire in ("reset", "stall"):
+            reply = reply or Reply(0, b"")
+        elif reply is None:
+            reply = plane.routes.answer(request)
+        self._note(request, url.path, reply)
+        if wire:
+            _WIRE[wire](self, reply)
+        else:
+            self._send(reply)
+
+    def _strike(self, request: Request) -> list[Any]:
+        faults = self.server.plane.faults
+        name = request.machine
+        return [
+            *faults.strike(name, "wire", request.method),
+            *faults.strike(name, "reply", request.method),
+        ]
+
+    def _read_body(self) -> bytes | None:
+        length = self.headers.get("Content-Length", "0")
+        if not length.isdigit() or int(length) > _MAX_BODY or self.headers.get("Transfer-Encoding"):
+            self.close_connection = True
+            self._send(problem(413, "Request Entity Too Large", "the body is too large"))
+            return None
+        return self.rfile.read(int(length))
+
+    def _note(self, request: Request, path: str, reply: Reply) -> None:
+        try:
+            answer = json.loads(reply.body)
+        except ValueError:
+            answer = {}
+        answer = answer if isinstance(answer, dict) else {}
+        self.server.plane.journal.note(
+            "request",
+            method=request.method,
+            path=path,
+            machine=request.machine,
+            status=reply.status,
+            idempotency_key=request.header("Idempotency-Key"),
+            session_id=answer.get("session_id"),
+            session_status=answer.get("status"),
+            error_code=answer.get("error_code"),
+            user_agent=request.header("User-Agent"),
+        )
+
+    def _send(self, reply: Reply, body: bytes | None = None) -> None:
+        """Send a reply in one piece, for small writes would wait for each other."""
+        body = reply.body if body is None else body
+        phrase = self.responses.get(reply.status, ("",))[0]
+        lines = [
+            f"HTTP/1.1 {reply.status} {phrase}",
+            f"Date: {email.utils.formatdate(time.time() + self._ahead(), usegmt=True)}",
+            f"Content-Type: {reply.content_type}",
+            f"Content-Length: {len(reply.body)}",
+            f"X-Request-Id: req-{uuid.uuid4().hex[:12]}",
+            *(f"{key}: {value}" for key, value in reply.headers.items()),
+        ]
+        if self.close_connection:
+            lines.append("Connection: close")
+        self.wfile.write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+
+    def _ahead(self) -> float:
+        return self.server.plane.faults.clock_ahead()
+
+    def reset(self, _: Reply) -> None:
+        """Close without an answer."""
+        self.close_connection = True
+
+    def stall(self, _: Reply) -> None:
+        """Answer nothing until the client or the emulator goes."""
+        self.close_connection = True
+        self.connection.settimeout(0.1)
+        while not self.server.plane.stopping.is_set():
+            try:
+                if not self.connection.recv(1):
+                    return
+            except TimeoutError:
+                pass
+
+    def stall_body(self, reply: Reply) -> None:
+        """Send half a body, and then nothing."""
+        self._send(reply, reply.body[: len(reply.body) // 2])
+        self.stall(reply)
+
+    def huge(self, _: Reply) -> None:
+        """Send far more than anybody wants."""
+        self.close_connection = True
+        self._send(Reply(200, b'"' + b"A" * _HUGE + b'"'))
+
+
+_WIRE = {
+    "reset": _Handler.reset,
+    "stall": _Handler.stall,
+    "stall-body": _Handler.stall_body,
+    "huge": _Handler.huge,
+}

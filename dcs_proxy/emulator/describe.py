@@ -1,0 +1,100 @@
+"""Sessions and machines as the JSON that the control plane answers with."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from dcs_proxy.emulator.authority import Authorities, public_line
+from dcs_proxy.emulator.faults import Fault, Faults, edit
+from dcs_proxy.emulator.machines import Machine, Service, Session, rfc3339
+
+
+@dataclass(frozen=True)
+class Describer:
+    """Says what `service` knows, and what its faults make of that.
+
+    `endpoint` is the gateway's name; `ports` its ports, by the fault of stage "gateway" that each
+    shows, "" for the sound one.  `without` names the optional parts of a connection to leave out.
+    """
+
+    service: Service
+    authorities: Authorities
+    faults: Faults
+    endpoint: str
+    ports: dict[str, int]
+    without: frozenset[str]
+
+    def session(self, session: Session, method: str) -> dict[str, Any]:
+        """Return a session (contract: SSHSessionResponse) in answer to a request."""
+        service = self.service
+        name = session.machine.name
+        struck = self.faults.strike(name, "session", method)
+        ahead = sum(float(fault.argument) for fault in struck if fault.kind == "clock")
+        body: dict[str, Any] = {
+            "session_id": session.session_id,
+            "machine_id": name,
+            "status": session.status,
+            "created_at": rfc3339(service.wall(session.created_at) + ahead),
+        }
+        if session.ready_at is not None:
+            body["ready_at"] = rfc3339(service.wall(session.ready_at) + ahead)
+        if session.ends_at is not None:
+            body["expires_at"] = rfc3339(service.wall(session.ends_at) + ahead)
+        if session.error_code:
+            body["error_code"] = session.error_code
+            body["error_message"] = session.error_message
+        if session.status == "wake_in_progress":
+            body["retry_after_ms"] = service.retry_after_ms(session)
+        if session.status == "ready":
+            body["connection"] = self._connection(session, ahead)
+        for fault in struck:
+            self._apply(body, session, fault)
+        return body
+
+    def machine(self, machine: Machine) -> dict[str, Any]:
+        """Return a machine as the list shows it."""
+        return {
+            "machine_id": machine.name,
+            "phase": machine.phase,
+            "desired_state": "running" if machine.phase in ("starting", "running") else "sleeping",
+            "vcpu": 2,
+            "memory_mib": 4096,
+            "storage_gib": 20,
+            "autosleep_seconds": int(self.service.autosleep_seconds),
+            "created_at": self.service.date(machine.created_at),
+        }
+
+    def _connection(self, session: Session, ahead: float) -> dict[str, Any]:
+        name = session.machine.name
+        gateway = [fault.kind for fault in self.faults.strike(name, "gateway")] or [""]
+        connection: dict[str, Any] = {
+            "endpoint": self.endpoint,
+            "port": self.ports[gateway[0]],
+            "ssh_username": session.username,
+        }
+        if "certificate" not in self.without:
+            if not session.certificate:
+                session.certificate = self._certificate(session, ahead)
+            connection["user_certificate"] = session.certificate
+        if "host-trust" not in self.without:
+            connection["host_trust"] = {
+                "kind": "cert_authority",
+                "host_pattern": self.endpoint,
+                "public_key": public_line(self.authorities.host_ca),
+            }
+        return connection
+
+    def _certificate(self, session: Session, ahead: float) -> str:
+        ends_at = time.time() if session.ends_at is None else self.service.wall(session.ends_at)
+        kinds = [fault.kind for fault in self.faults.strike(session.machine.name, "certificate")]
+        return self.authorities.sign_user(
+            session.public_key, session.username, ends_at, *kinds[:1], ahead=ahead
+        )
+
+    def _apply(self, body: dict[str, Any], session: Session, fault: Fault) -> None:
+        if fault.kind == "closes" and session.status == "ready":
+            self.service.close(session)
+        elif fault.kind in ("set", "missing"):
+            edit(body, fault)

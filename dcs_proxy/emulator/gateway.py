@@ -1,0 +1,209 @@
+"""The gateway: an SSH server that lets a session's key in, to the session's machine.
+
+It believes the user authority's certificates (principal, validity and key are checked by
+asyncssh) or, where sessions come without certificates, the session's bare key.  Forwarding goes
+to loopback only.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import os
+import socket
+from collections.abc import Sequence
+
+import asyncssh
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+from dcs_proxy.emulator.authority import Authorities, private_pem, public_line
+from dcs_proxy.emulator.faults import Faults
+from dcs_proxy.emulator.guest import Guest, GuestSFTPServer
+from dcs_proxy.emulator.journal import Journal
+from dcs_proxy.emulator.machines import Service, Session
+from dcs_proxy.errors import DcsError
+
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_LOGIN_S = 120
+# A host certificate's fault is a gateway's for all connections, so each has a port of its own.
+KEY_FAULTS = frozenset(
+    {
+        "gateway-unsigned-key",
+        "gateway-other-name",
+        "gateway-expired",
+        "gateway-other-authority",
+    }
+)
+
+
+class Gateway:
+    """Lets users in to `service`'s machines, whose homes are below `homes`."""
+
+    def __init__(
+        self,
+        service: Service,
+        authorities: Authorities,
+        faults: Faults,
+        journal: Journal,
+        *,
+        endpoint: str,
+        homes: str,
+    ) -> None:
+        self.service = service
+        self.authorities = authorities
+        self.faults = faults
+        self.journal = journal
+        self.endpoint = endpoint
+        self.homes = homes
+        self.guests: set[Guest] = set()
+        self._host_key = ed25519.Ed25519PrivateKey.generate()
+        self._acceptors: list[asyncssh.SSHAcceptor] = []
+
+    async def start(self, sockets: Sequence[socket.socket], fault: str = "") -> None:
+        """Serve listening sockets, with a host certificate that is wrong as `fault` says."""
+        logging.getLogger("asyncssh").setLevel(logging.CRITICAL)
+        key = asyncssh.import_private_key(private_pem(self._host_key))
+        keys: list[object] = [key]
+        if fault != "gateway-unsigned-key":
+            line = self.authorities.sign_host(self._host_key, self.endpoint, fault)
+            keys = [(key, asyncssh.import_certificate(line))]
+        for sock in sockets:
+            acceptor = await asyncssh.listen(
+                sock=sock,
+                server_factory=lambda: _Login(self),
+                server_host_keys=keys,
+                process_factory=self._serve_process,
+                sftp_factory=self._serve_sftp,
+                allow_scp=False,  # scp -O runs the machine's own scp
+                encoding=None,
+                line_editor=False,
+                login_timeout=_LOGIN_S,
+                agent_forwarding=True,
+                keepalive_interval=0,
+            )
+            self._acceptors.append(acceptor)
+
+    async def stop(self) -> None:
+        """End everything: connections, and what runs on the machines."""
+        for acceptor in self._acceptors:
+            acceptor.close()
+        for guest in list(self.guests):
+            guest.kill()
+
+    def home(self, session: Session) -> str:
+        """Return the home directory of a session's machine, made if it is missing."""
+        path = os.path.join(self.homes, session.machine.name)
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        return path
+
+    async def _serve_process(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
+        session = _login_of(process.channel).session
+        struck = self.faults.strike(session.machine.name, "guest")
+        if struck:
+            code = struck[0].argument or "SSH_TUNNEL_NOT_READY"
+            process.stderr.write(f"{code}\n".encode())
+            process.exit(255)
+            return
+        guest = Guest(process, session, self.home(session))
+        self.guests.add(guest)
+        try:
+            await guest.run()
+        finally:
+            self.guests.discard(guest)
+
+    def _serve_sftp(self, channel: asyncssh.SSHServerChannel[bytes]) -> GuestSFTPServer:
+        return GuestSFTPServer(channel, self.home(_login_of(channel).session))
+
+
+def _login_of(channel: asyncssh.SSHServerChannel[bytes]) -> _Login:
+    login = channel.get_connection().get_owner()
+    if not isinstance(login, _Login):
+        raise TypeError("a channel of another server")
+    return login
+
+
+class _Login(asyncssh.SSHServer):
+    """One connection: who comes in, and what they may have forwarded."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._session: Session | None = None
+        self._offered = ""
+        self._is_in = False
+
+    @property
+    def session(self) -> Session:
+        """The session that logged in."""
+        if self._session is None:
+            raise DcsError("nobody has logged in")
+        return self._session
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._gateway.journal.note("connection")
+        validate = conn.validate_public_key
+
+        # asyncssh tells a server who signed a certificate, but not whose key it is for.
+        async def remember(username: str, key: bytes, message: bytes, signature: bytes) -> bool:
+            self._offered = _bare_line(key)
+            return await validate(username, key, message, signature)
+
+        setattr(conn, "validate_public_key", remember)  # noqa: B010
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._is_in:
+            self._gateway.service.connect(self.session, -1)
+            self._gateway.journal.note("closed", machine=self.session.machine.name)
+
+    def begin_auth(self, username: str) -> bool:
+        return True
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    def validate_ca_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        trusted = public_line(self._gateway.authorities.user_ca)
+        return _line(key) == trusted and self._find(username)
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        return self._find(username) and not self.session.certificate
+
+    def auth_completed(self) -> None:
+        self._is_in = True
+        self._gateway.service.connect(self.session, +1)
+        self._gateway.journal.note(
+            "login", machine=self.session.machine.name, session_id=self.session.session_id
+        )
+
+    def _find(self, username: str) -> bool:
+        self._session = self._gateway.service.for_login(username, self._offered)
+        return self._session is not None
+
+    def connection_requested(
+        self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
+    ) -> bool:
+        return dest_host in _LOOPBACK
+
+    def server_requested(self, listen_host: str, listen_port: int) -> bool:
+        return listen_host in {"", *_LOOPBACK}
+
+    def unix_connection_requested(self, dest_path: str) -> bool:
+        return True
+
+    def unix_server_requested(self, listen_path: str) -> bool:
+        return True
+
+
+def _line(key: asyncssh.SSHKey) -> str:
+    return " ".join(key.export_public_key().decode().split()[:2])
+
+
+def _bare_line(blob: bytes) -> str:
+    """Return the key in a public key or certificate blob as ``TYPE BASE64``, "" if unknown."""
+    kind = blob[4 : 4 + int.from_bytes(blob[:4], "big")].decode("latin-1")
+    line = f"{kind} {base64.b64encode(blob).decode()}"
+    try:
+        if "-cert-" in kind:
+            return _line(asyncssh.import_certificate(line).key)
+        return _line(asyncssh.import_public_key(line))
+    except asyncssh.KeyImportError:
+        return ""

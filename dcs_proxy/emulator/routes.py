@@ -1,0 +1,290 @@
+"""The control plane's routes: a request in, a reply out, strict about the contract.
+
+What the contract leaves open (the shape of a request that breaks it) is answered with
+application/problem+json and the location of each fault, as its ErrorModel has it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dcs_proxy.emulator.authority import parse_public_key
+from dcs_proxy.emulator.contract import ERRORS, Reply, json_reply, key_reused, problem
+from dcs_proxy.emulator.describe import Describer
+from dcs_proxy.emulator.faults import Faults, parse_fault
+from dcs_proxy.emulator.machines import PHASES, Conflict, Service, Session
+from dcs_proxy.errors import UsageError
+from dcs_proxy.names import is_machine_name
+
+_DEFAULT_LIMIT, _MAX_LIMIT = 20, 100
+
+
+@dataclass(frozen=True)
+class Request:
+    """One HTTP request; `parts` is the path, split and unquoted."""
+
+    method: str
+    parts: Sequence[str]
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def machine(self) -> str:
+        """The machine in the path, "" if there is none."""
+        return self.parts[2] if len(self.parts) > 2 else ""
+
+    def header(self, name: str) -> str | None:
+        """Return a header's value, None if it is missing."""
+        for key, value in self.headers.items():
+            if key.lower() == name.lower():
+                return value
+        return None
+
+
+class _Invalid(Exception):
+    """The request breaks the contract: `reply` says how."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.status)
+        self.reply = reply
+
+
+class Routes:
+    """Answers requests whose credentials hold.  Methods may be called from any thread.
+
+    `post_only` is a deployment that has the POST of the contract and nothing else; `rate_limit`
+    the number of changes it takes in a second, None for any number.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        describer: Describer,
+        faults: Faults,
+        *,
+        post_only: bool = False,
+        rate_limit: float | None = None,
+    ) -> None:
+        self._service = service
+        self._describer = describer
+        self._faults = faults
+        self._post_only = post_only
+        self._limiter = _Limiter(rate_limit)
+
+    def answer(self, request: Request) -> Reply:
+        """Return the reply to a request."""
+        routes = self._routes(request)
+        if routes is None:
+            return problem(404, "Not Found", "there is no such route")
+        route = routes.get(request.method)
+        if route is None:
+            reply = problem(405, "Method Not Allowed", f"{request.method} is not allowed here")
+            return Reply(reply.status, reply.body, reply.content_type, {"Allow": ", ".join(routes)})
+        try:
+            return route(request)
+        except _Invalid as invalid:
+            return invalid.reply
+        except KeyError:
+            return problem(404, "Not Found", "machine or session not found")
+
+    def _routes(self, request: Request) -> dict[str, Callable[[Request], Reply]] | None:
+        match request.parts:
+            case ["emulator", *rest]:
+                return self._control_routes(rest)
+            case ["v1", "machines", _, "ssh"] if self._post_only:
+                return {"POST": self._create}
+            case ["v1", *_] if self._post_only:
+                return None
+            case ["v1", "machines"]:
+                return {"GET": self._list_machines}
+            case ["v1", "machines", _]:
+                return {"GET": self._get_machine}
+            case ["v1", "machines", _, "ssh"]:
+                return {"POST": self._create, "GET": self._list_sessions}
+            case ["v1", "machines", _, "ssh", _]:
+                return {"GET": self._get_session, "DELETE": self._close_session}
+        return None
+
+    def _create(self, request: Request) -> Reply:
+        name = _machine_name(request)
+        key = _idempotency_key(request)
+        public_key = _public_key(request)
+        digest = hashlib.sha256(f"{name} {public_key}".encode()).hexdigest()[:8]
+        if (limited := self._limiter.refuse()) is not None:
+            return limited
+        try:
+            session = self._service.create(name, public_key, key, digest)
+        except Conflict as conflict:
+            return key_reused(conflict.first, conflict.second)
+        return self._session(session, request)
+
+    def _get_session(self, request: Request) -> Reply:
+        return self._session(self._find(request), request)
+
+    def _close_session(self, request: Request) -> Reply:
+        _idempotency_key(request)
+        session = self._find(request)
+        if (limited := self._limiter.refuse()) is not None:
+            return limited
+        self._service.close(session)
+        return self._session(session, request)
+
+    def _find(self, request: Request) -> Session:
+        return self._service.get(_machine_name(request), request.parts[4])
+
+    def _session(self, session: Session, request: Request) -> Reply:
+        return json_reply(self._describer.session(session, request.method))
+
+    def _list_sessions(self, request: Request) -> Reply:
+        sessions = self._service.of_machine(_machine_name(request))
+        page, more = _page(request, sessions)
+        return json_reply({"items": [self._describer.session(s, "GET") for s in page], **more})
+
+    def _list_machines(self, request: Request) -> Reply:
+        page, more = _page(request, self._service.all_machines())
+        return json_reply({"items": [self._describer.machine(m) for m in page], **more})
+
+    def _get_machine(self, request: Request) -> Reply:
+        machine = self._service.machine(_machine_name(request))
+        shown = self._describer.machine(machine)
+        phase = shown.pop("phase")
+        return json_reply({**shown, "status": {"phase": phase, "reason": ""}})
+
+    def _control_routes(self, parts: list[str]) -> dict[str, Callable[[Request], Reply]] | None:
+        match parts:
+            case ["state"]:
+                return {"GET": self._state}
+            case ["faults"]:
+                return {"POST": self._add_fault, "DELETE": self._clear_faults}
+            case ["machines", name]:
+                return {"PUT": lambda request: self._put_machine(name, request)}
+            case ["machines", name, "close-sessions"]:
+                return {"POST": lambda _: self._close_sessions(name)}
+        return None
+
+    def _state(self, _: Request) -> Reply:
+        machines = self._service.all_machines()
+        sessions = [s for m in machines for s in self._service.of_machine(m.name)]
+        return json_reply(
+            {
+                "machines": {m.name: m.phase for m in machines},
+                "sessions": {s.session_id: s.status for s in sessions},
+            }
+        )
+
+    def _put_machine(self, name: str, request: Request) -> Reply:
+        phase = _json_object(request).get("phase", "running")
+        if phase not in PHASES or not is_machine_name(name):
+            return problem(422, "Unprocessable Entity", "no such phase or name", "body.phase")
+        self._service.put(name, phase)
+        return json_reply({"name": name, "phase": phase})
+
+    def _close_sessions(self, name: str) -> Reply:
+        self._service.close_all(name)
+        return json_reply({})
+
+    def _add_fault(self, request: Request) -> Reply:
+        try:
+            fault = parse_fault(str(_json_object(request).get("fault")))
+        except UsageError as error:
+            return problem(422, "Unprocessable Entity", error.message, "body.fault")
+        self._faults.add(fault)
+        return json_reply({})
+
+    def _clear_faults(self, _: Request) -> Reply:
+        self._faults.clear()
+        return json_reply({})
+
+
+class _Limiter:
+    """A bucket that holds one second's changes and fills evenly."""
+
+    def __init__(self, rate: float | None) -> None:
+        self._rate = rate
+        self._left = rate or 0.0
+        self._at = time.monotonic()
+        self._lock = threading.Lock()
+
+    def refuse(self) -> Reply | None:
+        """Return the contract's 429 when the bucket is empty, else take one out."""
+        if self._rate is None:
+            return None
+        with self._lock:
+            now = time.monotonic()
+            self._left = min(self._rate, self._left + (now - self._at) * self._rate)
+            self._at = now
+            if self._left < 1:
+                return ERRORS["mutation_rate_limited"]
+            self._left -= 1
+            return None
+
+
+def _machine_name(request: Request) -> str:
+    if not is_machine_name(request.machine):
+        raise _Invalid(_invalid("expected a machine's name", "path.machine_id"))
+    return request.machine
+
+
+def _idempotency_key(request: Request) -> str:
+    key = request.header("Idempotency-Key")
+    if not key:
+        message = "required header parameter is missing"
+        raise _Invalid(_invalid(message, "header.Idempotency-Key"))
+    return key
+
+
+def _public_key(request: Request) -> str:
+    body = _json_object(request)
+    for field in body:
+        if field != "public_key":
+            raise _Invalid(_invalid("unexpected property", f"body.{field}"))
+    text = body.get("public_key")
+    if not isinstance(text, str):
+        raise _Invalid(_invalid("expected a string", "body.public_key"))
+    try:
+        parse_public_key(text)
+    except ValueError:
+        message = "expected an OpenSSH public key"
+        raise _Invalid(_invalid(message, "body.public_key")) from None
+    return " ".join(text.split()[:2])
+
+
+def _json_object(request: Request) -> dict[str, Any]:
+    kind = (request.header("Content-Type") or "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise _Invalid(problem(415, "Unsupported Media Type", "expected application/json"))
+    try:
+        value = json.loads(request.body)
+    except (ValueError, RecursionError):
+        raise _Invalid(problem(400, "Bad Request", "the body is not JSON", "body")) from None
+    if not isinstance(value, dict):
+        raise _Invalid(_invalid("expected an object", "body"))
+    return value
+
+
+def _page(request: Request, items: Sequence[Any]) -> tuple[Sequence[Any], dict[str, str]]:
+    """Return the page that `limit` and `cursor` ask for, and the cursor of the next."""
+    limit = request.query.get("limit", str(_DEFAULT_LIMIT))
+    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= _MAX_LIMIT):
+        raise _Invalid(_invalid(f"expected 1 to {_MAX_LIMIT}", "query.limit"))
+    cursor = request.query.get("cursor", "")
+    try:
+        start = int(base64.urlsafe_b64decode(cursor)) if cursor else 0
+    except ValueError:
+        raise _Invalid(_invalid("expected a cursor from next_cursor", "query.cursor")) from None
+    end = start + int(limit)
+    if end >= len(items):
+        return items[start:], {}
+    return items[start:end], {"next_cursor": base64.urlsafe_b64encode(str(end).encode()).decode()}
+
+
+def _invalid(message: str, location: str) -> Reply:
+    return problem(422, "Unprocessable Entity", message, location)

@@ -1,0 +1,135 @@
+"""Put the emulator together: options in, one JSON line when it is ready, and a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dcs_proxy.emulator.authority import Authorities, public_line
+from dcs_proxy.emulator.broken import BrokenGateway
+from dcs_proxy.emulator.control_plane import ControlPlane
+from dcs_proxy.emulator.describe import Describer
+from dcs_proxy.emulator.faults import STAGES, Fault, Faults
+from dcs_proxy.emulator.gateway import KEY_FAULTS, Gateway
+from dcs_proxy.emulator.journal import Journal
+from dcs_proxy.emulator.loopback import closed_port, listen
+from dcs_proxy.emulator.machines import Service
+from dcs_proxy.emulator.routes import Routes
+
+
+@dataclass(frozen=True)
+class EmulatorOptions:
+    """Everything that can be chosen; the command's --help says what each means."""
+
+    machines: Sequence[tuple[str, str]]
+    faults: Sequence[Fault]
+    wake_seconds: float
+    session_seconds: float
+    autosleep_seconds: float
+    login: str | None
+    endpoint: str
+    gateway: tuple[str, int] | None
+    ca_directory: str | None
+    home: str | None
+    api_key: str | None
+    org_id: str
+    post_only: bool
+    without: frozenset[str]
+    rate_limit: float | None
+    journal: str | None
+    port: int
+    gateway_port: int
+
+
+def serve(options: EmulatorOptions) -> None:
+    """Run until SIGTERM, SIGINT or SIGHUP.  Raises OSError if a port is taken, ConfigError."""
+    asyncio.run(_serve(options))
+
+
+async def _serve(options: EmulatorOptions) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    homes = options.home or tempfile.mkdtemp(prefix="dcs-emulator.")
+    try:
+        await _run(options, homes, stop)
+    finally:
+        if options.home is None:
+            shutil.rmtree(homes, ignore_errors=True)
+
+
+async def _run(options: EmulatorOptions, homes: str, stop: asyncio.Event) -> None:
+    service = Service(
+        options.wake_seconds, options.session_seconds, options.autosleep_seconds, options.login
+    )
+    for name, phase in options.machines:
+        service.add(name, phase)
+    faults = Faults(options.faults)
+    authorities = Authorities(options.ca_directory)
+    journal = Journal(options.journal)
+    endpoint, port = options.gateway or (options.endpoint, 0)
+    gateway = Gateway(service, authorities, faults, journal, endpoint=endpoint, homes=homes)
+    broken: list[BrokenGateway] = []
+    ports = {"": port or await _open_gateway(gateway, options.gateway_port)}
+    for kind in (kind for kind, stage in STAGES.items() if stage == "gateway"):
+        ports[kind] = await _open_faulty(gateway, kind, broken)
+    describer = Describer(service, authorities, faults, endpoint, ports, options.without)
+    routes = Routes(
+        service, describer, faults, post_only=options.post_only, rate_limit=options.rate_limit
+    )
+    key = options.api_key or f"dsk-{secrets.token_urlsafe(24)}"
+    plane = ControlPlane(
+        listen(options.port), routes, faults, journal, key=key, org_id=options.org_id
+    )
+    plane.start()
+    _print_ready(plane, key, endpoint, ports[""], authorities)
+    try:
+        await stop.wait()
+    finally:
+        await asyncio.to_thread(plane.stop)
+        await gateway.stop()
+        for listener in broken:
+            listener.stop()
+
+
+async def _open_gateway(gateway: Gateway, port: int, fault: str = "") -> int:
+    sockets = listen(port)
+    await gateway.start(sockets, fault)
+    return int(sockets[0].getsockname()[1])
+
+
+async def _open_faulty(gateway: Gateway, kind: str, broken: list[BrokenGateway]) -> int:
+    """Open the gateway that shows a fault; return its port."""
+    if kind in KEY_FAULTS:
+        return await _open_gateway(gateway, 0, kind)
+    if kind == "gateway-refuses":
+        return closed_port()
+    sockets = listen(0)
+    listener = BrokenGateway(resets=kind == "gateway-resets")
+    await listener.start(sockets)
+    broken.append(listener)
+    return int(sockets[0].getsockname()[1])
+
+
+def _print_ready(
+    plane: ControlPlane, key: str, endpoint: str, port: int, authorities: Authorities
+) -> None:
+    ready: dict[str, Any] = {
+        "api": plane.url,
+        "key": key,
+        "gateway": port,
+        "endpoint": endpoint,
+        "host_ca": public_line(authorities.host_ca),
+        "user_ca": public_line(authorities.user_ca),
+    }
+    print(json.dumps(ready), flush=True)
+    # Nothing else is ever printed, so that whoever waits for the end of our output need not.
+    sys.stdout.close()
