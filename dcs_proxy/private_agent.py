@@ -8,10 +8,14 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from dcs_proxy.agent import Agent, AgentMissing
 from dcs_proxy.errors import AgentUnavailable, StateError, clean_text, quote_server
 from dcs_proxy.files import make_private_directory, remove_file
+
+if TYPE_CHECKING:
+    import subprocess
 
 _MAX_PATH = 107  # bytes; sun_path of sockaddr_un less its final NUL (unix(7))
 _POLL_S = 0.02
@@ -130,58 +134,60 @@ def _start_if_missing(path: str, deadline: float) -> None:
     if _answers(path, deadline):
         return
     remove_file(path)
-    complaint = _start(path, deadline)
-    # A complaint may only mean that a starter whose parent was killed came first.
-    while not _answers(path, deadline):
-        if complaint or time.monotonic() >= deadline:
-            reason = complaint or "no reason given"
-            message = f"ssh-agent does not listen at {clean_text(path)}: {reason}"
-            raise AgentUnavailable(message, hint=_START_HINT)
-        time.sleep(_POLL_S)
+    errors_in, errors_out = os.pipe()
+    try:
+        process = _start(path, errors_out)
+        while not _answers(path, deadline):
+            if (reason := _give_up(process, errors_in, deadline)) is not None:
+                message = f"ssh-agent does not listen at {clean_text(path)}: {reason}"
+                raise AgentUnavailable(message, hint=_START_HINT)
+            time.sleep(_POLL_S)
+    finally:
+        os.close(errors_in)
 
 
-def _start(path: str, deadline: float) -> str:
-    """Run `ssh-agent -a PATH` until it has left its daemon behind; return its complaint or ""."""
+def _give_up(process: subprocess.Popen[bytes], errors: int, deadline: float) -> str | None:
+    """Return why there is no more reason to wait for an agent to listen, None if there is."""
+    status = process.poll()
+    if status is not None:
+        return _complaint(errors) or f"exit status {status}"
+    if time.monotonic() < deadline:
+        return None
+    process.kill()  # it holds no key yet
+    process.wait()
+    return "it did not start in time"
+
+
+def _start(path: str, errors: int) -> subprocess.Popen[bytes]:
+    """Start the agent, whose complaints go to the descriptor `errors`, which is closed here."""
     import subprocess  # only a start pays for it
 
     program = _find_program()
-    errors_in, errors_out = os.pipe()
     try:
-        process = subprocess.Popen(
-            [program, "-s", "-a", path],
+        return subprocess.Popen(
+            # In the foreground, so that the process which listens is the agent itself, and
+            # whoever asks the kernel for it (SO_PEERCRED) is told the truth.
+            [program, "-D", "-a", path],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            # Not ours: a daemon that holds our stderr hangs `ssh ... 2>&1 | cat`.
-            stderr=errors_out,
+            # Not ours: an agent that holds our stderr hangs `ssh ... 2>&1 | cat`.
+            stderr=errors,
             cwd="/",
-            # The API key in our environment would be the daemon's for as long as it lives.
+            # The API key in our environment would be the agent's for as long as it lives.
             env={"PATH": os.defpath},
             # Ctrl-C goes to every process of ssh's group.
             start_new_session=True,
         )
     except OSError as error:
-        os.close(errors_in)
         message = f"cannot run {clean_text(program)}: {error.strerror}"
         raise AgentUnavailable(message, hint=_START_HINT) from error
     finally:
-        os.close(errors_out)
-    try:
-        status = process.wait(timeout=_remaining(deadline))
-        if status == 0:
-            return ""
-        os.set_blocking(errors_in, False)
-        return _complaint(errors_in) or f"exit status {status}"
-    except subprocess.TimeoutExpired:
-        # It has no daemon and holds no key yet.
-        process.kill()
-        process.wait()
-        return "it did not start in time"
-    finally:
-        os.close(errors_in)
+        os.close(errors)
 
 
 def _complaint(errors: int) -> str:
-    """Return what the program wrote, quoted.  Its descendants may hold the pipe: never wait."""
+    """Return what the agent has written, quoted.  It may run on and hold the pipe: never wait."""
+    os.set_blocking(errors, False)
     try:
         text = os.read(errors, 4096).decode(errors="replace")
     except BlockingIOError:

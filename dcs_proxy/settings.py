@@ -25,7 +25,6 @@ class Settings:
     """Everything a user can set; the defaults are the documented ones.
 
     `base_url` has no trailing slash; times are seconds; `agent` is "private" or "user";
-    `ssh_username` is the login name of every session where the service never changes it;
     `destination_constraint` asks the agent to use the certificate towards the gateway only.
     """
 
@@ -36,7 +35,6 @@ class Settings:
     reuse_seconds: int = 60
     connect_seconds: int = 10
     agent: str = "private"
-    ssh_username: str = ""
     destination_constraint: bool = True
     aliases: Mapping[str, MachineName] = field(default_factory=dict)
 
@@ -141,15 +139,6 @@ def _header_word(value: Any, where: str) -> str:
     return text
 
 
-def _login_name(value: Any, where: str) -> str:
-    text = _header_word(value, where)
-    if text and not text.replace("-", "a").replace("_", "a").replace(".", "a").isalnum():
-        raise ConfigError(f"{where} is not a login name")
-    if text.startswith("-"):
-        raise ConfigError(f"{where} is not a login name")
-    return text
-
-
 def _path(value: Any, where: str) -> str:
     return os.path.abspath(os.path.expanduser(_text(value, where)))
 
@@ -197,7 +186,6 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "reuse_seconds": _seconds(0, 3600),
     "connect_seconds": _seconds(1, 300),
     "agent": _agent,
-    "ssh_username": _login_name,
     "destination_constraint": _boolean,
     "aliases": _aliases,
 }

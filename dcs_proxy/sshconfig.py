@@ -19,8 +19,8 @@ from dcs_proxy.errors import ConfigError
 from dcs_proxy.names import MachineName
 
 # Not in here, for a pattern list has no way to say them: * ? , and ".  Upper case is not either:
-# patterns are compared in lower case.
-_EXCLUDED = " !#$%&'()+./:;<=>@[\\]^_`{|}~"
+# patterns are compared in lower case.  Nor is =, at which asyncssh takes a word apart.
+_EXCLUDED = " !#$%&'()+./:;<>@[\\]^_`{|}~"
 HOSTS = ",".join(["dm-*", *(f"!*{character}*" for character in _EXCLUDED)])
 # A login name may hold dots and more, but nothing that ends or means something in a quotation.
 _LOGINS = ",".join(["*", *(f"!*{character}*" for character in "'\\`$;|&<>(){}!")])

@@ -229,7 +229,7 @@ class StateDirectory:
                 self._collect_machine(entry.name.removesuffix(".lock"), now)
         for part in ("hosts", "sessions", "agents", ""):
             for entry in os.scandir(self.file(part)):
-                if entry.name.endswith(".tmp") and entry.stat().st_mtime < now - _GRACE_S:
+                if entry.name.endswith(".tmp") and _is_older(entry, now - _GRACE_S):
                     remove_file(entry.path)
 
     def _collect_machine(self, stem: str, now: float) -> None:
@@ -322,6 +322,13 @@ def _try_lock(path: str) -> int | None:
         raise cannot_write(path, error) from None
     os.close(fd)
     return None
+
+
+def _is_older(entry: os.DirEntry[str], than: float) -> bool:
+    try:
+        return entry.stat().st_mtime < than
+    except FileNotFoundError:
+        return False  # renamed by whoever wrote it
 
 
 def _lock_held(path: str, seconds: float) -> DeadlineExceeded:

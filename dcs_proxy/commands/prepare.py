@@ -12,9 +12,14 @@ import os
 from dcs_proxy.client import wants_session
 from dcs_proxy.resolve import resolve
 from dcs_proxy.snippets import heal, publish, publish_user_agent
+from dcs_proxy.state import StateDirectory
 from dcs_proxy.wiring import Options, open_world
 
 HELP = "make a session ready; ssh runs this while it reads its configuration"
+
+# asyncssh runs Match exec without expanding its tokens: there what an earlier `prepare HOST` has
+# made ready is used.
+_NOT_EXPANDED = "%h"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, options: Options) -> int:
     """Make the machine's session ready and write what ssh includes.  Raises DcsError."""
+    if arguments.host == _NOT_EXPANDED:
+        heal(StateDirectory(options.state_directory(os.environ)))
+        return 0
     settings = options.settings(os.environ)
     name = settings.machine(arguments.host)
     parent = os.getppid()

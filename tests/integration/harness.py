@@ -209,4 +209,5 @@ class User:
         pid = agent_pid(self.state / "agent.sock")
         if pid is not None:
             os.kill(pid, signal.SIGTERM)
+            wait_until(lambda: not (self.state / "agent.sock").exists())
         shutil.rmtree(self.root)

@@ -52,8 +52,9 @@ def test_the_private_agent_is_never_forwarded(start_emulator: Start, user: User)
     assert "SSH_AUTH_SOCK" not in user.environment
     user.use(start_emulator("--machine", "dm-foo"))
     done = user.ssh("-A", "dm-foo", LIST)
-    assert done.returncode == 0, done.stderr
-    assert "dm-foo" not in done.stdout.replace("nothing forwarded", "")
+    # ssh says yes to -A before we are asked: what arrives is an agent that does not answer.
+    assert done.stdout == ""
+    assert done.stderr == "error fetching identities: communication with agent failed\n"
 
 
 def test_twenty_other_keys_in_the_users_agent_do_not_matter(

@@ -45,8 +45,9 @@ def test_the_wheel_holds_the_program_and_nothing_else(dist: Path) -> None:
 
 def test_the_installed_program_runs(dist: Path, tmp_path: Path) -> None:
     (wheel,) = dist.glob("*.whl")
-    run(sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--prefix", tmp_path,
-        wheel, cwd=tmp_path)  # fmt: skip
+    # Without --ignore-installed pip would first remove what the other tests run.
+    run(sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--ignore-installed",
+        "--prefix", tmp_path, wheel, cwd=tmp_path)  # fmt: skip
     (packages,) = tmp_path.glob("lib/*/site-packages")
     program = tmp_path / "bin" / "dcs-proxy"
     said = run(program, "--version", cwd=tmp_path, PYTHONPATH=str(packages))

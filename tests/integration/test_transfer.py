@@ -173,7 +173,7 @@ def test_a_terminal_is_a_terminal(place: Place) -> None:
 
 
 def test_a_connection_is_shared_and_persists(place: Place) -> None:
-    path = f"{place.user.root}/%C"
+    path = f'"{place.user.root}/%C"'
     shared = ["-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", f"ControlPath={path}"]
     place.run("ssh", *shared, "dm-foo", "true")
     checked = place.user.ssh(*place.options, *shared, "-O", "check", "dm-foo")
