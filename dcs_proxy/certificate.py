@@ -89,7 +89,7 @@ def parse_authority(text: str, machine: MachineName) -> Authority:
 
     try:
         line = _one_line(text)
-        if "-cert-v01@" in line.split()[0]:
+        if "-cert-v01@" in line.partition(" ")[0]:
             raise ValueError("it is a certificate")
         load_ssh_public_key(line.encode("ascii"))
         return Authority(_blob(text))

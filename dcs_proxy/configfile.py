@@ -136,11 +136,14 @@ def read(path: str) -> tuple[bytes | None, os.stat_result | None]:
         return None, None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    with os.fdopen(fd, "rb", closefd=True) as file:
+    try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError(f"{path} is not a plain file")
-        text = file.read(_MAX_FILE + 1)
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            text = file.read(_MAX_FILE + 1)
+    finally:
+        os.close(fd)
     if len(text) > _MAX_FILE:
         raise ConfigError(f"{path} is too large to be an ssh config file")
     return text, status

@@ -294,7 +294,8 @@ def _parse(kind: type[T], value: Any) -> T | None:
     if not isinstance(value, dict):
         return None
     for field in fields(kind):  # type: ignore[arg-type]
-        if field.name in value and not isinstance(value[field.name], _TYPES[str(field.type)]):
+        # The exact type: a bool is an int to isinstance.
+        if field.name in value and type(value[field.name]) not in _TYPES[str(field.type)]:
             return None
     try:
         return kind(**value)

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dcs_proxy.certificate import check_user_certificate, generate_key, parse_authority
+from dcs_proxy.emulator.authority import Authorities, public_line
+from dcs_proxy.errors import Untrusted
+from dcs_proxy.keypair import KeyPair
+from dcs_proxy.keypair import public_line as key_line
+from dcs_proxy.names import MachineName
+
+NAME = MachineName("dm-foo")
+AUTHORITIES = Authorities()
+KEY = generate_key()
+NOW = time.time()
+
+
+def sign(fault: str = "", key: KeyPair = KEY, ends_at: float = NOW + 3600) -> str:
+    return AUTHORITIES.sign_user(key_line(key.public), "wssh-1", ends_at, fault)
+
+
+def check(text: str, *, now: float = NOW, username: str = "wssh-1") -> None:
+    check_user_certificate(text, public=KEY.public, username=username, now=now, machine=NAME)
+
+
+def test_a_good_certificate_is_taken_with_its_end() -> None:
+    text = sign()
+    certificate = check_user_certificate(
+        text, public=KEY.public, username="wssh-1", now=NOW, machine=NAME
+    )
+    assert certificate.ends_at == int(NOW + 3600)
+    assert certificate.line == " ".join(text.split()[:2])
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("certificate-other-key", "for another key"),
+        ("certificate-other-principal", "not for the session's login name wssh-1"),
+        ("certificate-host", "not a user certificate"),
+        ("certificate-expired", "it ended at"),
+        ("certificate-future", "not valid before"),
+        ("certificate-critical", "a critical option"),
+        ("certificate-garbage", "not a certificate that OpenSSH can read"),
+        ("certificate-two-lines", "not a certificate that OpenSSH can read"),
+    ],
+)
+def test_every_wrong_certificate_is_refused_with_the_reason(fault: str, said: str) -> None:
+    with pytest.raises(Untrusted, match=said) as caught:
+        check(sign(fault))
+    assert caught.value.machine == NAME
+    assert caught.value.message.isprintable()
+
+
+@pytest.mark.parametrize("fault", ["certificate-rsa", "certificate-ecdsa"])
+def test_any_kind_of_authority_may_sign(fault: str) -> None:
+    check(sign(fault))
+
+
+def test_a_certificate_holds_until_its_last_second() -> None:
+    check(sign(ends_at=NOW + 10), now=int(NOW + 10) - 0.5)
+    with pytest.raises(Untrusted, match="it ended at"):
+        check(sign(ends_at=NOW + 10), now=int(NOW + 10))
+
+
+def test_a_certificate_slightly_from_the_future_is_a_clock_that_is_slow() -> None:
+    check(sign(), now=NOW - 200)
+    with pytest.raises(Untrusted, match="not valid before") as caught:
+        check(sign(), now=NOW - 3600)
+    assert caught.value.hint == "is this computer's clock right?"
+
+
+def test_a_plain_key_is_no_certificate() -> None:
+    with pytest.raises(Untrusted, match="plain key"):
+        check(key_line(KEY.public))
+
+
+def test_a_changed_bit_breaks_the_signature() -> None:
+    import base64
+
+    kind, data = sign().split()[:2]
+    blob = bytearray(base64.b64decode(data))
+    blob[-1] ^= 1
+    with pytest.raises(Untrusted):
+        check(f"{kind} {base64.b64encode(blob).decode()}")
+
+
+@given(st.text())
+def test_any_text_is_a_clear_refusal(text: str) -> None:
+    with pytest.raises(Untrusted):
+        check(text)
+    with pytest.raises(Untrusted):
+        parse_authority(text, NAME)
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_a_damaged_certificate_is_refused_or_good(data: st.DataObject) -> None:
+    import base64
+
+    kind, encoded = sign().split()[:2]
+    blob = bytearray(base64.b64decode(encoded))
+    for _ in range(data.draw(st.integers(1, 3))):
+        blob[data.draw(st.integers(0, len(blob) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        check(f"{kind} {base64.b64encode(blob).decode()}")
+    except Untrusted:
+        pass
+    else:
+        assert base64.b64encode(blob).decode() == encoded
+
+
+def test_an_authority_is_one_key() -> None:
+    line = public_line(AUTHORITIES.host_ca)
+    assert parse_authority(f"{line} a comment", NAME).line == line
+    for wrong in (f"{line}\n{line}", sign(), "ssh-ed25519 AAAA", "", "# nothing"):
+        with pytest.raises(Untrusted, match="no usable public key"):
+            parse_authority(wrong, NAME)
+
+
+def test_openssh_reads_the_certificate_as_we_do(tmp_path: Path) -> None:
+    program = shutil.which("ssh-keygen")
+    assert program
+    (tmp_path / "cert.pub").write_text(sign() + "\n")
+    said = subprocess.run(
+        [program, "-L", "-f", tmp_path / "cert.pub"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "user certificate" in said and "wssh-1" in said

@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dcs_proxy.errors import ApiProtocolError, Untrusted
+from dcs_proxy.model import (
+    Connection,
+    HostTrust,
+    check_host_trust,
+    covers,
+    parse_endpoint,
+    parse_fault,
+    parse_machine_names,
+    parse_session,
+    parse_time,
+)
+from dcs_proxy.names import MachineName
+
+NAME = MachineName("dm-foo")
+READY: dict[str, Any] = {
+    "machine_id": "dm-foo",
+    "session_id": "wssh-1",
+    "status": "ready",
+    "created_at": "2026-01-02T03:04:05Z",
+    "expires_at": "2026-01-02T04:04:05.5Z",
+    "connection": {
+        "endpoint": "ssh.example",
+        "port": 22,
+        "ssh_username": "wssh-1",
+        "user_certificate": "ssh-ed25519-cert-v01@openssh.com AAAA",
+        "host_trust": {
+            "kind": "cert_authority",
+            "host_pattern": "*.example",
+            "public_key": "ssh-ed25519 AAAA",
+        },
+    },
+}
+
+
+def body(changes: dict[str, Any] | None = None, **fields: Any) -> bytes:
+    """Return READY as JSON, with fields replaced; a dotted path in `changes` goes deeper."""
+    value: dict[str, Any] = json.loads(json.dumps(READY))
+    for path, new in {**fields, **(changes or {})}.items():
+        *parents, last = path.split(".")
+        place = value
+        for parent in parents:
+            place = place[parent]
+        if new is ...:
+            del place[last]
+        else:
+            place[last] = new
+    return json.dumps(value).encode()
+
+
+def test_a_ready_session_is_parsed_whole() -> None:
+    session = parse_session(body(), NAME)
+    assert session.is_ready and not session.is_over
+    assert session.session_id == "wssh-1"
+    assert session.expires_at == datetime(2026, 1, 2, 4, 4, 5, 500000, timezone.utc)
+    assert session.connection is not None
+    assert (session.connection.endpoint, session.connection.port) == ("ssh.example", 22)
+    assert session.connection.host_trust is not None
+
+
+@pytest.mark.parametrize("status", ["wake_in_progress", "ssh_in_progress", "brand_new", ""])
+def test_a_status_that_nobody_knows_is_pending(status: str) -> None:
+    session = parse_session(body(status=status, connection=..., expires_at=None), NAME)
+    assert not session.is_ready and not session.is_over
+
+
+@pytest.mark.parametrize("status", ["closed", "expired", "failed"])
+def test_a_session_that_is_over_needs_no_connection(status: str) -> None:
+    assert parse_session(body(status=status, connection=...), NAME).is_over
+
+
+def test_optional_parts_may_be_missing_and_unknown_ones_there() -> None:
+    missing = {"connection.user_certificate": ..., "connection.host_trust": ..., "extra": [1]}
+    session = parse_session(body(missing), NAME)
+    assert session.connection is not None
+    assert session.connection.user_certificate is None
+    assert session.connection.host_trust is None
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        ("machine_id", "dm-bar", "another machine"),
+        ("machine_id", ..., "machine_id is missing"),
+        ("session_id", "a b", "session_id is not an identifier"),
+        ("session_id", "../x", "session_id is not an identifier"),
+        ("status", 7, "status has the wrong type"),
+        ("created_at", "yesterday", "created_at is not a date"),
+        ("expires_at", "2026-13-01T00:00:00Z", "expires_at is not a date"),
+        ("retry_after_ms", True, "retry_after_ms has the wrong type"),
+        ("retry_after_ms", "5", "retry_after_ms has the wrong type"),
+        ("connection", ..., "connection is missing"),
+        ("connection", [], "connection has the wrong type"),
+        ("connection.port", 0, "connection.port is not a port"),
+        ("connection.port", 65536, "connection.port is not a port"),
+        ("connection.port", True, "connection.port has the wrong type"),
+        ("connection.port", 22.0, "connection.port has the wrong type"),
+        ("connection.endpoint", "a\nb", "connection.endpoint is not"),
+        ("connection.endpoint", "-oProxyCommand=id", "connection.endpoint is not"),
+        ("connection.endpoint", "a,b", "connection.endpoint is not"),
+        ("connection.ssh_username", "-oProxyCommand=id", "connection.ssh_username is not"),
+        ("connection.ssh_username", "$(id)", "connection.ssh_username is not"),
+        ("connection.ssh_username", "a b", "connection.ssh_username is not"),
+        ("connection.ssh_username", "a\n", "connection.ssh_username is not"),
+        ("connection.ssh_username", "", "connection.ssh_username is not"),
+        ("connection.user_certificate", 1, "connection.user_certificate has the wrong type"),
+        ("connection.host_trust.kind", ..., "connection.host_trust.kind is missing"),
+    ],
+)
+def test_what_breaks_the_contract_is_named(path: str, value: Any, named: str) -> None:
+    with pytest.raises(ApiProtocolError, match=named) as caught:
+        parse_session(body({path: value}), NAME)
+    assert caught.value.machine == NAME
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000])
+def test_what_is_no_json_object_is_refused(data: bytes) -> None:
+    with pytest.raises(ApiProtocolError, match="the API's answer is not"):
+        parse_session(data, NAME)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+PATHS = ["machine_id", "session_id", "status", "created_at", "expires_at", "retry_after_ms",
+         "error_message", "connection", "connection.endpoint", "connection.port",
+         "connection.ssh_username", "connection.user_certificate", "connection.host_trust",
+         "connection.host_trust.host_pattern"]  # fmt: skip
+
+
+@given(st.sampled_from(PATHS), JSON)
+def test_any_value_in_any_place_gives_a_session_or_a_clear_error(path: str, value: Any) -> None:
+    try:
+        session = parse_session(body({path: value}), NAME)
+    except ApiProtocolError as error:
+        assert error.message.isprintable()
+    else:
+        assert session.status.isprintable()
+        if session.connection is not None:
+            assert session.connection.ssh_username[0] not in "-$"
+            assert set(session.connection.endpoint) <= set(
+                "abcdefghijklmnopqrstuvwxyz0123456789.:-"
+            )
+
+
+@given(st.binary())
+def test_any_bytes_give_a_session_or_a_clear_error(data: bytes) -> None:
+    with pytest.raises(ApiProtocolError):
+        parse_session(data, NAME)
+    parse_fault(data)
+
+
+@given(st.integers())
+def test_any_wait_is_a_time_that_can_be_waited(asked: int) -> None:
+    session = parse_session(body(retry_after_ms=asked), NAME)
+    assert session.retry_after_ms is not None and 0 <= session.retry_after_ms <= 2**53
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-01-02T03:04:05Z", datetime(2026, 1, 2, 3, 4, 5)),
+        ("2026-01-02t03:04:05z", datetime(2026, 1, 2, 3, 4, 5)),
+        ("2026-01-02T03:04:05.25Z", datetime(2026, 1, 2, 3, 4, 5, 250000)),
+        ("2026-01-02T03:04:05.123456789+02:00", datetime(2026, 1, 2, 1, 4, 5, 123457)),
+        ("2026-01-02T03:04:05-08:00", datetime(2026, 1, 2, 11, 4, 5)),
+    ],
+)
+def test_rfc_3339_dates_are_understood(text: str, expected: datetime) -> None:
+    assert parse_time(text) == expected.replace(tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "2026-01-02", "2026-01-02T03:04:05", "2026-02-30T00:00:00Z",
+             "0001-01-01T00:00:00+23:00", "٢٠٢٦-01-02T03:04:05Z"],
+)  # fmt: skip
+def test_other_dates_are_not(text: str) -> None:
+    assert parse_time(text) is None
+
+
+@given(st.datetimes(timezones=st.timezones(), max_value=datetime(9998, 1, 1),
+                    min_value=datetime(2, 1, 1)))  # fmt: skip
+def test_pythons_dates_come_back(moment: datetime) -> None:
+    moment = moment.replace(fold=0, microsecond=0)
+    offset = moment.utcoffset() or timedelta()
+    if offset.total_seconds() % 60 == 0:
+        assert parse_time(moment.isoformat()) == moment.astimezone(timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "host", "expected"),
+    [
+        ("ssh.example", "ssh.example", True),
+        ("*", "ssh.example", True),
+        ("*.example", "ssh.example", True),
+        ("*.example", "example", False),
+        ("s?h.example", "ssh.example", True),
+        ("SSH.example", "ssh.example", True),
+        ("other,ssh.example", "ssh.example", True),
+        ("*,!ssh.example", "ssh.example", False),
+        ("!ssh.example", "other", False),
+        ("ssh.exampl", "ssh.example", False),
+        ("ssh.example.evil", "ssh.example", False),
+        ("sshxexample", "ssh.example", False),
+        ("", "ssh.example", False),
+    ],
+)
+def test_patterns_match_as_in_openssh(pattern: str, host: str, expected: bool) -> None:
+    assert covers(pattern, host) is expected
+
+
+def connection(trust: HostTrust | None) -> Connection:
+    return Connection("ssh.example", 22, "wssh-1", None, trust)
+
+
+@pytest.mark.parametrize(
+    ("trust", "said"),
+    [
+        (None, "no host trust"),
+        (HostTrust("pinned\x1b[0m", "*", "k"), "unknown kind"),
+        (HostTrust("cert_authority", "other.example", "k"), "does not cover"),
+        (HostTrust("cert_authority", "ssh.example\n* evil", "k"), "does not cover"),
+        (HostTrust("cert_authority", "ssh.example evil", "k"), "does not cover"),
+        (HostTrust("cert_authority", "*" * 2000, "k"), "does not cover"),
+    ],
+)
+def test_host_trust_that_does_not_cover_the_endpoint_is_refused(
+    trust: HostTrust | None, said: str
+) -> None:
+    with pytest.raises(Untrusted, match=said) as caught:
+        check_host_trust(connection(trust), NAME)
+    assert caught.value.message.isprintable()
+
+
+def test_host_trust_that_covers_the_endpoint_gives_its_key() -> None:
+    trust = HostTrust("cert_authority", "*.example", "ssh-ed25519 AAAA")
+    assert check_host_trust(connection(trust), NAME) == "ssh-ed25519 AAAA"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("SSH.Example", "ssh.example"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("::1", "::1"),
+        ("2001:DB8::1", "2001:db8::1"),
+        ("fe80::1%eth0", None),
+        ("a_b", None),
+        ("a..b", None),
+        ("a" * 64 + ".example", None),
+        ("x." * 126 + "x", "x." * 126 + "x"),
+        ("x." * 127 + "x", None),
+        ("münchen.example", None),
+        ("", None),
+    ],
+)
+def test_an_endpoint_is_a_name_or_an_address(text: str, expected: str | None) -> None:
+    assert parse_endpoint(text) == expected
+
+
+def test_errors_come_in_two_shapes() -> None:
+    fault = parse_fault(
+        b'{"error_code": "RATE_LIMITED", "message": "m", "retryable": true, "retry_after_ms": 84}'
+    )
+    assert fault is not None
+    assert (fault.error_code, fault.retryable, fault.retry_after_ms) == ("RATE_LIMITED", True, 84)
+    problem = parse_fault(b'{"title": "Bad Request", "detail": "no such field", "status": 400}')
+    assert problem is not None
+    assert (problem.message, problem.retryable) == ("no such field", False)
+    assert parse_fault(b"<html>") is None
+    assert parse_fault(b"[]") is None
+    assert parse_fault(b"{}") is None
+
+
+def test_machines_that_are_going_are_not_listed() -> None:
+    page = {
+        "items": [
+            {"machine_id": "dm-a", "phase": "running"},
+            {"machine_id": "dm-b", "phase": "destroyed"},
+            {"machine_id": "not a name", "phase": "sleeping"},
+        ],
+        "next_cursor": "more",
+    }
+    assert parse_machine_names(json.dumps(page).encode()) == (["dm-a", "not a name"], "more")
+    for broken in (b"{}", b'{"items": [1]}', b'{"items": 1}'):
+        with pytest.raises(ApiProtocolError, match="items"):
+            parse_machine_names(broken)

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dcs_proxy.errors import ConfigError, UsageError
+from dcs_proxy.settings import Settings, config_path, load_settings
+
+
+def load(tmp_path: Path, toml: str, **environment: str) -> Settings:
+    path = tmp_path / "config.toml"
+    path.write_text(toml)
+    return load_settings({"XDG_CONFIG_HOME": str(tmp_path / "xdg"), **environment}, str(path))
+
+
+def test_no_file_means_the_defaults(tmp_path: Path) -> None:
+    settings = load_settings({"XDG_CONFIG_HOME": str(tmp_path)})
+    assert settings.base_url == "https://dcs.dedaluslabs.ai"
+    assert (settings.wake_seconds, settings.reuse_seconds, settings.agent) == (300, 60, "private")
+    assert settings.key_file == str(tmp_path / "dcs-proxy" / "api-key")
+
+
+def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
+    missing = str(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_settings({}, missing)
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_settings({"DCS_PROXY_CONFIG": missing})
+    assert config_path({"DCS_PROXY_CONFIG": missing}) == missing
+
+
+def test_every_key_is_read(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        """
+        base_url = "http://127.0.0.1:8080/"
+        org_id = "org-1"
+        key_file = "/k"
+        wake_seconds = 10
+        reuse_seconds = 0
+        connect_seconds = 3
+        agent = "user"
+        destination_constraint = false
+        [aliases]
+        dm-web = "dm-0a1b"
+        """,
+    )
+    assert settings == Settings(
+        "http://127.0.0.1:8080", "org-1", "/k", 10, 0, 3, "user", False, {"dm-web": "dm-0a1b"}
+    )
+    assert settings.is_loopback
+    assert settings.machine("dm-web") == "dm-0a1b"
+    assert settings.machine("dm-other") == "dm-other"
+    with pytest.raises(UsageError):
+        settings.machine("web")
+
+
+def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        'base_url = "https://file.example"\norg_id = "file"\n',
+        DEDALUS_BASE_URL="https://environment.example/",
+        DEDALUS_ORG_ID="environment",
+    )
+    assert (settings.base_url, settings.org_id) == ("https://environment.example", "environment")
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        ("wake_seconds = ", "config.toml: "),
+        ("wake_secs = 1", "wake_secs is not a setting"),
+        ("wake_seconds = 0", "wake_seconds must be a whole number of seconds from 1 to 3600"),
+        ("wake_seconds = true", "wake_seconds must be a whole number"),
+        ("wake_seconds = 1.5", "wake_seconds must be a whole number"),
+        ("agent = 'mine'", "agent must be"),
+        ("destination_constraint = 1", "destination_constraint must be true or false"),
+        ("base_url = 'http://example.com'", "must begin with https://"),
+        ("base_url = 'http://localhost.example.com'", "must begin with https://"),
+        ("base_url = 'ftp://127.0.0.1'", "must begin with https://"),
+        ("base_url = 'https://user:pass@example.com'", "not the base URL"),
+        ("base_url = 'https://example.com/?a=b'", "not the base URL"),
+        ("base_url = 'https://example.com:port'", "not the base URL"),
+        ("base_url = 'https://'", "not the base URL"),
+        ("base_url = 1", "must be a text"),
+        ("org_id = 'a b'", "org_id must be one printable word"),
+        ('org_id = "a\\u000d"', "org_id must be one printable word"),
+        ("aliases = 1", "aliases must be a table"),
+        ("[aliases]\nweb = 'dm-a'", "must look like a machine's name"),
+        ("[aliases]\ndm-web = 'a'", "aliases.dm-web: "),
+        ("[aliases]\ndm-web = 1", "aliases.dm-web must be a text"),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_is_named_with_its_file(tmp_path: Path, toml: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, toml)
+    assert said in caught.value.message
+    assert str(tmp_path / "config.toml") in caught.value.message
+
+
+def test_the_nearest_right_key_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, "wake_second = 1")
+    assert caught.value.hint == "did you mean wake_seconds?"
+
+
+def test_a_wrong_base_url_in_the_environment_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="DEDALUS_BASE_URL must begin with https"):
+        load(tmp_path, "", DEDALUS_BASE_URL="http://example.com")
