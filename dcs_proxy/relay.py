@@ -20,6 +20,8 @@ from collections.abc import Callable
 # Pipes hold 64 KiB; a write of PIPE_BUF or less does not block after POLLOUT (pipe(7)).
 _CHUNK = 64 * 1024
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTUNREACH)
+# What poll reports unasked.
+_ALWAYS = select.POLLERR | select.POLLHUP | select.POLLNVAL
 _CAN_SPLICE = hasattr(os, "splice")
 
 
@@ -58,7 +60,7 @@ def _relay(sock: socket.socket, up: _Flow, down: _Flow, stdout: int) -> int:
         for fd, events in interest.items():
             poll.register(fd, events)
         happened = dict(poll.poll())
-        if happened.get(stdout, 0) & (select.POLLERR | select.POLLHUP | select.POLLNVAL):
+        if happened.get(stdout, 0) & _ALWAYS:
             return 1
         if up.move(happened) and up.ended:
             sock.shutdown(socket.SHUT_WR)
@@ -102,7 +104,8 @@ class _Flow:
     def move(self, happened: dict[int, int]) -> bool:
         """Do what poll has announced; return whether anything was."""
         wanted = self.wanted()
-        if wanted is None or not happened.get(wanted[0], 0):
+        # The socket may have been asked about for the other direction too.
+        if wanted is None or not happened.get(wanted[0], 0) & (wanted[1] | _ALWAYS):
             return False
         if self.pipe is not None:
             self._splice(*self.pipe)

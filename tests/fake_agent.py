@@ -10,7 +10,8 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 
-from dcs_proxy.wire import pack_string
+from dcs_proxy.keypair import KEY_TYPE, public_blob
+from dcs_proxy.wire import Reader, pack_string, pack_u32
 
 
 def framed(*replies: bytes) -> Callable[[bytes], bytes]:
@@ -75,3 +76,36 @@ def fake_agent() -> Iterator[FakeAgent]:
             yield agent
         finally:
             agent.stop()
+
+
+class Store:
+    """Answers as an agent that takes everything; `held` is what it holds, blob to comment."""
+
+    def __init__(self) -> None:
+        self.held: dict[bytes, bytes] = {}
+        self.refuses_certificates = False
+
+    def __call__(self, request: bytes) -> bytes:
+        reader = Reader(request)
+        match reader.u8():
+            case 11:
+                listed = [pack_string(blob) + pack_string(c) for blob, c in self.held.items()]
+                return pack_string(b"\x0c" + pack_u32(len(listed)) + b"".join(listed))
+            case 18:
+                return pack_string(b"\x05" if self.held.pop(reader.string(), None) is None
+                                   else b"\x06")  # fmt: skip
+            case 25:
+                return pack_string(self._add(reader))
+        return pack_string(b"\x05")
+
+    def _add(self, reader: Reader) -> bytes:
+        if reader.string() == KEY_TYPE:
+            blob = public_blob(reader.string())
+        elif self.refuses_certificates:
+            return b"\x05"
+        else:
+            blob = reader.string()
+            reader.string()
+        reader.string()
+        self.held[blob] = reader.string()
+        return b"\x06"

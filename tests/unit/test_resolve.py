@@ -1,0 +1,431 @@
+"""Resolving against a control plane and an agent that do as the test says."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dcs_proxy import certificate
+from dcs_proxy.agent import Agent
+from dcs_proxy.deadline import Deadline
+from dcs_proxy.emulator.authority import Authorities, public_line
+from dcs_proxy.errors import (
+    AgentUnavailable,
+    ApiUnavailable,
+    ClientGone,
+    DcsError,
+    DeadlineExceeded,
+    IdempotencyConflict,
+    MachineNotFound,
+    SessionFailed,
+    Untrusted,
+)
+from dcs_proxy.log import Log
+from dcs_proxy.model import Connection, HostTrust, Session
+from dcs_proxy.names import MachineName
+from dcs_proxy.resolve import World, resolve
+from dcs_proxy.settings import Settings
+from dcs_proxy.state import Record, StateDirectory
+from tests.fake_agent import FakeAgent, Store, fake_agent
+
+NAME = MachineName("dm-foo")
+AUTHORITIES = Authorities()
+
+
+@dataclass
+class FakePlane:
+    """A control plane: `statuses` are what each look at a session finds, the last for ever.
+
+    A status that is an exception is raised.  `journal` is every call.
+    """
+
+    statuses: list[Any] = field(default_factory=lambda: ["ready"])
+    has_get: bool = True
+    life_s: float = 3600
+    journal: list[tuple[str, str]] = field(default_factory=list)
+    keys: dict[str, tuple[str, str]] = field(default_factory=dict)
+    changes: dict[str, Any] = field(default_factory=dict)
+
+    def create_session(self, name: MachineName, public_key: str, idempotency_key: str) -> Session:
+        self.journal.append(("POST", idempotency_key))
+        known = self.keys.setdefault(idempotency_key, (f"wssh-{len(self.keys)}", public_key))
+        assert known[1] == public_key, "one Idempotency-Key, two requests"
+        return self.session(known[0], public_key)
+
+    def get_session(self, name: MachineName, session_id: str) -> Session | None:
+        self.journal.append(("GET", session_id))
+        if not self.has_get:
+            return None
+        return self.session(session_id, dict(self.keys.values())[session_id])
+
+    def close_session(self, name: MachineName, session_id: str, idempotency_key: str) -> None:
+        self.journal.append(("DELETE", session_id))
+
+    def session(self, session_id: str, public_key: str) -> Session:
+        status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+        if isinstance(status, BaseException):
+            raise status
+        ends_at = time.time() + self.life_s
+        trust = HostTrust("cert_authority", "ssh.example", public_line(AUTHORITIES.host_ca))
+        user = AUTHORITIES.sign_user(public_key, session_id, ends_at)
+        session = Session(
+            session_id, NAME, status, datetime.now(timezone.utc),
+            datetime.fromtimestamp(ends_at, timezone.utc), 50, "BOOM", "it\x1b broke",
+            Connection("ssh.example", 22, session_id, user, trust) if status == "ready" else None,
+        )  # fmt: skip
+        return replace(session, **self.changes)
+
+    def count(self, method: str) -> int:
+        return sum(1 for called, _ in self.journal if called == method)
+
+
+@dataclass
+class Stage:
+    """One machine's world, kept between tries; each try is a process of its own to `world`."""
+
+    state: StateDirectory
+    agent: FakeAgent
+    store: Store
+    plane: FakePlane = field(default_factory=FakePlane)
+    settings: Settings = field(default_factory=Settings)
+    now: Callable[[], float] = time.time
+    announced: list[str] = field(default_factory=list)
+
+    def world(self, *, client: str = "1:1", seconds: float = 30, **changes: Any) -> World:
+        world = World(
+            settings=self.settings,
+            state=self.state,
+            deadline=Deadline(seconds),
+            log=Log(self.state.file("log")),
+            agent_path=self.agent.path,
+            account="account",
+            client=client,
+            open_api=lambda: self.plane,
+            open_agent=lambda: Agent(self.agent.path),
+            announce=self.announced.append,
+            now=self.now,
+        )
+        return replace(world, **changes)
+
+    def resolve(self, *, adopt_failure: bool = False, **changes: Any) -> Record:
+        return resolve(NAME, self.world(**changes), adopt_failure=adopt_failure)
+
+    def log(self) -> str:
+        return Path(self.state.file("log")).read_text()
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    with fake_agent() as agent:
+        store = Store()
+        agent.answer = store
+        yield Stage(StateDirectory(str(tmp_path / "state")), agent, store)
+
+
+def test_a_ready_machine_takes_one_post_and_one_identity(stage: Stage) -> None:
+    record = stage.resolve()
+    assert record.ready is not None and not record.ready.bare_key
+    assert stage.plane.journal == [("POST", record.attempt.idempotency_key)]
+    assert list(stage.store.held) == [record.identity]
+    assert stage.announced == []
+
+
+def test_a_wake_is_polled_and_announced_once(stage: Stage) -> None:
+    stage.plane.statuses = ["wake_in_progress", "ssh_in_progress", "unheard-of", "ready"]
+    record = stage.resolve()
+    assert record.attempt.polled
+    assert (stage.plane.count("POST"), stage.plane.count("GET")) == (1, 3)
+    assert stage.announced == ["dm-foo"]
+
+
+def test_a_deployment_without_get_repeats_the_post(stage: Stage) -> None:
+    stage.plane.statuses = ["wake_in_progress", "wake_in_progress", "ready"]
+    stage.plane.has_get = False
+    record = stage.resolve()
+    posts = [key for method, key in stage.plane.journal if method == "POST"]
+    assert len(posts) == 3 and set(posts) == {record.attempt.idempotency_key}
+    assert stage.plane.count("GET") == 1
+
+
+def test_a_session_is_reused_unasked_then_confirmed(stage: Stage) -> None:
+    first = stage.resolve()
+    assert stage.resolve() == first
+    assert len(stage.plane.journal) == 1
+    stage.now = lambda: time.time() + 61
+    second = stage.resolve()
+    assert second.attempt.session_id == first.attempt.session_id
+    assert stage.plane.journal[1:] == [("GET", first.attempt.session_id)]
+    assert stage.resolve() == second
+    assert len(stage.plane.journal) == 2
+
+
+def test_a_clock_set_back_makes_it_ask(stage: Stage) -> None:
+    stage.resolve()
+    stage.now = lambda: time.time() - 1000
+    stage.resolve()
+    assert stage.plane.count("GET") == 1
+
+
+@pytest.mark.parametrize("status", ["closed", "expired", "failed"])
+def test_a_session_that_is_over_is_replaced(stage: Stage, status: str) -> None:
+    first = stage.resolve()
+    stage.settings = replace(stage.settings, reuse_seconds=0)
+    stage.plane.statuses = [status, "ready"]
+    second = stage.resolve()
+    assert second.attempt.session_id != first.attempt.session_id
+    assert second.previous_username == "wssh-0"
+    assert second.previous_token == first.attempt.token
+    # Never taken out: another ssh may be using it this moment.
+    assert first.identity in stage.store.held
+
+
+def test_a_session_near_its_end_is_replaced(stage: Stage) -> None:
+    stage.plane.life_s = 100
+    stage.resolve()
+    stage.now = lambda: time.time() + 80
+    stage.resolve()
+    assert stage.plane.count("POST") == 1
+    stage.now = lambda: time.time() + 91
+    stage.plane.life_s = 1000
+    stage.resolve()
+    assert stage.plane.count("POST") == 2
+
+
+def test_a_session_whose_login_changed_is_replaced(stage: Stage) -> None:
+    stage.resolve()
+    stage.settings = replace(stage.settings, reuse_seconds=0)
+    trust = HostTrust("cert_authority", "*", public_line(AUTHORITIES.host_ca))
+    stage.plane.changes = {"connection": Connection("elsewhere.example", 22, "x", None, trust)}
+    record = stage.resolve()
+    assert stage.plane.count("POST") == 2
+    assert record.ready is not None and record.ready.endpoint == "elsewhere.example"
+
+
+def test_another_account_gets_its_own_session(stage: Stage) -> None:
+    stage.resolve()
+    stage.resolve(account="another")
+    assert stage.plane.count("POST") == 2
+
+
+def test_an_agent_that_lost_the_identity_makes_a_new_session(stage: Stage) -> None:
+    first = stage.resolve()
+    stage.store.held.clear()
+    second = stage.resolve()
+    assert second.identity != first.identity
+    assert second.identity in stage.store.held
+
+
+class Killed(BaseException):
+    """Stands for the death of the process: nothing of ours handles it."""
+
+
+DEATHS = ["POST", "GET", "add", "save", "remove"]
+
+
+@pytest.mark.parametrize("where", DEATHS)
+def test_a_process_that_dies_anywhere_loses_nothing(
+    stage: Stage, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.plane.statuses = ["wake_in_progress", "wake_in_progress", "ready"]
+    with monkeypatch.context() as patch:
+        kill_at(where, stage, patch)
+        with pytest.raises(Killed):
+            stage.resolve()
+    stage.plane.statuses = [s for s in stage.plane.statuses if not isinstance(s, Killed)]
+    record = stage.resolve()
+    assert len(stage.plane.keys) == 1, "a second session was asked for"
+    assert record.ready is not None
+    assert record.identity in stage.store.held
+    # Only the bare key was there when the first died, unless it died after the certificate.
+    assert record.ready.bare_key is (where != "remove")
+
+
+def kill_at(where: str, stage: Stage, patch: pytest.MonkeyPatch) -> None:
+    def killed(*_: Any, **__: Any) -> Any:
+        raise Killed
+
+    match where:
+        case "POST":
+            create = stage.plane.create_session
+
+            def create_and_die(*args: Any) -> Session:
+                create(*args)
+                raise Killed
+
+            patch.setattr(stage.plane, "create_session", create_and_die)
+        case "GET":
+            stage.plane.statuses.insert(1, Killed())
+        case "add":
+            patch.setattr(Agent, "add_certificate", killed)
+        case "save":
+            save = StateDirectory.save
+
+            def save_unless_ready(state: StateDirectory, name: MachineName, record: Record) -> None:
+                if record.ready is not None:
+                    raise Killed
+                save(state, name, record)
+
+            patch.setattr(StateDirectory, "save", save_unless_ready)
+        case "remove":
+            patch.setattr(Agent, "remove", killed)
+
+
+def test_a_bare_key_that_is_gone_closes_the_session_and_starts_again(stage: Stage) -> None:
+    stage.plane.statuses = ["wake_in_progress", ClientGone("gone"), "ready"]
+    with pytest.raises(ClientGone):
+        stage.resolve()
+    stage.store.held.clear()
+    stage.plane.statuses = ["ready"]
+    stage.resolve()
+    assert ("DELETE", "wssh-0") in stage.plane.journal
+    assert len(stage.plane.keys) == 2
+
+
+@pytest.mark.parametrize("error", [ClientGone("gone"), ApiUnavailable("down")])
+def test_a_wake_broken_off_is_taken_up(stage: Stage, error: DcsError) -> None:
+    stage.plane.statuses = ["wake_in_progress", error, "ready"]
+    with pytest.raises(type(error)):
+        stage.resolve()
+    record = stage.resolve(client="2:2")
+    assert len(stage.plane.keys) == 1
+    assert record.ready is not None and record.ready.bare_key
+
+
+def test_the_deadline_ends_the_wait_and_keeps_the_attempt(stage: Stage) -> None:
+    stage.plane.statuses = ["wake_in_progress"]
+    with pytest.raises(DeadlineExceeded, match="not ready after") as caught:
+        stage.resolve(seconds=0.3)
+    assert caught.value.machine == NAME
+    stage.plane.statuses = ["ready"]
+    stage.resolve(client="2:2")
+    assert len(stage.plane.keys) == 1
+
+
+@pytest.mark.parametrize("status", ["closed", "expired", "failed"])
+def test_a_session_that_ends_while_waiting_is_a_clear_failure(stage: Stage, status: str) -> None:
+    stage.plane.statuses = ["wake_in_progress", status]
+    with pytest.raises(SessionFailed) as caught:
+        stage.resolve()
+    assert caught.value.message == f'the session is {status}: "it broke" (BOOM)'
+    assert stage.store.held == {}
+    assert stage.state.load(NAME) is None
+
+
+def test_an_unknown_machine_leaves_nothing_behind(stage: Stage) -> None:
+    stage.plane.statuses = [MachineNotFound("no such")]
+    with pytest.raises(MachineNotFound):
+        stage.resolve()
+    assert stage.store.held == {}
+    assert stage.state.load(NAME) is None
+
+
+def test_one_idempotency_conflict_is_an_accident_and_two_are_not(stage: Stage) -> None:
+    stage.plane.statuses = [IdempotencyConflict("used"), "ready"]
+    stage.resolve()
+    assert len(stage.plane.keys) == 2
+    stage.plane.statuses = [IdempotencyConflict("used")]
+    stage.store.held.clear()
+    with pytest.raises(IdempotencyConflict):
+        stage.resolve()
+
+
+@pytest.mark.parametrize("part", ["host_trust", "other_principal"])
+def test_what_cannot_be_trusted_is_never_lent(stage: Stage, part: str) -> None:
+    trust = HostTrust("cert_authority", "ssh.example", public_line(AUTHORITIES.host_ca))
+    key = public_line(AUTHORITIES.user_ca)
+    certificate_text = AUTHORITIES.sign_user(key, "wssh-0", time.time() + 100)
+    connection = Connection("ssh.example", 22, "wssh-0", certificate_text, trust)
+    if part == "host_trust":
+        connection = replace(connection, host_trust=None)
+    stage.plane.changes = {"connection": connection}
+    with pytest.raises(Untrusted):
+        stage.resolve()
+    assert stage.store.held == {}
+    assert stage.state.load(NAME) is None
+
+
+def test_an_agent_without_certificates_gets_the_bare_key(stage: Stage) -> None:
+    stage.store.refuses_certificates = True
+    record = stage.resolve()
+    assert record.ready is not None and record.ready.bare_key
+    assert list(stage.store.held) == [record.identity]
+    assert "agent-refused-certificate" in stage.log()
+    assert stage.resolve() == record
+
+
+def test_the_same_ssh_is_told_its_failure_at_once_and_others_are_not(stage: Stage) -> None:
+    stage.plane.statuses = [MachineNotFound("no such", hint="look")]
+    with pytest.raises(MachineNotFound) as caught:
+        stage.resolve()
+    assert not caught.value.was_shown
+    with pytest.raises(MachineNotFound, match="no such") as again:
+        stage.resolve(adopt_failure=True)
+    assert again.value.was_shown and again.value.hint == "look"
+    assert stage.plane.count("POST") == 1
+    stage.plane.statuses = ["ready"]
+    assert stage.resolve(adopt_failure=True, client="2:2").ready
+
+
+def test_twenty_at_once_make_one_post(stage: Stage) -> None:
+    stage.plane.statuses = ["wake_in_progress"] * 3 + ["ready"]
+    results = at_once(20, lambda number: stage.resolve(client=f"{number}:1"))
+    assert len({str(result) for result in results}) == 1
+    assert stage.plane.count("POST") == 1
+
+
+def test_twenty_at_once_share_one_failure(stage: Stage) -> None:
+    stage.plane.statuses = ["wake_in_progress"] * 3 + ["failed"]
+    results = at_once(20, lambda number: stage.resolve(client=f"{number}:1"))
+    assert all(isinstance(result, SessionFailed) for result in results)
+    assert stage.plane.count("POST") == 1
+
+
+def at_once(count: int, work: Callable[[int], Record]) -> list[Record | DcsError]:
+    results: list[Record | DcsError] = []
+    barrier = threading.Barrier(count)
+
+    def run(number: int) -> None:
+        barrier.wait()
+        try:
+            results.append(work(number))
+        except DcsError as error:
+            results.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def test_an_agent_that_cannot_be_reached_is_named(stage: Stage) -> None:
+    with pytest.raises(AgentUnavailable):
+        stage.resolve(open_agent=lambda: Agent("/none.sock"))
+    assert stage.plane.journal == [], "no session is asked for that nobody could use"
+
+
+def test_the_private_key_is_nowhere_in_the_state_directory(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    generate = certificate.generate_key
+
+    def remember() -> Any:
+        made.append(generate())
+        return made[-1]
+
+    monkeypatch.setattr("dcs_proxy.resolve.generate_key", remember)
+    stage.resolve()
+    (key,) = made
+    for path in Path(stage.state.path).rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            assert key.seed not in data and key.seed.hex().encode() not in data

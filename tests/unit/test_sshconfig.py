@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import string
+
+import pytest
+
+from dcs_proxy.errors import ConfigError
+from dcs_proxy.names import MachineName
+from dcs_proxy.snippets import is_well_formed
+from dcs_proxy.sshconfig import (
+    HOSTS,
+    Program,
+    Snippet,
+    render_agent_snippet,
+    render_end,
+    render_known_hosts,
+    render_snippet,
+    render_top,
+)
+
+SNIPPET = Snippet(
+    MachineName("dm-foo"), "wssh-1", "ssh.example", "/s/key.pub", None, "/s/agent.sock", "/s/known"
+)
+
+
+@pytest.mark.parametrize("path", ["/a'b", '/a"b', "/a\\b", "/a\nb", "/a${HOME}b", "/a\x7fb"])
+def test_a_path_that_cannot_be_quoted_is_refused(path: str) -> None:
+    for words, state, config in (
+        ((path,), "/s", None),
+        (("/p",), path, None),
+        (("/p",), "/s", path),
+    ):
+        with pytest.raises(ConfigError, match="cannot hold the path"):
+            Program(words, state, config)
+
+
+@pytest.mark.parametrize("path", ["/a*b", "/a?b", "/a[b]", "/a{b,c}"])
+def test_a_state_directory_that_reads_as_a_pattern_is_refused(path: str) -> None:
+    with pytest.raises(ConfigError, match="take the state directory"):
+        Program(("/p",), path)
+
+
+def test_commands_are_quoted_only_where_they_must_be() -> None:
+    assert Program(("/bin/dcs-proxy",), "/s").command("'%h'") == "/bin/dcs-proxy --home /s '%h'"
+    spaced = Program(("/my bin/dcs-proxy",), "/100%/s", "/c d").command()
+    assert spaced == "'/my bin/dcs-proxy' --home '/100%%/s' --config '/c d'"
+
+
+def test_every_character_of_a_shell_is_excluded_or_inside_quotes() -> None:
+    for character in set(string.punctuation) - set('-*?,"='):
+        assert f"!*{character}*" in HOSTS, character
+    top = render_top(Program(("/p",), "/s"), [])
+    for line in top.splitlines():
+        assert line.count("%h") == line.count("'%h'")
+        assert line.count("%r") == line.count("'%r'")
+
+
+def test_each_machine_has_a_host_line() -> None:
+    top = render_top(Program(("/p",), "/s"), [MachineName("dm-a"), MachineName("dm-b")])
+    assert "\nHost dm-a\nHost dm-b\nHost *\n" in top
+
+
+def test_blocks_end_so_that_the_users_lines_apply_to_every_host() -> None:
+    program = Program(("/p",), "/s")
+    assert render_top(program, []).endswith("Host *\n")
+    assert render_end(program).endswith("Host *\n")
+
+
+def test_the_environment_is_never_named_in_braces() -> None:
+    program = Program(("/p",), "/s")
+    for text in (render_top(program, []), render_end(program)):
+        assert "${" not in text
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("user", "-oProxyCommand=id"), ("user", "a b"), ("user", "a\nb"), ("user", "$(id)"),
+     ("host_key_alias", "a b"), ("host_key_alias", "-x"), ("identity_file", '/a"b'),
+     ("identity_agent", "/${X}"), ("known_hosts_file", "/a\nb")],
+)  # fmt: skip
+def test_unsafe_values_reach_no_snippet(field: str, value: str) -> None:
+    with pytest.raises(ValueError, match="ssh's config cannot hold"):
+        render_snippet(Snippet(**{**vars(SNIPPET), field: value}))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "authority"),
+    [("a,b", "ssh-ed25519 AAAA"), ("*", "ssh-ed25519 AAAA"), ("a b", "ssh-ed25519 AAAA"),
+     ("a", "ssh-ed25519 AAAA\nx"), ("a", "ssh-ed25519"), ("a", "@revoked AAAA BBBB")],
+)  # fmt: skip
+def test_unsafe_values_reach_no_known_hosts(endpoint: str, authority: str) -> None:
+    with pytest.raises(ValueError, match="ssh's config cannot hold"):
+        render_known_hosts(endpoint, authority)
+
+
+def test_what_we_write_is_well_formed_and_nothing_shorter_is() -> None:
+    with_certificate = Snippet(**{**vars(SNIPPET), "certificate_file": "/s/cert"})
+    agent = render_agent_snippet("/tmp/my agent")
+    assert agent is not None
+    for text in (render_snippet(SNIPPET), render_snippet(with_certificate), agent):
+        data = text.encode()
+        assert is_well_formed(data)
+        lines = [len(part) for part in data.split(b"\n")]
+        ends = {sum(lines[: n + 1]) + n + 1 for n in range(1, len(lines))}
+        for length in range(len(data)):
+            # Whole options at the end may be missing: then ssh parses it, and publish mends it.
+            assert not is_well_formed(data[:length]) or length in ends
+
+
+@pytest.mark.parametrize("path", ["", "relative", "/a'b", "/a\nb", "/a${b}"])
+def test_an_agents_path_that_cannot_be_said_is_not(path: str) -> None:
+    assert render_agent_snippet(path) is None
