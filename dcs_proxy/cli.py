@@ -89,7 +89,10 @@ def _command_parser(only: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dcs-proxy {__version__}")
     _add_common(parser)
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
+    # Without `prog` a command's errors and help would begin with the whole usage above.
+    commands = parser.add_subparsers(
+        metavar="COMMAND", required=True, title="commands", prog=parser.prog
+    )
     for name, module in _COMMANDS.items():
         if only in (None, name):
             text = importlib.import_module(module).HELP

@@ -161,7 +161,7 @@ def covers(host_pattern: str, endpoint: str) -> bool:
         glob = "".join(
             ".*" if c == "*" else "." if c == "?" else re.escape(c) for c in pattern[negated:]
         )
-        if re.fullmatch(glob, endpoint):
+        if re.fullmatch(glob, endpoint, re.DOTALL):
             if negated:
                 return False
             matched = True

@@ -112,14 +112,17 @@ def _machine(text: str) -> tuple[str, str]:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
     if not 0 <= value < 1e9:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"{clean_text(text)} is not a number from 0 up")
     return value
 
 
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
-    if not host or not 0 < int(port) < 65536:
-        raise ValueError(text)
+    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise argparse.ArgumentTypeError(f"{clean_text(text)} is not HOST:PORT")
     return host, int(port)

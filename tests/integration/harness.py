@@ -60,6 +60,15 @@ def agent_pid(path: str | os.PathLike[str]) -> int | None:
         )
 
 
+def insert_between_blocks(config: Path, text: str) -> None:
+    """Write what the user's own part of the config says: after our first block."""
+    end = "# <<< dcs-proxy"
+    head, mark, tail = config.read_text().partition(end)
+    line, newline, rest = tail.partition("\n")
+    assert mark and newline
+    config.write_text(head + mark + line + newline + text + rest)
+
+
 class Emulator:
     """A running emulator; `api` and `key` as its ready line gives them."""
 

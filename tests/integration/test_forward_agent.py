@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import Emulator, User
+from tests.integration.harness import Emulator, User, insert_between_blocks
 
 Start = Callable[..., Emulator]
 LIST = 'if [ -n "$SSH_AUTH_SOCK" ]; then ssh-add -l; else echo nothing forwarded; fi'
@@ -92,12 +91,3 @@ def test_agent_user_lends_the_certificate_to_the_users_own_agent(
     assert done.stdout == "in\n", done.stderr
     assert "dm-foo" in user.run(["ssh-add", "-l"]).stdout
     assert not (user.state / "agent.sock").exists()
-
-
-def insert_between_blocks(config: Path, text: str) -> None:
-    """Write what the user's own part of the config says: after our first block."""
-    end = "# <<< dcs-proxy"
-    head, mark, tail = config.read_text().partition(end)
-    line, newline, rest = tail.partition("\n")
-    assert mark and newline
-    config.write_text(head + mark + line + newline + text + rest)

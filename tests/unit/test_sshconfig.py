@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import itertools
+import re
 import string
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from dcs_proxy.errors import ConfigError
+from dcs_proxy.model import covers
 from dcs_proxy.names import MachineName
 from dcs_proxy.snippets import is_well_formed
 from dcs_proxy.sshconfig import (
@@ -53,6 +59,51 @@ def test_every_character_of_a_shell_is_excluded_or_inside_quotes() -> None:
     for line in top.splitlines():
         assert line.count("%h") == line.count("'%h'")
         assert line.count("%r") == line.count("'%r'")
+
+
+def evil_names(mark: Path) -> Iterator[str]:
+    """Names that run a command if a shell ever reads them, around every character."""
+    touches = [f"touch{space}{mark}" for space in (" ", "\t", "${IFS}", "<")]
+    for character, touch in itertools.product(string.punctuation + " \t\n", touches):
+        for inside in (touch, f"$({touch})", f"`{touch}`", f";{touch};", f"'{touch}'"):
+            yield f"{character}{inside}{character}"
+            yield f"'{character}{inside}{character}'"
+            yield f"\\'{character}{inside}{character}"
+
+
+def expand(command: str, host: str, login: str) -> str:
+    """Expand a command's tokens as ssh did before 9.6: with whatever the names hold."""
+    values = {"%h": host, "%r": login, "%p": "22", "%%": "%"}
+    return re.sub("%[hrp%]", lambda match: values[match[0]], command)
+
+
+@pytest.mark.parametrize("part", ["host", "login"])
+def test_names_that_an_old_ssh_lets_through_run_nothing(part: str, tmp_path: Path) -> None:
+    top = render_top(Program(("/bin/true",), "/s"), [])
+    exec_line = re.search('(originalhost ".*") exec "(.*)"\n', top)
+    proxy = re.search(r"ProxyCommand (.*)\n", top)
+    logins = re.search(r'user "(.*)"\n', top)
+    assert exec_line and proxy and logins
+    mark = tmp_path / "mark"
+    commands = []
+    for name in evil_names(mark):
+        host = f"dm-x{name}".lower() if part == "host" else "dm-foo"
+        login = name if part == "login" else "me"
+        if not covers(HOSTS, host):
+            continue
+        if part == "host":
+            commands.append(expand(exec_line[2], host, login))
+        if covers(logins[1], login):
+            commands.append(f"exec {expand(proxy[1], host, login)}")
+    for command in commands:
+        subprocess.run(["/bin/sh", "-c", command], check=False, capture_output=True, cwd=tmp_path)
+    assert not mark.exists()
+
+
+def test_only_characters_that_single_quotes_hold_pass_the_pattern() -> None:
+    passed = {c for c in map(chr, range(128)) if covers(HOSTS, f"dm-x{c.lower()}y")}
+    harmless = set(string.ascii_letters + string.digits + '-*?,"=')
+    assert passed == harmless | {chr(n) for n in range(32)} | {"\x7f"}
 
 
 def test_each_machine_has_a_host_line() -> None:

@@ -1,0 +1,180 @@
+"""dcs-proxy config-ssh, and what the real ssh makes of what it writes."""
+
+from __future__ import annotations
+
+import os
+import string
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dcs_proxy.configfile import install
+from dcs_proxy.sshconfig import Program, render_end, render_top
+from tests.integration.harness import (
+    Emulator,
+    User,
+    clean_environment,
+    insert_between_blocks,
+)
+
+Start = Callable[..., Emulator]
+
+
+def test_running_it_twice_changes_nothing(start_emulator: Start, user: User) -> None:
+    user.use(start_emulator("--machine", "dm-foo"))
+    before = (user.config.read_bytes(), user.config.stat().st_mtime_ns)
+    again = user.proxy("config-ssh", "--ssh-config", str(user.config))
+    assert again.returncode == 0
+    assert "already up to date, 1 machine listed" in again.stdout
+    assert (user.config.read_bytes(), user.config.stat().st_mtime_ns) == before
+
+
+def test_dry_run_shows_and_changes_nothing(start_emulator: Start, user: User) -> None:
+    user.use(start_emulator("--machine", "dm-foo"), config=False)
+    user.config.write_text("Host mine\n")
+    shown = user.proxy("config-ssh", "--dry-run", "--ssh-config", str(user.config))
+    assert "+Host dm-foo\n" in shown.stdout and " Host mine\n" in shown.stdout
+    assert user.config.read_text() == "Host mine\n"
+
+
+@pytest.mark.parametrize("text", [None, "", "Host mine\n    User me\n", "Host mine", "\r\n# x\r\n"])
+def test_remove_gives_the_file_back_to_the_byte(
+    start_emulator: Start, user: User, text: str | None
+) -> None:
+    if text is not None:
+        user.config.write_bytes(text.encode())
+        user.config.chmod(0o640)
+    user.use(start_emulator("--machine", "dm-foo"))
+    assert user.ssh("dm-foo", "echo in").stdout == "in\n"
+    removed = user.proxy("config-ssh", "--remove", "--ssh-config", str(user.config))
+    assert (removed.returncode, removed.stderr) == (0, "")
+    if text is None:
+        assert not user.config.exists()
+    else:
+        assert user.config.read_bytes() == text.encode()
+        assert user.config.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_symbolic_link_into_dotfiles_stays_one(start_emulator: Start, user: User) -> None:
+    target = user.root / "dotfiles" / "config"
+    target.parent.mkdir()
+    target.write_text("Host mine\n")
+    user.config.symlink_to("dotfiles/config")
+    user.use(start_emulator("--machine", "dm-foo"))
+    assert user.config.is_symlink() and "dcs-proxy" in target.read_text()
+    assert user.ssh("dm-foo", "echo in").stdout == "in\n"
+
+
+def test_the_default_is_the_users_own_config(start_emulator: Start, user: User) -> None:
+    user.use(start_emulator("--machine", "dm-foo"), config=False)
+    assert user.proxy("config-ssh").returncode == 0
+    config = user.home / ".ssh" / "config"
+    assert config.stat().st_mode & 0o777 == 0o600
+    assert config.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_an_edited_block_is_left_alone_and_explained(start_emulator: Start, user: User) -> None:
+    user.use(start_emulator("--machine", "dm-foo"))
+    edited = user.config.read_text().replace("UpdateHostKeys no", "UpdateHostKeys yes")
+    user.config.write_text(edited)
+    for arguments in ([], ["--remove"], ["--dry-run"]):
+        done = user.proxy("config-ssh", *arguments, "--ssh-config", str(user.config))
+        assert done.returncode == 3
+        assert "line 1 of the ssh config was edited by hand; nothing was changed" in done.stderr
+    assert user.config.read_text() == edited
+
+
+def test_machines_are_listed_and_known_ones_kept_without_the_api(
+    start_emulator: Start, user: User
+) -> None:
+    names = [f"dm-m{number:03}" for number in range(120)]
+    emulator = start_emulator(*(word for name in names for word in ("--machine", name)))
+    user.settings('[aliases]\ndm-web = "dm-m000"\n')
+    user.use(emulator)
+    hosts = [line.removeprefix("Host ") for line in user.config.read_text().splitlines()
+             if line.startswith("Host dm-")]  # fmt: skip
+    assert hosts == sorted([*names, "dm-web"])
+    done = user.ssh("dm-web", "echo $DCS_MACHINE")
+    assert done.stdout == "dm-m000\n", done.stderr
+    before = user.config.read_bytes()
+    user.environment["DEDALUS_BASE_URL"] = "http://127.0.0.1:1"
+    again = user.proxy("config-ssh", "--ssh-config", str(user.config))
+    assert again.returncode == 0
+    assert "cannot be reached" in again.stderr and "works for every dm- name" in again.stderr
+    assert user.config.read_bytes() == before
+
+
+def test_without_an_api_key_the_block_still_works(start_emulator: Start, user: User) -> None:
+    emulator = start_emulator("--machine", "dm-foo")
+    done = user.proxy("config-ssh", "--ssh-config", str(user.config))
+    assert done.returncode == 0 and "there is no API key" in done.stderr
+    user.use(emulator, config=False)
+    assert user.ssh("dm-foo", "echo in").stdout == "in\n"
+
+
+def options_of(config: Path, host: str) -> list[str]:
+    done = subprocess.run(
+        ["ssh", "-G", "-F", str(config), host],
+        capture_output=True, text=True, check=False, env=clean_environment(),
+    )  # fmt: skip
+    return [str(done.returncode), *done.stdout.splitlines()]
+
+
+USERS_LINES = st.lists(
+    st.sampled_from(
+        ["Host *", "Host mine", "Host dm-*", "Host !mine *", "Match host mine", "Match all",
+         "    User me", "    ForwardAgent yes", "    IdentityFile ~/.ssh/k", "    Port 2222",
+         "    ProxyJump hop", "    StrictHostKeyChecking no", "# words", "", "    SendEnv A"]
+    ),
+    max_size=12,
+)  # fmt: skip
+
+
+@settings(max_examples=25, deadline=None,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@given(USERS_LINES, st.sampled_from(["\n", ""]))
+def test_ssh_reads_every_other_host_as_before(tmp_path: Path, lines: list[str], last: str) -> None:
+    before = tmp_path / "before"
+    before.write_text("\n".join(lines) + last)
+    after = tmp_path / "after"
+    program = Program(("/nowhere/dcs-proxy",), str(tmp_path / "state"))
+    after.write_bytes(install(before.read_bytes(), render_top(program, []), render_end(program)))
+    for host in ("mine", "other.example", "dm-x.corp.example", "xdm-y"):
+        assert options_of(after, host) == options_of(before, host)
+
+
+def test_a_damaged_snippet_never_breaks_another_host(start_emulator: Start, user: User) -> None:
+    user.use(start_emulator("--machine", "dm-foo", "--machine", "dm-bar"))
+    assert user.ssh("dm-foo", "true").returncode == 0
+    snippet = user.state / "hosts" / "dm-foo.conf"
+    snippet.write_text(snippet.read_text()[:50])
+    other = user.ssh("dm-bar", "echo in")
+    assert (other.returncode, other.stdout) == (0, "in\n"), other.stderr
+    again = user.ssh("dm-foo", "echo in")
+    assert (again.returncode, again.stdout) == (0, "in\n"), again.stderr
+
+
+def shell_characters() -> list[str]:
+    return sorted({*string.punctuation, " ", "\t", "\n"} - {"-"})
+
+
+@pytest.mark.parametrize("part", ["host", "user"])
+def test_no_name_ever_reaches_a_shell(start_emulator: Start, user: User, part: str) -> None:
+    emulator = start_emulator("--machine", "dm-foo")
+    user.use(emulator)
+    # A name that is none of ours goes to no name server.
+    insert_between_blocks(user.config, "Host *\n    ProxyCommand false\n")
+    marks = user.root / "marks"
+    marks.mkdir()
+    user.environment["MARKS"] = str(marks)
+    for number, character in enumerate(shell_characters()):
+        touch = f"touch $MARKS/{number}".replace(" ", "${IFS}")
+        for shape in (f"{character}{touch}{character}", f"'{character}{touch}{character}'"):
+            name = f"dm-x{shape}" if part == "host" else f"{shape}@dm-foo"
+            user.ssh("-o", "BatchMode=yes", "--", name, "true")
+    assert os.listdir(marks) == []
+    assert not [e for e in emulator.creates() if e["machine"] != "dm-foo"]
