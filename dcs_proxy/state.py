@@ -18,7 +18,6 @@ import contextlib
 import fcntl
 import json
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
@@ -340,8 +339,3 @@ def _lock_held(path: str, seconds: float) -> DeadlineExceeded:
         f"machine for {seconds:g} s",
         hint=f"see what it does: ps -o stat,lstart,args {holder}" if known else "",
     )
-
-
-def wall_clock() -> float:
-    """Return unix time."""
-    return time.time()

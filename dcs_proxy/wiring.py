@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from dcs_proxy.names import MachineName
 from dcs_proxy.private_agent import ensure_private_agent
 from dcs_proxy.resolve import World
 from dcs_proxy.settings import Settings, load_settings
-from dcs_proxy.state import StateDirectory, default_state_directory, wall_clock
+from dcs_proxy.state import StateDirectory, default_state_directory
 
 _AGENT_START_S = 20.0
 
@@ -83,7 +84,7 @@ def open_world(
         ),
         open_agent=open_agent,
         announce=lambda name: _announce(name, settings.wake_seconds),
-        now=wall_clock,
+        now=time.time,
     )
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from dcs_proxy.emulator.authority import Authorities
 from dcs_proxy.emulator.loopback import closed_port
 from tests.integration.harness import LIMIT_S, clean_environment, wait_until
 
@@ -89,6 +91,28 @@ class Sshd:
 
     def said(self) -> str:
         return self.log.read_text(errors="replace")
+
+
+@contextlib.contextmanager
+def authorised_sshd(
+    directory: Path, *, host_ca: Path | None = None
+) -> Iterator[tuple[Sshd, list[str]]]:
+    """Run a sshd as the gateway; yield it and the arguments that tell an emulator of it.
+
+    Its host certificate is signed by the emulator's own authority or by `host_ca`.
+    """
+    authorities = directory / "ca"
+    Authorities(str(authorities))
+    with Sshd(
+        directory / "sshd",
+        user_ca=authorities / "user_ca.pub",
+        host_ca=host_ca or authorities / "host_ca",
+        principals=["localhost"],
+    ) as sshd:
+        yield sshd, [
+            "--ca-directory", str(authorities), "--gateway", f"localhost:{sshd.port}",
+            "--login", getpass.getuser(),
+        ]  # fmt: skip
 
 
 def _keygen(*arguments: str) -> None:

@@ -9,10 +9,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from tests.integration.harness import Emulator, User
-from tests.integration.sshd import Sshd
+from tests.integration.sshd import authorised_sshd
 
 Start = Callable[..., Emulator]
 
@@ -152,31 +150,12 @@ def test_ssh_g_and_ssh_o_wake_nothing(start_emulator: Start, user: User) -> None
     assert not emulator.events(event="request", machine="dm-foo")
 
 
-@pytest.fixture
-def authorities(tmp_path: Path) -> Path:
-    """A directory for the emulator's authorities, for a real sshd to share."""
-    directory = tmp_path / "ca"
-    directory.mkdir()
-    return directory
-
-
 def test_a_real_sshd_takes_the_certificate_and_is_trusted(
-    start_emulator: Start, user: User, authorities: Path, tmp_path: Path
+    start_emulator: Start, user: User, tmp_path: Path
 ) -> None:
     me = getpass.getuser()
-    # The authorities are made by a first emulator, so that sshd can start before the second.
-    start_emulator("--ca-directory", str(authorities)).stop()
-    with Sshd(
-        tmp_path / "sshd",
-        user_ca=authorities / "user_ca.pub",
-        host_ca=authorities / "host_ca",
-        principals=["localhost"],
-    ) as sshd:
-        emulator = start_emulator(
-            "--ca-directory", str(authorities), "--gateway", f"localhost:{sshd.port}",
-            "--login", me, "--machine", "dm-foo:sleeping", "--wake-seconds", "0.5",
-        )  # fmt: skip
-        user.use(emulator)
+    with authorised_sshd(tmp_path) as (_, arguments):
+        user.use(start_emulator(*arguments, "--machine", "dm-foo:sleeping", "--wake-seconds", "1"))
         done = user.ssh("dm-foo", "id -un; exit 3")
         assert (done.returncode, done.stdout) == (3, f"{me}\n"), done.stderr
         by_relay = user.ssh("-o", "ProxyUseFdpass=no", "dm-foo", "echo relayed")
@@ -184,21 +163,14 @@ def test_a_real_sshd_takes_the_certificate_and_is_trusted(
 
 
 def test_a_gateway_with_another_host_key_is_refused_by_ssh(
-    start_emulator: Start, user: User, authorities: Path, tmp_path: Path
+    start_emulator: Start, user: User, tmp_path: Path
 ) -> None:
-    start_emulator("--ca-directory", str(authorities)).stop()
     other = tmp_path / "other_ca"
     ssh_keygen = shutil.which("ssh-keygen")
     assert ssh_keygen
     subprocess.run([ssh_keygen, "-q", "-t", "ed25519", "-N", "", "-f", other], check=True)
-    with Sshd(
-        tmp_path / "sshd", user_ca=authorities / "user_ca.pub", host_ca=other,
-        principals=["localhost"],
-    ) as sshd:  # fmt: skip
-        user.use(start_emulator(
-            "--ca-directory", str(authorities), "--gateway", f"localhost:{sshd.port}",
-            "--login", getpass.getuser(), "--machine", "dm-foo",
-        ))  # fmt: skip
+    with authorised_sshd(tmp_path, host_ca=other) as (_, arguments):
+        user.use(start_emulator(*arguments, "--machine", "dm-foo"))
         done = user.ssh("dm-foo", "echo in")
     assert (done.returncode, done.stdout) == (255, "")
     assert "Host key verification failed." in done.stderr

@@ -1,6 +1,6 @@
 """Everything that rides on ssh: copies, clones, forwardings, terminals, shared connections.
 
-Each is done twice: with the socket handed over, and by relay.
+Each is done with the socket handed over, by relay, and against a real sshd.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ import filecmp
 import os
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.integration.harness import Emulator, User, wait_until
+from tests.integration.sshd import authorised_sshd
 
 Start = Callable[..., Emulator]
 
@@ -22,10 +23,15 @@ Start = Callable[..., Emulator]
 class Place:
     """A user, a running machine, and the machine's home directory."""
 
-    def __init__(self, user: User, machine_home: Path, options: list[str]) -> None:
+    def __init__(self, user: User, machine_home: Path, options: list[str], where: str) -> None:
         self.user = user
         self.remote = machine_home
         self.options = options
+        self.where = where
+
+    def at(self, name: str) -> str:
+        """Return how a file on the machine is named."""
+        return f"dm-foo:{self.where}{name}"
 
     def run(self, program: str, *arguments: str) -> str:
         """Run scp, sftp or ssh with the user's config; return its output."""
@@ -39,13 +45,21 @@ class Place:
         return " ".join(["ssh", "-F", f"'{self.user.config}'", *self.options])
 
 
-@pytest.fixture(params=["handover", "relay"])
+@pytest.fixture(params=["handover", "relay", "sshd"])
 def place(
     request: pytest.FixtureRequest, start_emulator: Start, user: User, tmp_path: Path
-) -> Place:
-    emulator = start_emulator("--machine", "dm-foo", "--home", str(tmp_path / "machines"))
+) -> Iterator[Place]:
+    home = tmp_path / "machines" / "dm-foo"
+    if request.param == "sshd":
+        # Its home is the tester's own: files are named by their whole path.
+        home.mkdir(parents=True)
+        with authorised_sshd(tmp_path) as (_, arguments):
+            user.use(start_emulator("--machine", "dm-foo", *arguments))
+            yield Place(user, home, [], f"{home}/")
+        return
+    user.use(start_emulator("--machine", "dm-foo", "--home", str(home.parent)))
     options = ["-o", "ProxyUseFdpass=no"] if request.param == "relay" else []
-    return Place(user.use(emulator), tmp_path / "machines" / "dm-foo", options)
+    yield Place(user, home, options, "")
 
 
 def write_noise(path: Path, megabytes: int) -> None:
@@ -69,8 +83,8 @@ def assert_same_tree(one: Path, other: Path) -> None:
 @pytest.mark.parametrize("protocol", [[], ["-O"]], ids=["sftp", "rcp"])
 def test_scp_copies_both_ways(place: Place, tmp_path: Path, protocol: list[str]) -> None:
     write_noise(tmp_path / "file", 3)
-    place.run("scp", *protocol, "-q", str(tmp_path / "file"), "dm-foo:copy")
-    place.run("scp", *protocol, "-q", "dm-foo:copy", str(tmp_path / "back"))
+    place.run("scp", *protocol, "-q", str(tmp_path / "file"), place.at("copy"))
+    place.run("scp", *protocol, "-q", place.at("copy"), str(tmp_path / "back"))
     assert filecmp.cmp(tmp_path / "file", place.remote / "copy", shallow=False)
     assert filecmp.cmp(tmp_path / "file", tmp_path / "back", shallow=False)
 
@@ -78,7 +92,11 @@ def test_scp_copies_both_ways(place: Place, tmp_path: Path, protocol: list[str])
 def test_sftp_runs_a_batch(place: Place, tmp_path: Path) -> None:
     write_noise(tmp_path / "file", 1)
     batch = tmp_path / "batch"
-    batch.write_text(f'mkdir d\nput "{tmp_path}/file" d/f\nget d/f "{tmp_path}/back"\nls d\n')
+    batch.write_text(
+        f'cd "{place.remote}"\nmkdir d\n'
+        f'put "{tmp_path}/file" d/f\nget d/f "{tmp_path}/back"\nls d\n'
+    )
+    place.remote.mkdir(parents=True, exist_ok=True)
     assert "f" in place.run("sftp", "-q", "-b", str(batch), "dm-foo")
     assert filecmp.cmp(tmp_path / "file", tmp_path / "back", shallow=False)
 
@@ -89,7 +107,7 @@ def test_rsync_copies_a_thousand_files(place: Place, tmp_path: Path) -> None:
         file = tree / str(number % 10) / f"file {number}"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(random.Random(number).randbytes(number))
-    for source, target in ((f"{tree}/", "dm-foo:tree"), ("dm-foo:tree/", f"{tmp_path}/back")):
+    for source, target in ((f"{tree}/", place.at("tree")), (place.at("tree/"), f"{tmp_path}/back")):
         done = place.user.run(["rsync", "-a", "-e", place.rsh, source, target])
         assert done.returncode == 0, done.stderr
     assert_same_tree(tree, place.remote / "tree")
@@ -98,7 +116,7 @@ def test_rsync_copies_a_thousand_files(place: Place, tmp_path: Path) -> None:
 
 def test_rsync_copies_200_megabytes(place: Place, tmp_path: Path) -> None:
     write_noise(tmp_path / "large", 200)
-    done = place.user.run(["rsync", "-a", "-W", "-e", place.rsh, f"{tmp_path}/large", "dm-foo:"])
+    done = place.user.run(["rsync", "-a", "-W", "-e", place.rsh, f"{tmp_path}/large", place.at("")])
     assert done.returncode == 0, done.stderr
     assert filecmp.cmp(tmp_path / "large", place.remote / "large", shallow=False)
 
@@ -109,7 +127,7 @@ def test_git_clones(place: Place, tmp_path: Path) -> None:
     for command in (
         [*git, "init", "-q", str(place.remote / "repo")],
         [*git, "-C", str(place.remote / "repo"), "commit", "-q", "--allow-empty", "-m", "first"],
-        ["env", f"GIT_SSH_COMMAND={place.rsh}", "git", "clone", "-q", "dm-foo:repo",
+        ["env", f"GIT_SSH_COMMAND={place.rsh}", "git", "clone", "-q", place.at("repo"),
          str(tmp_path / "clone")],
     ):  # fmt: skip
         done = place.user.run(command)
