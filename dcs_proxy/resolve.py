@@ -247,19 +247,23 @@ class _Resolution:
             return None
 
     def note(self, record: Record, session: Session) -> Record:
-        """Write down what is new about an attempt under way."""
+        """Note what is new about an attempt, and write it down while the machine wakes.
+
+        A session that is ready is written down once it has been lent, with all of this.
+        """
         polled = bool(record.attempt.session_id) and not self.get_is_missing
         attempt = replace(
             record.attempt,
             session_id=session.session_id,
             polled=record.attempt.polled or polled,
         )
-        if attempt == record.attempt:
+        record, before = replace(record, attempt=attempt), record
+        if record == before:
             return record
-        if not record.attempt.session_id:
+        if not before.attempt.session_id:
             self.world.log.event("session", machine=self.name, session=session.session_id,
                                  status=session.status)  # fmt: skip
-        return self.save(replace(record, attempt=attempt))
+        return record if session.is_ready else self.save(record)
 
     def pause(self, session: Session) -> None:
         self.announce()

@@ -52,8 +52,7 @@ def test_the_private_agent_is_never_forwarded(start_emulator: Start, user: User)
     user.use(start_emulator("--machine", "dm-foo"))
     done = user.ssh("-A", "dm-foo", LIST)
     # ssh says yes to -A before we are asked: what arrives is an agent that does not answer.
-    assert done.stdout == ""
-    assert done.stderr == "error fetching identities: communication with agent failed\n"
+    assert done.stdout == "" and done.returncode not in (0, 255), done.stderr
 
 
 def test_twenty_other_keys_in_the_users_agent_do_not_matter(

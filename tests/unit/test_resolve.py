@@ -380,6 +380,20 @@ def test_twenty_at_once_make_one_post(stage: Stage) -> None:
     assert stage.plane.count("POST") == 1
 
 
+def test_who_waits_for_a_machine_that_runs_is_not_told_that_it_wakes(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = Agent.add_certificate
+
+    def add_slowly(*args: Any, **kwargs: Any) -> bool:
+        time.sleep(0.3)  # long enough for the others to look at what is written down
+        return add(*args, **kwargs)
+
+    monkeypatch.setattr(Agent, "add_certificate", add_slowly)
+    at_once(5, lambda number: stage.resolve(client=f"{number}:1"))
+    assert stage.announced == []
+
+
 def test_twenty_at_once_share_one_failure(stage: Stage) -> None:
     stage.plane.statuses = ["wake_in_progress"] * 3 + ["failed"]
     results = at_once(20, lambda number: stage.resolve(client=f"{number}:1"))
