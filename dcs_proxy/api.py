@@ -8,9 +8,11 @@ connection makes none.
 from __future__ import annotations
 
 import json
+import math
+import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -23,6 +25,7 @@ from dcs_proxy.errors import (
     ApiUnavailable,
     CredentialsError,
     DcsError,
+    DeadlineExceeded,
     Forbidden,
     IdempotencyConflict,
     MachineNotFound,
@@ -38,7 +41,9 @@ if TYPE_CHECKING:
     import requests
 
 _CONNECT_S = 10.0
-_REPLY_S = 30.0
+_REPLY_S = 15.0
+# Whoever waits longer than this for an answer is told why.
+_SILENT_S = 2.0
 _MAX_BODY = 1024 * 1024
 _MAX_PAGES = 10_000
 _PAGE = 100
@@ -48,6 +53,7 @@ _TRANSIENT = frozenset({429, 502, 503, 504})
 # likely this computer that has no network; more once it has, for a wake is worth waiting for.
 _PATIENCE_NEW, _PATIENCE_KNOWN = 4, 8
 _BACKOFF_S, _MAX_BACKOFF_S = 0.25, 8.0
+_CLOCK_TOLERANCE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -71,17 +77,26 @@ class _Problem:
 class Api:
     """One user's view of the control plane at `settings.base_url`.
 
-    All waiting happens under `deadline`.  Methods raise ApiUnavailable, ApiProtocolError,
-    CredentialsError, Forbidden, MachineNotFound, DeadlineExceeded or ClientGone.
+    All waiting happens under `deadline`; `notice` is told when there is more of it than usual.
+    `clock_ahead_s` is how far the API's clock is ahead of ours, from the Date of its last answer.
+    Methods raise ApiUnavailable, ApiProtocolError, CredentialsError, Forbidden, MachineNotFound,
+    DeadlineExceeded or ClientGone.
     """
 
     def __init__(
-        self, settings: Settings, credentials: Credentials, deadline: Deadline, log: Log
+        self,
+        settings: Settings,
+        credentials: Credentials,
+        deadline: Deadline,
+        log: Log,
+        notice: Callable[[str], None],
     ) -> None:
+        self.clock_ahead_s = 0.0
         self._settings = settings
         self._credentials = credentials
         self._deadline = deadline
         self._log = log
+        self._notice = notice
         self._http: requests.Session | None = None
         self._has_answered = False
 
@@ -137,6 +152,7 @@ class Api:
     ) -> _Reply:
         """Send a request until it is answered; retry what may be retried, within reason."""
         failures = 0
+        silent_until = time.monotonic() + _SILENT_S
         while True:
             outcome = self._try(method, path, machine, headers or {}, body, absent)
             if isinstance(outcome, _Reply):
@@ -149,6 +165,9 @@ class Api:
             wait = _backoff(failures, problem.wait_s)
             if wait >= self._deadline.remaining():
                 raise problem.error
+            if time.monotonic() + wait > silent_until:
+                silent_until = math.inf
+                self._notice(f"{problem.error.message}; trying again")
             self._deadline.sleep(wait)
 
     def _try(
@@ -171,6 +190,9 @@ class Api:
             self._http = None
             error = self._unavailable(f"gave no whole answer in {_REPLY_S:g} s", machine)
             problem = _Problem(error, retryable=True)
+        except DeadlineExceeded:
+            waited = f"{time.monotonic() - start:.0f} s"
+            raise self._unavailable(f"has not answered in {waited}", machine) from None
         except _NetworkError as failed:
             problem = _Problem(self._unavailable(failed.what, machine), failed.retryable)
         milliseconds = int((time.monotonic() - start) * 1000)
@@ -183,6 +205,7 @@ class Api:
             ms=milliseconds,
         )  # fmt: skip
         self._has_answered = True
+        self._look_at_clock(reply.headers.get("date", ""))
         if reply.status in (200, 201, 202, 204) or reply.status in absent:
             return reply
         return self._problem(reply, machine)
@@ -195,8 +218,10 @@ class Api:
 
         if self._http is None:
             self._http = requests.Session()
-            # A proxy has no way to the API on this very computer.
-            self._http.trust_env = not self._settings.is_loopback
+            if self._settings.is_loopback:
+                # A proxy has no way to the API on this very computer.
+                self._http.trust_env = False
+                self._http.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
         try:
             with self._http.request(
                 method,
@@ -239,7 +264,7 @@ class Api:
 
     def _problem(self, reply: _Reply, machine: MachineName | None) -> _Problem:
         fault = parse_fault(reply.body)
-        said = _what_it_said(reply.status, fault)
+        said = self._what_it_said(reply.status, fault)
         match reply.status:
             case 401:
                 error: DcsError = CredentialsError(
@@ -266,6 +291,24 @@ class Api:
                 error = ApiProtocolError(f"the API answered {said}", machine=machine)
         return _Problem(error, bool(fault and fault.retryable))
 
+    def _what_it_said(self, status: int, fault: ApiFault | None) -> str:
+        if fault is None:
+            return f"HTTP {status}"
+        code = f" ({clean_text(fault.error_code, 60)})" if fault.error_code else ""
+        return f"{quote_server(self._redact(fault.message))}{code or f' (HTTP {status})'}"
+
+    def _redact(self, text: str) -> str:
+        """Take our key out of what a server sends back to us."""
+        for secret in (self._credentials.bearer, self._credentials.api_key):
+            text = text.replace(secret, "[key]") if secret else text
+        return text
+
+    def _look_at_clock(self, date: str) -> None:
+        moment = _parse_date(date)
+        ahead = 0.0 if moment is None else moment - time.time()
+        # Dates have whole seconds, and answers take their time.
+        self.clock_ahead_s = ahead if abs(ahead) >= _CLOCK_TOLERANCE_S else 0.0
+
     def _transient(
         self, reply: _Reply, fault: ApiFault | None, said: str, machine: MachineName | None
     ) -> _Problem:
@@ -287,13 +330,6 @@ class _NetworkError(Exception):
         self.retryable = retryable
 
 
-def _what_it_said(status: int, fault: ApiFault | None) -> str:
-    if fault is None:
-        return f"HTTP {status}"
-    code = f" ({clean_text(fault.error_code, 60)})" if fault.error_code else ""
-    return f"{quote_server(fault.message)}{code or f' (HTTP {status})'}"
-
-
 def _wait_asked(reply: _Reply, fault: ApiFault | None) -> float | None:
     """Return the seconds that the API asks for: `retry_after_ms`, else Retry-After (RFC 9110)."""
     if fault is not None and fault.retry_after_ms is not None:
@@ -302,13 +338,19 @@ def _wait_asked(reply: _Reply, fault: ApiFault | None) -> float | None:
     if value.isascii() and value.isdigit():
         return float(value[:12])
     if value:
-        from email.utils import parsedate_to_datetime
-
-        try:
-            return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-        except (ValueError, OverflowError):
-            return None
+        moment = _parse_date(value)
+        return None if moment is None else max(0.0, moment - time.time())
     return None
+
+
+def _parse_date(value: str) -> float | None:
+    """Return an HTTP date (RFC 9110 §5.6.7) as unix time, None if it is none."""
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return parsedate_to_datetime(value).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _backoff(failures: int, asked_s: float | None) -> float:

@@ -18,7 +18,11 @@ UNKNOWN_LIFE_S = 3600
 
 
 class Lender:
-    """Lends one machine's sessions to `agent`; `constrained` asks for a destination constraint."""
+    """Lends one machine's sessions to `agent`; `constrained` asks for a destination constraint.
+
+    `now` gives unix time by our clock, and `ahead_s` is how far the service's clock is ahead of
+    it: what the service signs and says is judged by its own.
+    """
 
     def __init__(
         self,
@@ -28,12 +32,14 @@ class Lender:
         constrained: bool,
         log: Log,
         now: Callable[[], float],
+        ahead_s: float = 0.0,
     ) -> None:
         self._name = name
         self._agent = agent
         self._constrained = constrained
         self._log = log
         self._now = now
+        self._ahead_s = ahead_s
 
     def lend(self, session: Session, attempt: Attempt, key: KeyPair | None) -> ReadySession:
         """Return what ssh needs to log in to a session that is ready.
@@ -53,7 +59,7 @@ class Lender:
                 connection.user_certificate,
                 public=attempt.public,
                 username=connection.ssh_username,
-                now=self._now(),
+                now=self._now() + self._ahead_s,
                 machine=self._name,
             )
         ends_at = self._end(session, certificate, attempt if key is None else None)
@@ -77,11 +83,13 @@ class Lender:
     def _end(
         self, session: Session, certificate: UserCertificate | None, resumed: Attempt | None
     ) -> float:
-        """Return the unix time when the first of all that is needed ends."""
+        """Return the unix time, by our clock, when the first of all that is needed ends."""
         now = self._now()
-        ends = [session.expires_at.timestamp() if session.expires_at else now + UNKNOWN_LIFE_S]
+        ends = [now + UNKNOWN_LIFE_S]
+        if session.expires_at is not None:
+            ends = [session.expires_at.timestamp() - self._ahead_s]
         if certificate is not None and certificate.ends_at is not None:
-            ends.append(certificate.ends_at)
+            ends.append(certificate.ends_at - self._ahead_s)
         if resumed is not None:
             ends.append(resumed.key_ends_at)
         if min(ends) <= now:

@@ -1,4 +1,8 @@
-"""The private ssh-agent: started when missing, found again afterwards, never killed."""
+"""The private ssh-agent: started when missing, found again afterwards.
+
+It ends by itself when it has held nothing for a day.  ssh-agent ends with the command that it is
+given, so that command is a shell which looks at it now and then.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,26 @@ _MAX_PATH = 107  # bytes; sun_path of sockaddr_un less its final NUL (unix(7))
 _POLL_S = 0.02
 _LEAST_PROBE_S = 0.1
 _SYSTEM_DIRECTORIES = ("/usr/bin", "/usr/local/bin")
+_IDLE_CHECK_S, _IDLE_CHECKS = 60, 24 * 60
+# `ssh-add -l` ends with 1 where the agent holds nothing, with 2 where there is none.  The shell is
+# the process that listens, to whoever asks the kernel (SO_PEERCRED): it passes its end on.
+_WATCH = """\
+exec >/dev/null 2>&1
+end() { kill "$SSH_AGENT_PID" $!; exit; }
+trap end HUP INT TERM
+empty=0
+while [ $empty -lt "$2" ]; do
+    sleep "$1" &
+    wait $!
+    "$0" -l
+    case $? in
+        0) empty=0 ;;
+        1) empty=$((empty + 1)) ;;
+        *) exit ;;
+    esac
+done
+kill "$SSH_AGENT_PID"
+"""
 _START_HINT = "see whether ssh-agent works at all: ssh-agent true && echo it does"
 
 
@@ -165,9 +189,11 @@ def _start(path: str, errors: int) -> subprocess.Popen[bytes]:
     program = _find_program()
     try:
         return subprocess.Popen(
-            # In the foreground, so that the process which listens is the agent itself, and
-            # whoever asks the kernel for it (SO_PEERCRED) is told the truth.
-            [program, "-D", "-a", path],
+            [
+                program, "-a", path, "/bin/sh", "-c", _WATCH,
+                os.path.join(os.path.dirname(program), "ssh-add"),
+                str(_IDLE_CHECK_S), str(_IDLE_CHECKS),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             # Not ours: an agent that holds our stderr hangs `ssh ... 2>&1 | cat`.
@@ -177,7 +203,7 @@ def _start(path: str, errors: int) -> subprocess.Popen[bytes]:
             env={"PATH": os.defpath},
             # Ctrl-C goes to every process of ssh's group.
             start_new_session=True,
-        )
+        )  # fmt: skip
     except OSError as error:
         message = f"cannot run {clean_text(program)}: {error.strerror}"
         raise AgentUnavailable(message, hint=_START_HINT) from error

@@ -44,10 +44,12 @@ from dcs_proxy.log import Log
 from dcs_proxy.model import Connection, Session
 from dcs_proxy.names import MachineName
 from dcs_proxy.settings import Settings
-from dcs_proxy.state import Attempt, Failure, ReadySession, Record, StateDirectory
+from dcs_proxy.state import NEVER, Attempt, Failure, ReadySession, Record, StateDirectory
 
 # How long the bare key outlives the longest wait, so that the try after it still finds it.
 _KEY_GRACE_S = 300
+# Beyond this a clock is a fault of its own: ssh checks the gateway's certificate by it.
+_CLOCK_NOTICE_S = 300
 _DEFAULT_POLL_MS, _MAX_POLL_S, _MIN_POLL_S = 500, 30.0, 0.05
 # ssh runs ProxyCommand right after prepare has failed: it need not fail once more, slowly.
 _SAME_CLIENT_S = 5.0
@@ -58,6 +60,8 @@ _BY_EXIT_CODE = {kind.exit_code: kind for kind in DcsError.__subclasses__()}
 
 class ControlPlane(Protocol):
     """What resolving needs of the API; :class:`dcs_proxy.api.Api` says what each raises."""
+
+    clock_ahead_s: float
 
     def create_session(
         self, name: MachineName, public_key: str, idempotency_key: str
@@ -74,8 +78,8 @@ class World:
 
     `open_api` and `open_agent` are called when first needed, for both may be slow or fail.
     `agent_path` is the agent's socket, `account` tells one API and organisation from another,
-    `client` one ssh process from another, `now` gives unix time.  `announce` is called at least
-    once when the machine has to wake.
+    `client` one ssh process from another, `now` gives unix time.  `notice` shows the user a line.
+    `await_guest` returns when a machine that has just woken lets its session in.
     """
 
     settings: Settings
@@ -87,7 +91,8 @@ class World:
     client: str
     open_api: Callable[[], ControlPlane]
     open_agent: Callable[[], Agent]
-    announce: Callable[[MachineName], None]
+    notice: Callable[[str], None]
+    await_guest: Callable[[MachineName, Record], None]
     now: Callable[[], float]
 
 
@@ -167,19 +172,14 @@ class _Resolution:
     def take_up(self, api: ControlPlane, agent: Agent, record: Record) -> Record | None:
         """Go on with an earlier session; None if there is nothing to go on with."""
         self.world.log.event("resume", machine=self.name, session=record.attempt.session_id)
-        session = self.look(api, record)
-        while session is not None and not session.is_ready and not session.is_over:
-            record = self.note(record, session)
-            self.pause(session)
-            session = self.look(api, record)
+        record, session = self.wait(api, record, self.look(api, record))
         if session is None or not session.is_ready:
             return None
-        record = self.note(record, session)
         if record.ready is None:
-            return self.accept(agent, record, session, key=None)
+            return self.accept(api, agent, record, session, key=None)
         if not _is_same_login(record.ready, session.connection):
             return None
-        return self.save(replace(record, ready=replace(record.ready, proved_at=self.world.now())))
+        return self.prove(record)
 
     def create(self, api: ControlPlane, agent: Agent, old: Record | None) -> Record:
         self.world.state.collect_garbage(self.world.now())
@@ -194,16 +194,13 @@ class _Resolution:
         key = generate_key()
         record = self.begin(agent, key, old)
         try:
-            session: Session | None = api.create_session(
+            created = api.create_session(
                 self.name, public_line(key.public), record.attempt.idempotency_key
             )
-            while session is not None and not session.is_ready and not session.is_over:
-                record = self.note(record, session)
-                self.pause(session)
-                session = self.look(api, record)
+            record, session = self.wait(api, record, created)
             if session is None or not session.is_ready:
                 raise _session_over(session)
-            return self.accept(agent, self.note(record, session), session, key)
+            return self.accept(api, agent, record, session, key)
         except (DeadlineExceeded, ClientGone, ApiUnavailable):
             raise  # the next try takes the attempt up
         except DcsError:
@@ -227,6 +224,18 @@ class _Resolution:
         if old.ready is None:
             return self.save(replace(old, attempt=attempt))
         return self.save(Record(attempt, None, old.attempt.token, old.ready.ssh_username))
+
+    def wait(
+        self, api: ControlPlane, record: Record, session: Session | None
+    ) -> tuple[Record, Session | None]:
+        """Return the session once it is ready or over, None if the API knows it no more."""
+        while session is not None and not session.is_ready and not session.is_over:
+            record = self.note(record, session)
+            self.pause(session)
+            session = self.look(api, record)
+        if session is not None and session.is_ready:
+            record = self.note(record, session)
+        return record, session
 
     def look(self, api: ControlPlane, record: Record) -> Session | None:
         """Return the session as it is now; None if the API does not know it any more.
@@ -272,19 +281,48 @@ class _Resolution:
         # Never earlier than asked, and spread so that a fleet does not ask in step.
         self.world.deadline.sleep(seconds * random.uniform(1.0, 1.1))
 
-    def accept(self, agent: Agent, record: Record, session: Session, key: KeyPair | None) -> Record:
+    def accept(
+        self,
+        api: ControlPlane,
+        agent: Agent,
+        record: Record,
+        session: Session,
+        key: KeyPair | None,
+    ) -> Record:
         """Lend the session to ssh and write it down; then the bare key may leave the agent."""
         world = self.world
-        constrained = world.settings.destination_constraint
-        lender = Lender(self.name, agent, constrained=constrained, log=world.log, now=world.now)
+        if api.clock_ahead_s:
+            self.tell_of_clock(api.clock_ahead_s)
+        lender = Lender(
+            self.name, agent, constrained=world.settings.destination_constraint, log=world.log,
+            now=world.now, ahead_s=api.clock_ahead_s,
+        )  # fmt: skip
         ready = lender.lend(session, record.attempt, key)
+        # A machine that was running answers; one that has woken has yet to show that it does.
+        woke = self.announced or key is None
+        ready = replace(ready, proved_at=NEVER if woke else world.now())
         record = self.save(replace(record, ready=ready))
         if key is not None and not ready.bare_key:
             agent.remove(key.blob)
         world.log.event("ready", machine=self.name, session=session.session_id,
                         login=ready.ssh_username,
                         seconds=int(ready.ends_at - ready.lent_at))  # fmt: skip
-        return record
+        return self.prove(record) if woke else record
+
+    def prove(self, record: Record) -> Record:
+        """Write down that the session is good now; after a wake, wait until the guest answers."""
+        if record.ready is None:
+            raise ValueError("only a ready session can be proved")
+        if record.ready.proved_at == NEVER:
+            self.world.await_guest(self.name, record)
+        return self.save(replace(record, ready=replace(record.ready, proved_at=self.world.now())))
+
+    def tell_of_clock(self, ahead_s: float) -> None:
+        self.world.log.event("clock", machine=self.name, ahead_s=int(ahead_s))
+        if abs(ahead_s) >= _CLOCK_NOTICE_S:
+            how = "behind" if ahead_s > 0 else "ahead of"
+            minutes = round(abs(ahead_s) / 60)
+            self.world.notice(f"this computer's clock is {minutes} min {how} the API's: set it")
 
     def close_abandoned(self, api: ControlPlane, attempt: Attempt) -> None:
         """End a session whose key is lost; it is of no use to anybody."""
@@ -298,7 +336,8 @@ class _Resolution:
     def announce(self) -> None:
         if not self.announced:
             self.announced = True
-            self.world.announce(self.name)
+            seconds = self.world.settings.wake_seconds
+            self.world.notice(f"{self.name}: waking up, at most {seconds} s")
 
     def save(self, record: Record) -> Record:
         self.world.state.save(self.name, record)

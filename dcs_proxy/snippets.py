@@ -36,6 +36,15 @@ def publish(state: StateDirectory, host: MachineName, name: MachineName, record:
 
     Only what differs is written.  `record` must be ready.  Raises StateError.
     """
+    snippet = write_identity(state, host, name, record)
+    if _write(state.snippet_path(host), render_snippet(snippet)):
+        _drop_old_files(state, name, {record.attempt.token, record.previous_token})
+
+
+def write_identity(
+    state: StateDirectory, host: MachineName, name: MachineName, record: Record
+) -> Snippet:
+    """Write the files that a snippet for `host` names; return what it has to say."""
     ready, token = record.ready, record.attempt.token
     if ready is None:
         raise ValueError("only a ready session has anything to publish")
@@ -48,7 +57,7 @@ def publish(state: StateDirectory, host: MachineName, name: MachineName, record:
         _write(certificate, f"{ready.certificate}\n")
     if plain:
         _write(key, f"{public_line(record.attempt.public)}\n")
-    snippet = Snippet(
+    return Snippet(
         machine=host,
         user=ready.ssh_username,
         host_key_alias=ready.endpoint,
@@ -57,8 +66,6 @@ def publish(state: StateDirectory, host: MachineName, name: MachineName, record:
         identity_agent=record.attempt.agent_path,
         known_hosts_file=known_hosts,
     )
-    if _write(state.snippet_path(host), render_snippet(snippet)):
-        _drop_old_files(state, name, {token, record.previous_token})
 
 
 def publish_user_agent(state: StateDirectory, path: str) -> None:

@@ -29,6 +29,8 @@ _LOGINS = ",".join(["*", *(f"!*{character}*" for character in "'\\`$;|&<>(){}!")
 # expands ${...} and, for Include, the glob characters.
 _UNQUOTABLE = re.compile(r"""["'\\\x00-\x1f\x7f]|\$\{""")
 _GLOB = re.compile(r"[*?\[\]{}]")
+# Covers the version exchange, not what prepare does, nor the dialling under ProxyUseFdpass.
+CONNECT_TIMEOUT_S = 30
 _SAFE_LOGIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*\Z")
 _SAFE_HOST = re.compile(r"[a-z0-9:][a-z0-9.:-]*\Z")
 _SAFE_KEY = re.compile(r"[a-z0-9@.-]+ [A-Za-z0-9+/]+={0,2}\Z")
@@ -114,6 +116,7 @@ def render_end(program: Program) -> str:
     It comes after all that the user says of ForwardAgent: the first value decides whether to
     forward, the first path which agent.  Without a path that would be IdentityAgent's, ours, and
     of a path where nothing is ssh complains: so who has no agent forwards what answers nothing.
+    ConnectTimeout is for a gateway that accepts and says nothing, where ssh would wait for ever.
     """
     return (
         f'Match originalhost "{HOSTS}"\n'
@@ -121,6 +124,7 @@ def render_end(program: Program) -> str:
         f'Match originalhost "{HOSTS}"\n'
         "    ForwardAgent no\n"
         "    ForwardAgent /dev/null\n"
+        f"    ConnectTimeout {CONNECT_TIMEOUT_S}\n"
         "Host *\n"
     )
 
@@ -129,19 +133,25 @@ def render_snippet(snippet: Snippet) -> str:
     """Return the file that ssh includes for one machine.  Raises ValueError for unsafe values."""
     _check(_SAFE_LOGIN, snippet.user)
     _check(_SAFE_HOST, snippet.host_key_alias)
-    lines = [
-        f"Match originalhost {snippet.machine}",
-        f"    User {snippet.user}",
-        f"    HostKeyAlias {snippet.host_key_alias}",
-        f"    IdentityFile {_path(snippet.identity_file)}",
-        "    IdentitiesOnly yes",
-        f"    IdentityAgent {_path(snippet.identity_agent)}",
-        f"    UserKnownHostsFile {_path(snippet.known_hosts_file)}",
-        "    GlobalKnownHostsFile /dev/null",
+    lines = [f"Match originalhost {snippet.machine}"]
+    lines += [f"    {option}" for option in session_options(snippet)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def session_options(snippet: Snippet) -> list[str]:
+    """Return the options that log in to a session, each as ``KEYWORD VALUE``."""
+    options = [
+        f"User {snippet.user}",
+        f"HostKeyAlias {snippet.host_key_alias}",
+        f"IdentityFile {_path(snippet.identity_file)}",
+        "IdentitiesOnly yes",
+        f"IdentityAgent {_path(snippet.identity_agent)}",
+        f"UserKnownHostsFile {_path(snippet.known_hosts_file)}",
+        "GlobalKnownHostsFile /dev/null",
     ]
     if snippet.certificate_file is not None:
-        lines.insert(4, f"    CertificateFile {_path(snippet.certificate_file)}")
-    return "".join(f"{line}\n" for line in lines)
+        options.insert(3, f"CertificateFile {_path(snippet.certificate_file)}")
+    return options
 
 
 def render_agent_snippet(path: str) -> str | None:

@@ -40,6 +40,7 @@ T = TypeVar("T")
 # temporary name first on some systems.
 _MAX_SOCKET_PATH = 100
 _LOCK_TURN_S = 0.05
+NEVER = 0.0
 # How long the files of a session that has ended stay: an ssh may have just read the snippet.
 _GRACE_S = 300
 
@@ -77,8 +78,8 @@ class ReadySession:
 
     `authority` and `certificate` are public key lines, `certificate` empty where the API gave
     none.  `bare_key` says that the agent holds the plain key rather than the certificate.
-    `ends_at`, `lent_at` (the agent took it) and `proved_at` (the API last said "ready") are unix
-    times.
+    `ends_at`, `lent_at` (the agent took it) and `proved_at` (the API last said "ready", and the
+    machine let somebody in or had been running; NEVER where it has yet to) are unix times.
     """
 
     endpoint: str

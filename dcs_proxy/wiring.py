@@ -15,8 +15,8 @@ from dcs_proxy.credentials import load_credentials
 from dcs_proxy.deadline import Deadline
 from dcs_proxy.errors import AgentUnavailable
 from dcs_proxy.log import Log
-from dcs_proxy.names import MachineName
 from dcs_proxy.private_agent import ensure_private_agent
+from dcs_proxy.readiness import await_guest
 from dcs_proxy.resolve import World
 from dcs_proxy.settings import Settings, load_settings
 from dcs_proxy.state import StateDirectory, default_state_directory
@@ -80,10 +80,11 @@ def open_world(
         account=account(settings),
         client=client_id(os.getppid()),
         open_api=lambda: Api(
-            settings, load_credentials(environment, settings.key_file), deadline, log
+            settings, load_credentials(environment, settings.key_file), deadline, log, _notice
         ),
         open_agent=open_agent,
-        announce=lambda name: _announce(name, settings.wake_seconds),
+        notice=_notice,
+        await_guest=lambda name, record: await_guest(state, name, record, deadline, log),
         now=time.time,
     )
 
@@ -98,5 +99,5 @@ def _user_agent(environment: Mapping[str, str]) -> str:
     return path
 
 
-def _announce(name: MachineName, seconds: int) -> None:
-    print(f"dcs-proxy: {name}: waking up, at most {seconds} s", file=sys.stderr, flush=True)
+def _notice(text: str) -> None:
+    print(f"dcs-proxy: {text}", file=sys.stderr, flush=True)

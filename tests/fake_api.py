@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import email.utils
 import http.server
 import json
 import threading
@@ -39,6 +40,7 @@ class FakeApi:
     def __init__(self) -> None:
         self.answers: list[Answer] = [Answer(500)]
         self.asked: list[Asked] = []
+        self.date: float | None = None  # now
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
 
@@ -54,7 +56,8 @@ class FakeApi:
                 fake.asked.append(Asked(self.command, self.path, headers, body))
                 answer = fake.answers.pop(0) if len(fake.answers) > 1 else fake.answers[0]
                 data = answer.data()
-                self.send_response(answer.status)
+                self.send_response_only(answer.status)
+                self.send_header("Date", email.utils.formatdate(fake.date, usegmt=True))
                 for key, value in answer.headers.items():
                     self.send_header(key, value)
                 if "Content-Length" not in answer.headers:

@@ -79,14 +79,12 @@ def _machines(settings: Settings, state: StateDirectory, old: bytes) -> list[Mac
     log = Log(log_path(state.path))
     try:
         credentials = load_credentials(os.environ, settings.key_file)
-        listed = Api(settings, credentials, Deadline(_LIST_S), log).list_machines()
+        listed = Api(settings, credentials, Deadline(_LIST_S), log, _show).list_machines()
     except DcsError as error:
-        for line in error.lines():
-            print(line, file=sys.stderr)
-        print(
-            "dcs-proxy: the block works for every dm- name all the same; run config-ssh again "
-            "to list the machines for editors and completion",
-            file=sys.stderr,
+        print("\n".join(error.lines()), file=sys.stderr)
+        _show(
+            "the block works for every dm- name all the same; run config-ssh again to list the "
+            "machines for editors and completion"
         )
         present = configfile.take_apart(old).top or b""
         names = [match.decode("utf-8", "replace") for match in _HOST_LINE.findall(present)]
@@ -94,12 +92,13 @@ def _machines(settings: Settings, state: StateDirectory, old: bytes) -> list[Mac
     return sorted({*listed, *(MachineName(alias) for alias in settings.aliases)})
 
 
+def _show(text: str) -> None:
+    print(f"dcs-proxy: {text}", file=sys.stderr)
+
+
 def _report(path: str, changed: bool, machines: int) -> None:
     done = "written" if changed else "already up to date"
     print(f"dcs-proxy: {path}: {done}, {machines} machine{'s' * (machines != 1)} listed")
     if os.stat(path).st_mode & 0o022:
-        print(
-            f"dcs-proxy: {path} can be changed by others, so ssh will refuse it\n"
-            f"dcs-proxy: hint: chmod go-w '{path}'",
-            file=sys.stderr,
-        )
+        _show(f"{path} can be changed by others, so ssh will refuse it")
+        _show(f"hint: chmod go-w '{path}'")

@@ -25,6 +25,7 @@ from dcs_proxy.errors import AgentRefused, AgentUnavailable, StateError
 from dcs_proxy.keypair import KeyPair, public_line
 from dcs_proxy.private_agent import ensure_private_agent
 from tests.fake_agent import FakeAgent, fake_agent, framed, socket_directory
+from tests.integration.harness import agent_pid
 
 LIMIT_S = 60
 
@@ -60,6 +61,12 @@ class Place:
         (pid,) = self.pids()
         return pid
 
+    def watcher(self) -> int:
+        """Return the shell that ends the agent when it is idle: to the kernel it is who listens."""
+        pid = agent_pid(self.path)
+        assert pid is not None and pid != self.the_pid()
+        return pid
+
 
 @pytest.fixture
 def place() -> Iterator[Place]:
@@ -68,7 +75,7 @@ def place() -> Iterator[Place]:
         try:
             yield place
         finally:
-            for pid in place.pids():
+            for pid in filter(None, [agent_pid(place.path), *place.pids()]):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             wait_until(lambda: not place.pids())
@@ -591,9 +598,47 @@ def test_ssh_agent_inherits_neither_secrets_nor_files_nor_the_terminal(
     with contextlib.suppress(PermissionError):
         assert b"dsk-secret" not in (process / "environ").read_bytes()
         links = [os.readlink(link) for link in (process / "fd").iterdir()]
-        # The pipe is its stderr, which nobody holds the other end of any more.
-        kinds = sorted(link.split(":")[0] for link in links)
-        assert kinds == ["/dev/null", "/dev/null", "pipe", "socket"], links
+        assert {link.split(":")[0] for link in links} == {"/dev/null", "socket"}, links
+
+
+def test_an_agent_that_holds_nothing_for_long_ends(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(private_agent, "_IDLE_CHECK_S", 0.1)
+    monkeypatch.setattr(private_agent, "_IDLE_CHECKS", 3)
+    agent = place.ensure()
+    agent.add_key(generate_key(), comment="", lifetime_s=2)
+    assert place.the_pid()
+    wait_until(lambda: place.pids() == [] and not Path(place.path).exists())
+    assert place.ensure().identities() == []
+
+
+def test_an_agent_that_holds_something_stays(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(private_agent, "_IDLE_CHECK_S", 0.05)
+    monkeypatch.setattr(private_agent, "_IDLE_CHECKS", 2)
+    agent = place.ensure()
+    agent.add_key(generate_key(), comment="", lifetime_s=600)
+    pid = place.the_pid()
+    looks = [seen_children(place.watcher()) for _ in range(200)]
+    assert len(set().union(*looks)) > 4, "it was not looked at"
+    assert place.the_pid() == pid
+
+
+def seen_children(pid: int) -> set[str]:
+    time.sleep(0.01)
+    return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+
+
+def test_the_watcher_ends_with_its_agent(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(private_agent, "_IDLE_CHECK_S", 0.1)
+    place.ensure()
+    watcher = place.watcher()
+    os.kill(place.the_pid(), signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{watcher}").exists() or is_zombie(watcher))
+
+
+def is_zombie(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def test_the_agent_is_out_of_reach_of_ctrl_c(place: Place) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import email.utils
 import json
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -55,10 +56,16 @@ class Waits(Deadline):
         self.waited.append(seconds)
 
 
+NOTICES: list[str] = []
+
+
 def api_of(fake: FakeApi, tmp_path: Path, deadline: Deadline | None = None, **changes: Any) -> Api:
+    NOTICES.clear()
     settings = replace(Settings(base_url=fake.url), **changes)
     credentials = Credentials(SECRET, None, "DEDALUS_API_KEY")
-    return Api(settings, credentials, deadline or Waits(), Log(str(tmp_path / "log")))
+    return Api(
+        settings, credentials, deadline or Waits(), Log(str(tmp_path / "log")), NOTICES.append
+    )
 
 
 def error(name: str) -> Answer:
@@ -84,8 +91,10 @@ def test_each_key_goes_into_its_own_header(fake: FakeApi, tmp_path: Path) -> Non
     fake.answers = [Answer(200, PENDING)]
     settings = Settings(base_url=fake.url)
     log = Log(str(tmp_path / "log"))
-    Api(settings, Credentials(None, "dsk-x", ""), Waits(), log).get_session(NAME, "wssh-1")
-    Api(settings, Credentials("dsk-b", "dsk-x", ""), Waits(), log).get_session(NAME, "wssh-1")
+    Api(settings, Credentials(None, "dsk-x", ""), Waits(), log, print).get_session(NAME, "wssh-1")
+    Api(settings, Credentials("dsk-b", "dsk-x", ""), Waits(), log, print).get_session(
+        NAME, "wssh-1"
+    )
     first, second = (asked.headers for asked in fake.asked)
     assert ("authorization" in first, first["x-api-key"]) == (False, "dsk-x")
     assert (second["authorization"], second["x-api-key"]) == ("Bearer dsk-b", "dsk-x")
@@ -207,6 +216,60 @@ def test_an_absurd_wait_ends_at_once_and_is_told(fake: FakeApi, tmp_path: Path) 
     with pytest.raises(ApiUnavailable, match="asks to wait"):
         api_of(fake, tmp_path, deadline).create_session(NAME, "k", "id-1")
     assert (deadline.waited, len(fake.asked)) == ([], 1)
+
+
+def test_a_long_wait_is_told_once_and_a_short_one_not(fake: FakeApi, tmp_path: Path) -> None:
+    fake.answers = [error("runtime_unavailable"), Answer(200, PENDING)]
+    api_of(fake, tmp_path).create_session(NAME, "k", "id-1")
+    assert NOTICES == []
+    fake.answers = [error("runtime_unavailable")]
+    with pytest.raises(ApiUnavailable):
+        api_of(fake, tmp_path).create_session(NAME, "k", "id-1")
+    (notice,) = NOTICES
+    assert "runtime unavailable" in notice and notice.endswith("; trying again")
+
+
+def test_an_api_that_says_nothing_is_named_when_the_deadline_passes(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings = Settings(base_url=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        log = Log(str(tmp_path / "log"))
+        api = Api(settings, Credentials(SECRET, None, ""), Deadline(0.3), log, print)
+        with pytest.raises(ApiUnavailable, match="has not answered in"):
+            api.create_session(NAME, "k", "id-1")
+
+
+def test_a_name_that_cannot_be_looked_up_is_told(
+    fake: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    api = api_of(fake, tmp_path)
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    with pytest.raises(ApiUnavailable, match="has a name that cannot be looked up"):
+        api.create_session(NAME, "k", "id-1")
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_the_apis_clock_is_known_from_its_answers(
+    fake: FakeApi, tmp_path: Path, hours: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = api_of(fake, tmp_path)
+    fake.answers = [Answer(200, PENDING)]
+    api.create_session(NAME, "k", "id-1")
+    assert api.clock_ahead_s == 0
+    now = time.time() - hours * 3600
+    monkeypatch.setattr(time, "time", lambda: now)
+    fake.date = now + hours * 3600
+    api.create_session(NAME, "k", "id-1")
+    assert abs(api.clock_ahead_s - hours * 3600) <= 2
+
+
+def test_a_key_that_a_server_sends_back_is_not_shown(fake: FakeApi, tmp_path: Path) -> None:
+    fake.answers = [Answer(401, {"error_code": "AUTH_INVALID", "message": f"bad {SECRET}!"})]
+    with pytest.raises(CredentialsError) as caught:
+        api_of(fake, tmp_path).create_session(NAME, "k", "id-1")
+    assert '"bad [key]!"' in caught.value.message
 
 
 def test_problem_json_and_html_are_quoted_or_left_out(fake: FakeApi, tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ class FakePlane:
     journal: list[tuple[str, str]] = field(default_factory=list)
     keys: dict[str, tuple[str, str]] = field(default_factory=dict)
     changes: dict[str, Any] = field(default_factory=dict)
+    clock_ahead_s: float = 0.0
 
     def create_session(self, name: MachineName, public_key: str, idempotency_key: str) -> Session:
         self.journal.append(("POST", idempotency_key))
@@ -72,9 +73,11 @@ class FakePlane:
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
         if isinstance(status, BaseException):
             raise status
-        ends_at = time.time() + self.life_s
+        ends_at = time.time() + self.clock_ahead_s + self.life_s
         trust = HostTrust("cert_authority", "ssh.example", public_line(AUTHORITIES.host_ca))
-        user = AUTHORITIES.sign_user(public_key, session_id, ends_at)
+        user = AUTHORITIES.sign_user(
+            public_key, session_id, ends_at - self.clock_ahead_s, ahead=self.clock_ahead_s
+        )
         session = Session(
             session_id, NAME, status, datetime.now(timezone.utc),
             datetime.fromtimestamp(ends_at, timezone.utc), 50, "BOOM", "it\x1b broke",
@@ -96,7 +99,8 @@ class Stage:
     plane: FakePlane = field(default_factory=FakePlane)
     settings: Settings = field(default_factory=Settings)
     now: Callable[[], float] = time.time
-    announced: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    knocks: list[Any] = field(default_factory=list)
 
     def world(self, *, client: str = "1:1", seconds: float = 30, **changes: Any) -> World:
         world = World(
@@ -109,13 +113,21 @@ class Stage:
             client=client,
             open_api=lambda: self.plane,
             open_agent=lambda: Agent(self.agent.path),
-            announce=self.announced.append,
+            notice=self.notices.append,
+            await_guest=self.knock,
             now=self.now,
         )
         return replace(world, **changes)
 
     def resolve(self, *, adopt_failure: bool = False, **changes: Any) -> Record:
         return resolve(NAME, self.world(**changes), adopt_failure=adopt_failure)
+
+    def knock(self, name: MachineName, record: Record) -> None:
+        """Note that the guest was waited for; raise what the test has put first."""
+        assert record.identity in self.store.held, "ssh could not have logged in"
+        self.knocks.append(record.attempt.session_id)
+        if isinstance(self.knocks[0], BaseException):
+            raise self.knocks.pop(0)
 
     def log(self) -> str:
         return Path(self.state.file("log")).read_text()
@@ -134,7 +146,7 @@ def test_a_ready_machine_takes_one_post_and_one_identity(stage: Stage) -> None:
     assert record.ready is not None and not record.ready.bare_key
     assert stage.plane.journal == [("POST", record.attempt.idempotency_key)]
     assert list(stage.store.held) == [record.identity]
-    assert stage.announced == []
+    assert (stage.notices, stage.knocks) == ([], [])
 
 
 def test_a_wake_is_polled_and_announced_once(stage: Stage) -> None:
@@ -142,7 +154,30 @@ def test_a_wake_is_polled_and_announced_once(stage: Stage) -> None:
     record = stage.resolve()
     assert record.attempt.polled
     assert (stage.plane.count("POST"), stage.plane.count("GET")) == (1, 3)
-    assert stage.announced == ["dm-foo"]
+    assert stage.notices == ["dm-foo: waking up, at most 300 s"]
+    assert stage.knocks == [record.attempt.session_id]
+
+
+def test_a_guest_that_did_not_answer_is_asked_again_by_the_next(stage: Stage) -> None:
+    stage.plane.statuses = ["wake_in_progress", "ready"]
+    stage.knocks = [DeadlineExceeded("SSH_TUNNEL_NOT_READY")]
+    with pytest.raises(DeadlineExceeded):
+        stage.resolve()
+    record = stage.resolve(client="2:2")
+    assert record.ready is not None and not record.ready.bare_key
+    assert (len(stage.plane.keys), len(stage.knocks)) == (1, 2)
+    stage.resolve(client="3:3")
+    assert len(stage.knocks) == 2
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_is_wrong_is_told_and_does_no_harm(stage: Stage, hours: int) -> None:
+    stage.plane.clock_ahead_s = hours * 3600.0
+    record = stage.resolve()
+    assert record.ready is not None
+    assert abs(record.ready.ends_at - time.time() - stage.plane.life_s) < 60
+    how = "behind" if hours > 0 else "ahead of"
+    assert stage.notices == [f"this computer's clock is 60 min {how} the API's: set it"]
 
 
 def test_a_deployment_without_get_repeats_the_post(stage: Stage) -> None:
@@ -391,7 +426,7 @@ def test_who_waits_for_a_machine_that_runs_is_not_told_that_it_wakes(
 
     monkeypatch.setattr(Agent, "add_certificate", add_slowly)
     at_once(5, lambda number: stage.resolve(client=f"{number}:1"))
-    assert stage.announced == []
+    assert stage.notices == []
 
 
 def test_twenty_at_once_share_one_failure(stage: Stage) -> None:
