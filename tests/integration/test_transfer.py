@@ -162,8 +162,9 @@ def test_a_local_port_is_forwarded(place: Place) -> None:
         assert other.recv(4) == b"ping"
         near.close()
         other.close()
-        ssh.terminate()
-        ssh.wait(30)
+        # Not by SIGTERM: ssh 9.2 misses one that comes just before it waits.
+        ssh.kill()
+        ssh.wait()
 
 
 def test_a_socks_proxy_is_offered(place: Place) -> None:
@@ -182,8 +183,9 @@ def test_a_socks_proxy_is_offered(place: Place) -> None:
         assert other.recv(4) == b"ping"
         near.close()
         other.close()
-        ssh.terminate()
-        ssh.wait(30)
+        # Not by SIGTERM: ssh 9.2 misses one that comes just before it waits.
+        ssh.kill()
+        ssh.wait()
 
 
 def test_a_terminal_is_a_terminal(place: Place) -> None:
