@@ -43,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--port", metavar="PORT", type=int, default=0, help="the API's port (default: a free one)")
     add("--gateway-port", metavar="PORT", type=int, default=0,
         help="the gateway's port (default: a free one)")  # fmt: skip
+    add("--tls", metavar="FILE",
+        help="serve HTTPS, with a new certificate that is written to FILE")  # fmt: skip
     add("--post-only", action="store_true",
         help="answer only the contract's POST, as some deployments do")  # fmt: skip
     add("--without", metavar="PART", action="append", default=[],
@@ -91,6 +93,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
                 journal=arguments.journal,
                 port=arguments.port,
                 gateway_port=arguments.gateway_port,
+                tls=arguments.tls,
             )
         )
     except OSError as error:

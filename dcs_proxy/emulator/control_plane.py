@@ -11,6 +11,7 @@ import hmac
 import http.server
 import json
 import socket
+import ssl
 import threading
 import time
 import uuid
@@ -29,7 +30,8 @@ _HUGE = 64 * 1024 * 1024
 class ControlPlane:
     """Serves `routes` on listening sockets until it is stopped, each request in a thread.
 
-    `key` is the one API key and `org_id` its organisation, "" where any will do.
+    `key` is the one API key and `org_id` its organisation, "" where any will do; `tls` makes it
+    HTTPS.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class ControlPlane:
         *,
         key: str,
         org_id: str,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.routes = routes
         self.faults = faults
@@ -48,7 +51,15 @@ class ControlPlane:
         self.key = key
         self.org_id = org_id
         self.stopping = threading.Event()
-        self.url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
+        port = sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        if tls is not None:
+            self.url = f"https://localhost:{port}"
+            # The handshake is the handler's, so that one client cannot hold up the others.
+            sockets = [
+                tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+                for sock in sockets
+            ]
         self._servers = [_Server(sock, self) for sock in sockets]
 
     def start(self) -> None:

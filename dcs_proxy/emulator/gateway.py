@@ -11,6 +11,7 @@ import base64
 import logging
 import os
 import socket
+import time
 from collections.abc import Sequence
 
 import asyncssh
@@ -58,6 +59,8 @@ class Gateway:
         self.guests: set[Guest] = set()
         self._host_key = ed25519.Ed25519PrivateKey.generate()
         self._acceptors: list[asyncssh.SSHAcceptor] = []
+        # The gateway's clock is the service's, which a fault may put ahead.
+        setattr(asyncssh.public_key, "time", _Clock(faults))  # noqa: B010
 
     async def start(self, sockets: Sequence[socket.socket], fault: str = "") -> None:
         """Serve listening sockets, with a host certificate that is wrong as `fault` says."""
@@ -113,6 +116,16 @@ class Gateway:
 
     def _serve_sftp(self, channel: asyncssh.SSHServerChannel[bytes]) -> GuestSFTPServer:
         return GuestSFTPServer(channel, self.home(_login_of(channel).session))
+
+
+class _Clock:
+    """Stands for the module `time` where asyncssh checks when a certificate is valid."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+
+    def time(self) -> float:
+        return time.time() + self._faults.clock_ahead()
 
 
 def _login_of(channel: asyncssh.SSHServerChannel[bytes]) -> _Login:

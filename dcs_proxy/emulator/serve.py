@@ -23,6 +23,7 @@ from dcs_proxy.emulator.journal import Journal
 from dcs_proxy.emulator.loopback import closed_port, listen
 from dcs_proxy.emulator.machines import Service
 from dcs_proxy.emulator.routes import Routes
+from dcs_proxy.emulator.tls import make_context
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class EmulatorOptions:
     journal: str | None
     port: int
     gateway_port: int
+    tls: str | None
 
 
 def serve(options: EmulatorOptions) -> None:
@@ -87,8 +89,9 @@ async def _run(options: EmulatorOptions, homes: str, stop: asyncio.Event) -> Non
     )
     key = options.api_key or f"dsk-{secrets.token_urlsafe(24)}"
     plane = ControlPlane(
-        listen(options.port), routes, faults, journal, key=key, org_id=options.org_id
-    )
+        listen(options.port), routes, faults, journal, key=key, org_id=options.org_id,
+        tls=None if options.tls is None else make_context(options.tls),
+    )  # fmt: skip
     plane.start()
     _print_ready(plane, key, endpoint, ports[""], authorities)
     try:
