@@ -54,6 +54,11 @@ _TRANSIENT = frozenset({429, 502, 503, 504})
 _PATIENCE_NEW, _PATIENCE_KNOWN = 4, 8
 _BACKOFF_S, _MAX_BACKOFF_S = 0.25, 8.0
 _CLOCK_TOLERANCE_S = 30.0
+_NETWORK_HINT = "check the network, DEDALUS_BASE_URL and proxy variables, then try again"
+_TLS_HINT = (
+    "does somebody stand in between? if it is your company's proxy, set REQUESTS_CA_BUNDLE to its"
+    " certificate"
+)
 
 
 @dataclass(frozen=True)
@@ -167,7 +172,7 @@ class Api:
                 raise problem.error
             if time.monotonic() + wait > silent_until:
                 silent_until = math.inf
-                self._notice(f"{problem.error.message}; trying again")
+                self._notice(f"{problem.error.about()}; trying again")
             self._deadline.sleep(wait)
 
     def _try(
@@ -194,7 +199,8 @@ class Api:
             waited = f"{time.monotonic() - start:.0f} s"
             raise self._unavailable(f"has not answered in {waited}", machine) from None
         except _NetworkError as failed:
-            problem = _Problem(self._unavailable(failed.what, machine), failed.retryable)
+            error = self._unavailable(failed.what, machine, failed.hint)
+            problem = _Problem(error, failed.retryable)
         milliseconds = int((time.monotonic() - start) * 1000)
         if problem is not None:
             self._log.event("api", method=method, path=path, error=problem.error, ms=milliseconds)
@@ -255,12 +261,11 @@ class Api:
             headers["X-Dedalus-Org-Id"] = self._settings.org_id
         return request
 
-    def _unavailable(self, what: str, machine: MachineName | None) -> ApiUnavailable:
-        return ApiUnavailable(
-            f"the API at {self._settings.base_url} {what}",
-            hint="check the network, DEDALUS_BASE_URL and proxy variables, then try again",
-            machine=machine,
-        )
+    def _unavailable(
+        self, what: str, machine: MachineName | None, hint: str = _NETWORK_HINT
+    ) -> ApiUnavailable:
+        message = f"the API at {self._settings.base_url} {what}"
+        return ApiUnavailable(message, hint=hint, machine=machine)
 
     def _problem(self, reply: _Reply, machine: MachineName | None) -> _Problem:
         fault = parse_fault(reply.body)
@@ -324,10 +329,11 @@ class Api:
 class _NetworkError(Exception):
     """No whole reply: `what` completes "the API at URL …"."""
 
-    def __init__(self, what: str, retryable: bool) -> None:
+    def __init__(self, what: str, retryable: bool, hint: str = _NETWORK_HINT) -> None:
         super().__init__(what)
         self.what = what
         self.retryable = retryable
+        self.hint = hint
 
 
 def _wait_asked(reply: _Reply, fault: ApiFault | None) -> float | None:
@@ -366,7 +372,8 @@ def _translate(error: Exception) -> _NetworkError:
     import requests
 
     if isinstance(error, requests.exceptions.SSLError):
-        return _NetworkError("presents a TLS certificate that is not trusted", False)
+        what = "presents a TLS certificate that is not trusted"
+        return _NetworkError(what, False, _TLS_HINT)
     if isinstance(error, requests.exceptions.ProxyError):
         return _NetworkError("cannot be reached through the HTTP proxy", True)
     if isinstance(error, requests.exceptions.Timeout):

@@ -33,14 +33,15 @@ class DcsError(Exception):
 
     def one_line(self) -> str:
         """Return the whole on one line, as it goes through ssh in a disconnect message."""
-        return "; hint: ".join([self._about(), *([self.hint] if self.hint else [])])
+        return "; hint: ".join([self.about(), *([self.hint] if self.hint else [])])
 
-    def _about(self) -> str:
+    def about(self) -> str:
+        """Return the machine's name, where there is one, and the message."""
         return f"{self.machine}: {self.message}" if self.machine else self.message
 
     def lines(self) -> list[str]:
         """Return the one or two lines that a person reads, without line ends."""
-        lines = [f"dcs-proxy: {self._about()}"]
+        lines = [f"dcs-proxy: {self.about()}"]
         if self.hint:
             lines.append(f"dcs-proxy: hint: {self.hint}")
         return lines

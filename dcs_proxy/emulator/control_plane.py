@@ -23,7 +23,7 @@ from dcs_proxy.emulator.faults import Faults, reply_of
 from dcs_proxy.emulator.journal import Journal
 from dcs_proxy.emulator.routes import Request, Routes
 
-_MAX_BODY = 64 * 1024
+_MAX_BODY = 16 * 1024 * 1024
 _HUGE = 64 * 1024 * 1024
 
 

@@ -202,6 +202,23 @@ class User:
         self.environment["SSH_AUTH_SOCK"] = path
         return path
 
+    def end_agent(self) -> None:
+        """End the private agent, if there is one, and wait for its end."""
+        watcher = agent_pid(self.state / "agent.sock")
+        if watcher is not None:
+            os.kill(watcher, signal.SIGTERM)
+            wait_until(lambda: not (self.state / "agent.sock").exists())
+
+    def kill_agent(self) -> None:
+        """Kill the private agent and the shell that looks after it: its socket stays."""
+        watcher = agent_pid(self.state / "agent.sock")
+        assert watcher is not None
+        environment = Path(f"/proc/{watcher}/environ").read_bytes().split(b"\0")
+        (agent,) = [int(e[14:]) for e in environment if e.startswith(b"SSH_AGENT_PID=")]
+        os.kill(agent, signal.SIGKILL)
+        os.kill(watcher, signal.SIGTERM)
+        wait_until(lambda: agent_pid(self.state / "agent.sock") is None)
+
     def log(self) -> str:
         path = self.state / "log"
         return path.read_text() if path.exists() else ""
@@ -215,8 +232,5 @@ class User:
             if program.poll() is None:
                 program.kill()
             program.communicate()
-        pid = agent_pid(self.state / "agent.sock")
-        if pid is not None:
-            os.kill(pid, signal.SIGTERM)
-            wait_until(lambda: not (self.state / "agent.sock").exists())
+        self.end_agent()
         shutil.rmtree(self.root)
