@@ -37,17 +37,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed = parser.parse_args(words)
         options = Options(parsed.home, parsed.config)
         return int(parsed.run(parsed, options))
-    except ClientGone as error:
-        return error.exit_code
     except KeyboardInterrupt:
         _show(["dcs-proxy: interrupted"])
         return ClientGone.exit_code
     except DcsError as error:
-        if not error.was_shown:
+        _log(options).event("failed", code=error.exit_code, what=error.about())
+        if not error.was_shown and not isinstance(error, ClientGone):
             _show(error.lines())
         return error.exit_code
     except Exception as error:
-        log = Log(log_path(options.state_directory(os.environ)))
+        log = _log(options)
         log.traceback(error)
         _show(
             [
@@ -56,6 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ]
         )
         return 1
+
+
+def _log(options: Options) -> Log:
+    return Log(log_path(options.state_directory(os.environ)))
 
 
 class _Parser(argparse.ArgumentParser):

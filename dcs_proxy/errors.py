@@ -11,6 +11,9 @@ No capital letter to begin with, no full stop at the end.  Text from a server is
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 SERVER_TEXT_LIMIT = 200
 
 
@@ -145,6 +148,18 @@ class ClientGone(DcsError):
     """The ssh that asked is no longer there, or the user interrupted it."""
 
     exit_code = 130
+
+
+@contextlib.contextmanager
+def about(host: str) -> Iterator[None]:
+    """Let every DcsError from inside the block name the machine that the user asked for."""
+    try:
+        yield
+    except UsageError:
+        raise  # it quotes what was asked for, which may be no name at all
+    except DcsError as error:
+        error.machine = error.machine or clean_text(host)
+        raise
 
 
 def clean_text(text: str, limit: int = SERVER_TEXT_LIMIT) -> str:

@@ -46,6 +46,8 @@ from dcs_proxy.names import MachineName
 from dcs_proxy.settings import Settings
 from dcs_proxy.state import NEVER, Attempt, Failure, ReadySession, Record, StateDirectory
 
+# What must be left of a session for an ssh to begin with it: logging in takes a while.
+_MARGIN_S = 30.0
 # How long the bare key outlives the longest wait, so that the try after it still finds it.
 _KEY_GRACE_S = 300
 # Beyond this a clock is a fault of its own: ssh checks the gateway's certificate by it.
@@ -96,41 +98,35 @@ class World:
     now: Callable[[], float]
 
 
-def resolve(name: MachineName, world: World, *, adopt_failure: bool = False) -> Record:
+def resolve(name: MachineName, world: World, *, is_second: bool = False) -> Record:
     """Return the record of a ready session of the machine.
 
-    With `adopt_failure`, what this same ssh has just failed with is raised again at once.
+    `is_second` says that the same ssh has asked before, while it read its configuration: what it
+    failed with then is raised again at once, and the session that it was given is good to its
+    end, for ssh will log in with that one and no other.
     Raises any DcsError but UsageError, ConfigError and LoginMismatch, with the machine's name.
     """
     try:
-        return _Resolution(name, world).run(adopt_failure)
+        return _Resolution(name, world, is_second).run()
     except DcsError as error:
         error.machine = error.machine or name
-        world.log.event("failed", machine=name, code=error.exit_code, what=error.message)
         raise
 
 
-def is_reusable(record: Record | None, world: World) -> bool:
-    """Tell whether the session may be used without asking the API (DESIGN rule 4)."""
-    if record is None or record.ready is None or not _is_alive(record, world):
-        return False
-    age = world.now() - record.ready.proved_at
-    # A negative age is a clock that was set back: nothing is known then.
-    return 0 <= age < world.settings.reuse_seconds and _is_held(record)
-
-
 class _Resolution:
-    def __init__(self, name: MachineName, world: World) -> None:
+    def __init__(self, name: MachineName, world: World, is_second: bool) -> None:
         self.name = name
         self.world = world
+        self.is_second = is_second
+        self.margin_s = 0.0 if is_second else _MARGIN_S
         self.started_at = world.now()
         self.get_is_missing = False
         self.announced = False
 
-    def run(self, adopt_failure: bool) -> Record:
+    def run(self) -> Record:
         if (record := self.reusable()) is not None:
             return record
-        if adopt_failure:
+        if self.is_second:
             self.raise_failure(self.is_own)
         with self.world.state.lock(self.name, self.world.deadline, self.is_settled):
             if (record := self.reusable()) is not None:
@@ -145,8 +141,23 @@ class _Resolution:
                 raise
 
     def reusable(self) -> Record | None:
+        """Return the session if it may be used without asking the API (DESIGN rule 4)."""
         record = self.world.state.load(self.name)
-        return record if is_reusable(record, self.world) else None
+        if record is None or record.ready is None or not self.is_alive(record):
+            return None
+        age = self.world.now() - record.ready.proved_at
+        # A negative age is a clock that was set back: nothing is known then.
+        recent = 0 <= age < self.world.settings.reuse_seconds
+        return record if recent and _is_held(record) else None
+
+    def is_alive(self, record: Record) -> bool:
+        """Whether a record belongs to this account and agent, and is not near its end."""
+        attempt, world = record.attempt, self.world
+        if attempt.account != world.account or attempt.agent_path != world.agent_path:
+            return False
+        left = record.ends_at() - world.now()
+        life = record.ready.ends_at - record.ready.lent_at if record.ready else UNKNOWN_LIFE_S
+        return left > min(self.margin_s, life / 2)
 
     def is_settled(self) -> bool:
         """Whether another process has found a session, or failed, while this one waited."""
@@ -154,14 +165,15 @@ class _Resolution:
         if record is not None and record.ready is None and record.attempt.session_id:
             self.announce()
         failure = self.world.state.load_failure(self.name)
-        return (failure is not None and self.is_shared(failure)) or is_reusable(record, self.world)
+        has_failed = failure is not None and self.is_shared(failure)
+        return has_failed or self.reusable() is not None
 
     def take_up_or_create(self) -> Record:
         api = self.world.open_api()
         agent = self.world.open_agent()
         record = self.world.state.load(self.name)
         if record is not None and record.attempt.account == self.world.account:
-            if _is_alive(record, self.world) and _is_held(record):
+            if self.is_alive(record) and _is_held(record):
                 taken_up = self.take_up(api, agent, record)
                 if taken_up is not None:
                     return taken_up
@@ -371,16 +383,6 @@ class _Resolution:
             error = kind(clean_text(failure.message, 1000), hint=clean_text(failure.hint, 1000))
             error.was_shown = self.is_own(failure)
             raise error
-
-
-def _is_alive(record: Record, world: World) -> bool:
-    """Whether a record belongs to this account and agent, and is not near its end."""
-    attempt = record.attempt
-    if attempt.account != world.account or attempt.agent_path != world.agent_path:
-        return False
-    left = record.ends_at() - world.now()
-    life = record.ready.ends_at - record.ready.lent_at if record.ready else UNKNOWN_LIFE_S
-    return left > min(30.0, life / 10)
 
 
 def _is_held(record: Record) -> bool:

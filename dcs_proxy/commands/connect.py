@@ -10,7 +10,7 @@ import argparse
 import os
 
 from dcs_proxy import transport
-from dcs_proxy.errors import DcsError, LoginMismatch, UsageError
+from dcs_proxy.errors import DcsError, LoginMismatch, UsageError, about
 from dcs_proxy.names import MachineName
 from dcs_proxy.relay import relay
 from dcs_proxy.resolve import World, resolve
@@ -40,9 +40,10 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     """
     fdpass = not arguments.relay and (arguments.fdpass or transport.is_fdpass())
     try:
-        if not arguments.port.isdigit():
-            raise UsageError("PORT must be a number", hint="dcs-proxy --help")
-        return _connect(arguments, options, fdpass)
+        with about(arguments.host):
+            if not arguments.port.isdigit():
+                raise UsageError("PORT must be a number", hint="dcs-proxy --help")
+            return _connect(arguments, options, fdpass)
     except DcsError as error:
         transport.send_disconnect(error.one_line(), fdpass=fdpass)
         raise
@@ -52,11 +53,11 @@ def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool) -> i
     settings = options.settings(os.environ)
     name = settings.machine(arguments.host)
     world = open_world(options, os.environ, transport.client_gone, settings=settings)
-    record = resolve(name, world, adopt_failure=True)
+    record = resolve(name, world, is_second=True)
     publish(world.state, arguments.host, name, record)
     if arguments.login is not None:
         check_login(arguments.login, arguments.host, record)
-    sock = _dial(name, record, world)
+    sock = _dial(record, world)
     world.log.event("connected", machine=name, fdpass=fdpass)
     if fdpass:
         transport.hand_over(sock)
@@ -64,21 +65,17 @@ def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool) -> i
     return relay(sock)
 
 
-def _dial(name: MachineName, record: Record, world: World) -> transport.Socket:
+def _dial(record: Record, world: World) -> transport.Socket:
     ready = record.ready
     if ready is None:
         raise ValueError("only a ready session has an endpoint")
-    try:
-        return transport.dial(
-            ready.endpoint,
-            ready.port,
-            timeout_s=world.settings.connect_seconds,
-            deadline=world.deadline.at,
-            client_gone=transport.client_gone,
-        )
-    except DcsError as error:
-        error.machine = name
-        raise
+    return transport.dial(
+        ready.endpoint,
+        ready.port,
+        timeout_s=world.settings.connect_seconds,
+        deadline=world.deadline.at,
+        client_gone=transport.client_gone,
+    )
 
 
 def check_login(login: str, host: str, record: Record) -> None:

@@ -53,8 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rate-limit", metavar="N", type=_seconds,
         help="answer 429 to more than N changes in a second")  # fmt: skip
     add("--journal", metavar="FILE", help="append what happens to FILE, a JSON object per line")
-    add("--fault", metavar="NAME=KIND[:ARGUMENT][/METHOD][@COUNT]", action="append", default=[],
-        dest="faults", help="show a fault; may be repeated")  # fmt: skip
+    add("--fault", metavar="NAME=KIND[:ARGUMENT][/METHOD][@COUNT][~SHARE]", action="append",
+        default=[], dest="faults", help="show a fault; may be repeated")  # fmt: skip
     add("--list-faults", action="store_true", help="list the kinds of fault and exit")
 
 

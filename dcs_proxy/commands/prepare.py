@@ -10,6 +10,8 @@ import argparse
 import os
 
 from dcs_proxy.client import wants_session
+from dcs_proxy.errors import about
+from dcs_proxy.names import MachineName
 from dcs_proxy.resolve import resolve
 from dcs_proxy.snippets import heal, publish, publish_user_agent
 from dcs_proxy.state import StateDirectory
@@ -32,8 +34,13 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     if arguments.host == _NOT_EXPANDED:
         heal(StateDirectory(options.state_directory(os.environ)))
         return 0
+    with about(arguments.host):
+        return _prepare(arguments.host, options)
+
+
+def _prepare(host: str, options: Options) -> int:
     settings = options.settings(os.environ)
-    name = settings.machine(arguments.host)
+    name = settings.machine(host)
     parent = os.getppid()
     # With `exec` in the Match line our parent is ssh itself; when it dies we are handed to
     # another process.
@@ -42,6 +49,6 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     if not wants_session(parent):
         return 0
     record = resolve(name, world)
-    publish(world.state, arguments.host, name, record)
+    publish(world.state, MachineName(host), name, record)
     publish_user_agent(world.state, os.environ.get("SSH_AUTH_SOCK", ""))
     return 0

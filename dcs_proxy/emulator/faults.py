@@ -1,12 +1,14 @@
 """Faults that the emulator can be told to show, by machine: what they are, and when they strike.
 
-A fault is written ``NAME=KIND[:ARGUMENT][/METHOD][@COUNT]``: NAME is a machine or ``*``; with
-METHOD it strikes only requests of that method; with COUNT only so many times.
+A fault is written ``NAME=KIND[:ARGUMENT][/METHOD][@COUNT][~SHARE]``: NAME is a machine or ``*``;
+with METHOD it strikes only requests of that method; with COUNT only so many times; with SHARE
+(0.1) only that often.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import re
 import threading
 from collections.abc import Callable, Iterable
@@ -18,7 +20,7 @@ from dcs_proxy.errors import UsageError
 
 _TEXT = re.compile(
     r"(?P<name>[^=]+)=(?P<kind>[a-z0-9-]+)(:(?P<argument>.*?))?"
-    r"(/(?P<method>GET|POST|DELETE))?(@(?P<count>[0-9]{1,6}))?",
+    r"(/(?P<method>GET|POST|DELETE))?(@(?P<count>[0-9]{1,6}))?(~(?P<share>0\.[0-9]{1,6}))?",
     re.DOTALL,
 )
 _BAD_GATEWAY = b"<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
@@ -26,13 +28,14 @@ _BAD_GATEWAY = b"<html><head><title>502 Bad Gateway</title></head><body>nginx</b
 
 @dataclass
 class Fault:
-    """One fault; `left` counts down, None for ever."""
+    """One fault; `left` counts down, None for ever; it strikes a random `share` of the times."""
 
     name: str
     kind: str
     argument: str = ""
     method: str = ""
     left: int | None = None
+    share: float = 1.0
 
 
 # Stage "reply": another reply is sent in place of the right one.
@@ -107,7 +110,7 @@ STAGES = dict.fromkeys(_REPLIES, "reply") | {
 
 
 def parse_fault(text: str) -> Fault:
-    """Parse ``NAME=KIND[:ARGUMENT][/METHOD][@COUNT]``.  Raises UsageError."""
+    """Parse ``NAME=KIND[:ARGUMENT][/METHOD][@COUNT][~SHARE]``.  Raises UsageError."""
     match = _TEXT.fullmatch(text)
     if match is None or match["kind"] not in STAGES:
         raise UsageError(f"{text!r} is not a fault", hint="dcs-proxy emulator --list-faults")
@@ -118,8 +121,9 @@ def parse_fault(text: str) -> Fault:
             raise UsageError(f"{text!r}: the argument of set is FIELD=JSON") from None
     count = None if match["count"] is None else int(match["count"])
     return Fault(
-        match["name"], match["kind"], match["argument"] or "", match["method"] or "", count
-    )
+        match["name"], match["kind"], match["argument"] or "", match["method"] or "", count,
+        float(match["share"] or 1),
+    )  # fmt: skip
 
 
 def describe_faults() -> Iterable[str]:
@@ -158,6 +162,7 @@ class Faults:
                 and STAGES[fault.kind] == stage
                 and fault.method in ("", method)
                 and fault.left != 0
+                and (fault.share == 1 or random.random() < fault.share)
             ]
             for fault in struck:
                 if fault.left is not None:

@@ -163,17 +163,20 @@ def shell_characters() -> list[str]:
 
 
 @pytest.mark.parametrize("part", ["host", "user"])
-def test_no_name_ever_reaches_a_shell(start_emulator: Start, user: User, part: str) -> None:
+def test_no_name_ever_reaches_a_shell(
+    start_emulator: Start, user: User, part: str, tmp_path: Path
+) -> None:
     emulator = start_emulator("--machine", "dm-foo")
     user.use(emulator)
     # A name that is none of ours goes to no name server.
     insert_between_blocks(user.config, "Host *\n    ProxyCommand false\n")
-    marks = user.root / "marks"
+    marks = tmp_path / "marks"  # without a space, for nothing quotes it
     marks.mkdir()
-    user.environment["MARKS"] = str(marks)
+    user.environment["marks"] = str(marks)  # ssh turns host names into lower case
     for number, character in enumerate(shell_characters()):
-        touch = f"touch $MARKS/{number}".replace(" ", "${IFS}")
-        for shape in (f"{character}{touch}{character}", f"'{character}{touch}{character}'"):
+        touch = f"touch\t$marks/{number}"
+        for shape in (f"{character}{touch}{character}", f"'{character}{touch}{character}'",
+                      f"$({touch})", f";{touch};"):  # fmt: skip
             name = f"dm-x{shape}" if part == "host" else f"{shape}@dm-foo"
             user.ssh("-o", "BatchMode=yes", "--", name, "true")
     assert os.listdir(marks) == []

@@ -119,8 +119,8 @@ class Stage:
         )
         return replace(world, **changes)
 
-    def resolve(self, *, adopt_failure: bool = False, **changes: Any) -> Record:
-        return resolve(NAME, self.world(**changes), adopt_failure=adopt_failure)
+    def resolve(self, *, is_second: bool = False, **changes: Any) -> Record:
+        return resolve(NAME, self.world(**changes), is_second=is_second)
 
     def knock(self, name: MachineName, record: Record) -> None:
         """Note that the guest was waited for; raise what the test has put first."""
@@ -224,13 +224,24 @@ def test_a_session_that_is_over_is_replaced(stage: Stage, status: str) -> None:
 def test_a_session_near_its_end_is_replaced(stage: Stage) -> None:
     stage.plane.life_s = 100
     stage.resolve()
-    stage.now = lambda: time.time() + 80
+    stage.now = lambda: time.time() + 65
     stage.resolve()
     assert stage.plane.count("POST") == 1
-    stage.now = lambda: time.time() + 91
+    stage.now = lambda: time.time() + 71
     stage.plane.life_s = 1000
     stage.resolve()
     assert stage.plane.count("POST") == 2
+
+
+def test_the_second_half_of_an_ssh_keeps_the_session_to_its_end(stage: Stage) -> None:
+    stage.settings = replace(stage.settings, reuse_seconds=3600)
+    stage.plane.life_s = 100
+    first = stage.resolve()
+    stage.now = lambda: time.time() + 98
+    assert stage.resolve(is_second=True) == first
+    stage.now = lambda: time.time() + 101
+    stage.plane.life_s = 1000
+    assert stage.resolve(is_second=True) != first
 
 
 def test_a_session_whose_login_changed_is_replaced(stage: Stage) -> None:
@@ -401,11 +412,11 @@ def test_the_same_ssh_is_told_its_failure_at_once_and_others_are_not(stage: Stag
         stage.resolve()
     assert not caught.value.was_shown
     with pytest.raises(MachineNotFound, match="no such") as again:
-        stage.resolve(adopt_failure=True)
+        stage.resolve(is_second=True)
     assert again.value.was_shown and again.value.hint == "look"
     assert stage.plane.count("POST") == 1
     stage.plane.statuses = ["ready"]
-    assert stage.resolve(adopt_failure=True, client="2:2").ready
+    assert stage.resolve(is_second=True, client="2:2").ready
 
 
 def test_twenty_at_once_make_one_post(stage: Stage) -> None:
