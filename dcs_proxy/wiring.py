@@ -100,4 +100,7 @@ def _user_agent(environment: Mapping[str, str]) -> str:
 
 
 def _notice(text: str) -> None:
-    print(f"dcs-proxy: {text}", file=sys.stderr, flush=True)
+    try:
+        print(f"dcs-proxy: {text}", file=sys.stderr, flush=True)
+    except OSError:
+        pass  # nobody reads it any more

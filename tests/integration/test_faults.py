@@ -19,12 +19,13 @@ from typing import Any
 
 import pytest
 
-from tests.integration.harness import LIMIT_S, Emulator, User, wait_until
+from tests.integration.harness import LIMIT_S, Emulator, ProcessWatch, User, wait_until
 from tests.integration.test_interrupt import helpers_for
 
 Start = Callable[..., Emulator]
 
-KEY = "dsk-marker-0123456789abcdef"
+# Not that of the tests that run beside us, whose emulators have theirs in their arguments.
+KEY = f"dsk-marker-{os.getpid()}-0123456789abcdef"
 PRIVATE = re.compile(rb"PRIVATE KEY|" + KEY.encode())
 WAKE_S = 4
 # ssh gets in, and nothing is said but that it took longer.
@@ -49,7 +50,8 @@ class Play:
     def meet(self, fault: str, said: str, *arguments: str, gets_in: bool | None = None) -> str:
         """Type ssh; compare what it says (a regular expression) and whether it gets in."""
         start = time.monotonic()
-        done = self.user.ssh(*arguments, "dm-foo", "echo in", timeout=LIMIT_S)
+        with ProcessWatch(KEY, self.emulator.process.pid) as watch:
+            done = self.user.ssh(*arguments, "dm-foo", "echo in", timeout=LIMIT_S)
         seconds = time.monotonic() - start
         errors = done.stderr.replace("\r", "")
         left = self.left_behind()
@@ -62,6 +64,7 @@ class Play:
         assert "Traceback" not in errors and KEY not in errors
         assert all(character.isprintable() or character == "\n" for character in errors)
         assert not left
+        assert not watch.found
         return errors
 
     def left_behind(self) -> str:

@@ -98,6 +98,62 @@ def test_a_helper_that_is_killed_loses_nothing(start_emulator: Start, user: User
     assert_next_ssh_takes_it_up(emulator, user)
 
 
+STAGES = ["asking", "waking", "relaying"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_signal_to_the_helper_ends_it_at_any_stage(
+    start_emulator: Start, user: User, stage: str, how: signal.Signals
+) -> None:
+    emulator = start_emulator("--machine", "dm-foo", "--wake-seconds", "3")
+    user.use(emulator)
+    options: list[str] = []
+    if stage == "asking":
+        emulator.control("POST", "faults", fault="dm-foo=stall")
+    elif stage == "waking":
+        emulator.control("PUT", "machines/dm-foo", phase="sleeping")
+    else:
+        options = ["-o", "ProxyUseFdpass=no"]
+    ssh = user.start_ssh(*options, "dm-foo", "sleep 1000")
+    wait_until(lambda: has_reached(stage, emulator, user))
+    (helper,) = helpers_for(user)
+    os.kill(helper, how)
+    wait_until(lambda: helper not in helpers_for(user))
+    # The other half of the same ssh may have begun meanwhile.
+    ssh.kill()
+    _, errors = ssh.communicate(timeout=60)
+    assert b"Traceback" not in errors
+    emulator.control("DELETE", "faults")
+    wait_until(lambda: not helpers_for(user))
+    done = user.ssh("dm-foo", "echo in")
+    assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr
+    assert len(emulator.sessions_created()) == 1
+
+
+def has_reached(stage: str, emulator: Emulator, user: User) -> bool:
+    match stage:
+        case "asking":
+            return bool(emulator.creates())
+        case "waking":
+            return is_waking(user)
+        case _:
+            return bool(emulator.events(event="login")) and len(helpers_for(user)) == 1
+
+
+def test_nobody_to_read_the_errors_is_no_error(start_emulator: Start, user: User) -> None:
+    emulator = start_emulator("--machine", "dm-foo:sleeping", "--wake-seconds", "0.5")
+    user.use(emulator)
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        program = user.start(sys.executable, "-m", "dcs_proxy", "prepare", "dm-foo", stderr=writer)
+    finally:
+        os.close(writer)
+    assert program.wait(60) == 0
+    assert user.ssh("dm-foo", "echo in").stdout == "in\n"
+
+
 def test_ssh_timing_out_by_relay_leaves_the_wake_to_the_next(
     start_emulator: Start, user: User
 ) -> None:

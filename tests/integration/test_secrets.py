@@ -164,6 +164,21 @@ def test_the_api_key_reaches_no_file_and_no_other_process(
     assert key not in out + errors
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_another_user_cannot_reach_the_private_agent(start_emulator: Start, user: User) -> None:
+    user.use(start_emulator("--machine", "dm-foo"))
+    assert user.ssh("dm-foo", "true").returncode == 0
+    socket = user.state / "agent.sock"
+    environment = {**user.environment, "SSH_AUTH_SOCK": str(socket)}
+    assert user.run(["ssh-add", "-l"], env=environment).returncode == 0
+    somebody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    for path in (user.root, user.state):
+        # The directories that lead there are opened one by one: each lock holds alone.
+        assert user.run([*somebody, "ssh-add", "-l"], env=environment).returncode == 2
+        path.chmod(0o755)
+    assert user.run([*somebody, "ssh-add", "-l"], env=environment).returncode != 0
+
+
 def test_everything_in_the_state_directory_is_ours_alone(start_emulator: Start, user: User) -> None:
     old = os.umask(0o002)
     try:
