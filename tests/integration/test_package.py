@@ -54,6 +54,6 @@ def test_the_installed_program_runs(dist: Path, tmp_path: Path) -> None:
     assert said == "dcs-proxy 0.1.0\n"
 
 
-@pytest.mark.parametrize("document", ["README.rst", "CHANGELOG.rst"])
+@pytest.mark.parametrize("document", ["README.rst", "CHANGELOG.rst", "contrib/docs/security.rst"])
 def test_the_documents_render_without_warnings(document: str) -> None:
     run(sys.executable, "-m", "docutils", "--halt=2", ROOT / document, "/dev/null", cwd=ROOT)
