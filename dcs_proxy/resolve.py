@@ -47,7 +47,7 @@ from dcs_proxy.settings import Settings
 from dcs_proxy.state import NEVER, Attempt, Failure, ReadySession, Record, StateDirectory
 
 # What must be left of a session for an ssh to begin with it: logging in takes a while.
-_MARGIN_S = 30.0
+MARGIN_S = 30.0
 # How long the bare key outlives the longest wait, so that the try after it still finds it.
 _KEY_GRACE_S = 300
 # Beyond this a clock is a fault of its own: ssh checks the gateway's certificate by it.
@@ -118,7 +118,7 @@ class _Resolution:
         self.name = name
         self.world = world
         self.is_second = is_second
-        self.margin_s = 0.0 if is_second else _MARGIN_S
+        self.margin_s = 0.0 if is_second else MARGIN_S
         self.started_at = world.now()
         self.get_is_missing = False
         self.announced = False

@@ -6,7 +6,6 @@ files are written whole, and whatever is not as we write it is removed before ss
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
@@ -31,14 +30,21 @@ _WELL_FORMED = re.compile(
 _FORWARDED = re.compile(rb'^    ForwardAgent "([^"\n]+)"$', re.MULTILINE)
 
 
-def publish(state: StateDirectory, host: MachineName, name: MachineName, record: Record) -> None:
+def publish(
+    state: StateDirectory, host: MachineName, name: MachineName, record: Record
+) -> list[str]:
     """Make ssh's files say what `record` says, for the host name that the user types.
 
-    Only what differs is written.  `record` must be ready.  Raises StateError.
+    Only what differs is written.  Return the files that ssh reads.  `record` must be ready.
+    Raises StateError.
     """
     snippet = write_identity(state, host, name, record)
     if _write(state.snippet_path(host), render_snippet(snippet)):
         _drop_old_files(state, name, {record.attempt.token, record.previous_token})
+    identity = [snippet.identity_file, snippet.certificate_file]
+    return [
+        state.snippet_path(host), snippet.known_hosts_file, *(path for path in identity if path)
+    ]  # fmt: skip
 
 
 def write_identity(
@@ -69,18 +75,34 @@ def write_identity(
 
 
 def publish_user_agent(state: StateDirectory, path: str) -> None:
-    """Let ``ssh -A`` forward the user's own agent at `path` (SSH_AUTH_SOCK, may be empty)."""
-    if not path or path == state.agent_socket():
-        return
-    file = state.file("agents", f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.conf")
-    text = render_agent_snippet(path)
-    if text is None or not os.path.exists(path):
-        remove_file(file)
-    elif _write(file, text):
-        for entry in os.scandir(state.file("agents")):
-            match = _FORWARDED.search(read_small(entry.path) or b"")
-            if match and not os.path.exists(os.fsdecode(match[1])):
-                remove_file(entry.path)
+    """Let ``ssh -A`` forward the user's own agent at `path` (SSH_AUTH_SOCK, may be empty).
+
+    While one agent is all there is, its file applies to every ssh, which costs ssh nothing; with
+    several, or with an ssh that has none, each file asks for its own ssh's SSH_AUTH_SOCK.
+    """
+    known = {_forwarded(entry.path): entry.path for entry in os.scandir(state.file("agents"))}
+    alive = {known_path for known_path in known if known_path and os.path.exists(known_path)}
+    is_theirs = bool(path) and path != state.agent_socket() and os.path.exists(path)
+    wanted = alive | {path} if is_theirs else alive
+    texts: dict[str, str | None] = {}
+    if is_theirs and wanted == {path}:
+        texts = {state.file("agents", "only.conf"): render_agent_snippet(path, always=True)}
+    else:
+        for each in wanted:
+            file = state.file("agents", f"{os.fsencode(each).hex()}.conf")
+            texts[file] = render_agent_snippet(each, always=False)
+    for file, text in texts.items():
+        if text is not None:
+            _write(file, text)
+    for file in known.values():
+        if texts.get(file) is None:
+            remove_file(file)
+
+
+def _forwarded(file: str) -> str:
+    """Return the agent that a file under ``agents`` is about, "" if it does not say."""
+    match = _FORWARDED.search(read_small(file) or b"")
+    return os.fsdecode(match[1]).replace("%%", "%") if match else ""
 
 
 def heal(state: StateDirectory) -> None:
@@ -98,6 +120,11 @@ def heal(state: StateDirectory) -> None:
                 remove_file(entry.path)
             elif stat.S_IMODE(status.st_mode) != 0o600:
                 os.chmod(entry.path, 0o600)
+
+
+def mark_healed(state: StateDirectory) -> None:
+    """Note that all included files are well formed, those written until now among them."""
+    write_whole(state.file("healed"), b"")
 
 
 def is_well_formed(data: bytes) -> bool:

@@ -154,17 +154,18 @@ def session_options(snippet: Snippet) -> list[str]:
     return options
 
 
-def render_agent_snippet(path: str) -> str | None:
+def render_agent_snippet(path: str, *, always: bool) -> str | None:
     """Return the file that lets ``ssh -A`` forward the agent at `path`; None if it cannot be said.
 
-    It applies to an ssh whose SSH_AUTH_SOCK is that path, for several ssh with different agents
-    may run at once.
+    It applies `always`, or to an ssh whose SSH_AUTH_SOCK is that path, for several ssh with
+    different agents may run at once.
     """
     if not path.startswith("/") or _UNQUOTABLE.search(path):
         return None
     is_ours = f"printenv SSH_AUTH_SOCK | grep -qxF -e '{_percent(path)}'"
+    condition = "" if always else f' exec "{is_ours}"'
     return (
-        f'Match originalhost "{HOSTS}" exec "{is_ours}"\n'
+        f'Match originalhost "{HOSTS}"{condition}\n'
         "    ForwardAgent no\n"
         f"    ForwardAgent {_path(path)}\n"
     )

@@ -1,10 +1,12 @@
 """The state directory: one record, one lock and a few files for each machine.
 
     agent.sock agent.lock           the private agent
+    healed                          when the included files were last looked at
     hosts/NAME.conf                 what ssh includes for the machine
-    agents/HASH.conf                which agent ``ssh -A`` forwards
+    agents/only.conf, HEX.conf      which agent ``ssh -A`` forwards: the one, or one of several
     sessions/NAME.json              the record: the attempt under way or the session in use
     sessions/NAME.TOKEN.*           the certificate, key and known_hosts that ssh reads
+    sessions/NAME.warm              what the next ssh may rely on without asking (warm.py)
     sessions/NAME.failure           why the last attempt failed, for those who waited for it
     sessions/NAME.lock              held by the one process that creates or waits
 

@@ -18,8 +18,9 @@ from dcs_proxy.log import Log
 from dcs_proxy.private_agent import ensure_private_agent
 from dcs_proxy.readiness import await_guest
 from dcs_proxy.resolve import World
-from dcs_proxy.settings import Settings, load_settings
+from dcs_proxy.settings import Settings, config_path, load_settings
 from dcs_proxy.state import StateDirectory, default_state_directory
+from dcs_proxy.warm import Warmth
 
 _AGENT_START_S = 20.0
 
@@ -87,6 +88,17 @@ def open_world(
         await_guest=lambda name, record: await_guest(state, name, record, deadline, log),
         now=time.time,
     )
+
+
+def open_warmth(
+    options: Options,
+    environment: Mapping[str, str],
+    settings: Settings,
+    state: StateDirectory,
+) -> Warmth:
+    """Return what keeps sessions warm for ssh's next start."""
+    path = options.config or config_path(environment)
+    return Warmth(state, settings, environment, options.config or "", path)
 
 
 def _user_agent(environment: Mapping[str, str]) -> str:

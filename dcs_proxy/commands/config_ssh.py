@@ -62,11 +62,9 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
 
 
 def program_words() -> tuple[str, ...]:
-    """Return how ssh is to start this very program: its script, or this Python's module."""
-    script = os.path.abspath(sys.argv[0])
-    if os.path.basename(script) == "dcs-proxy" and os.access(script, os.X_OK):
-        return (script,)
-    return (os.path.abspath(sys.executable), "-m", "dcs_proxy")
+    """Return how ssh is to start this very program: without site and user packages, at first."""
+    start = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "start.py")
+    return (os.path.abspath(sys.executable), "-I", "-S", start)
 
 
 def _config_file(options: Options) -> str | None:

@@ -16,7 +16,7 @@ from dcs_proxy.relay import relay
 from dcs_proxy.resolve import World, resolve
 from dcs_proxy.snippets import publish
 from dcs_proxy.state import Record
-from dcs_proxy.wiring import Options, open_world
+from dcs_proxy.wiring import Options, open_warmth, open_world
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,11 +54,13 @@ def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool) -> i
     name = settings.machine(arguments.host)
     world = open_world(options, os.environ, transport.client_gone, settings=settings)
     record = resolve(name, world, is_second=True)
-    publish(world.state, arguments.host, name, record)
+    files = publish(world.state, arguments.host, name, record)
     if arguments.login is not None:
         check_login(arguments.login, arguments.host, record)
     sock = _dial(record, world)
     world.log.event("connected", machine=name, fdpass=fdpass)
+    warmth = open_warmth(options, os.environ, settings, world.state)
+    warmth.keep(arguments.host, record, files, address=sock.getpeername()[0])
     if fdpass:
         transport.hand_over(sock)
         return 0

@@ -13,9 +13,9 @@ from dcs_proxy.client import wants_session
 from dcs_proxy.errors import about
 from dcs_proxy.names import MachineName
 from dcs_proxy.resolve import resolve
-from dcs_proxy.snippets import heal, publish, publish_user_agent
+from dcs_proxy.snippets import heal, mark_healed, publish, publish_user_agent
 from dcs_proxy.state import StateDirectory
-from dcs_proxy.wiring import Options, open_world
+from dcs_proxy.wiring import Options, open_warmth, open_world
 
 HELP = "make a session ready; ssh runs this while it reads its configuration"
 
@@ -49,6 +49,8 @@ def _prepare(host: str, options: Options) -> int:
     if not wants_session(parent):
         return 0
     record = resolve(name, world)
-    publish(world.state, MachineName(host), name, record)
+    files = publish(world.state, MachineName(host), name, record)
     publish_user_agent(world.state, os.environ.get("SSH_AUTH_SOCK", ""))
+    mark_healed(world.state)
+    open_warmth(options, os.environ, settings, world.state).keep(MachineName(host), record, files)
     return 0

@@ -534,5 +534,11 @@ def test_a_clock_set_back(play: Callable[..., Play]) -> None:
     for name in ("proved_at", "lent_at"):
         record["ready"][name] += 7200
     (stage.user.state / "sessions" / "dm-foo.json").write_text(json.dumps(record))
+    warm = stage.user.state / "sessions" / "dm-foo.warm"
+    fields = warm.read_text().split("\0")
+    for number in (5, 6):
+        begin, end = map(float, fields[number].split())
+        fields[number] = f"{begin + 7200} {end + 7200}"
+    warm.write_text("\0".join(fields))
     stage.meet("clock set back two hours", IN)
     assert stage.emulator.events(method="GET", status=200, machine="dm-foo")

@@ -146,9 +146,10 @@ def test_unsafe_values_reach_no_known_hosts(endpoint: str, authority: str) -> No
 
 def test_what_we_write_is_well_formed_and_nothing_shorter_is() -> None:
     with_certificate = Snippet(**{**vars(SNIPPET), "certificate_file": "/s/cert"})
-    agent = render_agent_snippet("/tmp/my agent")
-    assert agent is not None
-    for text in (render_snippet(SNIPPET), render_snippet(with_certificate), agent):
+    agents = [
+        render_agent_snippet("/tmp/my agent", always=always) or "" for always in (True, False)
+    ]
+    for text in (render_snippet(SNIPPET), render_snippet(with_certificate), *agents):
         data = text.encode()
         assert is_well_formed(data)
         lines = [len(part) for part in data.split(b"\n")]
@@ -160,4 +161,4 @@ def test_what_we_write_is_well_formed_and_nothing_shorter_is() -> None:
 
 @pytest.mark.parametrize("path", ["", "relative", "/a'b", "/a\nb", "/a${b}"])
 def test_an_agents_path_that_cannot_be_said_is_not(path: str) -> None:
-    assert render_agent_snippet(path) is None
+    assert render_agent_snippet(path, always=False) is None

@@ -1,0 +1,171 @@
+"""The warm path: what it takes over, and what it leaves to the full program."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import dcs_proxy
+from dcs_proxy.agent import Agent
+from tests.integration.harness import Emulator, User, wait_until
+
+Start = Callable[..., Emulator]
+START = Path(dcs_proxy.__file__).with_name("start.py")
+# Loaded by the full program only, for the warm one runs without site: it says that it ran.
+TELLTALE = 'import os, sys\nopen(os.environ["TELLTALE"], "a").write(" ".join(sys.argv) + "\\n")\n'
+
+
+@pytest.fixture
+def warm(start_emulator: Start, user: User, tmp_path: Path) -> tuple[User, Emulator]:
+    """A user who has just logged in, so that the next ssh is warm."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(TELLTALE)
+    user.environment |= {"PYTHONPATH": str(tmp_path / "site"), "TELLTALE": f"{tmp_path}/told"}
+    emulator = start_emulator("--machine", "dm-foo", "--machine", "dm-bar")
+    user.use(emulator)
+    for _ in range(2):
+        assert user.ssh("dm-foo", "true").returncode == 0
+    return user, emulator
+
+
+def full_runs(user: User, *arguments: str) -> list[str]:
+    """Type ssh, which must get in; return which halves the full program had to do."""
+    told = Path(user.environment["TELLTALE"])
+    told.write_text("")
+    done = user.ssh(*arguments, "dm-foo", "echo in")
+    assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr
+    return ["prepare" if " prepare " in line else "connect"
+            for line in told.read_text().splitlines() if "__main__" in line]  # fmt: skip
+
+
+def test_a_warm_ssh_never_starts_the_full_program(warm: tuple[User, Emulator]) -> None:
+    user, emulator = warm
+    before = len(emulator.events(event="request"))
+    assert full_runs(user) == []
+    assert full_runs(user, "-A") == []
+    assert len(emulator.events(event="request")) == before
+
+
+def test_the_warm_path_imports_next_to_nothing(warm: tuple[User, Emulator]) -> None:
+    user, _ = warm
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-X",
+        "importtime",
+        str(START),
+        "--home",
+        str(user.state),
+        "--config",
+        str(user.root / "config.toml"),
+        "prepare",
+        "dm-foo",
+    ]
+    bare = [sys.executable, "-I", "-S", "-X", "importtime", "-c", "pass"]  # fmt: skip
+    modules, usual = (
+        {line.split("|")[-1].strip() for line in user.run(words).stderr.splitlines()}
+        for words in (command, bare)
+    )
+    assert modules - usual <= {"_socket"}
+
+
+def test_relayed_connections_are_the_full_programs(warm: tuple[User, Emulator]) -> None:
+    user, _ = warm
+    assert full_runs(user, "-o", "ProxyUseFdpass=no") == ["connect"]
+
+
+def test_another_login_is_explained_by_the_full_program(warm: tuple[User, Emulator]) -> None:
+    user, _ = warm
+    done = user.ssh("root@dm-foo", "true")
+    assert done.returncode == 255 and "ssh is about to log in as root" in done.stderr
+
+
+CHANGES: dict[str, Callable[[User, Emulator], object]] = {
+    "the config file": lambda user, _: user.settings("wake_seconds = 200\n"),
+    "an alias": lambda user, _: user.settings('[aliases]\ndm-foo = "dm-bar"\n'),
+    "the API": lambda user, _: user.environment.update(
+        DEDALUS_BASE_URL=user.environment["DEDALUS_BASE_URL"] + "/"
+    ),
+    "the snippet": lambda user, _: (user.state / "hosts" / "dm-foo.conf").write_text("Bad line\n"),
+    "another snippet": lambda user, _: (user.state / "hosts" / "dm-x.conf").write_text("Bad\n"),
+    "a snippet's mode": lambda user, _: (user.state / "hosts" / "dm-foo.conf").chmod(0o666),
+    "known_hosts": lambda user, _: next(user.state.glob("sessions/*.known_hosts")).write_text(""),
+    "the agent": lambda user, _: user.end_agent(),
+    "the identity": lambda user, _: [
+        Agent(str(user.state / "agent.sock")).remove(identity.blob)
+        for identity in Agent(str(user.state / "agent.sock")).identities()
+    ],
+    "the line": lambda user, _: (user.state / "sessions" / "dm-foo.warm").write_bytes(b"1\0\0"),
+    "the user's agent": lambda user, _: user.start_agent(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_changes_is_noticed_and_the_next_is_warm_again(
+    warm: tuple[User, Emulator], change: str
+) -> None:
+    user, emulator = warm
+    CHANGES[change](user, emulator)
+    assert "prepare" in full_runs(user)
+    full_runs(user)
+    assert full_runs(user) == []
+
+
+def test_a_line_cut_short_at_any_byte_is_left_to_the_full_program(
+    warm: tuple[User, Emulator],
+) -> None:
+    user, _ = warm
+    path = user.state / "sessions" / "dm-foo.warm"
+    whole = path.read_bytes()
+    program = (
+        "import sys; sys.argv = ['']; from dcs_proxy import hot; from pathlib import Path\n"
+        "path, words = sys.stdin.read().splitlines()\n"
+        "path, words = Path(path), words.split('|')\n"
+        "whole = path.read_bytes(); good = []\n"
+        "for length in range(len(whole) + 1):\n"
+        "    path.write_bytes(whole[:length])\n"
+        "    try: good += [length] * hot._warm(words)\n"
+        "    except (OSError, ValueError, IndexError): pass\n"
+        "print(good)\n"
+    )
+    words = f"--home|{user.state}|--config|{user.root / 'config.toml'}|prepare|dm-foo"
+    done = user.run([sys.executable, "-c", program], input=f"{path}\n{words}\n")
+    assert done.stdout == f"[{len(whole)}]\n", done.stderr
+
+
+def test_a_gateway_that_moved_is_found_by_the_full_program(warm: tuple[User, Emulator]) -> None:
+    user, _ = warm
+    path = user.state / "sessions" / "dm-foo.warm"
+    fields = path.read_text().split("\0")
+    fields[11] = "1"
+    path.write_text("\0".join(fields))
+    assert full_runs(user) == ["connect"]
+    assert full_runs(user) == []
+
+
+def test_several_agents_are_told_apart(warm: tuple[User, Emulator], tmp_path: Path) -> None:
+    user, _ = warm
+    first = user.start_agent()
+    full_runs(user)
+    assert [p.name for p in (user.state / "agents").iterdir()] == ["only.conf"]
+    second = str(user.root / "second.sock")
+    user.start("ssh-agent", "-D", "-a", second)
+    wait_until(lambda: os.path.exists(second))
+    for path in (second, first):
+        user.environment["SSH_AUTH_SOCK"] = path
+        key = tmp_path / os.path.basename(path)
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", path, "-f", key],
+                       check=True)  # fmt: skip
+        assert user.run(["ssh-add", "-q", str(key)]).returncode == 0
+    for path in (second, first, second):
+        user.environment["SSH_AUTH_SOCK"] = path
+        assert path in user.ssh("-A", "dm-foo", "ssh-add -l").stdout
+    assert full_runs(user) == []
+    del user.environment["SSH_AUTH_SOCK"]
+    assert user.ssh("-A", "dm-foo", "ssh-add -l").returncode != 0
