@@ -48,6 +48,9 @@ from dcs_proxy.state import NEVER, Attempt, Failure, ReadySession, Record, State
 
 # What must be left of a session for an ssh to begin with it: logging in takes a while.
 MARGIN_S = 30.0
+# How long an ssh may take from its first half to its second: it is committed to the session, so
+# that asking about it once more could only cost time, and replacing it the login.
+COMMITTED_S = 60
 # How long the bare key outlives the longest wait, so that the try after it still finds it.
 _KEY_GRACE_S = 300
 # Beyond this a clock is a fault of its own: ssh checks the gateway's certificate by it.
@@ -146,9 +149,11 @@ class _Resolution:
         if record is None or record.ready is None or not self.is_alive(record):
             return None
         age = self.world.now() - record.ready.proved_at
+        limit = self.world.settings.reuse_seconds
+        if self.is_second:
+            limit = max(limit, COMMITTED_S)
         # A negative age is a clock that was set back: nothing is known then.
-        recent = 0 <= age < self.world.settings.reuse_seconds
-        return record if recent and _is_held(record) else None
+        return record if 0 <= age < limit and _is_held(record) else None
 
     def is_alive(self, record: Record) -> bool:
         """Whether a record belongs to this account and agent, and is not near its end."""

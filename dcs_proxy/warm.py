@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dcs_proxy.files import read_small, remove_file, write_whole
 from dcs_proxy.hot import VARIABLES, stamp
 from dcs_proxy.names import MachineName, file_stem
-from dcs_proxy.resolve import MARGIN_S
+from dcs_proxy.resolve import COMMITTED_S, MARGIN_S
 from dcs_proxy.settings import Settings
 from dcs_proxy.state import ReadySession, Record, StateDirectory
 
@@ -66,6 +66,7 @@ class Warmth:
         when connecting may rely on it, agent, identity, logins, address, port, whose agent, files.
         """
         recent = ready.proved_at + self._settings.reuse_seconds
+        committed = max(recent, ready.proved_at + COMMITTED_S)
         life = ready.ends_at - ready.lent_at
         safe = ready.ends_at - min(MARGIN_S, life / 2)
         return [
@@ -75,7 +76,7 @@ class Warmth:
             stamp(self._config_path),
             "\n".join(self._environment.get(name, "") for name in VARIABLES),
             f"{ready.proved_at} {min(recent, safe)}",
-            f"{ready.proved_at} {min(recent, ready.ends_at)}",
+            f"{ready.proved_at} {min(committed, ready.ends_at)}",
             record.attempt.agent_path,
             record.identity.hex(),
             "\n".join([ready.ssh_username, record.previous_username]),

@@ -95,11 +95,12 @@ class Sshd:
 
 @contextlib.contextmanager
 def authorised_sshd(
-    directory: Path, *, host_ca: Path | None = None
+    directory: Path, *, host_ca: Path | None = None, authorized_keys: Sequence[str] = ()
 ) -> Iterator[tuple[Sshd, list[str]]]:
     """Run a sshd as the gateway; yield it and the arguments that tell an emulator of it.
 
-    Its host certificate is signed by the emulator's own authority or by `host_ca`.
+    Its host certificate is signed by the emulator's own authority or by `host_ca`; it takes plain
+    `authorized_keys` too.
     """
     authorities = directory / "ca"
     Authorities(str(authorities))
@@ -108,6 +109,7 @@ def authorised_sshd(
         user_ca=authorities / "user_ca.pub",
         host_ca=host_ca or authorities / "host_ca",
         principals=["localhost"],
+        authorized_keys=authorized_keys,
     ) as sshd:
         yield sshd, [
             "--ca-directory", str(authorities), "--gateway", f"localhost:{sshd.port}",

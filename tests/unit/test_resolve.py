@@ -233,6 +233,15 @@ def test_a_session_near_its_end_is_replaced(stage: Stage) -> None:
     assert stage.plane.count("POST") == 2
 
 
+def test_the_second_half_of_an_ssh_asks_nobody_again(stage: Stage) -> None:
+    stage.settings = replace(stage.settings, reuse_seconds=0)
+    first = stage.resolve()
+    stage.now = lambda: time.time() + 50
+    stage.plane.statuses = ["closed"]
+    assert stage.resolve(is_second=True) == first
+    assert len(stage.plane.journal) == 1
+
+
 def test_the_second_half_of_an_ssh_keeps_the_session_to_its_end(stage: Stage) -> None:
     stage.settings = replace(stage.settings, reuse_seconds=3600)
     stage.plane.life_s = 100
