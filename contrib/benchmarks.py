@@ -27,7 +27,7 @@ from typing import Any
 
 import dcs_proxy
 from dcs_proxy.sshconfig import Snippet, render_snippet
-from tests.integration.harness import Emulator, User, wait_until
+from tests.integration.harness import Emulator, User, helpers_for, wait_until
 from tests.integration.sshd import authorised_sshd
 
 START = Path(dcs_proxy.__file__).with_name("start.py")
@@ -339,7 +339,8 @@ def row_throughput(bench: Bench) -> Iterator[Figure]:
 
 
 USAGE = """
-import os, resource, subprocess, sys
+import resource, signal, subprocess, sys
+signal.signal(signal.SIGHUP, lambda *_: None)  # which ssh sends in the end
 subprocess.run(sys.argv[2:])
 used = resource.getrusage(resource.RUSAGE_CHILDREN)
 open(sys.argv[1], "w").write(str(used.ru_utime + used.ru_stime))
@@ -405,8 +406,6 @@ def own_memory(pid: int) -> float:
 
 def row_memory(bench: Bench) -> Iterator[Figure]:
     """resident memory per open connection"""
-    from tests.integration.test_interrupt import helpers_for
-
     bench.run(*bench.ours, "true")
     with subprocess.Popen([*BARE[:-1], "input()"], stdin=subprocess.PIPE) as bare:
         shell = bench.user.start(*bench.relays()["handover"], "cat", stdin=subprocess.PIPE)

@@ -11,6 +11,7 @@ import sys
 from time import time
 
 _FULL = __file__.rpartition("/")[0] + "/__main__.py"
+_RELAY = __file__.rpartition("/")[0] + "/relay.py"
 _FIELDS = 15
 # What the settings depend on, beside the config file.
 VARIABLES = ("DEDALUS_BASE_URL", "DEDALUS_ORG_ID", "DCS_PROXY_CONFIG", "XDG_CONFIG_HOME")
@@ -20,7 +21,7 @@ def main(words: "list[str]") -> int:
     """Do what is warm and return 0; become the full program otherwise."""
     try:
         done = _warm(words)
-    except (OSError, ValueError, IndexError):
+    except Exception:  # the outermost frame: whatever it is, the full program will explain it
         done = False
     if not done:
         posix.execv(sys.executable, [sys.executable, _FULL, *words])
@@ -39,7 +40,7 @@ def _warm(words: "list[str]") -> bool:
         return line is not None and _is_prepared(home, line)
     if rest[0] == "--login" and len(rest) == 4 and rest[3].isdigit():
         line = _read_line(home, rest[2], config)
-        return line is not None and _connect(line, rest[1])
+        return line is not None and _connect(line, home, rest[2], rest[1])
     return False
 
 
@@ -146,8 +147,8 @@ def _is_held(path: str, blob: bytes) -> bool:
     return False
 
 
-def _connect(line: "list[str]", login: str) -> bool:
-    """Connect to the address that answered last, and hand the socket to ssh."""
+def _connect(line: "list[str]", home: str, host: str, login: str) -> bool:
+    """Connect to the address that answered last; hand the socket to ssh, or relay."""
     import _socket
 
     begin, end = line[6].split()
@@ -155,9 +156,9 @@ def _connect(line: "list[str]", login: str) -> bool:
         return False
     first, second = posix.fstat(0), posix.fstat(1)
     # One socket on both: ProxyUseFdpass.  S_ISSOCK, without the module stat.
-    if (first.st_dev, first.st_ino) != (second.st_dev, second.st_ino):
-        return False
-    if first.st_mode & 0o170000 != 0o140000 or not line[10]:
+    is_one = (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
+    is_fdpass = is_one and first.st_mode & 0o170000 == 0o140000
+    if is_one != is_fdpass or not line[10]:
         return False
     family = _socket.AF_INET6 if ":" in line[10] else _socket.AF_INET
     sock = _socket.socket(family, _socket.SOCK_STREAM)
@@ -166,6 +167,10 @@ def _connect(line: "list[str]", login: str) -> bool:
     sock.settimeout(None)
     sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
     sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
+    if not is_fdpass:
+        posix.set_inheritable(sock.fileno(), True)
+        words = [sys.executable, "-I", "-S", _RELAY, str(sock.fileno()), host, home]
+        posix.execve(sys.executable, words, {})
     channel = _socket.socket(fileno=posix.dup(1))
     passed = sock.fileno().to_bytes(4, sys.byteorder)
     channel.sendmsg([b"\0"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)])

@@ -6,16 +6,22 @@ deadlocks on it, so every move is made only after poll and with SPLICE_F_NONBLOC
 
 The descriptors 0 and 1 are shared with the client, and so are their flags: they stay as they are,
 and every read and write is one that poll has announced.
-"""
 
-from __future__ import annotations
+It lives as long as the connection, so it is a program of its own, ``relay.py FD HOST HOME``, that
+takes the place of whatever has connected and imports nothing of ours.
+"""
 
 import errno
 import os
 import select
 import socket
 import stat
-from collections.abc import Callable
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
 
 # Pipes hold 64 KiB; a write of PIPE_BUF or less does not block after POLLOUT (pipe(7)).
 _CHUNK = 64 * 1024
@@ -23,6 +29,18 @@ _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT, errno.E
 # What poll reports unasked.
 _ALWAYS = select.POLLERR | select.POLLHUP | select.POLLNVAL
 _CAN_SPLICE = hasattr(os, "splice")
+
+
+def become_relay(sock: socket.socket, host: str, home: str) -> "NoReturn":
+    """Let the relay of `sock` take the place of this program.
+
+    It gets no environment, for ours may hold the API key; `host` and the state directory `home`
+    are for whoever looks at the list of processes.
+    """
+    sock.set_inheritable(True)
+    program = os.path.abspath(__file__)
+    words = [sys.executable, "-I", "-S", program, str(sock.fileno()), host, home]
+    os.execve(sys.executable, words, {})
 
 
 def relay(sock: socket.socket, stdin: int = 0, stdout: int = 1) -> int:
@@ -50,7 +68,7 @@ def relay(sock: socket.socket, stdin: int = 0, stdout: int = 1) -> int:
             down.close()
 
 
-def _relay(sock: socket.socket, up: _Flow, down: _Flow, stdout: int) -> int:
+def _relay(sock: socket.socket, up: "_Flow", down: "_Flow", stdout: int) -> int:
     while not down.ended:
         interest = _interest(up, down)
         # Errors and hang-ups are reported for every descriptor that is registered.  stdout always
@@ -68,7 +86,7 @@ def _relay(sock: socket.socket, up: _Flow, down: _Flow, stdout: int) -> int:
     return 0
 
 
-def _interest(up: _Flow, down: _Flow) -> dict[int, int]:
+def _interest(up: "_Flow", down: "_Flow") -> dict[int, int]:
     interest: dict[int, int] = {}
     for flow in (up, down):
         if (wanted := flow.wanted()) is not None:
@@ -96,7 +114,7 @@ class _Flow:
         for fd in self.pipe or ():
             os.close(fd)
 
-    def wanted(self) -> tuple[int, int] | None:
+    def wanted(self) -> "tuple[int, int] | None":
         if self.held or self.piped:
             return self.sink, select.POLLOUT
         return None if self.ended else (self.source, select.POLLIN)
@@ -142,5 +160,19 @@ def _write_some(fd: int, data: bytes) -> int:
     return os.write(fd, data[: select.PIPE_BUF])
 
 
-def _is(kind: Callable[[int], bool], fd: int) -> bool:
+def _is(kind: "Callable[[int], bool]", fd: int) -> bool:
     return kind(os.fstat(fd).st_mode)
+
+
+def _main(fd: str, host: str) -> int:
+    try:
+        return relay(socket.socket(fileno=int(fd)))
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        print(f"dcs-proxy: {host}: the relay broke: {error.strerror}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(_main(*sys.argv[1:3]))

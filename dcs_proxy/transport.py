@@ -73,6 +73,39 @@ def dial(
     return sock
 
 
+def look_up(
+    endpoint: str, port: int, timeout_s: float, client_gone: Callable[[], bool]
+) -> list[tuple[int, tuple[str, int]]]:
+    """Return families and addresses, in the resolver's order.
+
+    A lookup cannot be interrupted, so it runs in a thread and is left behind after `timeout_s`.
+    Raises GatewayUnreachable or ClientGone.
+    """
+    found: list[tuple[int, tuple[str, int]]] = []
+    problem: list[str] = []
+
+    def run() -> None:
+        try:
+            for info in socket.getaddrinfo(endpoint, port, type=socket.SOCK_STREAM):
+                found.append((info[0], info[4]))  # type: ignore[arg-type]
+        except OSError as error:
+            problem.append(error.strerror or str(error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    end = time.monotonic() + timeout_s
+    while thread.is_alive() and (left := end - time.monotonic()) > 0:
+        thread.join(min(left, _TURN_S))
+        _check_client(client_gone)
+    if thread.is_alive() or problem or not found:
+        why = problem[0] if problem else f"no answer after {timeout_s:g} s"
+        raise GatewayUnreachable(
+            f"the gateway's name {endpoint} cannot be looked up: {why}",
+            hint="check the network and its name servers",
+        )
+    return list(dict.fromkeys(found))
+
+
 def hand_over(sock: Socket, fd: int = 1) -> None:
     """Pass a connected socket to ssh, as monitor_fdpass.c's mm_receive_fd expects it."""
     _send_fd(sock.fileno(), fd)
@@ -135,7 +168,8 @@ class _Race:
         self.reasons: list[str] = []
 
     def run(self) -> Socket:
-        waiting = self.look_up()
+        limit = min(self.timeout_s, max(0.0, self.deadline - time.monotonic()))
+        waiting = look_up(self.endpoint, self.port, limit, self.client_gone)
         next_start = 0.0
         try:
             while waiting or self.running:
@@ -154,32 +188,6 @@ class _Race:
             f"the gateway {self.where} cannot be reached: {', '.join(dict.fromkeys(self.reasons))}",
             hint="check the network; a firewall may forbid this port",
         )
-
-    def look_up(self) -> list[tuple[int, tuple[str, int]]]:
-        """Return families and addresses.  A lookup cannot be interrupted: it runs in a thread."""
-        found: list[tuple[int, tuple[str, int]]] = []
-        problem: list[str] = []
-
-        def run() -> None:
-            try:
-                for info in socket.getaddrinfo(self.endpoint, self.port, type=socket.SOCK_STREAM):
-                    found.append((info[0], info[4]))  # type: ignore[arg-type]
-            except OSError as error:
-                problem.append(error.strerror or str(error))
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        limit = min(time.monotonic() + self.timeout_s, self.deadline)
-        while thread.is_alive() and time.monotonic() < limit:
-            thread.join(_TURN_S)
-            self.check_client()
-        if thread.is_alive() or problem or not found:
-            why = problem[0] if problem else f"no answer after {self.timeout_s:g} s"
-            raise GatewayUnreachable(
-                f"the gateway's name {self.endpoint} cannot be looked up: {why}",
-                hint="check the network and its name servers",
-            )
-        return list(dict.fromkeys(found))
 
     def start(self, family: int, address: tuple[str, int]) -> None:
         try:
@@ -221,8 +229,12 @@ class _Race:
         self.reasons.append(f"{address}: {reason}")
 
     def check_client(self) -> None:
-        if self.client_gone():
-            raise ClientGone("the program that asked for the connection has gone")
+        _check_client(self.client_gone)
+
+
+def _check_client(client_gone: Callable[[], bool]) -> None:
+    if client_gone():
+        raise ClientGone("the program that asked for the connection has gone")
 
 
 def _send_fd(passed: int, over: int) -> None:

@@ -12,7 +12,7 @@ import os
 from dcs_proxy import transport
 from dcs_proxy.errors import DcsError, LoginMismatch, UsageError, about
 from dcs_proxy.names import MachineName
-from dcs_proxy.relay import relay
+from dcs_proxy.relay import become_relay
 from dcs_proxy.resolve import World, resolve
 from dcs_proxy.snippets import publish
 from dcs_proxy.state import Record
@@ -61,10 +61,10 @@ def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool) -> i
     world.log.event("connected", machine=name, fdpass=fdpass)
     warmth = open_warmth(options, os.environ, settings, world.state)
     warmth.keep(arguments.host, record, files, address=sock.getpeername()[0])
-    if fdpass:
-        transport.hand_over(sock)
-        return 0
-    return relay(sock)
+    if not fdpass:
+        become_relay(sock, arguments.host, world.state.path)
+    transport.hand_over(sock)
+    return 0
 
 
 def _dial(record: Record, world: World) -> transport.Socket:

@@ -44,6 +44,20 @@ def wait_until(condition: Callable[[], T], limit_s: float = LIMIT_S) -> T:
         time.sleep(0.02)
 
 
+def processes() -> dict[int, tuple[int, list[str]]]:
+    """Return every process: its parent and its arguments."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                arguments = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            found[int(entry.name)] = (parent, arguments.split("\0"))
+    return found
+
+
 def clean_environment() -> dict[str, str]:
     """Return the environment without anything that says who runs the tests."""
     return {key: value for key, value in os.environ.items() if key not in _OWN}
@@ -280,3 +294,8 @@ class User:
             program.communicate()
         self.end_agent()
         shutil.rmtree(self.root)
+
+
+def helpers_for(user: User) -> list[int]:
+    """Return the dcs-proxy processes that work in the user's state directory."""
+    return [p for p, (_, words) in processes().items() if str(user.state) in words]

@@ -19,8 +19,14 @@ from typing import Any
 
 import pytest
 
-from tests.integration.harness import LIMIT_S, Emulator, ProcessWatch, User, wait_until
-from tests.integration.test_interrupt import helpers_for
+from tests.integration.harness import (
+    LIMIT_S,
+    Emulator,
+    ProcessWatch,
+    User,
+    helpers_for,
+    wait_until,
+)
 
 Start = Callable[..., Emulator]
 

@@ -12,7 +12,7 @@ import pytest
 
 import dcs_proxy
 from dcs_proxy.agent import Agent
-from tests.integration.harness import Emulator, User, wait_until
+from tests.integration.harness import Emulator, User, helpers_for, wait_until
 
 Start = Callable[..., Emulator]
 START = Path(dcs_proxy.__file__).with_name("start.py")
@@ -75,9 +75,20 @@ def test_the_warm_path_imports_next_to_nothing(warm: tuple[User, Emulator]) -> N
     assert modules - usual <= {"_socket"}
 
 
-def test_relayed_connections_are_the_full_programs(warm: tuple[User, Emulator]) -> None:
+def test_relayed_connections_are_warm_too(warm: tuple[User, Emulator]) -> None:
     user, _ = warm
-    assert full_runs(user, "-o", "ProxyUseFdpass=no") == ["connect"]
+    assert full_runs(user, "-o", "ProxyUseFdpass=no") == []
+
+
+def test_the_relay_that_stays_has_no_secret(warm: tuple[User, Emulator]) -> None:
+    user, _ = warm
+    ssh = user.start_ssh("-o", "ProxyUseFdpass=no", "dm-foo", "echo in; cat")
+    assert ssh.stdout and ssh.stdout.readline() == b"in\n"
+    (helper,) = helpers_for(user)
+    assert b"relay.py" in Path(f"/proc/{helper}/cmdline").read_bytes()
+    assert Path(f"/proc/{helper}/environ").read_bytes() == b""
+    ssh.kill()
+    wait_until(lambda: not helpers_for(user))
 
 
 def test_another_login_is_explained_by_the_full_program(warm: tuple[User, Emulator]) -> None:

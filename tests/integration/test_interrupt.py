@@ -6,28 +6,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import Emulator, User, wait_until
+from tests.integration.harness import Emulator, User, helpers_for, processes, wait_until
 
 Start = Callable[..., Emulator]
 WAKE = ("--machine", "dm-foo:sleeping", "--wake-seconds", "4")
-
-
-def processes() -> dict[int, tuple[int, list[str]]]:
-    """Return every process: its parent and its arguments."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                arguments = (entry / "cmdline").read_bytes().decode(errors="replace")
-            except OSError:
-                continue
-            found[int(entry.name)] = (parent, arguments.split("\0"))
-    return found
 
 
 def helpers_of(pid: int) -> list[int]:
@@ -40,11 +25,6 @@ def helpers_of(pid: int) -> list[int]:
             return found
         found += [p for p in more if any("dcs_proxy" in word for word in everything[p][1])]
         below |= more
-
-
-def helpers_for(user: User) -> list[int]:
-    """Return the dcs-proxy processes that work in the user's state directory."""
-    return [p for p, (_, words) in processes().items() if str(user.state) in words]
 
 
 def is_waking(user: User) -> bool:

@@ -13,8 +13,14 @@ from collections.abc import Callable
 import pytest
 
 from dcs_proxy.agent import Agent
-from tests.integration.harness import LIMIT_S, Emulator, User, wait_until
-from tests.integration.test_interrupt import helpers_for, processes
+from tests.integration.harness import (
+    LIMIT_S,
+    Emulator,
+    User,
+    helpers_for,
+    processes,
+    wait_until,
+)
 
 Start = Callable[..., Emulator]
 
