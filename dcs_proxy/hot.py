@@ -11,7 +11,7 @@ import sys
 from time import time
 
 _FULL = __file__.rpartition("/")[0] + "/__main__.py"
-_RELAY = __file__.rpartition("/")[0] + "/relay.py"
+_START = __file__.rpartition("/")[0] + "/start.py"
 _FIELDS = 15
 # What the settings depend on, beside the config file.
 VARIABLES = ("DEDALUS_BASE_URL", "DEDALUS_ORG_ID", "DCS_PROXY_CONFIG", "XDG_CONFIG_HOME")
@@ -169,7 +169,7 @@ def _connect(line: "list[str]", home: str, host: str, login: str) -> bool:
     sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
     if not is_fdpass:
         posix.set_inheritable(sock.fileno(), True)
-        words = [sys.executable, "-I", "-S", _RELAY, str(sock.fileno()), host, home]
+        words = [sys.executable, "-I", "-S", _START, "relay", str(sock.fileno()), host, home]
         posix.execve(sys.executable, words, {})
     channel = _socket.socket(fileno=posix.dup(1))
     passed = sock.fileno().to_bytes(4, sys.byteorder)

@@ -7,68 +7,50 @@ deadlocks on it, so every move is made only after poll and with SPLICE_F_NONBLOC
 The descriptors 0 and 1 are shared with the client, and so are their flags: they stay as they are,
 and every read and write is one that poll has announced.
 
-It lives as long as the connection, so it is a program of its own, ``relay.py FD HOST HOME``, that
-takes the place of whatever has connected and imports nothing of ours.
+It lives as long as the connection, so it is a program of its own (``start.py relay FD HOST HOME``)
+that takes the place of whatever has connected, and imports next to nothing.
 """
 
 import errno
-import os
+import posix as os  # each module more is memory for every open connection
 import select
-import socket
-import stat
 import sys
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import NoReturn
+from _socket import MSG_DONTWAIT, SHUT_WR, socket
 
 # Pipes hold 64 KiB; a write of PIPE_BUF or less does not block after POLLOUT (pipe(7)).
 _CHUNK = 64 * 1024
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTUNREACH)
 # What poll reports unasked.
 _ALWAYS = select.POLLERR | select.POLLHUP | select.POLLNVAL
+# inode(7): kinds of file.
+_FIFO, _SOCKET = 0o010000, 0o140000
 _CAN_SPLICE = hasattr(os, "splice")
 
 
-def become_relay(sock: socket.socket, host: str, home: str) -> "NoReturn":
-    """Let the relay of `sock` take the place of this program.
-
-    It gets no environment, for ours may hold the API key; `host` and the state directory `home`
-    are for whoever looks at the list of processes.
-    """
-    sock.set_inheritable(True)
-    program = os.path.abspath(__file__)
-    words = [sys.executable, "-I", "-S", program, str(sock.fileno()), host, home]
-    os.execve(sys.executable, words, {})
-
-
-def relay(sock: socket.socket, stdin: int = 0, stdout: int = 1) -> int:
+def relay(sock: socket, stdin: int = 0, stdout: int = 1) -> int:
     """Relay until the server has closed and all that it sent is written; return an exit code.
 
     The end of stdin is passed on by shutting the socket's write side down, and reading goes on.
     1 means that the connection broke.  Takes `sock` over and closes it.
     """
-    with sock:
-        sock.setblocking(False)
-        up = _Flow(
-            stdin, sock.fileno(), splice=_is(stat.S_ISFIFO, stdin) or _is(stat.S_ISSOCK, stdin)
-        )
-        # A splice into a socket waits unless that socket is non-blocking, and stdout is not ours
-        # to change.
-        down = _Flow(sock.fileno(), stdout, splice=_is(stat.S_ISFIFO, stdout))
-        try:
-            return _relay(sock, up, down, stdout)
-        except OSError as error:
-            if error.errno not in _GONE:
-                raise
-            return 1
-        finally:
-            up.close()
-            down.close()
+    sock.setblocking(False)
+    up = _Flow(stdin, sock.fileno(), splice=_kind(stdin) in (_FIFO, _SOCKET))
+    # A splice into a socket waits unless that socket is non-blocking, and stdout is not ours to
+    # change.
+    down = _Flow(sock.fileno(), stdout, splice=_kind(stdout) == _FIFO)
+    try:
+        return _relay(sock, up, down, stdout)
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
+        return 1
+    finally:
+        up.close()
+        down.close()
+        sock.close()
 
 
-def _relay(sock: socket.socket, up: "_Flow", down: "_Flow", stdout: int) -> int:
+def _relay(sock: socket, up: "_Flow", down: "_Flow", stdout: int) -> int:
     while not down.ended:
         interest = _interest(up, down)
         # Errors and hang-ups are reported for every descriptor that is registered.  stdout always
@@ -81,7 +63,7 @@ def _relay(sock: socket.socket, up: "_Flow", down: "_Flow", stdout: int) -> int:
         if happened.get(stdout, 0) & _ALWAYS:
             return 1
         if up.move(happened) and up.ended:
-            sock.shutdown(socket.SHUT_WR)
+            sock.shutdown(SHUT_WR)
         down.move(happened)
     return 0
 
@@ -154,19 +136,22 @@ class _Flow:
 
 def _write_some(fd: int, data: bytes) -> int:
     """Write what can be written without waiting; return how much."""
-    if _is(stat.S_ISSOCK, fd):
-        with socket.socket(fileno=os.dup(fd)) as sock:
-            return sock.send(data, socket.MSG_DONTWAIT)
+    if _kind(fd) == _SOCKET:
+        sock = socket(fileno=os.dup(fd))
+        try:
+            return int(sock.send(data, MSG_DONTWAIT))
+        finally:
+            sock.close()
     return os.write(fd, data[: select.PIPE_BUF])
 
 
-def _is(kind: "Callable[[int], bool]", fd: int) -> bool:
-    return kind(os.fstat(fd).st_mode)
+def _kind(fd: int) -> int:
+    return os.fstat(fd).st_mode & 0o170000
 
 
 def _main(fd: str, host: str) -> int:
     try:
-        return relay(socket.socket(fileno=int(fd)))
+        return relay(socket(fileno=int(fd)))
     except KeyboardInterrupt:
         return 130
     except OSError as error:
@@ -175,4 +160,4 @@ def _main(fd: str, host: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_main(*sys.argv[1:3]))
+    sys.exit(_main(*sys.argv[2:4]))

@@ -1,7 +1,9 @@
-"""What ssh starts, under ``python -I -S``: hot.py, compiled once instead of each time."""
+"""What ssh starts, under ``python -I -S``: hot.py or relay.py, compiled once, not each time."""
 
+import sys
 from _frozen_importlib_external import SourceFileLoader
 
-_HOT = __file__.rpartition("/")[0] + "/hot.py"
-_CODE = SourceFileLoader("hot", _HOT).get_code("hot")
-exec(_CODE or "", {"__name__": "__main__", "__file__": _HOT})  # noqa: S102
+_FILE = "relay.py" if sys.argv[1:2] == ["relay"] else "hot.py"
+_PATH = __file__.rpartition("/")[0] + "/" + _FILE
+_CODE = SourceFileLoader("__main__", _PATH).get_code("__main__")
+exec(_CODE or "", {"__name__": "__main__", "__file__": _PATH})  # noqa: S102

@@ -13,9 +13,11 @@ import signal
 import socket
 import stat
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 from dcs_proxy.errors import ClientGone, GatewayUnreachable
 
@@ -109,6 +111,18 @@ def look_up(
 def hand_over(sock: Socket, fd: int = 1) -> None:
     """Pass a connected socket to ssh, as monitor_fdpass.c's mm_receive_fd expects it."""
     _send_fd(sock.fileno(), fd)
+
+
+def become_relay(sock: Socket, host: str, home: str) -> NoReturn:
+    """Let the relay of `sock` (relay.py) take the place of this program.
+
+    It gets no environment, for ours may hold the API key; `host` and the state directory `home`
+    are for whoever looks at the list of processes.
+    """
+    sock.set_inheritable(True)
+    start = os.path.join(os.path.dirname(os.path.abspath(__file__)), "start.py")
+    words = [sys.executable, "-I", "-S", start, "relay", str(sock.fileno()), host, home]
+    os.execve(sys.executable, words, {})
 
 
 def disconnect_bytes(message: str) -> bytes:

@@ -12,7 +12,6 @@ import os
 from dcs_proxy import transport
 from dcs_proxy.errors import DcsError, LoginMismatch, UsageError, about
 from dcs_proxy.names import MachineName
-from dcs_proxy.relay import become_relay
 from dcs_proxy.resolve import World, resolve
 from dcs_proxy.snippets import publish
 from dcs_proxy.state import Record
@@ -62,7 +61,7 @@ def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool) -> i
     warmth = open_warmth(options, os.environ, settings, world.state)
     warmth.keep(arguments.host, record, files, address=sock.getpeername()[0])
     if not fdpass:
-        become_relay(sock, arguments.host, world.state.path)
+        transport.become_relay(sock, arguments.host, world.state.path)
     transport.hand_over(sock)
     return 0
 

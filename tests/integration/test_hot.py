@@ -82,10 +82,11 @@ def test_relayed_connections_are_warm_too(warm: tuple[User, Emulator]) -> None:
 
 def test_the_relay_that_stays_has_no_secret(warm: tuple[User, Emulator]) -> None:
     user, _ = warm
-    ssh = user.start_ssh("-o", "ProxyUseFdpass=no", "dm-foo", "echo in; cat")
+    ssh = user.start_ssh("-o", "ProxyUseFdpass=no", "dm-foo", "echo in; sleep 1000")
     assert ssh.stdout and ssh.stdout.readline() == b"in\n"
+    wait_until(lambda: helpers_for(user))
     (helper,) = helpers_for(user)
-    assert b"relay.py" in Path(f"/proc/{helper}/cmdline").read_bytes()
+    assert b"\0relay\0" in Path(f"/proc/{helper}/cmdline").read_bytes()
     assert Path(f"/proc/{helper}/environ").read_bytes() == b""
     ssh.kill()
     wait_until(lambda: not helpers_for(user))
