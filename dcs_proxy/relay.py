@@ -16,6 +16,7 @@ import posix as os  # each module more is memory for every open connection
 import select
 import sys
 from _socket import MSG_DONTWAIT, SHUT_WR, socket
+from fcntl import fcntl
 
 # Pipes hold 64 KiB; a write of PIPE_BUF or less does not block after POLLOUT (pipe(7)).
 _CHUNK = 64 * 1024
@@ -24,6 +25,8 @@ _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT, errno.E
 _ALWAYS = select.POLLERR | select.POLLHUP | select.POLLNVAL
 # inode(7): kinds of file.
 _FIFO, _SOCKET = 0o010000, 0o140000
+# Fewer, larger steps: fcntl(2), Linux.
+_F_SETPIPE_SZ, _SPLICED = 1031, 512 * 1024
 _CAN_SPLICE = hasattr(os, "splice")
 
 
@@ -91,6 +94,10 @@ class _Flow:
         self.pipe: tuple[int, int] | None = None
         if splice and _CAN_SPLICE:
             self.pipe = os.pipe()
+            try:
+                fcntl(self.pipe[1], _F_SETPIPE_SZ, _SPLICED)
+            except OSError:
+                pass  # the user has too many large pipes: it goes on in smaller steps
 
     def close(self) -> None:
         for fd in self.pipe or ():
@@ -122,7 +129,7 @@ class _Flow:
             if self.piped:
                 self.piped -= os.splice(out, self.sink, self.piped, flags=flags)
             else:
-                self.piped = os.splice(self.source, into, _CHUNK, flags=flags)
+                self.piped = os.splice(self.source, into, _SPLICED, flags=flags)
                 self.ended = not self.piped
         except BlockingIOError:
             pass  # somebody else was faster; poll will tell again
