@@ -17,6 +17,7 @@ from typing import NoReturn
 from dcs_proxy import __version__
 from dcs_proxy.errors import ClientGone, DcsError, UsageError, quote_server
 from dcs_proxy.log import Log
+from dcs_proxy.stderr import show
 from dcs_proxy.wiring import Options, log_path
 
 _CONNECT = "dcs_proxy.commands.connect"
@@ -38,21 +39,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = Options(parsed.home, parsed.config)
         return int(parsed.run(parsed, options))
     except KeyboardInterrupt:
-        _show(["dcs-proxy: interrupted"])
+        show("dcs-proxy: interrupted")
         return ClientGone.exit_code
     except DcsError as error:
         _log(options).event("failed", code=error.exit_code, what=error.about())
         if not error.was_shown and not isinstance(error, ClientGone):
-            _show(error.lines())
+            show(*error.lines())
         return error.exit_code
     except Exception as error:
         log = _log(options)
         log.traceback(error)
-        _show(
-            [
-                f"dcs-proxy: internal error ({type(error).__name__}); this is a fault of dcs-proxy",
-                f"dcs-proxy: hint: report it with the last lines of {log.path}",
-            ]
+        show(
+            f"dcs-proxy: internal error ({type(error).__name__}); this is a fault of dcs-proxy",
+            f"dcs-proxy: hint: report it with the last lines of {log.path}",
         )
         return 1
 
@@ -138,11 +137,3 @@ def _positional(words: Sequence[str]) -> list[str]:
         elif not word.startswith("-"):
             found.append(word)
     return found
-
-
-def _show(lines: Sequence[str]) -> None:
-    try:
-        for line in lines:
-            print(line, file=sys.stderr, flush=True)
-    except OSError:
-        pass  # nobody reads it any more

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from dcs_proxy.readiness import await_guest
 from dcs_proxy.resolve import World
 from dcs_proxy.settings import Settings, config_path, load_settings
 from dcs_proxy.state import StateDirectory, default_state_directory
+from dcs_proxy.stderr import show
 from dcs_proxy.warm import Warmth
 
 _AGENT_START_S = 20.0
@@ -112,7 +112,4 @@ def _user_agent(environment: Mapping[str, str]) -> str:
 
 
 def _notice(text: str) -> None:
-    try:
-        print(f"dcs-proxy: {text}", file=sys.stderr, flush=True)
-    except OSError:
-        pass  # nobody reads it any more
+    show(f"dcs-proxy: {text}")

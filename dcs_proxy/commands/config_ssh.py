@@ -17,6 +17,7 @@ from dcs_proxy.names import MachineName, is_machine_name
 from dcs_proxy.settings import Settings
 from dcs_proxy.sshconfig import Program, render_end, render_top
 from dcs_proxy.state import StateDirectory
+from dcs_proxy.stderr import show
 from dcs_proxy.wiring import Options, log_path
 
 HELP = "write the block in ~/.ssh/config that makes ssh use dcs-proxy"
@@ -79,7 +80,7 @@ def _machines(settings: Settings, state: StateDirectory, old: bytes) -> list[Mac
         credentials = load_credentials(os.environ, settings.key_file)
         listed = Api(settings, credentials, Deadline(_LIST_S), log, _show).list_machines()
     except DcsError as error:
-        print("\n".join(error.lines()), file=sys.stderr)
+        show(*error.lines())
         _show(
             "the block works for every dm- name all the same; run config-ssh again to list the "
             "machines for editors and completion"
@@ -91,7 +92,7 @@ def _machines(settings: Settings, state: StateDirectory, old: bytes) -> list[Mac
 
 
 def _show(text: str) -> None:
-    print(f"dcs-proxy: {text}", file=sys.stderr)
+    show(f"dcs-proxy: {text}")
 
 
 def _report(path: str, changed: bool, machines: int) -> None:

@@ -29,7 +29,7 @@ LIMIT_S = 120.0
 _OWN = (
     "DEDALUS_API_KEY", "DEDALUS_X_API_KEY", "DEDALUS_ORG_ID", "DEDALUS_BASE_URL",
     "DCS_PROXY_HOME", "DCS_PROXY_CONFIG", "SSH_AUTH_SOCK", "SSH_AGENT_PID", "XDG_RUNTIME_DIR",
-    "XDG_CONFIG_HOME", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy",
+    "XDG_CONFIG_HOME", "PYTHONUNBUFFERED", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy",
 )  # fmt: skip
 
 
