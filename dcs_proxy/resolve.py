@@ -66,7 +66,8 @@ _BY_EXIT_CODE = {kind.exit_code: kind for kind in DcsError.__subclasses__()}
 class ControlPlane(Protocol):
     """What resolving needs of the API; :class:`dcs_proxy.api.Api` says what each raises."""
 
-    clock_ahead_s: float
+    @property
+    def clock_ahead_s(self) -> float: ...
 
     def create_session(
         self, name: MachineName, public_key: str, idempotency_key: str
