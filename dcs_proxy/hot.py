@@ -65,6 +65,8 @@ def _read_line(home: str, host: str, config: str) -> "list[str] | None":
     """Return the fields of the host's line of state if it is true of here and now."""
     if not host.replace("-", "a").isalnum() or len(host) > 200:
         return None
+    if not all(map(_is_ours_alone, (home, f"{home}/sessions", f"{home}/hosts", f"{home}/agents"))):
+        return None
     line = _read(f"{home}/sessions/{host}.warm").decode("utf-8", "surrogateescape").split("\0")
     if len(line) != _FIELDS or line[-1] != "end\n" or line[1] != config:
         return None
@@ -73,6 +75,12 @@ def _read_line(home: str, host: str, config: str) -> "list[str] | None":
     if line[3] != stamp(line[2]):
         return None
     return line
+
+
+def _is_ours_alone(directory: str) -> bool:
+    """Tell whether nobody else can put files of theirs into a directory."""
+    status = posix.stat(directory)
+    return status.st_uid == posix.geteuid() and not status.st_mode & 0o022
 
 
 def _variable(name: str) -> str:

@@ -181,3 +181,27 @@ def test_no_name_ever_reaches_a_shell(
             user.ssh("-o", "BatchMode=yes", "--", name, "true")
     assert os.listdir(marks) == []
     assert not [e for e in emulator.creates() if e["machine"] != "dm-foo"]
+
+
+def test_no_address_of_a_repository_reaches_a_shell(
+    start_emulator: Start, user: User, tmp_path: Path
+) -> None:
+    emulator = start_emulator("--machine", "dm-foo")
+    user.use(emulator)
+    insert_between_blocks(user.config, "Host *\n    ProxyCommand false\n")
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    user.environment |= {
+        "marks": str(marks),
+        "GIT_SSH_COMMAND": f"ssh -F '{user.config}' -o BatchMode=yes",
+    }
+    for number, character in enumerate(shell_characters()):
+        touch = f"touch\t$marks/{number}"
+        for shape in (f"{character}{touch}{character}", f"'{character}{touch}{character}'"):
+            for address in (f"ssh://dm-x{shape}/repo", f"ssh://{shape}@dm-foo/repo",
+                            f"dm-x{shape}:repo"):  # fmt: skip
+                done = user.run(["git", "clone", "-q", "--", address, "clone"])
+                assert done.returncode != 0
+    assert os.listdir(marks) == []
+    # A name that ends at a slash or colon is one.
+    assert {e["machine"] for e in emulator.creates()} <= {"dm-foo", "dm-x"}

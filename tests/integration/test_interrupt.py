@@ -6,10 +6,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.integration.harness import Emulator, User, helpers_for, processes, wait_until
+from tests.integration.sshd import authorised_sshd
 
 Start = Callable[..., Emulator]
 WAKE = ("--machine", "dm-foo:sleeping", "--wake-seconds", "4")
@@ -54,7 +56,11 @@ def test_ctrl_c_leaves_the_wake_to_the_next_ssh(start_emulator: Start, user: Use
     assert_next_ssh_takes_it_up(emulator, user)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+# ssh ignores SIGPIPE.
+KILLS = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.mark.parametrize("how", KILLS)
 def test_ssh_that_is_killed_leaves_no_helper(
     start_emulator: Start, user: User, how: signal.Signals
 ) -> None:
@@ -64,6 +70,39 @@ def test_ssh_that_is_killed_leaves_no_helper(
     wait_until(lambda: is_waking(user))
     os.kill(ssh.pid, how)
     assert_next_ssh_takes_it_up(emulator, user)
+
+
+@pytest.mark.parametrize("how", KILLS)
+@pytest.mark.parametrize("stage", ["asking", "relaying", "handed over"])
+def test_ssh_that_is_killed_leaves_no_helper_at_any_stage(
+    start_emulator: Start, user: User, stage: str, how: signal.Signals
+) -> None:
+    emulator = start_emulator("--machine", "dm-foo")
+    user.use(emulator)
+    options = ["-o", "ProxyUseFdpass=no"] if stage == "relaying" else []
+    if stage == "asking":
+        emulator.control("POST", "faults", fault="dm-foo=stall")
+    ssh = user.start_ssh(*options, "dm-foo", "sleep 1000")
+    wait_until(lambda: has_reached(stage, emulator, user))
+    os.kill(ssh.pid, how)
+    ssh.communicate(timeout=60)
+    wait_until(lambda: not helpers_for(user))
+    emulator.control("DELETE", "faults")
+    done = user.ssh("dm-foo", "echo in")
+    assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr
+
+
+@pytest.mark.parametrize("way", ["yes", "no"])
+def test_output_that_nobody_reads_any_more_ends_everything(
+    start_emulator: Start, user: User, tmp_path: Path, way: str
+) -> None:
+    # ssh tells only an OpenSSH server that it can write no more.
+    with authorised_sshd(tmp_path) as (_, arguments):
+        user.use(start_emulator("--machine", "dm-foo", *arguments))
+        ssh = f"ssh -F '{user.config}' -o ProxyUseFdpass={way} dm-foo yes"
+        done = user.run(["sh", "-c", f"{ssh} | head -n 1"])
+        assert (done.returncode, done.stdout) == (0, "y\n"), done.stderr
+        wait_until(lambda: not helpers_for(user))
 
 
 def test_a_helper_that_is_killed_loses_nothing(start_emulator: Start, user: User) -> None:
@@ -117,6 +156,8 @@ def has_reached(stage: str, emulator: Emulator, user: User) -> bool:
             return bool(emulator.creates())
         case "waking":
             return is_waking(user)
+        case "handed over":
+            return bool(emulator.events(event="login")) and not helpers_for(user)
         case _:
             return bool(emulator.events(event="login")) and len(helpers_for(user)) == 1
 
