@@ -7,7 +7,6 @@ Formats: OpenSSH's PROTOCOL.certkeys.  Nothing here touches a file, a socket or 
 from __future__ import annotations
 
 import base64
-import binascii
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -70,16 +69,17 @@ def check_user_certificate(
     that failed.
     """
     try:
-        _check_user_certificate(text, public, username, now)
+        blob = _blob(text)
+        certificate = _load_certificate(blob)
+        _check_user_certificate(certificate, public, username, now)
     except ValueError as error:
         raise Untrusted(
             f"the API's certificate cannot be used: {error}",
             hint=_clock_hint(str(error)),
             machine=machine,
         ) from None
-    certificate = _load_certificate(text)
     ends_at = None if certificate.valid_before == _FOREVER else float(certificate.valid_before)
-    return UserCertificate(_blob(text), ends_at)
+    return UserCertificate(blob, ends_at)
 
 
 def parse_authority(text: str, machine: MachineName) -> Authority:
@@ -88,11 +88,11 @@ def parse_authority(text: str, machine: MachineName) -> Authority:
     from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
     try:
-        line = _one_line(text)
-        if "-cert-v01@" in line.partition(" ")[0]:
+        authority = Authority(_blob(text))
+        if "-cert-v01@" in authority.line.partition(" ")[0]:
             raise ValueError("it is a certificate")
-        load_ssh_public_key(line.encode("ascii"))
-        return Authority(_blob(text))
+        load_ssh_public_key(authority.line.encode("ascii"))
+        return authority
     except (ValueError, UnsupportedAlgorithm):
         raise Untrusted(
             "the API's host trust holds no usable public key",
@@ -101,12 +101,13 @@ def parse_authority(text: str, machine: MachineName) -> Authority:
         ) from None
 
 
-def _check_user_certificate(text: str, public: bytes, username: str, now: float) -> None:
-    from cryptography.exceptions import InvalidSignature
+def _check_user_certificate(
+    certificate: SSHCertificate, public: bytes, username: str, now: float
+) -> None:
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import SSHCertificateType
 
-    certificate = _load_certificate(text)
     if certificate.type is not SSHCertificateType.USER:
         raise ValueError("it is not a user certificate")
     key = certificate.public_key()
@@ -125,10 +126,12 @@ def _check_user_certificate(text: str, public: bytes, username: str, now: float)
         certificate.verify_cert_signature()
     except InvalidSignature:
         raise ValueError("its signature does not hold") from None
+    except UnsupportedAlgorithm:
+        raise ValueError("it is signed by a kind of key that is not known here") from None
 
 
-def _load_certificate(text: str) -> SSHCertificate:
-    """Raise ValueError unless `text` is one well-formed certificate."""
+def _load_certificate(blob: bytes) -> SSHCertificate:
+    """Raise ValueError unless `blob` is one well-formed certificate."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import (
         SSHCertificate,
@@ -136,7 +139,7 @@ def _load_certificate(text: str) -> SSHCertificate:
     )
 
     try:
-        loaded = load_ssh_public_identity(_one_line(text).encode("ascii"))
+        loaded = load_ssh_public_identity(_line(blob).encode("ascii"))
     except (ValueError, UnsupportedAlgorithm):
         raise ValueError("it is not a certificate that OpenSSH can read") from None
     if not isinstance(loaded, SSHCertificate):
@@ -153,10 +156,18 @@ def _one_line(text: str) -> str:
 
 
 def _blob(text: str) -> bytes:
+    """Return the blob in a line; all that follows is about it and nothing else in the line.
+
+    `cryptography` would pass over what is no base64, as ssh does not.
+    """
+    words = _one_line(text).split()
     try:
-        return base64.b64decode(_one_line(text).split()[1], validate=True)
-    except (IndexError, binascii.Error):
-        raise ValueError("it is not in OpenSSH's one-line format") from None
+        blob = base64.b64decode(words[1], validate=True)
+        if " ".join(words[:2]) != _line(blob):
+            raise ValueError
+    except (IndexError, ValueError):
+        raise ValueError("it is not a certificate that OpenSSH can read") from None
+    return blob
 
 
 def _line(blob: bytes) -> str:

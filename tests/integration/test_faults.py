@@ -289,7 +289,7 @@ CERTIFICATE = [
     ("future", "it is not valid before"),
     ("critical", "a critical option that OpenSSH does not know"),
     ("garbage", "not a certificate that OpenSSH can read"),
-    ("two-lines", "not a certificate that OpenSSH can read"),
+    ("two-lines", "not one line of text"),
     ("rsa", "Permission denied"),
     ("ecdsa", "Permission denied"),
 ]

@@ -51,7 +51,7 @@ def test_a_good_certificate_is_taken_with_its_end() -> None:
         ("certificate-future", "not valid before"),
         ("certificate-critical", "a critical option"),
         ("certificate-garbage", "not a certificate that OpenSSH can read"),
-        ("certificate-two-lines", "not a certificate that OpenSSH can read"),
+        ("certificate-two-lines", "not one line of text"),
     ],
 )
 def test_every_wrong_certificate_is_refused_with_the_reason(fault: str, said: str) -> None:
@@ -86,6 +86,38 @@ def test_a_certificate_slightly_from_the_future_is_a_clock_that_is_slow() -> Non
 def test_a_plain_key_is_no_certificate() -> None:
     with pytest.raises(Untrusted, match="plain key"):
         check(key_line(KEY.public))
+
+
+def test_what_is_no_base64_is_not_passed_over() -> None:
+    kind, encoded = sign().split()[:2]
+    for text in (
+        f"{kind} {encoded[:40]}#{encoded[40:]}",
+        f"{kind} {encoded}=",
+        kind,
+        f" {encoded}",
+    ):
+        with pytest.raises(Untrusted, match="not a certificate that OpenSSH can read"):
+            check(text)
+    with pytest.raises(Untrusted, match="no usable public key"):
+        parse_authority(public_line(AUTHORITIES.host_ca).replace(" ", " #"), NAME)
+
+
+def test_a_line_must_say_what_is_in_it() -> None:
+    _, encoded = sign().split()[:2]
+    with pytest.raises(Untrusted, match="not a certificate that OpenSSH can read"):
+        check(f"ssh-rsa-cert-v01@openssh.com {encoded}")
+
+
+def test_an_authority_of_an_unknown_kind_is_said_so() -> None:
+    import base64
+
+    kind, encoded = sign().split()[:2]
+    blob = base64.b64decode(encoded)
+    authority = b"\x00\x00\x00\x0bssh-ed25519"
+    assert blob.count(authority) == 2, "the authority's key, and its signature"
+    other = blob.replace(authority, authority[:-1] + b"8")
+    with pytest.raises(Untrusted, match="a kind of key that is not known here"):
+        check(f"{kind} {base64.b64encode(other).decode()}")
 
 
 def test_a_changed_bit_breaks_the_signature() -> None:
