@@ -1,7 +1,9 @@
 """Ed25519 keys, OpenSSH user certificates and the authority behind a host certificate.
 
-Formats: OpenSSH's PROTOCOL.certkeys.  Nothing here touches a file, a socket or the clock.
-`cryptography` is imported where it is used: a warm connection never comes here.
+Formats: OpenSSH's PROTOCOL.certkeys.  Nothing here touches a file, a socket or the clock.  What is
+read is read here; `cryptography` makes keys and checks signatures, and is imported where that is
+done.  Its reader of ssh's formats costs three times as much to import as the rest that is needed,
+so it is asked only about authorities whose keys are not Ed25519.
 """
 
 from __future__ import annotations
@@ -9,15 +11,14 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
 
 from dcs_proxy.errors import Untrusted
-from dcs_proxy.keypair import KeyPair
+from dcs_proxy.keypair import KEY_TYPE, KeyPair
 from dcs_proxy.names import MachineName
+from dcs_proxy.wire import Reader, WireError
 
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.serialization import SSHCertificate
-
+_CERTIFICATE_TYPE = b"ssh-ed25519-cert-v01@openssh.com"
+_USER = 1  # SSH_CERT_TYPE_USER
 # sshd refuses a certificate with a critical option it does not know (PROTOCOL.certkeys).
 _CRITICAL_OPTIONS = frozenset({b"force-command", b"source-address"})
 # A certificate made this second by a clock slightly ahead of ours is good; the gateway's own
@@ -70,8 +71,9 @@ def check_user_certificate(
     """
     try:
         blob = _blob(text)
-        certificate = _load_certificate(blob)
+        certificate = _parse_certificate(blob)
         _check_user_certificate(certificate, public, username, now)
+        _check_signature(certificate, blob)
     except ValueError as error:
         raise Untrusted(
             f"the API's certificate cannot be used: {error}",
@@ -84,16 +86,12 @@ def check_user_certificate(
 
 def parse_authority(text: str, machine: MachineName) -> Authority:
     """Return the host authority's key in `text`.  Raises Untrusted if it is not one key."""
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.serialization import load_ssh_public_key
-
     try:
         authority = Authority(_blob(text))
-        if "-cert-v01@" in authority.line.partition(" ")[0]:
-            raise ValueError("it is a certificate")
-        load_ssh_public_key(authority.line.encode("ascii"))
+        if _raw_key(authority.blob) is None:
+            _check_other_key(authority)
         return authority
-    except (ValueError, UnsupportedAlgorithm):
+    except ValueError:
         raise Untrusted(
             "the API's host trust holds no usable public key",
             hint="no connection was made; report it to the service's support",
@@ -101,20 +99,74 @@ def parse_authority(text: str, machine: MachineName) -> Authority:
         ) from None
 
 
-def _check_user_certificate(
-    certificate: SSHCertificate, public: bytes, username: str, now: float
-) -> None:
-    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from cryptography.hazmat.primitives.serialization import SSHCertificateType
+@dataclass(frozen=True)
+class _Certificate:
+    """What a certificate of an Ed25519 key says (PROTOCOL.certkeys); times are unix times.
 
-    if certificate.type is not SSHCertificateType.USER:
+    `authority` and `signature` are blobs; the signature is that of the first `signed` bytes.
+    """
+
+    public: bytes
+    kind: int
+    principals: list[bytes]
+    valid_after: int
+    valid_before: int
+    critical_options: list[bytes]
+    authority: bytes
+    signature: bytes
+    signed: int
+
+
+def _parse_certificate(blob: bytes) -> _Certificate:
+    """Read the fields of a certificate.  Raises ValueError.
+
+    string type, string nonce, string public key, uint64 serial, uint32 kind, string key id,
+    string principals, uint64 valid after, uint64 valid before, string critical options, string
+    extensions, string reserved, string signature key, string signature.
+    """
+    reader = Reader(blob)
+    try:
+        if reader.string() != _CERTIFICATE_TYPE:
+            raise ValueError("it is not a certificate of an Ed25519 key")
+        reader.string()
+        public = reader.string()
+        reader.u64()
+        kind = reader.u32()
+        reader.string()
+        principals = _strings(reader.string())
+        valid_after, valid_before = reader.u64(), reader.u64()
+        critical_options = _strings(reader.string())[::2]
+        _strings(reader.string())
+        reader.string()
+        authority = reader.string()
+        signed = len(blob) - reader.remaining
+        signature = reader.string()
+        reader.finish()
+    except WireError:
+        raise ValueError("it is not a certificate that OpenSSH can read") from None
+    return _Certificate(
+        public, kind, principals, valid_after, valid_before, critical_options, authority,
+        signature, signed,
+    )  # fmt: skip
+
+
+def _strings(data: bytes) -> list[bytes]:
+    """Read strings until the end: principals, or names and values of options in turn."""
+    reader, found = Reader(data), []
+    while reader.remaining:
+        found.append(reader.string())
+    return found
+
+
+def _check_user_certificate(
+    certificate: _Certificate, public: bytes, username: str, now: float
+) -> None:
+    if certificate.kind != _USER:
         raise ValueError("it is not a user certificate")
-    key = certificate.public_key()
-    if not isinstance(key, Ed25519PublicKey) or key.public_bytes_raw() != public:
+    if certificate.public != public:
         raise ValueError("it is for another key")
     # OpenSSH reads an empty list as "any user"; a session's certificate must name its login.
-    if username.encode() not in certificate.valid_principals:
+    if username.encode() not in certificate.principals:
         raise ValueError(f"it is not for the session's login name {username}")
     if certificate.valid_after > now + START_TOLERANCE_S:
         raise ValueError(f"it is not valid before {_date(certificate.valid_after)}")
@@ -122,16 +174,46 @@ def _check_user_certificate(
         raise ValueError(f"it ended at {_date(certificate.valid_before)}")
     if not _CRITICAL_OPTIONS.issuperset(certificate.critical_options):
         raise ValueError("it carries a critical option that OpenSSH does not know")
+
+
+def _check_signature(certificate: _Certificate, blob: bytes) -> None:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
     try:
-        certificate.verify_cert_signature()
-    except InvalidSignature:
+        raw = _raw_key(certificate.authority)
+        if raw is None:
+            return _check_other_signature(blob)
+        signature = _raw_signature(certificate.signature)
+        Ed25519PublicKey.from_public_bytes(raw).verify(signature, blob[: certificate.signed])
+    except (InvalidSignature, WireError):
         raise ValueError("its signature does not hold") from None
-    except UnsupportedAlgorithm:
-        raise ValueError("it is signed by a kind of key that is not known here") from None
 
 
-def _load_certificate(blob: bytes) -> SSHCertificate:
-    """Raise ValueError unless `blob` is one well-formed certificate."""
+def _raw_key(blob: bytes) -> bytes | None:
+    """Return the 32 bytes of an Ed25519 key's blob, None if it is another kind of key's.
+
+    Raises WireError if it is broken.
+    """
+    reader = Reader(blob)
+    if reader.string() != KEY_TYPE:
+        return None
+    raw = reader.string()
+    reader.finish()
+    if len(raw) != 32:
+        raise WireError("an Ed25519 key has 32 bytes")
+    return raw
+
+
+def _raw_signature(blob: bytes) -> bytes:
+    """Return what an Ed25519 signature's blob holds after its type (RFC 8709 §6)."""
+    reader = Reader(blob)
+    kind = reader.string()
+    return reader.string() if kind == KEY_TYPE else b""
+
+
+def _check_other_signature(blob: bytes) -> None:
+    """Check a certificate whose authority's key is not Ed25519.  Raises as verify, ValueError."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import (
         SSHCertificate,
@@ -140,11 +222,23 @@ def _load_certificate(blob: bytes) -> SSHCertificate:
 
     try:
         loaded = load_ssh_public_identity(_line(blob).encode("ascii"))
-    except (ValueError, UnsupportedAlgorithm):
-        raise ValueError("it is not a certificate that OpenSSH can read") from None
-    if not isinstance(loaded, SSHCertificate):
-        raise ValueError("it is a plain key, not a certificate")
-    return loaded
+        if isinstance(loaded, SSHCertificate):
+            loaded.verify_cert_signature()
+    except UnsupportedAlgorithm:
+        raise ValueError("it is signed by a kind of key that is not known here") from None
+
+
+def _check_other_key(authority: Authority) -> None:
+    """Raise ValueError unless an authority's key that is not Ed25519 is a whole public key."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+
+    if "-cert-v01@" in authority.line.partition(" ")[0]:
+        raise ValueError("it is a certificate")
+    try:
+        load_ssh_public_key(authority.line.encode("ascii"))
+    except UnsupportedAlgorithm as error:
+        raise ValueError(str(error)) from None
 
 
 def _one_line(text: str) -> str:

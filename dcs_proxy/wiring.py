@@ -14,11 +14,11 @@ from dcs_proxy.credentials import load_credentials
 from dcs_proxy.deadline import Deadline
 from dcs_proxy.errors import AgentUnavailable
 from dcs_proxy.log import Log
+from dcs_proxy.names import MachineName
 from dcs_proxy.private_agent import ensure_private_agent
-from dcs_proxy.readiness import await_guest
 from dcs_proxy.resolve import World
 from dcs_proxy.settings import Settings, config_path, load_settings
-from dcs_proxy.state import StateDirectory, default_state_directory
+from dcs_proxy.state import Record, StateDirectory, default_state_directory
 from dcs_proxy.stderr import show
 from dcs_proxy.warm import Warmth
 
@@ -72,6 +72,11 @@ def open_world(
         limit = min(_AGENT_START_S, deadline.remaining())
         return ensure_private_agent(agent_path, state.file("agent.lock"), timeout_s=limit)
 
+    def wait_for_guest(name: MachineName, record: Record) -> None:
+        from dcs_proxy.readiness import await_guest  # only a wake pays for it
+
+        await_guest(state, name, record, deadline, log)
+
     return World(
         settings=settings,
         state=state,
@@ -85,7 +90,7 @@ def open_world(
         ),
         open_agent=open_agent,
         notice=_notice,
-        await_guest=lambda name, record: await_guest(state, name, record, deadline, log),
+        await_guest=wait_for_guest,
         now=time.time,
     )
 

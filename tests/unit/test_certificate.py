@@ -84,7 +84,7 @@ def test_a_certificate_slightly_from_the_future_is_a_clock_that_is_slow() -> Non
 
 
 def test_a_plain_key_is_no_certificate() -> None:
-    with pytest.raises(Untrusted, match="plain key"):
+    with pytest.raises(Untrusted, match="not a certificate of an Ed25519 key"):
         check(key_line(KEY.public))
 
 
@@ -118,6 +118,27 @@ def test_an_authority_of_an_unknown_kind_is_said_so() -> None:
     other = blob.replace(authority, authority[:-1] + b"8")
     with pytest.raises(Untrusted, match="a kind of key that is not known here"):
         check(f"{kind} {base64.b64encode(other).decode()}")
+
+
+def test_our_reader_finds_what_cryptographys_finds() -> None:
+    import base64
+
+    from cryptography.hazmat.primitives.serialization import (
+        SSHCertificate,
+        load_ssh_public_identity,
+    )
+
+    from dcs_proxy.certificate import _parse_certificate
+
+    for fault in ("", "certificate-host", "certificate-critical", "certificate-rsa"):
+        text = sign(fault)
+        ours = _parse_certificate(base64.b64decode(text.split()[1]))
+        theirs = load_ssh_public_identity(text.encode())
+        assert isinstance(theirs, SSHCertificate)
+        assert ours.kind == theirs.type.value
+        assert ours.principals == list(theirs.valid_principals)
+        assert (ours.valid_after, ours.valid_before) == (theirs.valid_after, theirs.valid_before)
+        assert ours.critical_options == list(theirs.critical_options)
 
 
 def test_a_changed_bit_breaks_the_signature() -> None:
