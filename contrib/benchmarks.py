@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import dcs_proxy
-from dcs_proxy.sshconfig import Snippet, render_snippet
 from tests.integration.harness import Emulator, User, helpers_for, wait_until
 from tests.integration.sshd import authorised_sshd
 
@@ -34,6 +33,7 @@ START = Path(dcs_proxy.__file__).with_name("start.py")
 BARE = [sys.executable, "-I", "-S", "-c", "pass"]
 CIPHER = ["-c", "aes128-gcm@openssh.com"]
 TLS_DELAY_S = 0.08
+AT_ONCE, MACHINES = (1, 10, 25, 50, 100), (1, 10, 100, 300, 1000)
 
 
 @dataclass
@@ -105,6 +105,11 @@ class Bench:
         assert done.returncode == 0, done.stderr
         return done
 
+    def warm_up(self) -> None:
+        """Log in twice, so that the next ssh is warm."""
+        for _ in range(2):
+            self.run(*self.ours, "true")
+
     def warm(self, *rest: str) -> list[str]:
         """Return the command line that ssh runs."""
         return [sys.executable, "-I", "-S", str(START), "--home", str(self.user.state),
@@ -141,8 +146,7 @@ def call(bench: Bench, command: list[str]) -> None:
 
 def row_connect(bench: Bench) -> Iterator[Figure]:
     """warm HOST PORT with handover"""
-    for _ in range(2):
-        bench.run(*bench.ours, "true")
+    bench.warm_up()
     login = getpass.getuser()
     command = bench.warm("--login", login, "dm-foo", "22")
 
@@ -427,78 +431,94 @@ def row_memory(bench: Bench) -> Iterator[Figure]:
         bare.communicate(b"\n")
 
 
-def row_hundred(bench: Bench) -> Iterator[Figure]:
-    """100 connections at once to 100 ready machines"""
+@contextlib.contextmanager
+def hundred(bench: Bench) -> Iterator[dict[str, list[list[str]]]]:
+    """Yield the command lines of 100 ssh to 100 ready machines, ours and plain."""
     names = [f"dm-h{number:02}" for number in range(100)]
-    directory = bench.root / "hundred"
-    directory.mkdir()
+    directory = Path(tempfile.mkdtemp(dir=bench.root))
     emulator = Emulator(directory, *(w for n in names for w in ("--machine", n)), *bench.arguments)
     user = User()
-
-    def at_once(commands: list[list[str]]) -> tuple[float, float]:
-        before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        programs = [user.start(*command, "true") for command in commands]
-        for program in programs:
-            _, errors = program.communicate()
-            assert program.returncode == 0, errors
-        seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return seconds, cpu
-
-    wall: dict[str, list[float]] = {"ours": [], "plain": []}
-    cpu: dict[str, list[float]] = {"ours": [], "plain": []}
-    ways = {"ours": [["ssh", "-F", str(user.config), name] for name in names],
-            "plain": [bench.plain] * 100}  # fmt: skip
+    ours = [["ssh", "-F", str(user.config), name] for name in names]
     try:
         user.settings("reuse_seconds = 3600\n")
         user.use(emulator)
         for _ in range(2):
-            for command in ways["ours"]:
+            for command in ours:
                 assert user.run([*command, "true"]).returncode == 0
-        for _ in range(max(3, bench.rounds // 5)):
-            for name, commands in ways.items():
-                seconds, used = at_once(commands)
-                wall[name].append(seconds)
-                cpu[name].append(used)
+        environment = [f"{key}={value}" for key, value in user.environment.items()]
+        yield {"ours": [["env", "-i", *environment, *c] for c in ours],
+               "plain": [["env", "-i", *environment, *bench.plain]] * 100}  # fmt: skip
     finally:
         user.close()
         emulator.stop()
+
+
+def at_once(bench: Bench, commands: list[list[str]]) -> tuple[float, float]:
+    """Return the seconds, of the wall and of the CPU, that ssh takes so often at once."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    programs = [bench.user.start(*command, "true") for command in commands]
+    for program in programs:
+        _, errors = program.communicate()
+        assert program.returncode == 0, errors
+    seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def row_hundred(bench: Bench) -> Iterator[Figure]:
+    """100 connections at once to 100 ready machines"""
+    wall: dict[str, list[float]] = {"ours": [], "plain": []}
+    cpu: dict[str, list[float]] = {"ours": [], "plain": []}
+    with hundred(bench) as ways:
+        for _ in range(max(3, bench.rounds // 5)):
+            for name, commands in ways.items():
+                seconds, used = at_once(bench, commands)
+                wall[name].append(seconds)
+                cpu[name].append(used)
     for what, found in (("wall", wall), ("CPU", cpu)):
         yield compare("hundred", f"100 at once, {what}", "plain ssh", 1.3, found["ours"],
                       found["plain"])  # fmt: skip
 
 
+class Crowd:
+    """Other machines in the state directory, each with the files of a live session."""
+
+    def __init__(self, bench: Bench) -> None:
+        state = bench.user.state
+        self.sessions, self.hosts = state / "sessions", state / "hosts"
+        self.names = [path.name for path in self.sessions.glob("dm-foo.*")]
+        self.snippet = (self.hosts / "dm-foo.conf").read_text()
+
+    def change(self, count: int) -> None:
+        for path in [*self.hosts.glob("dm-t*"), *self.sessions.glob("dm-t*")]:
+            path.unlink()
+        for number in range(count):
+            for name in self.names:
+                (self.sessions / name.replace("dm-foo", f"dm-t{number:03}")).touch(0o600)
+            path = self.hosts / f"dm-t{number:03}.conf"
+            path.touch(0o600)
+            path.write_text(self.snippet.replace("dm-foo", path.stem))
+
+
+def warm_times(bench: Bench, crowd: Crowd, count: int) -> list[float]:
+    """Return the seconds of five warm ssh beside so many other machines."""
+    crowd.change(count)
+    times = []
+    for _ in range(6):
+        start = time.perf_counter()
+        bench.run(*bench.ours, "true")
+        times.append(time.perf_counter() - start)
+    return times[1:]  # the first one looks at what is new
+
+
 def row_thousand(bench: Bench) -> Iterator[Figure]:
     """1,000 machines in the state directory"""
-    for _ in range(2):
-        bench.run(*bench.ours, "true")
-    hosts = bench.user.state / "hosts"
-    other = hosts.with_name("hosts.other")
-    other.mkdir(mode=0o700)
-    snippet = Snippet("dm-x", "wssh-x", "localhost", "/k", None, "/a", "/h")  # type: ignore[arg-type]
-
-    def fill() -> None:
-        for number in range(999):
-            path = hosts / f"dm-t{number:03}.conf"
-            path.touch(0o600)
-            text = render_snippet(snippet).replace("dm-x", path.stem)
-            path.write_text(text)
-
-    def empty() -> None:
-        for path in hosts.glob("dm-t*.conf"):
-            path.unlink()
-
+    bench.warm_up()
+    crowd = Crowd(bench)
     found: dict[str, list[float]] = {"one": [], "thousand": []}
     for _ in range(max(2, bench.rounds // 5)):
-        for name, change in (("one", empty), ("thousand", fill)):
-            change()
-            for number in range(6):
-                start = time.perf_counter()
-                bench.run(*bench.ours, "true")
-                if number:
-                    found[name].append(time.perf_counter() - start)
-    empty()
-    other.rmdir()
+        for name, count in (("one", 0), ("thousand", 999)):
+            found[name] += warm_times(bench, crowd, count)
+    crowd.change(0)
     yield compare("thousand", "warm ssh with 1,000 machines", "with one", 1.1,
                   found["thousand"], found["one"])  # fmt: skip
 
@@ -543,19 +563,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="how often to measure (15)")
     parser.add_argument("--gib", type=float, default=2, help="how much to move (2 GiB)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the ratios")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE.png", help="draw the ratios, and how cost grows"
+    )
     arguments = parser.parse_args()
     if unknown := set(arguments.rows) - set(ROWS):
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
-    figures = measure(arguments)
+    figures, growth = measure(arguments)
     if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(figure) for figure in figures], indent=2))
+        rows = [asdict(figure) for figure in figures]
+        arguments.json.write_text(json.dumps({"figures": rows, "growth": growth}, indent=2))
     if arguments.plot:
-        plot(figures, arguments.plot)
+        plot(figures, growth, arguments.plot)
 
 
-def measure(arguments: argparse.Namespace) -> list[Figure]:
-    figures = []
+def measure(arguments: argparse.Namespace) -> tuple[list[Figure], Growth]:
+    figures, growth = [], {}
     print(f"{'':4} {'ratio':>7} {'target':>8}  what / yardstick  (medians, quartiles)")
     with tempfile.TemporaryDirectory(prefix="dcs-bench.") as name:
         root = Path(name)
@@ -574,10 +597,12 @@ def measure(arguments: argparse.Namespace) -> list[Figure]:
                     for figure in ROWS[row](bench):
                         show(figure)
                         figures.append(figure)
+                if arguments.plot:
+                    growth = grow(bench)
             finally:
                 user.close()
                 emulator.stop()
-    return figures
+    return figures, growth
 
 
 def show(figure: Figure) -> None:
@@ -593,21 +618,53 @@ def show(figure: Figure) -> None:
     )
 
 
-def plot(figures: list[Figure], path: Path) -> None:
+Growth = dict[str, dict[str, list[float]]]
+
+
+def grow(bench: Bench) -> Growth:
+    """Measure how cost grows: connections at once, and machines known and used."""
+    connections: dict[str, list[float]] = {"ours": [], "plain": []}
+    with hundred(bench) as ways:
+        for count in AT_ONCE:
+            for name, commands in ways.items():
+                times = [at_once(bench, commands[:count])[0] for _ in range(3)]
+                connections[name].append(statistics.median(times))
+    bench.warm_up()
+    crowd = Crowd(bench)
+    machines: dict[str, list[float]] = {"ours": []}
+    for count in MACHINES:
+        machines["ours"].append(statistics.median(warm_times(bench, crowd, count - 1)))
+    crowd.change(0)
+    return {"connections": connections, "machines": machines}
+
+
+def plot(figures: list[Figure], growth: Growth, path: Path) -> None:
+    """Draw the ratios, and how cost grows."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    _, (ratios, *curves) = pyplot.subplots(
+        3, 1, figsize=(10, 0.35 * len(figures) + 9), height_ratios=[0.35 * len(figures) + 1, 4, 4]
+    )
     labels = [f"{figure.what} / {figure.yardstick}" for figure in figures]
-    _, axes = pyplot.subplots(figsize=(10, 0.35 * len(figures) + 1))
     colours = ["tab:green" if figure.is_met else "tab:red" for figure in figures]
-    axes.barh(labels, [figure.ratio for figure in figures], color=colours)
-    axes.plot([figure.target for figure in figures], labels, "k|", markersize=14, label="target")
-    axes.axvline(1, color="grey", linewidth=0.5)
-    axes.invert_yaxis()
-    axes.set_xlabel("ratio against the yardstick")
-    axes.legend()
+    ratios.barh(labels, [figure.ratio for figure in figures], color=colours)
+    ratios.plot([figure.target for figure in figures], labels, "k|", markersize=14, label="target")
+    ratios.axvline(1, color="grey", linewidth=0.5)
+    ratios.invert_yaxis()
+    ratios.set_xlabel("ratio against the yardstick")
+    ratios.legend()
+    kinds = (
+        ("connections", AT_ONCE, "connections at once"),
+        ("machines", MACHINES, "machines in the state directory, warm ssh to one of them"),
+    )
+    for axes, (kind, counts, label) in zip(curves, kinds, strict=True):
+        for name, seconds in growth[kind].items():
+            axes.plot(counts, seconds, marker="o", label=name)
+        axes.set(xlabel=label, ylabel="seconds", ylim=(0, None))
+        axes.legend()
     pyplot.tight_layout()
     pyplot.savefig(path)
 
