@@ -1,42 +1,225 @@
 """The config file and the environment: what the user has set, checked before anything runs.
 
 The file is TOML, by default ``$XDG_CONFIG_HOME/dcs-proxy/config.toml``; no file means defaults.
+Every setting is one field of :class:`Settings`, with its check and its meaning; README, the man
+page and this module's messages all come from there.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from dcs_proxy.errors import ConfigError, DcsError, clean_text, quote_server
+from dcs_proxy import tomlfile
+from dcs_proxy.errors import ConfigError, DcsError, clean_text
 from dcs_proxy.names import MachineName, is_machine_name, parse_machine_name
 
 DEFAULT_BASE_URL = "https://dcs.dedaluslabs.ai"
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
+class _Unfit(Exception):
+    """A value that is none of the setting's: `what` completes "KEY …", `below` the key."""
+
+    def __init__(self, what: str, below: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.below = below
+
+
+@dataclass(frozen=True)
+class SettingRow:
+    """What a manual says about one setting; `values` and `default` as they stand in the file.
+
+    `default` is "" where the setting is not set at all unless the user does so.
+    """
+
+    key: str
+    values: str
+    default: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What a field of Settings carries: its check raises _Unfit, or returns what is kept."""
+
+    check: Callable[[Any], Any]
+    values: str
+    default: str
+    meaning: str
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _Unfit("must be a text in quotation marks")
+    return value
+
+
+def _base_url(value: Any) -> str:
+    url = _text(value).rstrip("/")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if not host or parts.query or parts.fragment or parts.username or not url.isprintable():
+        raise _Unfit("is not the base URL of an API")
+    # The API key travels with every request.
+    if parts.scheme != "https" and not (parts.scheme == "http" and host in _LOOPBACK):
+        raise _Unfit("must begin with https://")
+    return url
+
+
+def _header_word(value: Any) -> str:
+    text = _text(value)
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise _Unfit("must be one printable word")
+    return text
+
+
+def _path(value: Any) -> str:
+    return os.path.abspath(os.path.expanduser(_text(value)))
+
+
+def _seconds(low: int, high: int) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise _Unfit(f"must be a whole number of seconds from {low} to {high}")
+        return value
+
+    return check
+
+
+def _agent(value: Any) -> str:
+    if value not in ("private", "user"):
+        raise _Unfit('must be "private" or "user"')
+    return str(value)
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _Unfit("must be true or false")
+    return value
+
+
+def _aliases(value: Any) -> dict[str, MachineName]:
+    if not isinstance(value, dict):
+        raise _Unfit('must be a table of dm-alias = "dm-machine"')
+    aliases = {}
+    for alias, machine in value.items():
+        try:
+            if not is_machine_name(alias):
+                raise _Unfit("must look like a machine's name")
+            aliases[alias] = parse_machine_name(_text(machine))
+        except _Unfit as unfit:
+            raise _Unfit(unfit.what, below=alias) from None
+        except DcsError as error:
+            raise _Unfit(f"is wrong: {error.message}", below=alias) from None
+    return aliases
+
+
+def _setting(
+    check: Callable[[Any], Any], values: str, default: str, meaning: str
+) -> dict[str, _Described]:
+    """Return the metadata of a field of Settings."""
+    return {"setting": _Described(check, values, default, meaning)}
+
+
 @dataclass(frozen=True)
 class Settings:
     """Everything a user can set; the defaults are the documented ones.
 
-    `base_url` has no trailing slash; times are seconds; `agent` is "private" or "user";
-    `destination_constraint` asks the agent to use the certificate towards the gateway only.
+    `base_url` has no trailing slash; `key_file` is "" only in settings that were not loaded.
     """
 
-    base_url: str = DEFAULT_BASE_URL
-    org_id: str = ""
-    key_file: str = ""
-    wake_seconds: int = 300
-    reuse_seconds: int = 60
-    connect_seconds: int = 10
-    agent: str = "private"
-    destination_constraint: bool = True
-    aliases: Mapping[str, MachineName] = field(default_factory=dict)
+    base_url: str = field(
+        default=DEFAULT_BASE_URL,
+        metadata=_setting(
+            _base_url,
+            "URL",
+            f'"{DEFAULT_BASE_URL}"',
+            "Where the API is. It begins with https:// (on this very computer http:// will do).",
+        ),
+    )
+    org_id: str = field(
+        default="",
+        metadata=_setting(
+            _header_word,
+            "word",
+            "",
+            "The organisation that the API key belongs to, sent as X-Dedalus-Org-Id.",
+        ),
+    )
+    key_file: str = field(
+        default="",
+        metadata=_setting(
+            _path,
+            "path",
+            '"~/.config/dcs-proxy/api-key"',
+            "The file with the API key. It must be yours, and unreadable for others (mode 0600).",
+        ),
+    )
+    wake_seconds: int = field(
+        default=300,
+        metadata=_setting(
+            _seconds(1, 3600),
+            "1 to 3600",
+            "300",
+            "How long a machine may take until it is ready.",
+        ),
+    )
+    reuse_seconds: int = field(
+        default=60,
+        metadata=_setting(
+            _seconds(0, 3600),
+            "0 to 3600",
+            "60",
+            "How long a session is used without asking the API whether it is still good.",
+        ),
+    )
+    connect_seconds: int = field(
+        default=10,
+        metadata=_setting(
+            _seconds(1, 300),
+            "1 to 300",
+            "10",
+            "The limit for each address of the gateway.",
+        ),
+    )
+    agent: str = field(
+        default="private",
+        metadata=_setting(
+            _agent,
+            '"private" or "user"',
+            '"private"',
+            "Which ssh-agent lends the certificates: one of the program's own, or the user's, which"
+            " SSH_AUTH_SOCK names.",
+        ),
+    )
+    destination_constraint: bool = field(
+        default=True,
+        metadata=_setting(
+            _boolean,
+            "true or false",
+            "true",
+            "Bind certificates to the gateway, where the agent can. asyncssh and paramiko need"
+            " false.",
+        ),
+    )
+    aliases: Mapping[str, MachineName] = field(
+        default_factory=dict,
+        metadata=_setting(
+            _aliases,
+            'dm-alias = "dm-machine"',
+            "",
+            "A table of friendlier names, which work wherever a machine's name does.",
+        ),
+    )
 
     def machine(self, host: str) -> MachineName:
         """Return the machine that `host` names, directly or as an alias.  Raises UsageError."""
@@ -46,6 +229,14 @@ class Settings:
     def is_loopback(self) -> bool:
         """Whether the API is on this computer."""
         return urlsplit(self.base_url).hostname in _LOOPBACK
+
+
+_DESCRIBED: Mapping[str, _Described] = {f.name: f.metadata["setting"] for f in fields(Settings)}
+
+
+def describe_settings() -> list[SettingRow]:
+    """Return every setting, in the order of the manual."""
+    return [SettingRow(key, d.values, d.default, d.meaning) for key, d in _DESCRIBED.items()]
 
 
 def config_path(environment: Mapping[str, str]) -> str:
@@ -58,17 +249,19 @@ def config_path(environment: Mapping[str, str]) -> str:
 def load_settings(environment: Mapping[str, str], path: str | None = None) -> Settings:
     """Read the config file at `path` (or where it is by default) under the environment's values.
 
-    Raises ConfigError naming the file and the key, or the environment variable.
+    Raises ConfigError naming the file, the line and the key, or the environment variable.
     """
     chosen = path is not None or "DCS_PROXY_CONFIG" in environment
     path = path or config_path(environment)
-    settings = _from_table(_read_table(path, must_exist=chosen), path)
+    settings = _read(path, must_exist=chosen)
     if not settings.key_file:
         settings = replace(settings, key_file=os.path.join(_config_home(environment), "api-key"))
-    if url := environment.get("DEDALUS_BASE_URL"):
-        settings = replace(settings, base_url=_base_url(url, "DEDALUS_BASE_URL"))
-    if org := environment.get("DEDALUS_ORG_ID"):
-        settings = replace(settings, org_id=_header_word(org, "DEDALUS_ORG_ID"))
+    for key, variable in (("base_url", "DEDALUS_BASE_URL"), ("org_id", "DEDALUS_ORG_ID")):
+        if value := environment.get(variable):
+            try:
+                settings = replace(settings, **{key: _DESCRIBED[key].check(value)})
+            except _Unfit as unfit:
+                raise ConfigError(f"{variable} {unfit.what}") from None
     return settings
 
 
@@ -77,115 +270,44 @@ def _config_home(environment: Mapping[str, str]) -> str:
     return os.path.join(home, "dcs-proxy")
 
 
-def _read_table(path: str, *, must_exist: bool) -> dict[str, Any]:
+def _read(path: str, *, must_exist: bool) -> Settings:
     try:
         with open(path, "rb") as file:
-            text = file.read()
+            data = file.read()
     except FileNotFoundError:
         if must_exist:
             raise ConfigError(f"the config file {path} does not exist") from None
-        return {}
+        return Settings()
     except OSError as error:
         raise ConfigError(f"the config file {path} cannot be read: {error.strerror}") from None
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     try:
-        return tomllib.loads(text.decode())
+        text = data.decode()
+        table = tomlfile.parse(text)
     except ValueError as error:
         raise ConfigError(f"{path}: {clean_text(str(error))}") from None
+    return _from_table(table, text, path)
 
 
-def _from_table(table: Mapping[str, Any], path: str) -> Settings:
-    known = {f.name for f in fields(Settings)}
+def _from_table(table: Mapping[str, Any], text: str, path: str) -> Settings:
     values: dict[str, Any] = {}
     for key, value in table.items():
-        where = f"{path}: {clean_text(key, 40)}"
-        if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            raise ConfigError(
-                f"{where} is not a setting", hint=f"did you mean {near[0]}?" if near else ""
-            )
-        values[key] = _CHECKS[key](value, where)
+        if key not in _DESCRIBED:
+            place = _place(path, text, [key])
+            raise ConfigError(f"{place} is not a setting", hint=_nearest(key))
+        try:
+            values[key] = _DESCRIBED[key].check(value)
+        except _Unfit as unfit:
+            place = _place(path, text, [key, unfit.below] if unfit.below else [key])
+            raise ConfigError(f"{place} {unfit.what}") from None
     return Settings(**values)
 
 
-def _base_url(value: Any, where: str) -> str:
-    url = _text(value, where).rstrip("/")
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host = None
-    if not host or parts.query or parts.fragment or parts.username or not url.isprintable():
-        raise ConfigError(f"{where} is not the base URL of an API")
-    # The API key travels with every request.
-    if parts.scheme != "https" and not (parts.scheme == "http" and host in _LOOPBACK):
-        raise ConfigError(f"{where} must begin with https://")
-    return url
+def _place(path: str, text: str, keys: list[str]) -> str:
+    """Return ``FILE:LINE: KEY``, as compilers and editors know it."""
+    return f"{path}:{tomlfile.line_of(text, keys)}: {clean_text('.'.join(keys), 80)}"
 
 
-def _text(value: Any, where: str) -> str:
-    if not isinstance(value, str):
-        raise ConfigError(f"{where} must be a text in quotation marks")
-    return value
-
-
-def _header_word(value: Any, where: str) -> str:
-    text = _text(value, where)
-    if not text.isascii() or not text.isprintable() or " " in text:
-        raise ConfigError(f"{where} must be one printable word")
-    return text
-
-
-def _path(value: Any, where: str) -> str:
-    return os.path.abspath(os.path.expanduser(_text(value, where)))
-
-
-def _seconds(low: int, high: int) -> Callable[[Any, str], int]:
-    def check(value: Any, where: str) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise ConfigError(f"{where} must be a whole number of seconds from {low} to {high}")
-        return value
-
-    return check
-
-
-def _agent(value: Any, where: str) -> str:
-    if value not in ("private", "user"):
-        raise ConfigError(f'{where} must be "private" or "user"')
-    return str(value)
-
-
-def _boolean(value: Any, where: str) -> bool:
-    if not isinstance(value, bool):
-        raise ConfigError(f"{where} must be true or false")
-    return value
-
-
-def _aliases(value: Any, where: str) -> dict[str, MachineName]:
-    if not isinstance(value, dict):
-        raise ConfigError(f'{where} must be a table of dm-alias = "dm-machine"')
-    aliases = {}
-    for alias, machine in value.items():
-        if not is_machine_name(alias):
-            raise ConfigError(f"{where}: {quote_server(alias)} must look like a machine's name")
-        try:
-            aliases[alias] = parse_machine_name(_text(machine, f"{where}.{alias}"))
-        except DcsError as error:
-            raise ConfigError(f"{where}.{alias}: {error.message}") from None
-    return aliases
-
-
-_CHECKS: dict[str, Callable[[Any, str], Any]] = {
-    "base_url": _base_url,
-    "org_id": _header_word,
-    "key_file": _path,
-    "wake_seconds": _seconds(1, 3600),
-    "reuse_seconds": _seconds(0, 3600),
-    "connect_seconds": _seconds(1, 300),
-    "agent": _agent,
-    "destination_constraint": _boolean,
-    "aliases": _aliases,
-}
+def _nearest(key: str) -> str:
+    """Return the hint for a key that is none."""
+    near = difflib.get_close_matches(key.lower().replace("-", "_"), _DESCRIBED, 1)
+    return f"did you mean {near[0]}?" if near else f"the settings are {', '.join(_DESCRIBED)}"

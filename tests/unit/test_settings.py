@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import os
+from dataclasses import fields
 from pathlib import Path
 
+import docutils.core
+import docutils.nodes
 import pytest
 
 from dcs_proxy.errors import ConfigError, UsageError
-from dcs_proxy.settings import Settings, config_path, load_settings
+from dcs_proxy.settings import Settings, config_path, describe_settings, load_settings
 
 
 def load(tmp_path: Path, toml: str, **environment: str) -> Settings:
@@ -47,7 +51,15 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         """,
     )
     assert settings == Settings(
-        "http://127.0.0.1:8080", "org-1", "/k", 10, 0, 3, "user", False, {"dm-web": "dm-0a1b"}
+        base_url="http://127.0.0.1:8080",
+        org_id="org-1",
+        key_file="/k",
+        wake_seconds=10,
+        reuse_seconds=0,
+        connect_seconds=3,
+        agent="user",
+        destination_constraint=False,
+        aliases={"dm-web": "dm-0a1b"},
     )
     assert settings.is_loopback
     assert settings.machine("dm-web") == "dm-0a1b"
@@ -88,7 +100,7 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
         ('org_id = "a\\u000d"', "org_id must be one printable word"),
         ("aliases = 1", "aliases must be a table"),
         ("[aliases]\nweb = 'dm-a'", "must look like a machine's name"),
-        ("[aliases]\ndm-web = 'a'", "aliases.dm-web: "),
+        ("[aliases]\ndm-web = 'a'", "aliases.dm-web is wrong: "),
         ("[aliases]\ndm-web = 1", "aliases.dm-web must be a text"),
     ],
 )  # fmt: skip
@@ -99,10 +111,67 @@ def test_a_wrong_setting_is_named_with_its_file(tmp_path: Path, toml: str, said:
     assert str(tmp_path / "config.toml") in caught.value.message
 
 
-def test_the_nearest_right_key_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("toml", "line"),
+    [
+        ("wake_secs = 1", 1),
+        ("# a comment\n\nwake_seconds = 0  # wrong\n", 3),
+        ('org_id = """a\nwake_secs = 1"""\nkey_file = "k"\n', 1),
+        ('key_file = """\nwake_secs = 1\n"""\n# next\nwake_secs = 1\n', 5),
+        ("wake_seconds = [\n  1,\n]\n", 1),
+        ("key_file = 'k'\r\nwake_secs = 1\r\n", 2),
+        ('[aliases]\ndm-a = "dm-b"\ndm-web = 1\n', 3),
+        ('aliases.dm-a = "dm-b"\naliases."dm-web" = 1\n', 2),
+        ('"\\u0077ake_secs" = 1', 1),
+        ('key_file = "k"\n"wake\\u005fsecs" = 1\n', 2),
+        ("[wake]\nx = 1\n", 1),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_line(tmp_path: Path, toml: str, line: int) -> None:
     with pytest.raises(ConfigError) as caught:
-        load(tmp_path, "wake_second = 1")
+        (tmp_path / "config.toml").write_bytes(toml.encode())
+        load_settings({}, str(tmp_path / "config.toml"))
+    assert caught.value.message.startswith(f"{tmp_path}/config.toml:{line}: "), caught.value
+
+
+@pytest.mark.parametrize("wrong", ["wake_second", "wake-seconds", "Wake_Seconds"])
+def test_the_nearest_right_key_is_named(tmp_path: Path, wrong: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, f"{wrong} = 1")
     assert caught.value.hint == "did you mean wake_seconds?"
+
+
+def test_a_key_like_no_other_is_answered_with_all_of_them(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, "zzz = 1")
+    assert all(row.key in caught.value.hint for row in describe_settings())
+
+
+def test_every_setting_says_what_it_takes_and_means() -> None:
+    rows = describe_settings()
+    assert [row.key for row in rows] == [f.name for f in fields(Settings)]
+    for row in rows:
+        assert row.values and row.meaning[0].isupper() and row.meaning.endswith("."), row
+
+
+def test_the_defaults_that_are_told_are_the_real_ones(tmp_path: Path) -> None:
+    environment = {"XDG_CONFIG_HOME": os.path.expanduser("~/.config")}
+    told = "".join(f"{row.key} = {row.default}\n" for row in describe_settings() if row.default)
+    path = tmp_path / "config.toml"
+    path.write_text(told)
+    assert load_settings(environment, str(path)) == load_settings(environment)
+
+
+def test_the_readme_has_every_setting_with_its_default() -> None:
+    readme = Path(__file__).parents[2] / "README.rst"
+    tree = docutils.core.publish_doctree(readme.read_text())
+    rows = [
+        [entry.astext() for entry in row.findall(docutils.nodes.entry)]
+        for row in tree.findall(docutils.nodes.row)
+    ]
+    told = {row[0].strip("[]"): row[1] for row in rows if len(row) == 3}
+    for setting in describe_settings():
+        assert told[setting.key] == (setting.default or "none")
 
 
 def test_a_wrong_base_url_in_the_environment_is_named(tmp_path: Path) -> None:
