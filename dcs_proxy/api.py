@@ -44,6 +44,15 @@ class Api:
         """How far the API's clock is ahead of ours."""
         return self._exchange.clock_ahead_s
 
+    def check_key(self) -> bool:
+        """Ask for next to nothing; return whether that has told that the key is good.
+
+        A deployment with only the POST of the contract answers 404 or 405, which tells nothing.
+        Raises CredentialsError or Forbidden if the API does not accept it.
+        """
+        reply = self._exchange.ask("GET", "/v1/machines?limit=1", machine=None, absent=(404, 405))
+        return reply.status not in (404, 405)
+
     def create_session(self, name: MachineName, public_key: str, idempotency_key: str) -> Session:
         """Ask for a session for `public_key` (an OpenSSH line), or what became of it.
 

@@ -24,6 +24,8 @@ _CONNECT = "dcs_proxy.commands.connect"
 _COMMANDS = {
     "prepare": "dcs_proxy.commands.prepare",
     "config-ssh": "dcs_proxy.commands.config_ssh",
+    "login": "dcs_proxy.commands.login",
+    "logout": "dcs_proxy.commands.logout",
     "emulator": "dcs_proxy.commands.emulator",
 }
 _WITH_VALUE = frozenset({"--home", "--config", "--login"})

@@ -68,6 +68,10 @@ class CredentialsError(DcsError):
     exit_code = 4
 
 
+class KeyringUnusable(CredentialsError):
+    """This computer has no system keyring that keeps secrets safely."""
+
+
 class Forbidden(DcsError):
     """The API key may not do this (403)."""
 

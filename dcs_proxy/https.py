@@ -232,7 +232,7 @@ class Exchange:
             case 401:
                 error: DcsError = CredentialsError(
                     f"the API does not accept the key from {self._credentials.source}: {said}",
-                    hint="set DEDALUS_API_KEY to a valid key",
+                    hint=self._credentials.renewal,
                     machine=machine,
                 )
             case 403:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dcs_proxy.agent import Agent
 from dcs_proxy.api import Api, account
 from dcs_proxy.client import client_id
-from dcs_proxy.credentials import load_credentials
+from dcs_proxy.credentials import Credentials, load_credentials
 from dcs_proxy.deadline import Deadline
 from dcs_proxy.errors import AgentUnavailable
 from dcs_proxy.log import Log
@@ -20,9 +20,13 @@ from dcs_proxy.resolve import World
 from dcs_proxy.settings import Settings, config_path, load_settings
 from dcs_proxy.state import Record, StateDirectory, default_state_directory
 from dcs_proxy.stderr import show
+from dcs_proxy.system_keyring import SystemKeyring
 from dcs_proxy.warm import Warmth
 
 _AGENT_START_S = 20.0
+# Time to see a window and type a password: less than editors give ssh; more for who waits for it.
+_KEYRING_IN_SSH_S = 15
+_KEYRING_S = 120
 
 
 @dataclass(frozen=True)
@@ -85,14 +89,35 @@ def open_world(
         agent_path=agent_path,
         account=account(settings),
         client=client_id(os.getppid()),
-        open_api=lambda: Api(
-            settings, load_credentials(environment, settings.key_file), deadline, log, _notice
-        ),
+        open_api=lambda: open_api(settings, environment, deadline, log),
         open_agent=open_agent,
-        notice=_notice,
+        notice=notice,
         await_guest=wait_for_guest,
         now=time.time,
     )
+
+
+def open_api(
+    settings: Settings, environment: Mapping[str, str], deadline: Deadline, log: Log
+) -> Api:
+    """Return the control plane, asked with the user's key.  Raises CredentialsError, ClientGone."""
+    credentials = find_credentials(settings, environment, deadline)
+    log.event("key", source=credentials.source)
+    return Api(settings, credentials, deadline, log, notice)
+
+
+def find_credentials(
+    settings: Settings, environment: Mapping[str, str], deadline: Deadline
+) -> Credentials:
+    """Return the API key, wherever it is kept.  Raises CredentialsError or ClientGone."""
+    keyring = SystemKeyring(settings.base_url, environment, deadline, _KEYRING_IN_SSH_S, notice)
+    return load_credentials(environment, settings.key_file, keyring.read)
+
+
+def open_keyring(settings: Settings, environment: Mapping[str, str]) -> SystemKeyring:
+    """Return the system keyring as a person works with it, who can unlock it."""
+    deadline = Deadline(_KEYRING_S)
+    return SystemKeyring(settings.base_url, environment, deadline, _KEYRING_S, notice)
 
 
 def open_warmth(
@@ -116,5 +141,6 @@ def _user_agent(environment: Mapping[str, str]) -> str:
     return path
 
 
-def _notice(text: str) -> None:
+def notice(text: str) -> None:
+    """Show the user a line that is no result."""
     show(f"dcs-proxy: {text}")

@@ -8,8 +8,6 @@ import re
 import sys
 
 from dcs_proxy import configfile
-from dcs_proxy.api import Api
-from dcs_proxy.credentials import load_credentials
 from dcs_proxy.deadline import Deadline
 from dcs_proxy.errors import DcsError
 from dcs_proxy.log import Log
@@ -18,7 +16,7 @@ from dcs_proxy.settings import Settings
 from dcs_proxy.sshconfig import Program, render_end, render_top
 from dcs_proxy.state import StateDirectory
 from dcs_proxy.stderr import show
-from dcs_proxy.wiring import Options, log_path
+from dcs_proxy.wiring import Options, log_path, open_api
 
 HELP = "write the block in ~/.ssh/config that makes ssh use dcs-proxy"
 
@@ -77,8 +75,7 @@ def _machines(settings: Settings, state: StateDirectory, old: bytes) -> list[Mac
     """Return the names to list; those listed already if the API cannot be asked."""
     log = Log(log_path(state.path))
     try:
-        credentials = load_credentials(os.environ, settings.key_file)
-        listed = Api(settings, credentials, Deadline(_LIST_S), log, _show).list_machines()
+        listed = open_api(settings, os.environ, Deadline(_LIST_S), log).list_machines()
     except DcsError as error:
         show(*error.lines())
         _show(

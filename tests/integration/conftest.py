@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.harness import Emulator, User
+from tests.integration.secret_service import SecretService
 
 
 @pytest.fixture
@@ -44,3 +45,11 @@ def make_user() -> Iterator[Callable[..., User]]:
 def user(make_user: Callable[..., User]) -> User:
     """One user."""
     return make_user()
+
+
+@pytest.fixture
+def keyring(user: User) -> Iterator[SecretService]:
+    """The user's keyring, unlocked and empty."""
+    service = SecretService(user)
+    yield service
+    service.close()

@@ -1,11 +1,25 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from dcs_proxy.credentials import load_credentials
-from dcs_proxy.errors import CredentialsError
+from dcs_proxy import credentials as module
+from dcs_proxy.credentials import Credentials, forget_file, keep_in_file, sources_before_the_keyring
+from dcs_proxy.errors import CredentialsError, KeyringUnusable
+
+
+def never() -> str | None:
+    raise AssertionError("the keyring was asked")
+
+
+def load_credentials(
+    environment: Mapping[str, str],
+    key_file: str,
+    read_keyring: Callable[[], str | None] = never,
+) -> Credentials:
+    return module.load_credentials(environment, key_file, read_keyring)
 
 
 def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
@@ -29,10 +43,52 @@ def test_a_key_is_never_shown() -> None:
         assert "secr" not in caught.value.one_line()
 
 
-def test_no_key_at_all_says_where_one_may_be(tmp_path: Path) -> None:
-    with pytest.raises(CredentialsError, match="there is no API key") as caught:
-        load_credentials({}, str(tmp_path / "none"))
-    assert "DEDALUS_API_KEY" in caught.value.hint
+def test_the_keyring_comes_last_and_is_named(tmp_path: Path) -> None:
+    credentials = load_credentials({}, str(tmp_path / "none"), lambda: "dsk-ring")
+    assert (credentials.bearer, credentials.api_key) == ("dsk-ring", None)
+    assert credentials.source == "the system keyring"
+    assert credentials.renewal == "dcs-proxy login"
+    with pytest.raises(CredentialsError, match="from the system keyring is not one printable"):
+        load_credentials({}, str(tmp_path / "none"), lambda: "dsk ring")
+
+
+def test_no_key_at_all_says_all_the_ways_to_give_one(tmp_path: Path) -> None:
+    path = str(tmp_path / "none")
+    with pytest.raises(CredentialsError, match=r"there is no API key$") as caught:
+        load_credentials({}, path, lambda: None)
+    for way in ("dcs-proxy login", "DEDALUS_API_KEY", path):
+        assert way in caught.value.hint
+
+    def unusable() -> str | None:
+        raise KeyringUnusable("this computer has none (so)")
+
+    with pytest.raises(
+        CredentialsError, match=r"there is no API key, and .* none \(so\)"
+    ) as caught:
+        load_credentials({}, path, unusable)
+    for way in ("dcs-proxy login --file", "DEDALUS_API_KEY", path):
+        assert way in caught.value.hint
+
+
+def test_each_source_says_how_to_renew_the_key(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    keep_in_file(str(path), "dsk-file")
+    assert load_credentials({}, str(path)).renewal == "dcs-proxy login --file"
+    assert load_credentials({"DEDALUS_X_API_KEY": "k"}, "").renewal == (
+        "set DEDALUS_X_API_KEY to a valid key"
+    )
+
+
+def test_a_kept_key_file_is_ours_alone_and_can_be_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "key"
+    keep_in_file(str(path), "dsk-file")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert load_credentials({}, str(path)).bearer == "dsk-file"
+    assert sources_before_the_keyring({"DEDALUS_API_KEY": "k"}, str(path)) == [
+        "DEDALUS_API_KEY", str(path)
+    ]  # fmt: skip
+    assert forget_file(str(path)) and not forget_file(str(path))
+    assert sources_before_the_keyring({"DEDALUS_API_KEY": ""}, str(path)) == []
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660])

@@ -1,0 +1,193 @@
+"""The API key in the system keyring: a real one, a locked one, none, and bad ones."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.harness import Emulator, User, processes, wait_until
+from tests.integration.secret_service import SecretService
+
+Start = Callable[..., Emulator]
+# What one keyring access may take inside ssh, and how much a busy computer may add.
+LIMIT_S, SLACK_S = 15, 20
+
+
+@pytest.fixture
+def emulator(start_emulator: Start, user: User) -> Emulator:
+    """An emulator whose key the user has only in the keyring, if anywhere."""
+    emulator = start_emulator("--machine", "dm-foo")
+    user.use(emulator)
+    del user.environment["DEDALUS_API_KEY"]
+    return emulator
+
+
+def keyring_processes(emulator: Emulator) -> list[int]:
+    return [
+        pid for pid, (_, words) in processes().items()
+        if emulator.api in words and any(word.endswith("/keyring_process.py") for word in words)
+    ]  # fmt: skip
+
+
+def test_ssh_uses_the_key_in_the_keyring(
+    emulator: Emulator, keyring: SecretService, user: User
+) -> None:
+    keyring.add(emulator.api, emulator.key)
+    done = user.ssh("dm-foo", "echo in")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "in\n", "")
+    assert 'key source="the system keyring"' in user.log()
+
+
+def test_a_key_for_another_api_is_not_used(
+    emulator: Emulator, keyring: SecretService, user: User
+) -> None:
+    keyring.add("https://dcs.dedaluslabs.ai", emulator.key)
+    done = user.ssh("dm-foo", "true")
+    assert done.returncode == 255
+    assert "dcs-proxy: dm-foo: there is no API key\n" in done.stderr
+    assert "hint: type: dcs-proxy login; or set DEDALUS_API_KEY, or put the key" in done.stderr
+
+
+def test_a_key_that_the_api_refuses_is_told_with_where_it_is(
+    emulator: Emulator, keyring: SecretService, user: User
+) -> None:
+    keyring.add(emulator.api, "dsk-old")
+    done = user.ssh("dm-foo", "true")
+    assert "does not accept the key from the system keyring" in done.stderr
+    assert "hint: dcs-proxy login\n" in done.stderr
+    assert "dsk-old" not in done.stderr + user.log()
+
+
+def test_a_locked_keyring_without_a_window_is_told_at_once(
+    emulator: Emulator, keyring: SecretService, user: User
+) -> None:
+    keyring.add(emulator.api, emulator.key)
+    keyring.lock()
+    done = user.ssh("dm-foo", "true")
+    assert done.returncode == 255
+    assert "dcs-proxy: dm-foo: the system keyring is locked\n" in done.stderr
+    assert "hint: unlock it, or set DEDALUS_API_KEY, or keep the key in a file" in done.stderr
+
+
+def test_a_window_that_nobody_sees_ends_with_the_limit(
+    emulator: Emulator, keyring: SecretService, user: User
+) -> None:
+    keyring.add(emulator.api, emulator.key)
+    keyring.lock()
+    with keyring.window_that_nobody_sees() as is_asked:
+        start = time.monotonic()
+        done = user.ssh("dm-foo", "true")
+        assert time.monotonic() - start < LIMIT_S + SLACK_S
+        assert is_asked(0)
+    assert done.returncode == 255
+    lines = done.stderr.splitlines()
+    assert lines[0] == (
+        "dcs-proxy: waiting for the system keyring: is there a window that asks to unlock it?"
+    )
+    assert lines[1] == (
+        f"dcs-proxy: dm-foo: the system keyring has not answered in {LIMIT_S} s; "
+        "it may wait to be unlocked"
+    )
+    assert "unlock it, or set DEDALUS_API_KEY, or keep the key in a file" in lines[2]
+    assert not keyring_processes(emulator)
+
+
+def test_who_keeps_no_key_there_is_not_asked_to_unlock_anything(
+    emulator: Emulator, keyring: SecretService, user: User
+) -> None:
+    keyring.add("https://elsewhere.example", "dsk-else")
+    keyring.lock()
+    with keyring.window_that_nobody_sees() as is_asked:
+        done = user.proxy("prepare", "dm-foo")
+        assert not is_asked(0)
+    assert done.returncode == 4
+    assert "there is no API key" in done.stderr
+
+
+def test_a_client_that_goes_takes_the_keyring_process_along(
+    emulator: Emulator, keyring: SecretService, user: User
+) -> None:
+    keyring.add(emulator.api, emulator.key)
+    keyring.lock()
+    with keyring.window_that_nobody_sees() as is_asked:
+        ssh = user.start_ssh("dm-foo", "true")
+        assert is_asked(60)
+        (pid,) = keyring_processes(emulator)
+        # No terminal, and none to be had.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        assert (int(fields[3]), fields[4]) == (pid, "0")
+        ssh.kill()
+        wait_until(lambda: not keyring_processes(emulator), limit_s=LIMIT_S)
+
+
+def test_a_computer_without_a_keyring_is_told_of_the_file(emulator: Emulator, user: User) -> None:
+    done = user.ssh("dm-foo", "true")
+    assert "there is no API key, and this computer has no usable system keyring (" in done.stderr
+    assert "hint: dcs-proxy login --file keeps one in " in done.stderr
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "keyrings.alt.file.PlaintextKeyring",
+        "keyrings.alt.file.EncryptedKeyring",
+        "keyring.backends.null.Keyring",
+        "keyring.backends.fail.Keyring",
+        "no.such.Keyring",
+    ],
+)
+def test_an_insecure_keyring_is_never_used_even_if_chosen(
+    emulator: Emulator, keyring: SecretService, user: User, backend: str
+) -> None:
+    user.environment["PYTHON_KEYRING_BACKEND"] = backend
+    for command in (("login", "--stdin"), ("prepare", "dm-foo")):
+        done = user.proxy(*command, input=emulator.key)
+        assert done.returncode == 4
+        assert "this computer has no usable system keyring (" in done.stderr
+    assert not keyring.entries()
+    assert not list(user.home.rglob("*keyring_pass*"))
+
+
+def test_plain_files_are_not_used_where_there_is_nothing_better(
+    emulator: Emulator, user: User
+) -> None:
+    assert user.proxy("login", "--stdin", input=emulator.key).returncode == 4
+    assert not [p for p in user.home.rglob("*") if p.is_file()]
+
+
+def test_a_chain_is_looked_into_for_a_keyring_to_be_trusted(
+    emulator: Emulator, keyring: SecretService, user: User
+) -> None:
+    (user.home / ".config" / "python_keyring").mkdir(parents=True)
+    (user.home / ".config" / "python_keyring" / "keyringrc.cfg").write_text(
+        "[backend]\ndefault-keyring=keyring.backends.chainer.ChainerBackend\n"
+    )
+    keyring.add(emulator.api, emulator.key)
+    assert user.ssh("dm-foo", "true").returncode == 0
+
+
+@pytest.mark.parametrize("source", ["variable", "other variable", "file"])
+def test_no_keyring_is_touched_when_a_key_is_found_before(
+    emulator: Emulator, user: User, source: str, tmp_path: Path
+) -> None:
+    (tmp_path / "telltale.py").write_text("open(__file__ + '.loaded', 'w')\n")
+    user.environment |= {
+        "PYTHONPATH": str(tmp_path), "PYTHON_KEYRING_BACKEND": "telltale.Keyring"
+    }  # fmt: skip
+    assert user.proxy("prepare", "dm-foo").returncode == 4
+    told = tmp_path / "telltale.py.loaded"
+    told.unlink()
+    if source == "file":
+        key_file = user.root / "key"
+        key_file.write_text(emulator.key)
+        key_file.chmod(0o600)
+        user.settings(f'key_file = "{key_file}"\n')
+    else:
+        user.environment["DEDALUS_" + ("API_KEY" if source == "variable" else "X_API_KEY")] = (
+            emulator.key
+        )
+    assert user.proxy("prepare", "dm-foo").returncode == 0
+    assert not told.exists()

@@ -1,0 +1,236 @@
+"""dcs-proxy login and logout, as a person types them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from tests.integration.harness import Emulator, ProcessWatch, User
+from tests.integration.secret_service import SecretService, Terminal
+
+Start = Callable[..., Emulator]
+PROGRAM = (sys.executable, "-m", "dcs_proxy")
+
+
+@pytest.fixture
+def emulator(start_emulator: Start, user: User) -> Emulator:
+    """An emulator whose key the user has nowhere yet."""
+    emulator = start_emulator("--machine", "dm-foo")
+    user.use(emulator)
+    del user.environment["DEDALUS_API_KEY"]
+    user.settings("")
+    user.environment["XDG_CONFIG_HOME"] = str(user.root / "config")
+    return emulator
+
+
+def key_file(user: User) -> str:
+    return str(user.root / "config" / "dcs-proxy" / "api-key")
+
+
+def test_login_keeps_a_typed_key_unseen_and_ssh_works(
+    emulator: Emulator, keyring: SecretService, user: User
+) -> None:
+    with ProcessWatch(emulator.key, emulator.process.pid) as watch:
+        terminal = Terminal(user, *PROGRAM, "login")
+        terminal.read_until(f"dcs-proxy: API key for {emulator.api}: ")
+        assert not terminal.echoes()
+        terminal.type(f"{emulator.key}\n")
+        assert terminal.finish() == 0, terminal.shown
+    assert not watch.found
+    assert terminal.shown.splitlines() == [
+        f"dcs-proxy: API key for {emulator.api}: ",
+        f"dcs-proxy: the key is kept in the system keyring (SecretService) for {emulator.api}",
+    ]
+    assert keyring.entries() == {emulator.api: emulator.key}
+    assert user.ssh("dm-foo", "echo in").stdout == "in\n"
+
+
+def test_login_takes_the_key_from_standard_input(
+    emulator: Emulator, keyring: SecretService, user: User
+) -> None:
+    keyring.add(emulator.api, "dsk-old", application="Python keyring library")
+    done = user.proxy("login", "--stdin", input=f"{emulator.key}\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert keyring.entries() == {emulator.api: emulator.key}
+
+
+def test_a_key_that_the_api_refuses_is_not_kept(
+    emulator: Emulator, keyring: SecretService, user: User
+) -> None:
+    done = user.proxy("login", "--stdin", input="dsk-wrong\n")
+    assert done.returncode == 4
+    assert "the API does not accept the key from standard input" in done.stderr
+    assert "hint: copy the key again" in done.stderr
+    assert not keyring.entries()
+    assert "dsk-wrong" not in done.stdout + done.stderr + user.log()
+
+
+def test_a_key_is_not_kept_if_the_api_cannot_be_asked(
+    emulator: Emulator, keyring: SecretService, user: User
+) -> None:
+    user.environment["DEDALUS_BASE_URL"] = "http://127.0.0.1:1"
+    done = user.proxy("login", "--stdin", input=emulator.key)
+    assert (done.returncode, keyring.entries()) == (7, {})
+
+
+def test_an_api_without_a_list_is_told_and_the_key_kept(
+    start_emulator: Start, keyring: SecretService, user: User
+) -> None:
+    emulator = start_emulator("--machine", "dm-foo", "--post-only")
+    user.environment["DEDALUS_BASE_URL"] = emulator.api
+    done = user.proxy("login", "--stdin", input=emulator.key)
+    assert done.returncode == 0
+    assert "the API has no list of machines to check the key with" in done.stderr
+    assert keyring.entries() == {emulator.api: emulator.key}
+
+
+@pytest.mark.parametrize("typed", ["", "\n", "two words\n", "dsk-\u00fc\n", "k" * 5000])
+def test_what_is_no_key_is_refused_without_being_shown(
+    emulator: Emulator, keyring: SecretService, user: User, typed: str
+) -> None:
+    done = user.proxy("login", "--stdin", input=typed)
+    assert done.returncode == 4
+    assert "the API key from standard input is not one printable word" in done.stderr
+    assert typed.strip() not in done.stderr or not typed.strip()
+
+
+def test_login_without_a_terminal_names_stdin(
+    emulator: Emulator, keyring: SecretService, user: User
+) -> None:
+    done = user.run(["setsid", "--wait", *PROGRAM, "login"])
+    assert done.returncode == 2
+    assert "there is no terminal to type the key on" in done.stderr
+    assert "hint: pass it on standard input: dcs-proxy login --stdin" in done.stderr
+
+
+def test_stdin_is_not_read_from_a_terminal(
+    emulator: Emulator, keyring: SecretService, user: User
+) -> None:
+    terminal = Terminal(user, *PROGRAM, "login", "--stdin")
+    assert terminal.finish() == 2
+    assert "standard input is a terminal, which would show the key" in terminal.shown
+
+
+def test_ctrl_c_at_the_prompt_ends_with_one_line(
+    emulator: Emulator, keyring: SecretService, user: User
+) -> None:
+    terminal = Terminal(user, *PROGRAM, "login")
+    terminal.read_until("API key for")
+    terminal.type("dsk-half\x03")
+    assert terminal.finish() == 130
+    assert terminal.shown.splitlines()[1:] == ["dcs-proxy: interrupted"]
+
+
+def test_login_without_a_keyring_offers_the_file(emulator: Emulator, user: User) -> None:
+    terminal = Terminal(user, *PROGRAM, "login")
+    assert terminal.finish() == 4
+    assert "API key for" not in terminal.shown
+    assert "dcs-proxy: this computer has no usable system keyring (" in terminal.shown
+    assert "keep the key in a file: dcs-proxy login --file" in terminal.shown
+
+
+def test_the_file_is_written_after_a_yes_only(emulator: Emulator, user: User) -> None:
+    path = user.root / "config" / "dcs-proxy" / "api-key"
+    question = f"dcs-proxy: keep the key in clear text in {path}? [y/N] "
+    terminal = Terminal(user, *PROGRAM, "login", "--file")
+    terminal.read_until(question)
+    terminal.type("\n")
+    assert terminal.finish() == 4
+    assert "dcs-proxy: no key was kept" in terminal.shown
+    assert not path.exists()
+    terminal = Terminal(user, *PROGRAM, "login", "--file")
+    terminal.read_until(question)
+    terminal.type("y\n")
+    terminal.read_until("API key for")
+    terminal.type(f"{emulator.key}\n")
+    assert terminal.finish() == 0, terminal.shown
+    assert f"dcs-proxy: the key is kept in {path} (mode 0600)" in terminal.shown
+    assert emulator.key not in terminal.shown
+    assert (path.stat().st_mode & 0o777, path.read_text()) == (0o600, f"{emulator.key}\n")
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert user.ssh("dm-foo", "echo in").stdout == "in\n"
+
+
+def test_without_a_terminal_the_file_needs_a_yes_on_the_command_line(
+    emulator: Emulator, user: User
+) -> None:
+    command = ["setsid", "--wait", *PROGRAM, "login", "--stdin", "--file"]
+    done = user.run(command, input=emulator.key)
+    assert done.returncode == 2
+    assert "hint: add --yes to do it without asking" in done.stderr
+    assert user.run([*command, "--yes"], input=emulator.key).returncode == 0
+    assert user.ssh("dm-foo", "echo in").stdout == "in\n"
+
+
+def test_what_goes_before_the_kept_key_is_told(
+    emulator: Emulator, keyring: SecretService, user: User
+) -> None:
+    assert user.proxy("login", "--stdin", "--file", "--yes", input=emulator.key).stderr == ""
+    user.environment["DEDALUS_X_API_KEY"] = "dsk-other"
+    done = user.proxy("login", "--stdin", input=emulator.key)
+    assert done.stderr.splitlines() == [
+        "dcs-proxy: DEDALUS_X_API_KEY is set, and goes before the key that was kept",
+        "dcs-proxy: hint: unset DEDALUS_X_API_KEY",
+        f"dcs-proxy: the key file {key_file(user)} goes before the key that was kept",
+        f"dcs-proxy: hint: rm '{key_file(user)}'",
+    ]
+    assert "dsk-other" not in done.stdout
+
+
+def test_logout_removes_every_entry_of_this_api_and_no_other(
+    emulator: Emulator, keyring: SecretService, user: User
+) -> None:
+    for url, application in ((emulator.api, "a"), (emulator.api, "b"), ("https://b.example", "")):
+        keyring.add(url, "dsk-a", application=application)
+    done = user.proxy("logout")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        f"dcs-proxy: the key for {emulator.api} is removed from the system keyring\n"
+    )
+    assert keyring.entries() == {"https://b.example": "dsk-a"}
+    done = user.proxy("logout")
+    assert done.stdout == f"dcs-proxy: the key for {emulator.api} is not in the system keyring\n"
+
+
+def test_logout_says_what_still_gives_a_key(
+    emulator: Emulator, keyring: SecretService, user: User
+) -> None:
+    user.proxy("login", "--stdin", "--file", "--yes", input=emulator.key)
+    user.environment["DEDALUS_API_KEY"] = emulator.key
+    done = user.proxy("logout")
+    assert done.stderr.splitlines() == [
+        "dcs-proxy: DEDALUS_API_KEY still gives a key",
+        f"dcs-proxy: {key_file(user)} still gives a key",
+    ]
+    done = user.proxy("logout", "--file")
+    assert f"dcs-proxy: {key_file(user)}: removed\n" in done.stdout
+    assert done.stderr.splitlines() == ["dcs-proxy: DEDALUS_API_KEY still gives a key"]
+    assert f"dcs-proxy: {key_file(user)}: there was none\n" in user.proxy("logout", "--file").stdout
+
+
+def test_logout_works_where_there_is_no_keyring(emulator: Emulator, user: User) -> None:
+    user.proxy("login", "--stdin", "--file", "--yes", input=emulator.key)
+    done = user.proxy("logout", "--file")
+    assert done.returncode == 0
+    assert "no usable system keyring" in done.stderr
+    assert user.proxy("prepare", "dm-foo").returncode == 4
+
+
+def test_a_locked_keyring_is_no_successful_logout(
+    emulator: Emulator, keyring: SecretService, user: User
+) -> None:
+    keyring.add(emulator.api, emulator.key)
+    keyring.lock()
+    done = user.proxy("logout")
+    assert done.returncode == 4
+    assert "the system keyring is locked" in done.stderr
+
+
+def test_a_key_file_that_cannot_be_written_is_told(emulator: Emulator, user: User) -> None:
+    (user.root / "config").write_text("in the way")
+    done = user.proxy("login", "--stdin", "--file", "--yes", input=emulator.key)
+    assert done.returncode == 4
+    assert f"{key_file(user)} cannot be written: " in done.stderr
+    assert "name another place as key_file in the config file" in done.stderr
