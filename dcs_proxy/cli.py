@@ -23,6 +23,7 @@ from dcs_proxy.wiring import Options, log_path
 _CONNECT = "dcs_proxy.commands.connect"
 _COMMANDS = {
     "prepare": "dcs_proxy.commands.prepare",
+    "dial": "dcs_proxy.commands.dial",
     "config-ssh": "dcs_proxy.commands.config_ssh",
     "login": "dcs_proxy.commands.login",
     "logout": "dcs_proxy.commands.logout",

@@ -50,6 +50,9 @@ _PATIENCE_NEW, _PATIENCE_KNOWN = 4, 8
 _BACKOFF_S, _MAX_BACKOFF_S = 0.25, 8.0
 _CLOCK_TOLERANCE_S = 30.0
 _NETWORK_HINT = "check the network, DEDALUS_BASE_URL and proxy variables, then try again"
+_PROXY_HINT = "check the network, DEDALUS_BASE_URL and proxy in the config file, then try again"
+# http.client's words, before the status and reason.
+_TUNNEL_FAILED = "Tunnel connection failed: "
 _TLS_HINT = (
     "does somebody stand in between? if it is your company's proxy, set REQUESTS_CA_BUNDLE to its"
     " certificate"
@@ -91,6 +94,7 @@ class Exchange:
     ) -> None:
         self.clock_ahead_s = 0.0
         self._settings = settings
+        self._proxy = None if settings.is_loopback else settings.proxy
         self._credentials = credentials
         self._deadline = deadline
         self._log = log
@@ -193,6 +197,8 @@ class Exchange:
                 headers={"Accept": "application/json", **headers},
                 json=body,
                 auth=self._authorize,
+                # Named for this request, they come before those of the environment.
+                proxies={"https": self._proxy.url()} if self._proxy else None,
                 timeout=(_CONNECT_S, _REPLY_S),
                 allow_redirects=False,
                 stream=True,
@@ -220,9 +226,11 @@ class Exchange:
         return request
 
     def _unavailable(
-        self, what: str, machine: MachineName | None, hint: str = _NETWORK_HINT
+        self, what: str, machine: MachineName | None, hint: str = ""
     ) -> ApiUnavailable:
-        message = f"the API at {self._settings.base_url} {what}"
+        through = f" (through the HTTP proxy {self._proxy})" if self._proxy else ""
+        message = f"the API at {self._settings.base_url}{through} {self._redact(what)}"
+        hint = hint or (_PROXY_HINT if self._proxy else _NETWORK_HINT)
         return ApiUnavailable(message, hint=hint, machine=machine)
 
     def _problem(self, reply: Reply, machine: MachineName | None) -> _Problem:
@@ -261,9 +269,11 @@ class Exchange:
         return f"{quote_server(self._redact(fault.message))}{code or f' (HTTP {status})'}"
 
     def _redact(self, text: str) -> str:
-        """Take our key out of what a server sends back to us."""
+        """Take our secrets out of what a server sends back to us."""
         for secret in (self._credentials.bearer, self._credentials.api_key):
             text = text.replace(secret, "[key]") if secret else text
+        if self._proxy and self._proxy.password:
+            text = text.replace(self._proxy.password, "[password]")
         return text
 
     def _look_at_clock(self, date: str) -> None:
@@ -285,9 +295,9 @@ class Exchange:
 
 
 class _NetworkError(Exception):
-    """No whole reply: `what` completes "the API at URL …"."""
+    """No whole reply: `what` completes "the API at URL …"; `hint` is "" for the usual one."""
 
-    def __init__(self, what: str, retryable: bool, hint: str = _NETWORK_HINT) -> None:
+    def __init__(self, what: str, retryable: bool, hint: str = "") -> None:
         super().__init__(what)
         self.what = what
         self.retryable = retryable
@@ -333,7 +343,7 @@ def _translate(error: Exception) -> _NetworkError:
         what = "presents a TLS certificate that is not trusted"
         return _NetworkError(what, False, _TLS_HINT)
     if isinstance(error, requests.exceptions.ProxyError):
-        return _NetworkError("cannot be reached through the HTTP proxy", True)
+        return _translate_proxy(error)
     if isinstance(error, requests.exceptions.Timeout):
         return _NetworkError("does not answer", True)
     for cause in _causes(error):
@@ -344,6 +354,21 @@ def _translate(error: Exception) -> _NetworkError:
     if isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
         return _NetworkError("closed the connection before its answer was whole", True)
     return _NetworkError("cannot be asked: the request is not possible", False)
+
+
+def _translate_proxy(error: Exception) -> _NetworkError:
+    """Say what the proxy answered to CONNECT, or why there was no answer."""
+    for cause in _causes(error):
+        said = str(cause).removeprefix(_TUNNEL_FAILED)
+        if isinstance(cause, OSError) and said != str(cause):
+            what = f"cannot be reached: the proxy answers {quote_server(said)}"
+            # Who may not today may not in a second either.
+            return _NetworkError(what, not said.startswith("4"))
+        if type(cause).__name__ == "NameResolutionError":
+            return _NetworkError("cannot be reached: the proxy's name cannot be looked up", True)
+        if isinstance(cause, OSError) and cause.strerror:
+            return _NetworkError(f"cannot be reached: the proxy: {cause.strerror}", True)
+    return _NetworkError("cannot be reached: the proxy does not answer", True)
 
 
 def _causes(error: BaseException) -> list[BaseException]:

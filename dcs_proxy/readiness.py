@@ -29,16 +29,22 @@ _TRY_S = 20.0
 
 
 def await_guest(
-    state: StateDirectory, name: MachineName, record: Record, deadline: Deadline, log: Log
+    state: StateDirectory,
+    name: MachineName,
+    record: Record,
+    deadline: Deadline,
+    log: Log,
+    proxy_command: str | None,
 ) -> None:
     """Return when the session's machine lets it in, or fails for a reason that ssh will tell.
 
+    `proxy_command` leads ssh to the endpoint, None where the way is direct.
     Raises DeadlineExceeded with the gateway's last code, or ClientGone.
     """
     program = shutil.which("ssh")
     if program is None:
         return
-    command = [program, *_arguments(state, name, record)]
+    command = [program, *_arguments(state, name, record, proxy_command)]
     code = ""
     try:
         while code := _log_in(command, deadline):
@@ -53,7 +59,12 @@ def await_guest(
         ) from None
 
 
-def _arguments(state: StateDirectory, name: MachineName, record: Record) -> list[str]:
+def _arguments(
+    state: StateDirectory,
+    name: MachineName,
+    record: Record,
+    proxy_command: str | None,
+) -> list[str]:
     ready = record.ready
     if ready is None:
         raise ValueError("only a ready session can be logged in to")
@@ -63,6 +74,8 @@ def _arguments(state: StateDirectory, name: MachineName, record: Record) -> list
         "StrictHostKeyChecking yes",
         f"ConnectTimeout {_CONNECT_S}",
     ]
+    if proxy_command is not None:
+        options += [f"ProxyCommand {proxy_command}", "ProxyUseFdpass yes"]
     words = [word for option in options for word in ("-o", option)]
     return ["-F", "none", "-T", *words, "-p", str(ready.port), "--", ready.endpoint, "true"]
 

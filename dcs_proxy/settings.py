@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 from dcs_proxy import tomlfile
 from dcs_proxy.errors import ConfigError, DcsError, clean_text
+from dcs_proxy.http_proxy import HttpProxy, parse_http_proxy
 from dcs_proxy.names import MachineName, is_machine_name, parse_machine_name
 
 DEFAULT_BASE_URL = "https://dcs.dedaluslabs.ai"
@@ -84,6 +86,13 @@ def _header_word(value: Any) -> str:
 
 def _path(value: Any) -> str:
     return os.path.abspath(os.path.expanduser(_text(value)))
+
+
+def _http_proxy(value: Any) -> HttpProxy:
+    try:
+        return parse_http_proxy(_text(value))
+    except ValueError:  # the value may hold a password
+        raise _Unfit('must be "http://host:port" or "http://user:password@host:port"') from None
 
 
 def _seconds(low: int, high: int) -> Callable[[Any], int]:
@@ -164,6 +173,18 @@ class Settings:
             "The file with the API key. It must be yours, and unreadable for others (mode 0600).",
         ),
     )
+    proxy: HttpProxy | None = field(
+        default=None,
+        metadata=_setting(
+            _http_proxy,
+            '"http://host:port"',
+            "",
+            "The HTTP proxy that leads to the API and, by CONNECT, to the gateway: for programs"
+            " that have no environment. It may give a user and a password"
+            " (http://user:password@host:port); then others must not be able to read the config"
+            " file. An API and a gateway on this very computer are reached without it.",
+        ),
+    )
     wake_seconds: int = field(
         default=300,
         metadata=_setting(
@@ -225,6 +246,13 @@ class Settings:
         """Return the machine that `host` names, directly or as an alias.  Raises UsageError."""
         return self.aliases.get(host) or parse_machine_name(host)
 
+    def proxy_to(self, host: str | None) -> HttpProxy | None:
+        """Return the proxy that leads to `host`, None where the way is direct.
+
+        A proxy has no way to this very computer.
+        """
+        return None if host in _LOOPBACK else self.proxy
+
     @property
     def is_loopback(self) -> bool:
         """Whether the API is on this computer."""
@@ -273,6 +301,7 @@ def _config_home(environment: Mapping[str, str]) -> str:
 def _read(path: str, *, must_exist: bool) -> Settings:
     try:
         with open(path, "rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             data = file.read()
     except FileNotFoundError:
         if must_exist:
@@ -285,7 +314,13 @@ def _read(path: str, *, must_exist: bool) -> Settings:
         table = tomlfile.parse(text)
     except ValueError as error:
         raise ConfigError(f"{path}: {clean_text(str(error))}") from None
-    return _from_table(table, text, path)
+    settings = _from_table(table, text, path)
+    if settings.proxy is not None and settings.proxy.password and mode & 0o077:
+        raise ConfigError(
+            f"the config file {path} holds the proxy's password and can be read by others",
+            hint=f"chmod 600 {path}",
+        )
+    return settings
 
 
 def _from_table(table: Mapping[str, Any], text: str, path: str) -> Settings:

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from dcs_proxy.errors import ClientGone, GatewayUnreachable
+from dcs_proxy.http_proxy import authority
 
 Socket = socket.socket
 
@@ -58,15 +59,17 @@ def dial(
     timeout_s: float,
     deadline: float,
     client_gone: Callable[[], bool],
+    whom: str = "gateway",
 ) -> Socket:
     """Return a socket connected to one of the endpoint's addresses, ready to be handed over.
 
     Addresses are tried in the resolver's order, a little apart, and the first that answers wins
     (RFC 8305); `timeout_s` is the limit for each, `deadline` (monotonic) that for all.  The socket
     is blocking, with TCP_NODELAY and SO_KEEPALIVE, which ssh would set late or not at all.
-    Raises GatewayUnreachable with the reason for each address, or ClientGone.
+    Messages call the other side `whom`.  Raises GatewayUnreachable with the reason for each
+    address, or ClientGone.
     """
-    race = _Race(endpoint, port, timeout_s, deadline, client_gone)
+    race = _Race(endpoint, port, timeout_s, deadline, client_gone, whom)
     sock = race.run()
     sock.setblocking(True)
     # Before the first packet: ssh sets it so late that its first packets wait for a delayed ACK.
@@ -76,7 +79,11 @@ def dial(
 
 
 def look_up(
-    endpoint: str, port: int, timeout_s: float, client_gone: Callable[[], bool]
+    endpoint: str,
+    port: int,
+    timeout_s: float,
+    client_gone: Callable[[], bool],
+    whom: str = "gateway",
 ) -> list[tuple[int, tuple[str, int]]]:
     """Return families and addresses, in the resolver's order.
 
@@ -102,7 +109,7 @@ def look_up(
     if thread.is_alive() or problem or not found:
         why = problem[0] if problem else f"no answer after {timeout_s:g} s"
         raise GatewayUnreachable(
-            f"the gateway's name {endpoint} cannot be looked up: {why}",
+            f"the {whom}'s name {endpoint} cannot be looked up: {why}",
             hint="check the network and its name servers",
         )
     return list(dict.fromkeys(found))
@@ -172,8 +179,9 @@ class _Race:
         timeout_s: float,
         deadline: float,
         client_gone: Callable[[], bool],
+        whom: str,
     ) -> None:
-        self.where = f"[{endpoint}]:{port}" if ":" in endpoint else f"{endpoint}:{port}"
+        self.whom = whom
         self.endpoint, self.port = endpoint, port
         self.timeout_s = timeout_s
         self.deadline = deadline
@@ -183,7 +191,7 @@ class _Race:
 
     def run(self) -> Socket:
         limit = min(self.timeout_s, max(0.0, self.deadline - time.monotonic()))
-        waiting = look_up(self.endpoint, self.port, limit, self.client_gone)
+        waiting = look_up(self.endpoint, self.port, limit, self.client_gone, self.whom)
         next_start = 0.0
         try:
             while waiting or self.running:
@@ -199,7 +207,8 @@ class _Race:
             for loser in self.running:
                 loser.close()
         raise GatewayUnreachable(
-            f"the gateway {self.where} cannot be reached: {', '.join(dict.fromkeys(self.reasons))}",
+            f"the {self.whom} {authority(self.endpoint, self.port)} cannot be reached: "
+            f"{', '.join(dict.fromkeys(self.reasons))}",
             hint="check the network; a firewall may forbid this port",
         )
 

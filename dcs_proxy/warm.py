@@ -43,8 +43,8 @@ class Warmth:
         """Write the line of a ready session that ssh knows as `host`.
 
         `files` are those that ssh reads for it; `address` is the gateway's that has answered, ""
-        where none has yet: then that of the line before stays, if it is of the same session.
-        Raises StateError.
+        where none has yet: then that of the line before stays, if it is of the same session.  With
+        a proxy in between it is "", and the full program connects.  Raises StateError.
         """
         path = self._path(host)
         if record.ready is None:
@@ -54,7 +54,7 @@ class Warmth:
         fields = self.render(record, record.ready, files)
         if not address and before[8:9] == fields[8:9] and len(before) == len(fields):
             address = before[10]
-        fields[10] = address
+        fields[10] = "" if self._settings.proxy_to(record.ready.endpoint) else address
         data = "\0".join(fields).encode("utf-8", "surrogateescape")
         if any("\0" in field for field in fields) or any("\n" in f for f in files):
             remove_file(path)

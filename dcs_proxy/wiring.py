@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,12 +19,14 @@ from dcs_proxy.names import MachineName
 from dcs_proxy.private_agent import ensure_private_agent
 from dcs_proxy.resolve import World
 from dcs_proxy.settings import Settings, config_path, load_settings
+from dcs_proxy.sshconfig import Program
 from dcs_proxy.state import Record, StateDirectory, default_state_directory
 from dcs_proxy.stderr import show
 from dcs_proxy.system_keyring import SystemKeyring
 from dcs_proxy.warm import Warmth
 
 _AGENT_START_S = 20.0
+_MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
 # Time to see a window and type a password: less than editors give ssh; more for who waits for it.
 _KEYRING_IN_SSH_S = 15
 _KEYRING_S = 120
@@ -79,7 +82,8 @@ def open_world(
     def wait_for_guest(name: MachineName, record: Record) -> None:
         from dcs_proxy.readiness import await_guest  # only a wake pays for it
 
-        await_guest(state, name, record, deadline, log)
+        way = _proxy_command(record, settings, state, options.config or config_path(environment))
+        await_guest(state, name, record, deadline, log, way)
 
     return World(
         settings=settings,
@@ -95,6 +99,18 @@ def open_world(
         await_guest=wait_for_guest,
         now=time.time,
     )
+
+
+def _proxy_command(
+    record: Record, settings: Settings, state: StateDirectory, config: str
+) -> str | None:
+    """Return what leads ssh to the session's endpoint; None where the way is direct."""
+    ready = record.ready
+    if ready is None or settings.proxy_to(ready.endpoint) is None:
+        return None
+    words = (os.path.abspath(sys.executable), _MAIN)
+    program = Program(words, state.path, os.path.abspath(config))
+    return program.command("dial", ready.endpoint, str(ready.port))
 
 
 def open_api(

@@ -6,6 +6,7 @@ import contextlib
 import email.utils
 import http.server
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -37,12 +38,15 @@ class Asked:
 class FakeApi:
     """Gives `answers` in turn, the last for ever; `asked` are the requests received."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.answers: list[Answer] = [Answer(500)]
         self.asked: list[Asked] = []
         self.date: float | None = None  # now
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.port = self.server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        if tls is not None:
+            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
 
     def _handler(self) -> type[http.server.BaseHTTPRequestHandler]:
         fake = self
@@ -77,9 +81,9 @@ class FakeApi:
 
 
 @contextlib.contextmanager
-def fake_api() -> Iterator[FakeApi]:
+def fake_api(tls: ssl.SSLContext | None = None) -> Iterator[FakeApi]:
     """Run a FakeApi; it answers 500 until told otherwise."""
-    api = FakeApi()
+    api = FakeApi(tls)
     thread = threading.Thread(target=api.server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:

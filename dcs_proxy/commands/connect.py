@@ -11,6 +11,7 @@ import os
 
 from dcs_proxy import transport
 from dcs_proxy.errors import DcsError, LoginMismatch, UsageError, about
+from dcs_proxy.http_connect import reach
 from dcs_proxy.names import MachineName
 from dcs_proxy.resolve import World, resolve
 from dcs_proxy.snippets import publish
@@ -70,7 +71,8 @@ def _dial(record: Record, world: World) -> transport.Socket:
     ready = record.ready
     if ready is None:
         raise ValueError("only a ready session has an endpoint")
-    return transport.dial(
+    return reach(
+        world.settings.proxy_to(ready.endpoint),
         ready.endpoint,
         ready.port,
         timeout_s=world.settings.connect_seconds,

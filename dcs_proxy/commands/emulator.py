@@ -45,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the gateway's port (default: a free one)")  # fmt: skip
     add("--tls", metavar="FILE",
         help="serve HTTPS, with a new certificate that is written to FILE")  # fmt: skip
+    add("--tls-name", metavar="HOST", default="localhost",
+        help="the API's name in that certificate (default: localhost)")  # fmt: skip
     add("--post-only", action="store_true",
         help="answer only the contract's POST, as some deployments do")  # fmt: skip
     add("--without", metavar="PART", action="append", default=[],
@@ -94,6 +96,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
                 port=arguments.port,
                 gateway_port=arguments.gateway_port,
                 tls=arguments.tls,
+                tls_name=arguments.tls_name,
             )
         )
     except OSError as error:

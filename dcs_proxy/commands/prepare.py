@@ -44,7 +44,7 @@ def _first_address(record: Record, world: World) -> str:
 
     That half has no time for a lookup; if the address does not answer, it looks for itself.
     """
-    if record.ready is None:
+    if record.ready is None or world.settings.proxy_to(record.ready.endpoint):
         return ""
     limit = min(world.settings.connect_seconds, world.deadline.remaining())
     try:

@@ -49,6 +49,7 @@ class EmulatorOptions:
     port: int
     gateway_port: int
     tls: str | None
+    tls_name: str
 
 
 def serve(options: EmulatorOptions) -> None:
@@ -90,7 +91,7 @@ async def _run(options: EmulatorOptions, homes: str, stop: asyncio.Event) -> Non
     key = options.api_key or f"dsk-{secrets.token_urlsafe(24)}"
     plane = ControlPlane(
         listen(options.port), routes, faults, journal, key=key, org_id=options.org_id,
-        tls=None if options.tls is None else make_context(options.tls),
+        tls=None if options.tls is None else make_context(options.tls, options.tls_name),
     )  # fmt: skip
     plane.start()
     _print_ready(plane, key, endpoint, ports[""], authorities)

@@ -1,4 +1,4 @@
-"""HTTPS on loopback: a certificate for ``localhost`` that nobody trusts who is not told to."""
+"""HTTPS on loopback: a certificate that nobody trusts who is not told to."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from dcs_proxy.files import write_whole
 _LIFE = datetime.timedelta(days=30)
 
 
-def make_context(path: str) -> ssl.SSLContext:
+def make_context(path: str, host: str) -> ssl.SSLContext:
     """Return a server's context with a new certificate, which is written to `path` (PEM).
 
-    Raises StateError if it cannot be written.
+    It is for `host` and for the addresses of loopback.  Raises StateError if it cannot be written.
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     now = datetime.datetime.now(datetime.timezone.utc)
     names: list[x509.GeneralName] = [
-        x509.DNSName("localhost"),
+        x509.DNSName(host),
         x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
         x509.IPAddress(ipaddress.ip_address("::1")),
     ]

@@ -9,6 +9,7 @@ import docutils.nodes
 import pytest
 
 from dcs_proxy.errors import ConfigError, UsageError
+from dcs_proxy.http_proxy import HttpProxy
 from dcs_proxy.settings import Settings, config_path, describe_settings, load_settings
 
 
@@ -41,6 +42,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         base_url = "http://127.0.0.1:8080/"
         org_id = "org-1"
         key_file = "/k"
+        proxy = "http://proxy.example:3128"
         wake_seconds = 10
         reuse_seconds = 0
         connect_seconds = 3
@@ -54,6 +56,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         base_url="http://127.0.0.1:8080",
         org_id="org-1",
         key_file="/k",
+        proxy=HttpProxy("proxy.example", 3128),
         wake_seconds=10,
         reuse_seconds=0,
         connect_seconds=3,
@@ -98,6 +101,8 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
         ("base_url = 1", "must be a text"),
         ("org_id = 'a b'", "org_id must be one printable word"),
         ('org_id = "a\\u000d"', "org_id must be one printable word"),
+        ("proxy = 'proxy:3128'", 'proxy must be "http://host:port"'),
+        ("proxy = 3128", "proxy must be a text"),
         ("aliases = 1", "aliases must be a table"),
         ("[aliases]\nweb = 'dm-a'", "must look like a machine's name"),
         ("[aliases]\ndm-web = 'a'", "aliases.dm-web is wrong: "),
@@ -172,6 +177,34 @@ def test_the_readme_has_every_setting_with_its_default() -> None:
     told = {row[0].strip("[]"): row[1] for row in rows if len(row) == 3}
     for setting in describe_settings():
         assert told[setting.key] == (setting.default or "none")
+
+
+def test_a_proxy_leads_everywhere_but_to_this_computer(tmp_path: Path) -> None:
+    settings = load(tmp_path, 'proxy = "http://proxy.example:3128"')
+    assert settings.proxy_to("ssh.dedaluslabs.ai") == HttpProxy("proxy.example", 3128)
+    assert settings.proxy_to("localhost") is None
+    assert settings.proxy_to("127.0.0.1") is None
+    assert load(tmp_path, "").proxy_to("ssh.dedaluslabs.ai") is None
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644])
+def test_a_proxys_password_is_for_its_owner_alone(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('proxy = "http://me:secret@proxy.example:3128"')
+    path.chmod(mode)
+    with pytest.raises(ConfigError, match="the proxy's password and can be read by") as caught:
+        load_settings({}, str(path))
+    assert caught.value.hint == f"chmod 600 {path}"
+    path.chmod(0o600)
+    settings = load_settings({}, str(path))
+    assert settings.proxy == HttpProxy("proxy.example", 3128, "me", "secret")
+    assert "secret" not in repr(settings)
+
+
+def test_a_wrong_proxy_is_not_quoted(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, 'proxy = "http://me:secret@proxy.example"')
+    assert "secret" not in caught.value.one_line()
 
 
 def test_a_wrong_base_url_in_the_environment_is_named(tmp_path: Path) -> None:

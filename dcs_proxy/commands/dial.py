@@ -1,0 +1,38 @@
+"""``dcs-proxy dial HOST PORT``: the way to the gateway alone, for ssh and through the proxy.
+
+The short ssh that asks whether a woken machine answers (readiness.py) has this as its ProxyCommand
+where the config file names a proxy: it knows the session, but not the way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+
+from dcs_proxy import transport
+from dcs_proxy.http_connect import reach
+from dcs_proxy.wiring import Options
+
+HELP = "connect to the gateway through the proxy; ssh runs this while a machine wakes"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("host", metavar="HOST", help="the gateway's name or address")
+    parser.add_argument("port", metavar="PORT", type=int, help="its port")
+
+
+def run(arguments: argparse.Namespace, options: Options) -> int:
+    """Hand the connected socket over to ssh.  Raises GatewayUnreachable or ClientGone."""
+    settings = options.settings(os.environ)
+    sock = reach(
+        settings.proxy_to(arguments.host),
+        arguments.host,
+        arguments.port,
+        timeout_s=settings.connect_seconds,
+        deadline=time.monotonic() + settings.wake_seconds,
+        client_gone=transport.client_gone,
+    )
+    transport.hand_over(sock)
+    return 0
