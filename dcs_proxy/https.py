@@ -6,6 +6,7 @@ made: a warm connection makes none.
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import random
@@ -57,6 +58,11 @@ _TLS_HINT = (
     "does somebody stand in between? if it is your company's proxy, set REQUESTS_CA_BUNDLE to its"
     " certificate"
 )
+
+
+def load_library() -> None:
+    """Load what the first request would load, for whoever has to wait anyway."""
+    importlib.import_module("requests")
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,17 @@ that is killed when it takes too long.  The key goes through pipes only.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from dcs_proxy import keyring_process
 from dcs_proxy.deadline import Deadline
 from dcs_proxy.errors import CredentialsError, DeadlineExceeded, KeyringUnusable, clean_text
+
+if TYPE_CHECKING:
+    import subprocess
 
 SERVICE = "dcs-proxy"
 NAME = "the system keyring"
@@ -30,8 +33,9 @@ class SystemKeyring:
     """The entry of one base URL; nothing is started before a method is called.
 
     Each waits at most `limit_s` seconds, and no longer than `deadline`; `notice` is told when that
-    takes longer than usual.  Methods raise KeyringUnusable where there is none that can be
-    trusted, CredentialsError where there is one that does not do it, or ClientGone.
+    takes longer than usual, and `meanwhile` is called while the process starts.  Methods raise
+    KeyringUnusable where there is none that can be trusted, CredentialsError where there is one
+    that does not do it, or ClientGone.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class SystemKeyring:
         deadline: Deadline,
         limit_s: int,
         notice: Callable[[str], None],
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
         self._base_url = base_url
         # The process has no need of a key that is there already.
@@ -52,6 +57,7 @@ class SystemKeyring:
         self._deadline = deadline
         self._limit_s = limit_s
         self._notice = notice
+        self._meanwhile = meanwhile
 
     def name(self) -> str:
         """Return what the keyring that would be used is called."""
@@ -71,6 +77,8 @@ class SystemKeyring:
 
     def _ask(self, command: str, secret: str = "") -> str | None:
         """Return what the process says, None if there is no entry."""
+        import subprocess  # only who uses a keyring pays for it
+
         entry = (SERVICE, self._base_url)
         process = subprocess.Popen(
             [sys.executable, _PROGRAM, str(self._limit_s + _ORPHAN_S), command, *entry],
@@ -102,6 +110,7 @@ class SystemKeyring:
             except BrokenPipeError:
                 pass  # its status says why
         start = time.monotonic()
+        self._meanwhile()
         try:
             try:
                 return self._deadline.call(process.wait, within_s=min(_SILENT_S, self._limit_s))

@@ -14,6 +14,7 @@ from dcs_proxy.client import client_id
 from dcs_proxy.credentials import Credentials, load_credentials
 from dcs_proxy.deadline import Deadline
 from dcs_proxy.errors import AgentUnavailable
+from dcs_proxy.https import load_library
 from dcs_proxy.log import Log
 from dcs_proxy.names import MachineName
 from dcs_proxy.private_agent import ensure_private_agent
@@ -126,7 +127,9 @@ def find_credentials(
     settings: Settings, environment: Mapping[str, str], deadline: Deadline
 ) -> Credentials:
     """Return the API key, wherever it is kept.  Raises CredentialsError or ClientGone."""
-    keyring = SystemKeyring(settings.base_url, environment, deadline, _KEYRING_IN_SSH_S, notice)
+    keyring = SystemKeyring(
+        settings.base_url, environment, deadline, _KEYRING_IN_SSH_S, notice, meanwhile=load_library
+    )
     return load_credentials(environment, settings.key_file, keyring.read)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -91,6 +92,16 @@ def test_waiting_ends_with_the_limit_or_the_deadline_and_so_does_the_process(
     with pytest.raises(CredentialsError, match=r"not answered in \d s; it may wait to be unlocked"):
         ring.read()
     assert [process.poll() for process in started] == [-signal.SIGKILL]
+
+
+def test_what_else_there_is_to_do_is_done_while_the_process_works(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # It waits for what is done meanwhile.
+    flag = tmp_path / "done"
+    keyring(monkeypatch, tmp_path, f"while not os.path.exists({str(flag)!r}): time.sleep(0.01)")
+    ring = SystemKeyring("https://a", os.environ, Deadline(60), 60, print, flag.touch)
+    assert ring.read() == ""
 
 
 def test_waiting_ends_when_the_client_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
