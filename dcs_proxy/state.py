@@ -1,6 +1,7 @@
 """The state directory: one record, one lock and a few files for each machine.
 
     agent.sock agent.lock           the private agent
+    machines                        the names of the account's machines when last listed
     healed                          when the included files were last looked at
     hosts/NAME.conf                 what ssh includes for the machine
     agents/only.conf, HEX.conf      which agent ``ssh -A`` forwards: the one, or one of several
@@ -20,7 +21,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
@@ -200,6 +201,10 @@ class StateDirectory:
         """Write down why the attempt failed.  Raises StateError."""
         data = json.dumps(asdict(failure)).encode()
         write_whole(self.session_path(name, ".failure"), data)
+
+    def save_machines(self, names: Sequence[MachineName]) -> None:
+        """Write the names of the account's machines down, one a line.  Raises StateError."""
+        write_whole(self.file("machines"), "".join(f"{name}\n" for name in names).encode())
 
     @contextlib.contextmanager
     def lock(

@@ -8,21 +8,17 @@ import re
 import sys
 
 from dcs_proxy import configfile
-from dcs_proxy.api import Api
-from dcs_proxy.credentials import load_credentials
-from dcs_proxy.deadline import Deadline
 from dcs_proxy.errors import DcsError
-from dcs_proxy.log import Log
+from dcs_proxy.listing import list_machines
 from dcs_proxy.names import MachineName, is_machine_name
 from dcs_proxy.settings import Settings
 from dcs_proxy.sshconfig import Program, render_end, render_top
 from dcs_proxy.state import StateDirectory
 from dcs_proxy.stderr import show
-from dcs_proxy.wiring import Options, log_path
+from dcs_proxy.wiring import Options
 
 HELP = "write the block in ~/.ssh/config that makes ssh use dcs-proxy"
 
-_LIST_S = 30.0
 _HOST_LINE = re.compile(rb"^Host (dm-\S+)$", re.MULTILINE)
 
 
@@ -75,10 +71,9 @@ def _config_file(options: Options) -> str | None:
 
 def _machines(settings: Settings, state: StateDirectory, old: bytes) -> list[MachineName]:
     """Return the names to list; those listed already if the API cannot be asked."""
-    log = Log(log_path(state.path))
     try:
-        credentials = load_credentials(os.environ, settings.key_file)
-        listed = Api(settings, credentials, Deadline(_LIST_S), log, _show).list_machines()
+        machines = list_machines(settings, state)
+        listed = [machine.machine_id for machine in machines if not machine.is_going]
     except DcsError as error:
         show(*error.lines())
         _show(
