@@ -24,6 +24,7 @@ _CONNECT = "dcs_proxy.commands.connect"
 _COMMANDS = {
     "prepare": "dcs_proxy.commands.prepare",
     "config-ssh": "dcs_proxy.commands.config_ssh",
+    "list": "dcs_proxy.commands.list",
     "emulator": "dcs_proxy.commands.emulator",
 }
 _WITH_VALUE = frozenset({"--home", "--config", "--login"})

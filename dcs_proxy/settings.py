@@ -42,6 +42,10 @@ class Settings:
         """Return the machine that `host` names, directly or as an alias.  Raises UsageError."""
         return self.aliases.get(host) or parse_machine_name(host)
 
+    def aliases_of(self, name: MachineName) -> list[str]:
+        """Return the machine's aliases, in the order of the file."""
+        return [alias for alias, machine in self.aliases.items() if machine == name]
+
     @property
     def is_loopback(self) -> bool:
         """Whether the API is on this computer."""
