@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from dcs_proxy.errors import ConfigError, DcsError, clean_text, quote_server
-from dcs_proxy.names import MachineName, is_machine_name, parse_machine_name
+from dcs_proxy.names import MachineName, is_machine_name, matches, parse_machine_name
 
 DEFAULT_BASE_URL = "https://dcs.dedaluslabs.ai"
+WAKE_POLICIES = ("always", "ask", "never")
+_NAME_PATTERN = re.compile(r"[a-z0-9*?-]+\Z")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -25,7 +28,8 @@ class Settings:
     """Everything a user can set; the defaults are the documented ones.
 
     `base_url` has no trailing slash; times are seconds; `agent` is "private" or "user";
-    `destination_constraint` asks the agent to use the certificate towards the gateway only.
+    `destination_constraint` asks the agent to use the certificate towards the gateway only;
+    `wake` holds pairs of a pattern of machine names and a policy, in the order of the file.
     """
 
     base_url: str = DEFAULT_BASE_URL
@@ -37,6 +41,7 @@ class Settings:
     agent: str = "private"
     destination_constraint: bool = True
     aliases: Mapping[str, MachineName] = field(default_factory=dict)
+    wake: Sequence[tuple[str, str]] = ()
 
     def machine(self, host: str) -> MachineName:
         """Return the machine that `host` names, directly or as an alias.  Raises UsageError."""
@@ -45,6 +50,16 @@ class Settings:
     def aliases_of(self, name: MachineName) -> list[str]:
         """Return the machine's aliases, in the order of the file."""
         return [alias for alias, machine in self.aliases.items() if machine == name]
+
+    def wake_policy(self, name: MachineName) -> str:
+        """Return whether ssh may wake the machine: "always", "ask" or "never".
+
+        The first pattern that matches its name or one of its aliases decides.
+        """
+        for pattern, policy in self.wake:
+            if any(matches(pattern, known) for known in (name, *self.aliases_of(name))):
+                return policy
+        return WAKE_POLICIES[0]
 
     @property
     def is_loopback(self) -> bool:
@@ -73,6 +88,8 @@ def load_settings(environment: Mapping[str, str], path: str | None = None) -> Se
         settings = replace(settings, base_url=_base_url(url, "DEDALUS_BASE_URL"))
     if org := environment.get("DEDALUS_ORG_ID"):
         settings = replace(settings, org_id=_header_word(org, "DEDALUS_ORG_ID"))
+    if policy := environment.get("DCS_PROXY_WAKE"):
+        settings = replace(settings, wake=_wake(policy, "DCS_PROXY_WAKE"))
     return settings
 
 
@@ -182,6 +199,21 @@ def _aliases(value: Any, where: str) -> dict[str, MachineName]:
     return aliases
 
 
+def _wake(value: Any, where: str) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, dict):
+        return (("*", _policy(value, where)),)
+    for pattern in value:
+        if not _NAME_PATTERN.match(pattern):
+            raise ConfigError(f"{where}: {quote_server(pattern)} is no pattern of machine names")
+    return tuple((key, _policy(policy, f"{where}.{key}")) for key, policy in value.items())
+
+
+def _policy(value: Any, where: str) -> str:
+    if value not in WAKE_POLICIES:
+        raise ConfigError(f'{where} must be "always", "ask" or "never"')
+    return str(value)
+
+
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "base_url": _base_url,
     "org_id": _header_word,
@@ -192,4 +224,5 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "agent": _agent,
     "destination_constraint": _boolean,
     "aliases": _aliases,
+    "wake": _wake,
 }

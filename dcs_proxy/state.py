@@ -43,6 +43,7 @@ T = TypeVar("T")
 # temporary name first on some systems.
 _MAX_SOCKET_PATH = 100
 _LOCK_TURN_S = 0.05
+_ASKING = "asking"
 NEVER = 0.0
 # How long the files of a session that has ended stay: an ssh may have just read the snippet.
 _GRACE_S = 300
@@ -123,7 +124,8 @@ class Record:
 class Failure:
     """Why an attempt failed, for others who waited for it.
 
-    `client` identifies the ssh that asked, `failed_at` is unix time.
+    `client` identifies the ssh that asked, `failed_at` is unix time; `was_answered` says that a
+    person did not want the machine woken.
     """
 
     exit_code: int
@@ -131,6 +133,7 @@ class Failure:
     hint: str
     failed_at: float
     client: str
+    was_answered: bool = False
 
 
 def default_state_directory(environment: Mapping[str, str]) -> str:
@@ -229,6 +232,23 @@ class StateDirectory:
             if fd is not None:
                 os.close(fd)
 
+    @contextlib.contextmanager
+    def asking(self, name: MachineName) -> Iterator[None]:
+        """Let those who wait for the machine's lock, which the caller holds, know of a question."""
+        path = self.session_path(name, ".lock")
+        # A full disk: then they wait without knowing why.
+        with contextlib.suppress(OSError):
+            _sign(path, _ASKING)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                _sign(path)
+
+    def is_asking(self, name: MachineName) -> bool:
+        """Tell whether the process that holds the machine's lock waits for a person's answer."""
+        return _ASKING in _read_holder(self.session_path(name, ".lock"))
+
     def collect_garbage(self, now: float) -> None:
         """Remove what ended sessions and killed processes left behind."""
         for entry in os.scandir(self.file("sessions")):
@@ -320,8 +340,7 @@ def _try_lock(path: str) -> int | None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # The file may have been collected as garbage between open and flock.
         if os.fstat(fd).st_ino == os.stat(path).st_ino:
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+            _sign(path)
             return fd
     except (BlockingIOError, FileNotFoundError):
         pass
@@ -332,6 +351,20 @@ def _try_lock(path: str) -> int | None:
     return None
 
 
+def _sign(path: str, *words: str) -> None:
+    """Write into a lock that is held by whom, and what else others should know."""
+    fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+    try:
+        os.write(fd, f"{' '.join([str(os.getpid()), *words])}\n".encode())
+    finally:
+        os.close(fd)
+
+
+def _read_holder(path: str) -> list[str]:
+    """Return what the holder of a lock has written into it: its process number first."""
+    return (read_small(path) or b"").decode("ascii", "replace").split()
+
+
 def _is_older(entry: os.DirEntry[str], than: float) -> bool:
     try:
         return entry.stat().st_mtime < than
@@ -340,7 +373,7 @@ def _is_older(entry: os.DirEntry[str], than: float) -> bool:
 
 
 def _lock_held(path: str, seconds: float) -> DeadlineExceeded:
-    holder = (read_small(path) or b"").decode("ascii", "replace").strip()
+    holder = next(iter(_read_holder(path)), "")
     known = holder.isdigit()
     return DeadlineExceeded(
         f"another dcs-proxy{f' (process {holder})' if known else ''} has been working on this "

@@ -20,6 +20,7 @@ from dcs_proxy.resolve import World
 from dcs_proxy.settings import Settings, config_path, load_settings
 from dcs_proxy.state import StateDirectory, default_state_directory
 from dcs_proxy.stderr import show
+from dcs_proxy.terminal import Terminal
 from dcs_proxy.warm import Warmth
 
 _AGENT_START_S = 20.0
@@ -85,6 +86,7 @@ def open_world(
         ),
         open_agent=open_agent,
         notice=_notice,
+        terminal=Terminal(client_gone),
         await_guest=lambda name, record: await_guest(state, name, record, deadline, log),
         now=time.time,
     )
