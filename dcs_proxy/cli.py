@@ -25,6 +25,8 @@ _COMMANDS = {
     "prepare": "dcs_proxy.commands.prepare",
     "config-ssh": "dcs_proxy.commands.config_ssh",
     "list": "dcs_proxy.commands.list",
+    "wake": "dcs_proxy.commands.wake",
+    "close": "dcs_proxy.commands.close",
     "emulator": "dcs_proxy.commands.emulator",
 }
 _WITH_VALUE = frozenset({"--home", "--config", "--login"})

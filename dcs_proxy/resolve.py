@@ -242,6 +242,7 @@ class _Resolution:
             agent_path=self.world.agent_path,
             key_ends_at=self.world.now() + lifetime_s,
             account=self.world.account,
+            machine=self.name,
         )
         if old is None:
             return self.save(Record(attempt))

@@ -35,7 +35,7 @@ from dcs_proxy.files import (
     write_whole,
 )
 from dcs_proxy.keypair import public_blob
-from dcs_proxy.names import MachineName, file_stem
+from dcs_proxy.names import MachineName, file_stem, is_machine_name
 
 T = TypeVar("T")
 
@@ -55,7 +55,8 @@ class Attempt:
 
     `public_key` is the raw Ed25519 key in hex; its private half waits in the agent at
     `agent_path` until `key_ends_at` (unix time).  `account` tells one API and organisation from
-    another.  `polled` says that GET on the session has worked.
+    another.  `polled` says that GET on the session has worked.  `machine` is the machine's name,
+    which file names may not hold whole; "" in a record of an earlier version.
     """
 
     idempotency_key: str
@@ -65,6 +66,7 @@ class Attempt:
     account: str
     session_id: str = ""
     polled: bool = False
+    machine: str = ""
 
     @property
     def public(self) -> bytes:
@@ -204,6 +206,19 @@ class StateDirectory:
         """Write down why the attempt failed.  Raises StateError."""
         data = json.dumps(asdict(failure)).encode()
         write_whole(self.session_path(name, ".failure"), data)
+
+    def machines(self) -> list[MachineName]:
+        """Return the machines of which there is a record, by name."""
+        found = []
+        for entry in os.scandir(self.file("sessions")):
+            stem, suffix = os.path.splitext(entry.name)
+            data = read_small(entry.path) if suffix == ".json" else None
+            record = None if data is None else parse_record(data)
+            if record is not None:
+                name = record.attempt.machine or stem
+                if is_machine_name(name) and file_stem(MachineName(name)) == stem:
+                    found.append(MachineName(name))
+        return sorted(found)
 
     def save_machines(self, names: Sequence[MachineName]) -> None:
         """Write the names of the account's machines down, one a line.  Raises StateError."""

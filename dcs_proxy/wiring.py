@@ -39,6 +39,11 @@ class Options:
             return os.path.abspath(self.home)
         return default_state_directory(environment)
 
+    def config_file(self, environment: Mapping[str, str]) -> str | None:
+        """Return the config file that the user chose; None where it is the default one."""
+        chosen = self.config or environment.get("DCS_PROXY_CONFIG")
+        return os.path.abspath(os.path.expanduser(chosen)) if chosen else None
+
     def settings(self, environment: Mapping[str, str]) -> Settings:
         """Read the settings.  Raises ConfigError."""
         return load_settings(environment, self.config)
@@ -55,11 +60,14 @@ def open_world(
     client_gone: Callable[[], bool],
     *,
     settings: Settings | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> World:
     """Return the real world for one command.  Raises ConfigError, StateError, AgentUnavailable.
 
-    Nothing slow happens here: the API and the agent are opened when they are first needed.
+    `notice` shows the user a line, on stderr unless given.  Nothing slow happens here: the API and
+    the agent are opened when they are first needed.
     """
+    notice = notice or _notice
     settings = settings or options.settings(environment)
     state = StateDirectory(options.state_directory(environment))
     log = Log(log_path(state.path))
@@ -82,10 +90,10 @@ def open_world(
         account=account(settings),
         client=client_id(os.getppid()),
         open_api=lambda: Api(
-            settings, load_credentials(environment, settings.key_file), deadline, log, _notice
+            settings, load_credentials(environment, settings.key_file), deadline, log, notice
         ),
         open_agent=open_agent,
-        notice=_notice,
+        notice=notice,
         terminal=Terminal(client_gone),
         await_guest=lambda name, record: await_guest(state, name, record, deadline, log),
         now=time.time,

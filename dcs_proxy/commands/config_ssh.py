@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         return 0
     settings = options.settings(os.environ)
     state = StateDirectory(options.state_directory(os.environ))
-    program = Program(program_words(), state.path, _config_file(options))
+    program = Program(program_words(), state.path, options.config_file(os.environ))
     with configfile.one_editor(state.file("config-ssh.lock")):
         old, _ = configfile.read(os.path.realpath(path))
         machines = _machines(settings, state, old or b"")
@@ -62,11 +62,6 @@ def program_words() -> tuple[str, ...]:
     """Return how ssh is to start this very program: without site and user packages, at first."""
     start = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "start.py")
     return (os.path.abspath(sys.executable), "-I", "-S", start)
-
-
-def _config_file(options: Options) -> str | None:
-    chosen = options.config or os.environ.get("DCS_PROXY_CONFIG")
-    return os.path.abspath(os.path.expanduser(chosen)) if chosen else None
 
 
 def _machines(settings: Settings, state: StateDirectory, old: bytes) -> list[MachineName]:
