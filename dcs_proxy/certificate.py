@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from dcs_proxy.errors import Untrusted
+from dcs_proxy.errors import Untrusted, clean_text
 from dcs_proxy.keypair import KeyPair
 from dcs_proxy.names import MachineName
 
@@ -39,6 +39,15 @@ class UserCertificate:
     def line(self) -> str:
         """The certificate as a line of a ``-cert.pub`` file, without comment and line end."""
         return _line(self.blob)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a certificate says: for whom, and from when to when (unix time; no end is None)."""
+
+    principals: tuple[str, ...]
+    begins_at: float
+    ends_at: float | None
 
 
 @dataclass(frozen=True)
@@ -77,9 +86,17 @@ def check_user_certificate(
             hint=_clock_hint(str(error)),
             machine=machine,
         ) from None
-    certificate = _load_certificate(text)
-    ends_at = None if certificate.valid_before == _FOREVER else float(certificate.valid_before)
-    return UserCertificate(_blob(text), ends_at)
+    return UserCertificate(_blob(text), _end(_load_certificate(text)))
+
+
+def read_terms(text: str) -> Terms | None:
+    """Return what the certificate in `text` says, unchecked; None if it is none."""
+    try:
+        certificate = _load_certificate(text)
+    except ValueError:
+        return None
+    principals = [clean_text(p.decode("utf-8", "replace")) for p in certificate.valid_principals]
+    return Terms(tuple(principals), float(certificate.valid_after), _end(certificate))
 
 
 def parse_authority(text: str, machine: MachineName) -> Authority:
@@ -142,6 +159,10 @@ def _load_certificate(text: str) -> SSHCertificate:
     if not isinstance(loaded, SSHCertificate):
         raise ValueError("it is a plain key, not a certificate")
     return loaded
+
+
+def _end(certificate: SSHCertificate) -> float | None:
+    return None if certificate.valid_before == _FOREVER else float(certificate.valid_before)
 
 
 def _one_line(text: str) -> str:

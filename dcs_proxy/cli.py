@@ -25,6 +25,7 @@ _COMMANDS = {
     "prepare": "dcs_proxy.commands.prepare",
     "config-ssh": "dcs_proxy.commands.config_ssh",
     "list": "dcs_proxy.commands.list",
+    "status": "dcs_proxy.commands.status",
     "wake": "dcs_proxy.commands.wake",
     "close": "dcs_proxy.commands.close",
     "emulator": "dcs_proxy.commands.emulator",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
+_LAST = datetime.max.replace(tzinfo=timezone.utc).timestamp() - 1
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
@@ -17,6 +18,6 @@ def in_words(seconds: float) -> str:
 
 
 def rfc3339(moment: float) -> str:
-    """Return unix time as a date-time in UTC, to the millisecond."""
-    text = datetime.fromtimestamp(moment, timezone.utc).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
+    """Return unix time as a date-time in UTC, to the millisecond; past all dates, the last one."""
+    date = datetime.fromtimestamp(min(moment, _LAST), timezone.utc)
+    return date.isoformat(timespec="milliseconds").replace("+00:00", "Z")

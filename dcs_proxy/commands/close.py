@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import threading
 from collections.abc import Callable
 
 from dcs_proxy import selection
 from dcs_proxy.api import Api, account
 from dcs_proxy.closing import close_session
-from dcs_proxy.credentials import load_credentials
+from dcs_proxy.credentials import Credentials, load_credentials
 from dcs_proxy.deadline import Deadline
 from dcs_proxy.errors import ClientGone, about
 from dcs_proxy.log import Log
@@ -57,6 +58,8 @@ class _Closer:
     def __init__(self, settings: Settings, state: StateDirectory) -> None:
         self._settings = settings
         self._state = state
+        self._credentials: Credentials | None = None
+        self._loading = threading.Lock()
 
     def close(
         self, name: MachineName, notice: Callable[[str], None], is_stopping: Callable[[], bool]
@@ -66,8 +69,7 @@ class _Closer:
         log = Log(log_path(self._state.path))
 
         def open_api() -> Api:
-            credentials = load_credentials(os.environ, self._settings.key_file)
-            return Api(self._settings, credentials, deadline, log, notice)
+            return Api(self._settings, self._load_credentials(), deadline, log, notice)
 
         with about(name):
             session_id = close_session(
@@ -79,3 +81,10 @@ class _Closer:
             )
         log.event("closed", machine=name, session=session_id or "-")
         return f"session {session_id} closed" if session_id else "there was no session"
+
+    def _load_credentials(self) -> Credentials:
+        """Return the API key, which is needed only where there is a session, and asked for once."""
+        with self._loading:
+            if self._credentials is None:
+                self._credentials = load_credentials(os.environ, self._settings.key_file)
+            return self._credentials

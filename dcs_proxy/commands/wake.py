@@ -11,16 +11,19 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from dcs_proxy import selection
-from dcs_proxy.errors import ClientGone
+from dcs_proxy.api import Api
+from dcs_proxy.credentials import Credentials, load_credentials
+from dcs_proxy.errors import ClientGone, about
 from dcs_proxy.listing import list_machines
 from dcs_proxy.many import Many
 from dcs_proxy.names import MachineName
-from dcs_proxy.resolve import resolve
+from dcs_proxy.resolve import World, resolve
 from dcs_proxy.settings import Settings
 from dcs_proxy.snippets import heal
-from dcs_proxy.state import StateDirectory
+from dcs_proxy.state import NEVER, Record, StateDirectory
 from dcs_proxy.stderr import show
 from dcs_proxy.warming import first_address, make_warm
 from dcs_proxy.wiring import Options, open_warmth, open_world
@@ -46,7 +49,8 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         show("dcs-proxy: the account has no machines")
         return 0
     heal(state)
-    many = Many(names, _Waker(options, settings).wake)
+    credentials = load_credentials(os.environ, settings.key_file)
+    many = Many(names, _Waker(options, settings, credentials).wake)
     try:
         return many.run()
     except KeyboardInterrupt:
@@ -58,10 +62,11 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
 class _Waker:
     """Wakes one machine after the other, in several threads at once."""
 
-    def __init__(self, options: Options, settings: Settings) -> None:
+    def __init__(self, options: Options, settings: Settings, credentials: Credentials) -> None:
         # ssh names the config file on our command line, wherever that comes from here.
         self._options = replace(options, config=options.config_file(os.environ))
         self._settings = settings
+        self._credentials = credentials
         self._writing = threading.Lock()
 
     def wake(
@@ -69,12 +74,23 @@ class _Waker:
     ) -> str:
         """Make the machine ready and the next ssh to it warm; say how long that took."""
         begun = time.monotonic()
+        with about(name):
+            world = self._open_world(notice, is_stopping)
+            record = resolve(name, world)
+            self._make_warm(name, record, world)
+        return f"ready after {time.monotonic() - begun:.1f} s"
+
+    def _open_world(self, notice: Callable[[str], None], is_stopping: Callable[[], bool]) -> World:
         # Asked for by a person, now: no policy forbids it, and no earlier proof is enough.
         settings = replace(self._settings, wake=(), reuse_seconds=0)
         world = open_world(self._options, os.environ, is_stopping, settings=settings, notice=notice)
-        record = resolve(name, world)
+        # A keyring is asked once, not for each machine.
+        api = partial(Api, settings, self._credentials, world.deadline, world.log, notice)
+        return replace(world, open_api=api)
+
+    def _make_warm(self, name: MachineName, record: Record, world: World) -> None:
         address = first_address(record, world)
-        aliases = [MachineName(alias) for alias in settings.aliases_of(name)]
+        aliases = [MachineName(alias) for alias in self._settings.aliases_of(name)]
         warmth = open_warmth(self._options, os.environ, self._settings, world.state)
         # Some of these files are the same for all machines.
         with self._writing:
@@ -82,16 +98,21 @@ class _Waker:
                 [name, *aliases], name, record, world, warmth,
                 user_agent=os.environ.get("SSH_AUTH_SOCK", ""), address=address,
             )  # fmt: skip
-        return f"ready after {time.monotonic() - begun:.1f} s"
 
 
 def _interrupted(state: StateDirectory, left: list[MachineName]) -> str:
     """Say what becomes of the machines that were not ready when the user interrupted."""
-    records = [state.load(name) for name in left]
-    going_on = sum(1 for record in records if record is not None and record.attempt.session_id)
+    going_on = sum(1 for name in left if _is_waking(state.load(name)))
     parts = []
     if going_on:
         parts.append(f"{going_on} go on waking, and the next ssh or wake takes that up")
     if going_on < len(left):
         parts.append(f"{len(left) - going_on} were not begun")
     return f"interrupted: {'; '.join(parts)}" if parts else "interrupted"
+
+
+def _is_waking(record: Record | None) -> bool:
+    """Whether the service has been asked for the session, and nobody has been let in yet."""
+    if record is None or not record.attempt.session_id or record.ends_at() < time.time():
+        return False
+    return record.ready is None or record.ready.proved_at == NEVER

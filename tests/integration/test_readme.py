@@ -41,9 +41,18 @@ def test_the_commands_of_the_quick_start_work(
     start_emulator: Callable[..., Emulator], user: User, tmp_path: Path
 ) -> None:
     ours = [command for command in commands() if command not in ELSEWHERE]
-    assert len(ours) == 6, ours
+    assert len(ours) == 10, ours
     emulator = start_emulator(
-        "--machine", "dm-foo", "--home", str(tmp_path / "machines"), "--api-key", "dsk-..."
+        "--machine",
+        "dm-foo",
+        "--machine",
+        "dm-ci-1:sleeping",
+        "--wake-seconds",
+        "0.5",
+        "--home",
+        str(tmp_path / "machines"),
+        "--api-key",
+        "dsk-...",
     )
     (tmp_path / "machines" / "dm-foo").mkdir(parents=True)
     git = ["git", "init", "-q", str(tmp_path / "machines" / "dm-foo" / "repo")]

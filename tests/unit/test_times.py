@@ -23,3 +23,7 @@ def test_a_length_of_time_is_told_in_its_largest_unit(seconds: float, words: str
 def test_a_moment_is_written_as_it_is_read(moment: int) -> None:
     read = parse_time(rfc3339(moment))
     assert read is not None and read.timestamp() == moment
+
+
+def test_a_moment_past_all_dates_is_the_last_one() -> None:
+    assert rfc3339(2.0**63).startswith("9999-12-31T23:59:5")
