@@ -105,9 +105,10 @@ def _interrupted(state: StateDirectory, left: list[MachineName]) -> str:
     going_on = sum(1 for name in left if _is_waking(state.load(name)))
     parts = []
     if going_on:
-        parts.append(f"{going_on} go on waking, and the next ssh or wake takes that up")
-    if going_on < len(left):
-        parts.append(f"{len(left) - going_on} were not begun")
+        verb = "goes" if going_on == 1 else "go"
+        parts.append(f"{going_on} {verb} on waking, and the next ssh or wake takes that up")
+    if rest := len(left) - going_on:
+        parts.append(f"{rest} {'was' if rest == 1 else 'were'} not begun")
     return f"interrupted: {'; '.join(parts)}" if parts else "interrupted"
 
 
