@@ -1,4 +1,4 @@
-"""The DCS control plane: create, look at and close sessions, list machines.
+"""The DCS control plane: create, look at and close sessions, look at machines.
 
 Source: the API contract (createMachineSSHSession) and the routes beside it.
 """
@@ -14,8 +14,8 @@ from dcs_proxy.deadline import Deadline
 from dcs_proxy.errors import ApiProtocolError
 from dcs_proxy.https import Exchange
 from dcs_proxy.log import Log
-from dcs_proxy.model import Session, parse_machine_names, parse_session
-from dcs_proxy.names import MachineName, is_machine_name
+from dcs_proxy.model import Machine, Session, parse_machine, parse_machines, parse_session
+from dcs_proxy.names import MachineName
 from dcs_proxy.settings import Settings
 
 _MAX_PAGES = 10_000
@@ -80,17 +80,22 @@ class Api:
         headers = {"Idempotency-Key": idempotency_key}
         self._exchange.ask("DELETE", path, machine=name, headers=headers, absent=(404, 405, 409))
 
-    def list_machines(self) -> list[MachineName]:
+    def get_machine(self, name: MachineName) -> Machine:
+        """Return the machine as it is now; asking wakes nothing."""
+        reply = self._exchange.ask("GET", f"/v1/machines/{name}", machine=name)
+        return parse_machine(reply.body, name)
+
+    def list_machines(self) -> list[Machine]:
         """Return the account's machines, all pages; ids that are no machine names are left out."""
-        names: list[str] = []
+        machines: list[Machine] = []
         cursor: str | None = None
         for _ in range(_MAX_PAGES):
             page = f"&cursor={quote(cursor, safe='')}" if cursor else ""
             reply = self._exchange.ask("GET", f"/v1/machines?limit={_PAGE}{page}", machine=None)
-            found, cursor = parse_machine_names(reply.body)
-            names += found
+            found, cursor = parse_machines(reply.body)
+            machines += found
             if cursor is None:
-                return [MachineName(name) for name in names if is_machine_name(name)]
+                return machines
         raise ApiProtocolError("the API's list of machines has no end")
 
 

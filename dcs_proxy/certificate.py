@@ -12,7 +12,7 @@ import base64
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from dcs_proxy.errors import Untrusted
+from dcs_proxy.errors import Untrusted, clean_text
 from dcs_proxy.keypair import KEY_TYPE, KeyPair
 from dcs_proxy.names import MachineName
 from dcs_proxy.wire import Reader, WireError
@@ -39,6 +39,15 @@ class UserCertificate:
     def line(self) -> str:
         """The certificate as a line of a ``-cert.pub`` file, without comment and line end."""
         return _line(self.blob)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a certificate says: for whom, and from when to when (unix time; no end is None)."""
+
+    principals: tuple[str, ...]
+    begins_at: float
+    ends_at: float | None
 
 
 @dataclass(frozen=True)
@@ -80,8 +89,17 @@ def check_user_certificate(
             hint=_clock_hint(str(error)),
             machine=machine,
         ) from None
-    ends_at = None if certificate.valid_before == _FOREVER else float(certificate.valid_before)
-    return UserCertificate(blob, ends_at)
+    return UserCertificate(blob, certificate.ends_at)
+
+
+def read_terms(text: str) -> Terms | None:
+    """Return what the certificate in `text` says, unchecked; None if it is none."""
+    try:
+        certificate = _parse_certificate(_blob(text))
+    except ValueError:
+        return None
+    principals = [clean_text(p.decode("utf-8", "replace")) for p in certificate.principals]
+    return Terms(tuple(principals), float(certificate.valid_after), certificate.ends_at)
 
 
 def parse_authority(text: str, machine: MachineName) -> Authority:
@@ -115,6 +133,10 @@ class _Certificate:
     authority: bytes
     signature: bytes
     signed: int
+
+    @property
+    def ends_at(self) -> float | None:
+        return None if self.valid_before == _FOREVER else float(self.valid_before)
 
 
 def _parse_certificate(blob: bytes) -> _Certificate:

@@ -27,6 +27,10 @@ _COMMANDS = {
     "config-ssh": "dcs_proxy.commands.config_ssh",
     "login": "dcs_proxy.commands.login",
     "logout": "dcs_proxy.commands.logout",
+    "list": "dcs_proxy.commands.list",
+    "status": "dcs_proxy.commands.status",
+    "wake": "dcs_proxy.commands.wake",
+    "close": "dcs_proxy.commands.close",
     "emulator": "dcs_proxy.commands.emulator",
 }
 _WITH_VALUE = frozenset({"--home", "--config", "--login"})

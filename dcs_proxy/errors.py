@@ -148,6 +148,13 @@ class LoginMismatch(DcsError):
     exit_code = 16
 
 
+class NotWoken(DcsError):
+    """The machine sleeps, and the wake policy or a person leaves it so."""
+
+    exit_code = 17
+    was_answered = False  # by a person
+
+
 class ClientGone(DcsError):
     """The ssh that asked is no longer there, or the user interrupted it."""
 

@@ -1,7 +1,8 @@
 """Values from the control plane, parsed and checked: bytes of JSON in, frozen values out.
 
 Source of every shape: the API contract, components SSHSessionResponse, SSHConnection,
-SSHHostTrust and the error objects of createMachineSSHSession.  Fields that the contract does not
+SSHHostTrust and the error objects of createMachineSSHSession; the routes for machines are those of
+the service's public clients.  Fields that the contract does not
 name are ignored, so that a newer service keeps working; a field of the wrong type, or a value
 that could not be written safely to a file, a terminal or a command line, raises ApiProtocolError.
 """
@@ -16,10 +17,13 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from dcs_proxy.errors import ApiProtocolError, Untrusted, clean_text, quote_server
-from dcs_proxy.names import MachineName
+from dcs_proxy.names import MachineName, is_machine_name, matches
 
 READY = "ready"
 OVER = frozenset({"closed", "expired", "failed"})
+# A machine that runs, or is about to without anybody's doing.
+_AWAKE = frozenset({"accepted", "placement_pending", "starting", "running"})
+_GOING = frozenset({"destroying", "destroyed"})
 
 _SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}\Z")
 _USERNAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,127}\Z")
@@ -80,6 +84,32 @@ class Session:
 
 
 @dataclass(frozen=True)
+class Machine:
+    """One machine of the account; what the API leaves out is None.
+
+    `phase` and `reason` are kept as they came, cleaned: a phase that nobody knows is not awake.
+    `reason` is "" in a list.
+    """
+
+    machine_id: MachineName
+    phase: str
+    vcpu: float | None = None
+    memory_mib: float | None = None
+    storage_gib: float | None = None
+    autosleep_seconds: float | None = None
+    created_at: datetime | None = None
+    reason: str = ""
+
+    @property
+    def is_awake(self) -> bool:
+        return self.phase in _AWAKE
+
+    @property
+    def is_going(self) -> bool:
+        return self.phase in _GOING
+
+
+@dataclass(frozen=True)
 class ApiFault:
     """What an error reply says (contract: the 4xx and 503 objects, or ErrorModel)."""
 
@@ -132,22 +162,32 @@ def parse_fault(body: bytes) -> ApiFault | None:
     return ApiFault("", text, False, None) if isinstance(text, str) else None
 
 
-def parse_machine_names(body: bytes) -> tuple[list[str], str | None]:
-    """Parse one page of GET /v1/machines: the machines' ids and the cursor of the next page.
+def parse_machine(body: bytes, machine: MachineName) -> Machine:
+    """Parse GET /v1/machines/{id}.  Raises ApiProtocolError naming the field at fault."""
+    fields = _Fields(_load_object(body, machine), machine)
+    if fields.text("machine_id") != machine:
+        raise ApiProtocolError("the API answered about another machine", machine=machine)
+    return _machine(fields, machine)
 
-    Ids are returned as they came, for the caller to check.  Raises ApiProtocolError.
+
+def parse_machines(body: bytes) -> tuple[list[Machine], str | None]:
+    """Parse one page of GET /v1/machines: its machines and the cursor of the next page.
+
+    Ids that are no machine names are left out.  Raises ApiProtocolError.
     """
     fields = _Fields(_load_object(body, None), None)
     items = fields.optional("items", list)
     if items is None:
         raise fields.wrong("items", "is missing")
-    names = []
+    machines = []
     for item in items:
-        if not isinstance(item, dict) or not isinstance(item.get("machine_id"), str):
+        if not isinstance(item, dict):
             raise fields.wrong("items", "holds something that is not a machine")
-        if item.get("phase") not in ("destroying", "destroyed"):
-            names.append(item["machine_id"])
-    return names, fields.optional("next_cursor", str) or None
+        of_item = _Fields(item, None, "items.")
+        machine_id = of_item.text("machine_id")
+        if is_machine_name(machine_id):
+            machines.append(_machine(of_item, MachineName(machine_id)))
+    return machines, fields.optional("next_cursor", str) or None
 
 
 def covers(host_pattern: str, endpoint: str) -> bool:
@@ -158,10 +198,7 @@ def covers(host_pattern: str, endpoint: str) -> bool:
     matched = False
     for pattern in host_pattern.lower().split(","):
         negated = pattern.startswith("!")
-        glob = "".join(
-            ".*" if c == "*" else "." if c == "?" else re.escape(c) for c in pattern[negated:]
-        )
-        if re.fullmatch(glob, endpoint, re.DOTALL):
+        if matches(pattern[negated:], endpoint):
             if negated:
                 return False
             matched = True
@@ -252,6 +289,22 @@ def _parse_host_trust(value: dict[str, Any], machine: MachineName) -> HostTrust:
     return HostTrust(fields.text("kind"), fields.text("host_pattern"), fields.text("public_key"))
 
 
+def _machine(fields: _Fields, machine_id: MachineName) -> Machine:
+    """Read a machine in either shape: its phase is in ``status`` where one is asked for."""
+    status = fields.optional("status", dict)
+    of_phase = fields if status is None else _Fields(status, fields.machine, "status.")
+    return Machine(
+        machine_id=machine_id,
+        phase=clean_text(of_phase.optional("phase", str) or "unknown", 40),
+        vcpu=fields.amount("vcpu"),
+        memory_mib=fields.amount("memory_mib"),
+        storage_gib=fields.amount("storage_gib"),
+        autosleep_seconds=fields.amount("autosleep_seconds"),
+        created_at=fields.time("created_at"),
+        reason=clean_text(of_phase.optional("reason", str) or ""),
+    )
+
+
 def _load_object(body: bytes, machine: MachineName | None) -> dict[str, Any]:
     try:
         value = json.loads(body)
@@ -295,6 +348,15 @@ class _Fields:
         if value is None:
             raise self.wrong(field, "is missing")
         return str(value)
+
+    def amount(self, field: str) -> float | None:
+        value = self.value.get(field)
+        if value is None:
+            return None
+        # The comparison is false for NaN, which Python's JSON lets through.
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:
+            raise self.wrong(field, "is not an amount")
+        return value
 
     def time(self, field: str) -> datetime | None:
         text = self.optional(field, str)

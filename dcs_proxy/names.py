@@ -32,6 +32,27 @@ def parse_machine_name(text: str) -> MachineName:
     return MachineName(text)
 
 
+def matches(pattern: str, text: str) -> bool:
+    """Tell whether a pattern of OpenSSH's kind, with ``*`` and ``?``, matches the whole text.
+
+    A server may choose both: only the last ``*`` is ever tried again, so that the time is bounded
+    by the product of the lengths, where a regular expression could take for ever.
+    """
+    at = position = begun = 0
+    star = -1
+    while position < len(text):
+        if pattern[at : at + 1] == "*":
+            star, begun, at = at, position, at + 1
+        elif pattern[at : at + 1] in ("?", text[position]):
+            at, position = at + 1, position + 1
+        elif star >= 0:
+            begun += 1
+            at, position = star + 1, begun
+        else:
+            return False
+    return not pattern[at:].strip("*")
+
+
 def file_stem(name: MachineName) -> str:
     """Return the stem of the machine's files: the name, shortened with a digest if too long."""
     if len(name) <= _MAX_STEM:

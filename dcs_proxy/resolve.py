@@ -24,6 +24,7 @@ from typing import Protocol
 
 from dcs_proxy.agent import Agent
 from dcs_proxy.certificate import generate_key
+from dcs_proxy.consent import Consent, Questioner
 from dcs_proxy.deadline import Deadline
 from dcs_proxy.errors import (
     AgentRefused,
@@ -33,18 +34,18 @@ from dcs_proxy.errors import (
     DcsError,
     DeadlineExceeded,
     IdempotencyConflict,
-    MachineNotFound,
     SessionFailed,
     clean_text,
     quote_server,
 )
+from dcs_proxy.failures import Failures
 from dcs_proxy.keypair import KeyPair, public_line
 from dcs_proxy.lending import UNKNOWN_LIFE_S, Lender
 from dcs_proxy.log import Log
-from dcs_proxy.model import Connection, Session
+from dcs_proxy.model import Connection, Machine, Session
 from dcs_proxy.names import MachineName
 from dcs_proxy.settings import Settings
-from dcs_proxy.state import NEVER, Attempt, Failure, ReadySession, Record, StateDirectory
+from dcs_proxy.state import NEVER, Attempt, ReadySession, Record, StateDirectory
 
 # What must be left of a session for an ssh to begin with it: logging in takes a while.
 MARGIN_S = 30.0
@@ -56,11 +57,6 @@ _KEY_GRACE_S = 300
 # Beyond this a clock is a fault of its own: ssh checks the gateway's certificate by it.
 _CLOCK_NOTICE_S = 300
 _DEFAULT_POLL_MS, _MAX_POLL_S, _MIN_POLL_S = 500, 30.0, 0.05
-# ssh runs ProxyCommand right after prepare has failed: it need not fail once more, slowly.
-_SAME_CLIENT_S = 5.0
-# Failures that say nothing about the process that met them.
-_SHARED = (SessionFailed, DeadlineExceeded, ApiUnavailable, MachineNotFound)
-_BY_EXIT_CODE = {kind.exit_code: kind for kind in DcsError.__subclasses__()}
 
 
 class ControlPlane(Protocol):
@@ -72,6 +68,8 @@ class ControlPlane(Protocol):
     def create_session(
         self, name: MachineName, public_key: str, idempotency_key: str
     ) -> Session: ...
+
+    def get_machine(self, name: MachineName) -> Machine: ...
 
     def get_session(self, name: MachineName, session_id: str) -> Session | None: ...
 
@@ -85,7 +83,8 @@ class World:
     `open_api` and `open_agent` are called when first needed, for both may be slow or fail.
     `agent_path` is the agent's socket, `account` tells one API and organisation from another,
     `client` one ssh process from another, `now` gives unix time.  `notice` shows the user a line.
-    `await_guest` returns when a machine that has just woken lets its session in.
+    `terminal` is where a person may be asked.  `await_guest` returns when a machine that has just
+    woken lets its session in.
     """
 
     settings: Settings
@@ -98,6 +97,7 @@ class World:
     open_api: Callable[[], ControlPlane]
     open_agent: Callable[[], Agent]
     notice: Callable[[str], None]
+    terminal: Questioner
     await_guest: Callable[[MachineName, Record], None]
     now: Callable[[], float]
 
@@ -123,25 +123,29 @@ class _Resolution:
         self.world = world
         self.is_second = is_second
         self.margin_s = 0.0 if is_second else MARGIN_S
-        self.started_at = world.now()
+        policy = world.settings.wake_policy(name)
+        self.consent = Consent(name, policy, world.state, world.terminal, world.deadline)
+        self.failures = Failures(
+            name, world.state, world.client, world.now, takes_answers=not self.consent.is_given
+        )
         self.get_is_missing = False
         self.announced = False
+        self.told_of_question = False
 
     def run(self) -> Record:
         if (record := self.reusable()) is not None:
             return record
-        if self.is_second:
-            self.raise_failure(self.is_own)
+        self.failures.raise_own(is_second=self.is_second)
         with self.world.state.lock(self.name, self.world.deadline, self.is_settled):
             if (record := self.reusable()) is not None:
                 return record
-            self.raise_failure(self.is_shared)
+            self.failures.raise_shared()
             try:
                 return self.take_up_or_create()
             except ClientGone:
                 raise
             except DcsError as error:
-                self.save_failure(error)
+                self.failures.save(error)
                 raise
 
     def reusable(self) -> Record | None:
@@ -170,12 +174,14 @@ class _Resolution:
         record = self.world.state.load(self.name)
         if record is not None and record.ready is None and record.attempt.session_id:
             self.announce()
-        failure = self.world.state.load_failure(self.name)
-        has_failed = failure is not None and self.is_shared(failure)
-        return has_failed or self.reusable() is not None
+        if not self.told_of_question and self.world.state.is_asking(self.name):
+            self.told_of_question = True
+            self.world.notice(f"{self.name}: waiting, for another ssh asks whether to wake it")
+        return self.failures.is_shared() or self.reusable() is not None
 
     def take_up_or_create(self) -> Record:
         api = self.world.open_api()
+        self.consent.require(api.get_machine)
         agent = self.world.open_agent()
         record = self.world.state.load(self.name)
         if record is not None and record.attempt.account == self.world.account:
@@ -236,6 +242,7 @@ class _Resolution:
             agent_path=self.world.agent_path,
             key_ends_at=self.world.now() + lifetime_s,
             account=self.world.account,
+            machine=self.name,
         )
         if old is None:
             return self.save(Record(attempt))
@@ -360,35 +367,6 @@ class _Resolution:
     def save(self, record: Record) -> Record:
         self.world.state.save(self.name, record)
         return record
-
-    def save_failure(self, error: DcsError) -> None:
-        failure = Failure(
-            exit_code=error.exit_code,
-            message=error.message,
-            hint=error.hint,
-            failed_at=self.world.now(),
-            client=self.world.client,
-        )
-        try:
-            self.world.state.save_failure(self.name, failure)
-        except DcsError:
-            pass  # the failure itself is what the user must read
-
-    def is_own(self, failure: Failure) -> bool:
-        age = self.world.now() - failure.failed_at
-        return failure.client == self.world.client and 0 <= age < _SAME_CLIENT_S
-
-    def is_shared(self, failure: Failure) -> bool:
-        kind = _BY_EXIT_CODE.get(failure.exit_code, DcsError)
-        return failure.failed_at >= self.started_at and issubclass(kind, _SHARED)
-
-    def raise_failure(self, applies: Callable[[Failure], bool]) -> None:
-        failure = self.world.state.load_failure(self.name)
-        if failure is not None and applies(failure):
-            kind = _BY_EXIT_CODE.get(failure.exit_code, DcsError)
-            error = kind(clean_text(failure.message, 1000), hint=clean_text(failure.hint, 1000))
-            error.was_shown = self.is_own(failure)
-            raise error
 
 
 def _is_held(record: Record) -> bool:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,9 +19,11 @@ from urllib.parse import urlsplit
 from dcs_proxy import tomlfile
 from dcs_proxy.errors import ConfigError, DcsError, clean_text
 from dcs_proxy.http_proxy import HttpProxy, parse_http_proxy
-from dcs_proxy.names import MachineName, is_machine_name, parse_machine_name
+from dcs_proxy.names import MachineName, is_machine_name, matches, parse_machine_name
 
 DEFAULT_BASE_URL = "https://dcs.dedaluslabs.ai"
+WAKE_POLICIES = ("always", "ask", "never")
+_NAME_PATTERN = re.compile(r"[a-z0-9*?-]+\Z")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -132,6 +135,25 @@ def _aliases(value: Any) -> dict[str, MachineName]:
     return aliases
 
 
+def _wake(value: Any) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, dict):
+        return (("*", _policy(value)),)
+    for pattern, policy in value.items():
+        try:
+            if not _NAME_PATTERN.match(pattern):
+                raise _Unfit("is no pattern of machine names")
+            _policy(policy)
+        except _Unfit as unfit:
+            raise _Unfit(unfit.what, below=pattern) from None
+    return tuple(value.items())
+
+
+def _policy(value: Any) -> str:
+    if value not in WAKE_POLICIES:
+        raise _Unfit('must be "always", "ask" or "never"')
+    return str(value)
+
+
 def _setting(
     check: Callable[[Any], Any], values: str, default: str, meaning: str
 ) -> dict[str, _Described]:
@@ -143,7 +165,8 @@ def _setting(
 class Settings:
     """Everything a user can set; the defaults are the documented ones.
 
-    `base_url` has no trailing slash; `key_file` is "" only in settings that were not loaded.
+    `base_url` has no trailing slash; `key_file` is "" only in settings that were not loaded;
+    `wake` holds pairs of a pattern of machine names and a policy, in the order of the file.
     """
 
     base_url: str = field(
@@ -241,6 +264,17 @@ class Settings:
             "A table of friendlier names, which work wherever a machine's name does.",
         ),
     )
+    wake: Sequence[tuple[str, str]] = field(
+        default=(("*", WAKE_POLICIES[0]),),
+        metadata=_setting(
+            _wake,
+            '"always", "ask" or "never"',
+            '"always"',
+            "Whether ssh may wake a machine that sleeps. A table [wake] says it by patterns of"
+            ' names and aliases, such as "dm-ci-*" = "never": the first that matches counts.'
+            " DCS_PROXY_WAKE overrides it for one run.",
+        ),
+    )
 
     def machine(self, host: str) -> MachineName:
         """Return the machine that `host` names, directly or as an alias.  Raises UsageError."""
@@ -253,6 +287,20 @@ class Settings:
         """
         return None if host in _LOOPBACK else self.proxy
 
+    def aliases_of(self, name: MachineName) -> list[str]:
+        """Return the machine's aliases, in the order of the file."""
+        return [alias for alias, machine in self.aliases.items() if machine == name]
+
+    def wake_policy(self, name: MachineName) -> str:
+        """Return whether ssh may wake the machine: "always", "ask" or "never".
+
+        The first pattern that matches its name or one of its aliases decides.
+        """
+        for pattern, policy in self.wake:
+            if any(matches(pattern, known) for known in (name, *self.aliases_of(name))):
+                return policy
+        return WAKE_POLICIES[0]
+
     @property
     def is_loopback(self) -> bool:
         """Whether the API is on this computer."""
@@ -260,6 +308,10 @@ class Settings:
 
 
 _DESCRIBED: Mapping[str, _Described] = {f.name: f.metadata["setting"] for f in fields(Settings)}
+
+
+# What the environment says goes before the file.
+_VARIABLES = {"base_url": "DEDALUS_BASE_URL", "org_id": "DEDALUS_ORG_ID", "wake": "DCS_PROXY_WAKE"}
 
 
 def describe_settings() -> list[SettingRow]:
@@ -284,7 +336,7 @@ def load_settings(environment: Mapping[str, str], path: str | None = None) -> Se
     settings = _read(path, must_exist=chosen)
     if not settings.key_file:
         settings = replace(settings, key_file=os.path.join(_config_home(environment), "api-key"))
-    for key, variable in (("base_url", "DEDALUS_BASE_URL"), ("org_id", "DEDALUS_ORG_ID")):
+    for key, variable in _VARIABLES.items():
         if value := environment.get(variable):
             try:
                 settings = replace(settings, **{key: _DESCRIBED[key].check(value)})

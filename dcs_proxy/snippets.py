@@ -12,7 +12,7 @@ import stat
 
 from dcs_proxy.files import read_small, remove_file, write_whole
 from dcs_proxy.keypair import public_line
-from dcs_proxy.names import MachineName
+from dcs_proxy.names import MachineName, file_stem
 from dcs_proxy.sshconfig import (
     Snippet,
     render_agent_snippet,
@@ -72,6 +72,25 @@ def write_identity(
         identity_agent=record.attempt.agent_path,
         known_hosts_file=known_hosts,
     )
+
+
+def withdraw(state: StateDirectory, name: MachineName) -> None:
+    """Remove every file of the machine's sessions, those of its aliases too.  Raises StateError.
+
+    Not its lock, which the caller holds.
+    """
+    stem = file_stem(name)
+    named = re.compile(rb"/" + re.escape(stem.encode()) + rb"\.[0-9a-f]{12}\.known_hosts\"\n")
+    for entry in os.scandir(state.file("hosts")):
+        host, suffix = os.path.splitext(entry.name)
+        if suffix == ".conf" and named.search(read_small(entry.path) or b""):
+            remove_file(state.file("sessions", f"{host}.warm"))
+            remove_file(entry.path)
+    remove_file(state.snippet_path(name))
+    own = re.compile(re.escape(stem) + r"\.(json|warm|failure|[0-9a-f]{12}[a-z_.-]+)\Z")
+    for entry in os.scandir(state.file("sessions")):
+        if own.match(entry.name):
+            remove_file(entry.path)
 
 
 def publish_user_agent(state: StateDirectory, path: str) -> None:

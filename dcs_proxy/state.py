@@ -1,6 +1,7 @@
 """The state directory: one record, one lock and a few files for each machine.
 
     agent.sock agent.lock           the private agent
+    machines                        the names of the account's machines when last listed
     healed                          when the included files were last looked at
     hosts/NAME.conf                 what ssh includes for the machine
     agents/only.conf, HEX.conf      which agent ``ssh -A`` forwards: the one, or one of several
@@ -20,7 +21,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
@@ -34,7 +35,7 @@ from dcs_proxy.files import (
     write_whole,
 )
 from dcs_proxy.keypair import public_blob
-from dcs_proxy.names import MachineName, file_stem
+from dcs_proxy.names import MachineName, file_stem, is_machine_name
 
 T = TypeVar("T")
 
@@ -42,6 +43,7 @@ T = TypeVar("T")
 # temporary name first on some systems.
 _MAX_SOCKET_PATH = 100
 _LOCK_TURN_S = 0.05
+_ASKING = "asking"
 NEVER = 0.0
 # How long the files of a session that has ended stay: an ssh may have just read the snippet.
 _GRACE_S = 300
@@ -53,7 +55,8 @@ class Attempt:
 
     `public_key` is the raw Ed25519 key in hex; its private half waits in the agent at
     `agent_path` until `key_ends_at` (unix time).  `account` tells one API and organisation from
-    another.  `polled` says that GET on the session has worked.
+    another.  `polled` says that GET on the session has worked.  `machine` is the machine's name,
+    which file names may not hold whole; "" in a record of an earlier version.
     """
 
     idempotency_key: str
@@ -63,6 +66,7 @@ class Attempt:
     account: str
     session_id: str = ""
     polled: bool = False
+    machine: str = ""
 
     @property
     def public(self) -> bytes:
@@ -122,7 +126,8 @@ class Record:
 class Failure:
     """Why an attempt failed, for others who waited for it.
 
-    `client` identifies the ssh that asked, `failed_at` is unix time.
+    `client` identifies the ssh that asked, `failed_at` is unix time; `was_answered` says that a
+    person did not want the machine woken.
     """
 
     exit_code: int
@@ -130,6 +135,7 @@ class Failure:
     hint: str
     failed_at: float
     client: str
+    was_answered: bool = False
 
 
 def default_state_directory(environment: Mapping[str, str]) -> str:
@@ -201,6 +207,23 @@ class StateDirectory:
         data = json.dumps(asdict(failure)).encode()
         write_whole(self.session_path(name, ".failure"), data)
 
+    def machines(self) -> list[MachineName]:
+        """Return the machines of which there is a record, by name."""
+        found = []
+        for entry in os.scandir(self.file("sessions")):
+            stem, suffix = os.path.splitext(entry.name)
+            data = read_small(entry.path) if suffix == ".json" else None
+            record = None if data is None else parse_record(data)
+            if record is not None:
+                name = record.attempt.machine or stem
+                if is_machine_name(name) and file_stem(MachineName(name)) == stem:
+                    found.append(MachineName(name))
+        return sorted(found)
+
+    def save_machines(self, names: Sequence[MachineName]) -> None:
+        """Write the names of the account's machines down, one a line.  Raises StateError."""
+        write_whole(self.file("machines"), "".join(f"{name}\n" for name in names).encode())
+
     @contextlib.contextmanager
     def lock(
         self, name: MachineName, deadline: Deadline, stop: Callable[[], bool] = lambda: False
@@ -223,6 +246,23 @@ class StateDirectory:
         finally:
             if fd is not None:
                 os.close(fd)
+
+    @contextlib.contextmanager
+    def asking(self, name: MachineName) -> Iterator[None]:
+        """Let those who wait for the machine's lock, which the caller holds, know of a question."""
+        path = self.session_path(name, ".lock")
+        # A full disk: then they wait without knowing why.
+        with contextlib.suppress(OSError):
+            _sign(path, _ASKING)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                _sign(path)
+
+    def is_asking(self, name: MachineName) -> bool:
+        """Tell whether the process that holds the machine's lock waits for a person's answer."""
+        return _ASKING in _read_holder(self.session_path(name, ".lock"))
 
     def collect_garbage(self, now: float) -> None:
         """Remove what ended sessions and killed processes left behind."""
@@ -315,8 +355,7 @@ def _try_lock(path: str) -> int | None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # The file may have been collected as garbage between open and flock.
         if os.fstat(fd).st_ino == os.stat(path).st_ino:
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+            _sign(path)
             return fd
     except (BlockingIOError, FileNotFoundError):
         pass
@@ -327,6 +366,20 @@ def _try_lock(path: str) -> int | None:
     return None
 
 
+def _sign(path: str, *words: str) -> None:
+    """Write into a lock that is held by whom, and what else others should know."""
+    fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+    try:
+        os.write(fd, f"{' '.join([str(os.getpid()), *words])}\n".encode())
+    finally:
+        os.close(fd)
+
+
+def _read_holder(path: str) -> list[str]:
+    """Return what the holder of a lock has written into it: its process number first."""
+    return (read_small(path) or b"").decode("ascii", "replace").split()
+
+
 def _is_older(entry: os.DirEntry[str], than: float) -> bool:
     try:
         return entry.stat().st_mtime < than
@@ -335,7 +388,7 @@ def _is_older(entry: os.DirEntry[str], than: float) -> bool:
 
 
 def _lock_held(path: str, seconds: float) -> DeadlineExceeded:
-    holder = (read_small(path) or b"").decode("ascii", "replace").strip()
+    holder = next(iter(_read_holder(path)), "")
     known = holder.isdigit()
     return DeadlineExceeded(
         f"another dcs-proxy{f' (process {holder})' if known else ''} has been working on this "

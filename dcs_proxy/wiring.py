@@ -24,6 +24,7 @@ from dcs_proxy.sshconfig import Program
 from dcs_proxy.state import Record, StateDirectory, default_state_directory
 from dcs_proxy.stderr import show
 from dcs_proxy.system_keyring import SystemKeyring
+from dcs_proxy.terminal import Terminal
 from dcs_proxy.warm import Warmth
 
 _AGENT_START_S = 20.0
@@ -46,9 +47,19 @@ class Options:
             return os.path.abspath(self.home)
         return default_state_directory(environment)
 
+    def config_file(self, environment: Mapping[str, str]) -> str | None:
+        """Return the config file that the user chose; None where it is the default one."""
+        chosen = self.config or environment.get("DCS_PROXY_CONFIG")
+        return os.path.abspath(os.path.expanduser(chosen)) if chosen else None
+
     def settings(self, environment: Mapping[str, str]) -> Settings:
         """Read the settings.  Raises ConfigError."""
         return load_settings(environment, self.config)
+
+
+def notice(text: str) -> None:
+    """Show the user a line that is no result."""
+    show(f"dcs-proxy: {text}")
 
 
 def log_path(state_directory: str) -> str:
@@ -62,10 +73,12 @@ def open_world(
     client_gone: Callable[[], bool],
     *,
     settings: Settings | None = None,
+    notice: Callable[[str], None] = notice,
 ) -> World:
     """Return the real world for one command.  Raises ConfigError, StateError, AgentUnavailable.
 
-    Nothing slow happens here: the API and the agent are opened when they are first needed.
+    `notice` shows the user a line.  Nothing slow happens here: the API and
+    the agent are opened when they are first needed.
     """
     settings = settings or options.settings(environment)
     state = StateDirectory(options.state_directory(environment))
@@ -94,9 +107,10 @@ def open_world(
         agent_path=agent_path,
         account=account(settings),
         client=client_id(os.getppid()),
-        open_api=lambda: open_api(settings, environment, deadline, log),
+        open_api=lambda: open_api(settings, environment, deadline, log, notice),
         open_agent=open_agent,
         notice=notice,
+        terminal=Terminal(client_gone),
         await_guest=wait_for_guest,
         now=time.time,
     )
@@ -115,7 +129,11 @@ def _proxy_command(
 
 
 def open_api(
-    settings: Settings, environment: Mapping[str, str], deadline: Deadline, log: Log
+    settings: Settings,
+    environment: Mapping[str, str],
+    deadline: Deadline,
+    log: Log,
+    notice: Callable[[str], None] = notice,
 ) -> Api:
     """Return the control plane, asked with the user's key.  Raises CredentialsError, ClientGone."""
     credentials = find_credentials(settings, environment, deadline)
@@ -158,8 +176,3 @@ def _user_agent(environment: Mapping[str, str]) -> str:
             hint="start an agent, or remove that line to use the private one",
         )
     return path
-
-
-def notice(text: str) -> None:
-    """Show the user a line that is no result."""
-    show(f"dcs-proxy: {text}")

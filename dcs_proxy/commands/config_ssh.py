@@ -8,19 +8,17 @@ import re
 import sys
 
 from dcs_proxy import configfile
-from dcs_proxy.deadline import Deadline
 from dcs_proxy.errors import DcsError
-from dcs_proxy.log import Log
+from dcs_proxy.listing import list_machines
 from dcs_proxy.names import MachineName, is_machine_name
 from dcs_proxy.settings import Settings
 from dcs_proxy.sshconfig import Program, render_end, render_top
 from dcs_proxy.state import StateDirectory
 from dcs_proxy.stderr import show
-from dcs_proxy.wiring import Options, log_path, open_api
+from dcs_proxy.wiring import Options
 
 HELP = "write the block in ~/.ssh/config that makes ssh use dcs-proxy"
 
-_LIST_S = 30.0
 _HOST_LINE = re.compile(rb"^Host (dm-\S+)$", re.MULTILINE)
 
 
@@ -43,7 +41,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         return 0
     settings = options.settings(os.environ)
     state = StateDirectory(options.state_directory(os.environ))
-    program = Program(program_words(), state.path, _config_file(options))
+    program = Program(program_words(), state.path, options.config_file(os.environ))
     with configfile.one_editor(state.file("config-ssh.lock")):
         old, _ = configfile.read(os.path.realpath(path))
         machines = _machines(settings, state, old or b"")
@@ -66,16 +64,11 @@ def program_words() -> tuple[str, ...]:
     return (os.path.abspath(sys.executable), "-I", "-S", start)
 
 
-def _config_file(options: Options) -> str | None:
-    chosen = options.config or os.environ.get("DCS_PROXY_CONFIG")
-    return os.path.abspath(os.path.expanduser(chosen)) if chosen else None
-
-
 def _machines(settings: Settings, state: StateDirectory, old: bytes) -> list[MachineName]:
     """Return the names to list; those listed already if the API cannot be asked."""
-    log = Log(log_path(state.path))
     try:
-        listed = open_api(settings, os.environ, Deadline(_LIST_S), log).list_machines()
+        machines = list_machines(settings, state)
+        listed = [machine.machine_id for machine in machines if not machine.is_going]
     except DcsError as error:
         show(*error.lines())
         _show(

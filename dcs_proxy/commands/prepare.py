@@ -10,12 +10,12 @@ import argparse
 import os
 
 from dcs_proxy.client import wants_session
-from dcs_proxy.errors import GatewayUnreachable, about
+from dcs_proxy.errors import about
 from dcs_proxy.names import MachineName
-from dcs_proxy.resolve import World, resolve
-from dcs_proxy.snippets import heal, mark_healed, publish, publish_user_agent
-from dcs_proxy.state import Record, StateDirectory
-from dcs_proxy.transport import look_up
+from dcs_proxy.resolve import resolve
+from dcs_proxy.snippets import heal
+from dcs_proxy.state import StateDirectory
+from dcs_proxy.warming import first_address, make_warm
 from dcs_proxy.wiring import Options, open_warmth, open_world
 
 HELP = "make a session ready; ssh runs this while it reads its configuration"
@@ -39,21 +39,6 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         return _prepare(arguments.host, options)
 
 
-def _first_address(record: Record, world: World) -> str:
-    """Return the address that ssh's second half is to try first, "" if none is found.
-
-    That half has no time for a lookup; if the address does not answer, it looks for itself.
-    """
-    if record.ready is None or world.settings.proxy_to(record.ready.endpoint):
-        return ""
-    limit = min(world.settings.connect_seconds, world.deadline.remaining())
-    try:
-        found = look_up(record.ready.endpoint, record.ready.port, limit, world.deadline.client_gone)
-    except GatewayUnreachable:
-        return ""
-    return found[0][1][0]
-
-
 def _prepare(host: str, options: Options) -> int:
     settings = options.settings(os.environ)
     name = settings.machine(host)
@@ -65,9 +50,13 @@ def _prepare(host: str, options: Options) -> int:
     if not wants_session(parent):
         return 0
     record = resolve(name, world)
-    files = publish(world.state, MachineName(host), name, record)
-    publish_user_agent(world.state, os.environ.get("SSH_AUTH_SOCK", ""))
-    mark_healed(world.state)
-    warmth = open_warmth(options, os.environ, settings, world.state)
-    warmth.keep(MachineName(host), record, files, address=_first_address(record, world))
+    make_warm(
+        [MachineName(host)],
+        name,
+        record,
+        world,
+        open_warmth(options, os.environ, settings, world.state),
+        user_agent=os.environ.get("SSH_AUTH_SOCK", ""),
+        address=first_address(record, world),
+    )
     return 0

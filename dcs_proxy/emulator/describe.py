@@ -8,7 +8,8 @@ from typing import Any
 
 from dcs_proxy.emulator.authority import Authorities, public_line
 from dcs_proxy.emulator.faults import Fault, Faults, edit
-from dcs_proxy.emulator.machines import Machine, Service, Session, rfc3339
+from dcs_proxy.emulator.machines import Machine, Service, Session
+from dcs_proxy.times import rfc3339
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+
+from dcs_proxy.times import rfc3339
 
 PHASES = (
     "accepted", "placement_pending", "starting", "running", "stopping", "sleeping",
@@ -212,9 +213,3 @@ class Service:
     def wall(self, moment: float) -> float:
         """Return a moment of the monotonic clock as unix time."""
         return time.time() + moment - self.now()
-
-
-def rfc3339(moment: float) -> str:
-    """Return unix time as a date-time in UTC, to the millisecond."""
-    text = datetime.fromtimestamp(moment, timezone.utc).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")

@@ -42,8 +42,11 @@ def test_the_commands_of_the_quick_start_work(
     start_emulator: Callable[..., Emulator], user: User, keyring: SecretService, tmp_path: Path
 ) -> None:
     first, *ours = [command for command in commands() if command not in ELSEWHERE]
-    assert (first, len(ours)) == ("dcs-proxy login", 5)
-    emulator = start_emulator("--machine", "dm-foo", "--home", str(tmp_path / "machines"))
+    assert (first, len(ours)) == ("dcs-proxy login", 9)
+    emulator = start_emulator(
+        "--machine", "dm-foo", "--machine", "dm-ci-1:sleeping", "--wake-seconds", "0.5",
+        "--home", str(tmp_path / "machines"),
+    )  # fmt: skip
     (tmp_path / "machines" / "dm-foo").mkdir(parents=True)
     git = ["git", "init", "-q", str(tmp_path / "machines" / "dm-foo" / "repo")]
     subprocess.run(git, check=True, env=user.environment)

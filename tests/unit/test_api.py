@@ -335,8 +335,18 @@ def test_all_pages_are_listed_and_odd_names_left_out(fake: FakeApi, tmp_path: Pa
                             "next_cursor": cursor})  # fmt: skip
 
     fake.answers = [page("dm-a", "../etc", cursor="a&b"), page("dm-b", cursor=None)]
-    assert api_of(fake, tmp_path).list_machines() == ["dm-a", "dm-b"]
+    listed = api_of(fake, tmp_path).list_machines()
+    assert [machine.machine_id for machine in listed] == ["dm-a", "dm-b"]
     assert fake.asked[1].path == "/v1/machines?limit=100&cursor=a%26b"
+
+
+def test_a_machine_is_asked_for_by_its_name(fake: FakeApi, tmp_path: Path) -> None:
+    fake.answers = [Answer(200, {"machine_id": "dm-foo", "status": {"phase": "sleeping"}})]
+    assert api_of(fake, tmp_path).get_machine(NAME).phase == "sleeping"
+    assert (fake.asked[0].method, fake.asked[0].path) == ("GET", "/v1/machines/dm-foo")
+    fake.answers = [Answer(404, b"")]
+    with pytest.raises(MachineNotFound):
+        api_of(fake, tmp_path).get_machine(NAME)
 
 
 def test_the_key_is_in_no_log_and_no_message(fake: FakeApi, tmp_path: Path) -> None:

@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dcs_proxy.certificate import check_user_certificate, generate_key, parse_authority
+from dcs_proxy.certificate import (
+    Terms,
+    check_user_certificate,
+    generate_key,
+    parse_authority,
+    read_terms,
+)
 from dcs_proxy.emulator.authority import Authorities, public_line
 from dcs_proxy.errors import Untrusted
 from dcs_proxy.keypair import KeyPair
@@ -39,6 +45,16 @@ def test_a_good_certificate_is_taken_with_its_end() -> None:
     )
     assert certificate.ends_at == int(now + 3600)
     assert certificate.line == " ".join(text.split()[:2])
+
+
+def test_what_a_certificate_says_is_read_whether_it_holds_or_not() -> None:
+    now = int(time.time())
+    terms = read_terms(sign(ends_at=now + 100))
+    assert terms is not None and terms.begins_at <= now
+    assert terms == Terms(("wssh-1",), terms.begins_at, now + 100)
+    assert read_terms(sign("certificate-expired")) is not None
+    for text in ("", key_line(KEY.public), sign("certificate-garbage")):
+        assert read_terms(text) is None
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,17 @@ from dcs_proxy.errors import ApiProtocolError, Untrusted
 from dcs_proxy.model import (
     Connection,
     HostTrust,
+    Machine,
     check_host_trust,
     covers,
     parse_endpoint,
     parse_fault,
-    parse_machine_names,
+    parse_machine,
+    parse_machines,
     parse_session,
     parse_time,
 )
-from dcs_proxy.names import MachineName
+from dcs_proxy.names import MachineName, is_machine_name
 
 NAME = MachineName("dm-foo")
 READY: dict[str, Any] = {
@@ -284,16 +286,83 @@ def test_errors_come_in_two_shapes() -> None:
     assert parse_fault(b"{}") is None
 
 
-def test_machines_that_are_going_are_not_listed() -> None:
-    page = {
-        "items": [
-            {"machine_id": "dm-a", "phase": "running"},
-            {"machine_id": "dm-b", "phase": "destroyed"},
-            {"machine_id": "not a name", "phase": "sleeping"},
-        ],
-        "next_cursor": "more",
-    }
-    assert parse_machine_names(json.dumps(page).encode()) == (["dm-a", "not a name"], "more")
-    for broken in (b"{}", b'{"items": [1]}', b'{"items": 1}'):
-        with pytest.raises(ApiProtocolError, match="items"):
-            parse_machine_names(broken)
+MACHINE = {
+    "machine_id": "dm-foo",
+    "phase": "sleeping",
+    "desired_state": "sleeping",
+    "vcpu": 0.5,
+    "memory_mib": 512,
+    "storage_gib": 20,
+    "autosleep_seconds": 300,
+    "created_at": "2026-01-02T03:04:05Z",
+}
+
+
+def page(*items: object, **more: object) -> bytes:
+    return json.dumps({"items": items, **more}).encode()
+
+
+def test_a_machine_is_read_from_either_shape() -> None:
+    (listed,), cursor = parse_machines(page(MACHINE, next_cursor="more"))
+    assert listed == Machine(
+        NAME, "sleeping", 0.5, 512, 20, 300, datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+    )
+    assert cursor == "more"
+    status = {"phase": "failed", "reason": "no\x1b[31m room"}
+    shown = parse_machine(json.dumps({**MACHINE, "phase": "x", "status": status}).encode(), NAME)
+    assert (shown.phase, shown.reason, shown.vcpu) == ("failed", "no [31m room", 0.5)
+    with pytest.raises(ApiProtocolError, match="another machine"):
+        parse_machine(json.dumps(MACHINE).encode(), MachineName("dm-bar"))
+
+
+@pytest.mark.parametrize("field", sorted(MACHINE.keys() - {"machine_id"}))
+def test_what_a_machine_leaves_out_is_unknown(field: str) -> None:
+    fewer = {key: value for key, value in MACHINE.items() if key != field}
+    for body in (fewer, {**MACHINE, field: None}):
+        (machine,), _ = parse_machines(page(body))
+        assert machine.machine_id == NAME
+        assert field == "desired_state" or getattr(machine, field) in (None, "unknown")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("machine_id", None), ("machine_id", 1), ("phase", 1), ("vcpu", "2"), ("vcpu", True),
+        ("memory_mib", -1), ("storage_gib", float("nan")), ("storage_gib", float("inf")),
+        ("memory_mib", 2**53), ("created_at", "yesterday"), ("status", "running"),
+    ],
+)  # fmt: skip
+def test_a_machine_that_breaks_the_contract_is_named_by_field(field: str, value: object) -> None:
+    with pytest.raises(ApiProtocolError, match=field):
+        parse_machines(page({**MACHINE, field: value}))
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"items": [1]}', b'{"items": 1}'])
+def test_a_page_that_is_no_list_of_machines_is_refused(body: bytes) -> None:
+    with pytest.raises(ApiProtocolError, match="items"):
+        parse_machines(body)
+
+
+@given(st.binary() | st.dictionaries(st.text(), st.text()).map(lambda d: page(d)))
+def test_any_page_is_machines_or_a_protocol_error(body: bytes) -> None:
+    try:
+        machines, _ = parse_machines(body)
+    except ApiProtocolError:
+        return
+    assert all(is_machine_name(machine.machine_id) for machine in machines)
+
+
+@pytest.mark.parametrize(
+    ("phase", "is_awake", "is_going"),
+    [
+        ("accepted", True, False), ("placement_pending", True, False), ("starting", True, False),
+        ("running", True, False), ("stopping", False, False), ("sleeping", False, False),
+        ("failed", False, False), ("destroying", False, True), ("destroyed", False, True),
+        ("hibernating", False, False),
+    ],
+)  # fmt: skip
+def test_a_phase_tells_whether_a_machine_is_awake(
+    phase: str, is_awake: bool, is_going: bool
+) -> None:
+    machine = Machine(NAME, phase)
+    assert (machine.is_awake, machine.is_going) == (is_awake, is_going)

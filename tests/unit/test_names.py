@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcs_proxy.errors import UsageError
-from dcs_proxy.names import MachineName, file_stem, is_machine_name, parse_machine_name
+from dcs_proxy.names import (
+    MachineName,
+    file_stem,
+    is_machine_name,
+    matches,
+    parse_machine_name,
+)
 
 
 @pytest.mark.parametrize("name", ["dm-a", "dm-0", "dm-web-1", "dm-" + "a" * 250])
@@ -40,3 +46,14 @@ def test_files_of_long_names_stay_apart_and_fit() -> None:
     # A dot is in no name, so no short name is ever another's stem.
     assert "." in file_stem(first)
     assert file_stem(MachineName("dm-foo")) == "dm-foo"
+
+
+@given(st.text("ab*?", max_size=8), st.text("ab", max_size=8))
+def test_a_pattern_matches_as_the_regular_expression_for_it(pattern: str, text: str) -> None:
+    expression = pattern.replace("*", ".*").replace("?", ".")
+    assert matches(pattern, text) is (re.fullmatch(expression, text) is not None)
+
+
+def test_a_pattern_made_to_take_for_ever_does_not() -> None:
+    assert not matches("*a" * 500, "a" * 200 + "b")
+    assert matches("*a" * 200, "a" * 200)

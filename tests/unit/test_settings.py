@@ -10,6 +10,7 @@ import pytest
 
 from dcs_proxy.errors import ConfigError, UsageError
 from dcs_proxy.http_proxy import HttpProxy
+from dcs_proxy.names import MachineName
 from dcs_proxy.settings import Settings, config_path, describe_settings, load_settings
 
 
@@ -48,6 +49,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         connect_seconds = 3
         agent = "user"
         destination_constraint = false
+        wake = "ask"
         [aliases]
         dm-web = "dm-0a1b"
         """,
@@ -63,6 +65,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         agent="user",
         destination_constraint=False,
         aliases={"dm-web": "dm-0a1b"},
+        wake=(("*", "ask"),),
     )
     assert settings.is_loopback
     assert settings.machine("dm-web") == "dm-0a1b"
@@ -107,6 +110,11 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
         ("[aliases]\nweb = 'dm-a'", "must look like a machine's name"),
         ("[aliases]\ndm-web = 'a'", "aliases.dm-web is wrong: "),
         ("[aliases]\ndm-web = 1", "aliases.dm-web must be a text"),
+        ("wake = 'sometimes'", 'wake must be "always", "ask" or "never"'),
+        ("wake = true", 'wake must be "always", "ask" or "never"'),
+        ("[wake]\n'dm-*' = 1", 'wake.dm-* must be "always"'),
+        ("[wake]\n'DM-*' = 'ask'", 'wake.DM-* is no pattern'),
+        ("[wake]\n'a\tb' = 'ask'", 'wake.a b is no pattern'),
     ],
 )  # fmt: skip
 def test_a_wrong_setting_is_named_with_its_file(tmp_path: Path, toml: str, said: str) -> None:
@@ -129,7 +137,7 @@ def test_a_wrong_setting_is_named_with_its_file(tmp_path: Path, toml: str, said:
         ('aliases.dm-a = "dm-b"\naliases."dm-web" = 1\n', 2),
         ('"\\u0077ake_secs" = 1', 1),
         ('key_file = "k"\n"wake\\u005fsecs" = 1\n', 2),
-        ("[wake]\nx = 1\n", 1),
+        ("[wake]\nx = 1\n", 2),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_line(tmp_path: Path, toml: str, line: int) -> None:
@@ -210,3 +218,30 @@ def test_a_wrong_proxy_is_not_quoted(tmp_path: Path) -> None:
 def test_a_wrong_base_url_in_the_environment_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="DEDALUS_BASE_URL must begin with https"):
         load(tmp_path, "", DEDALUS_BASE_URL="http://example.com")
+
+
+def test_the_first_pattern_of_the_file_that_matches_decides_on_waking(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        """
+        aliases = {dm-night = "dm-0a1b"}
+        [wake]
+        "dm-ci-*" = "never"
+        "dm-night" = "never"
+        "dm-0a??" = "ask"
+        "dm-ci-1" = "always"
+        """,
+    )
+    policies = [settings.wake_policy(MachineName(name))
+                for name in ("dm-ci-1", "dm-0a1b", "dm-0a1c", "dm-0a1", "dm-x")]  # fmt: skip
+    assert policies == ["never", "never", "ask", "always", "always"]
+
+
+def test_the_environment_decides_on_waking_for_one_run(tmp_path: Path) -> None:
+    toml = '[wake]\n"dm-a" = "always"\n"*" = "never"\n'
+    for policy in ("always", "ask", "never"):
+        settings = load(tmp_path, toml, DCS_PROXY_WAKE=policy)
+        assert {settings.wake_policy(MachineName(n)) for n in ("dm-a", "dm-b")} == {policy}
+    assert load(tmp_path, toml, DCS_PROXY_WAKE="").wake_policy(MachineName("dm-b")) == "never"
+    with pytest.raises(ConfigError, match="DCS_PROXY_WAKE must be"):
+        load(tmp_path, toml, DCS_PROXY_WAKE="maybe")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dcs_proxy.names import MachineName
-from dcs_proxy.snippets import heal, publish, publish_user_agent
+from dcs_proxy.snippets import heal, publish, publish_user_agent, withdraw
 from dcs_proxy.state import Attempt, ReadySession, Record, StateDirectory
 
 NAME, ALIAS = MachineName("dm-foo"), MachineName("dm-web")
@@ -107,3 +107,21 @@ def test_our_own_agent_is_never_the_users(state: StateDirectory) -> None:
     publish_user_agent(state, state.agent_socket())
     publish_user_agent(state, "")
     assert os.listdir(state.file("agents")) == []
+
+
+def test_withdrawing_takes_every_file_of_the_machine_and_no_other(state: StateDirectory) -> None:
+    other = MachineName("dm-foo-2")
+    publish(state, ALIAS, NAME, record("ab"))
+    publish(state, NAME, NAME, record("cd", "ab"))
+    publish(state, other, other, record("ef"))
+    for host in (NAME, ALIAS, other):
+        Path(state.session_path(host, ".warm")).write_text("line")
+    for name in (NAME, other):
+        state.save(name, record("cd"))
+        Path(state.session_path(name, ".lock")).touch()
+    Path(state.snippet_path(NAME)).write_text("damaged")
+    kept = {entry for entry in files(state) if entry.startswith("dm-foo-2.")}
+    withdraw(state, NAME)
+    assert files(state) == kept | {"dm-foo.lock"}
+    assert os.listdir(state.file("hosts")) == ["dm-foo-2.conf"]
+    withdraw(state, NAME)

@@ -162,3 +162,46 @@ def test_a_socket_in_a_deep_directory_gets_a_short_path(
     path = deep.agent_socket()
     assert len(path) < 100 and path == StateDirectory(deep.path).agent_socket()
     assert os.stat(os.path.dirname(path)).st_mode & 0o777 == 0o700
+
+
+def test_every_machine_with_a_record_is_known_by_its_whole_name(state: StateDirectory) -> None:
+    long = MachineName("dm-" + "a" * 249 + "b")
+    for name in (NAME, long):
+        state.save(name, replace(RECORD, attempt=replace(ATTEMPT, machine=name)))
+    earlier = asdict(RECORD)
+    del earlier["attempt"]["machine"]
+    write(state, "dm-earlier.json", json.dumps(earlier).encode())
+    lying = replace(RECORD, attempt=replace(ATTEMPT, machine="dm-foo"))
+    write(state, "dm-bar.json", json.dumps(asdict(lying)).encode())
+    write(state, "dm-damaged.json", DATA[:-1])
+    write(state, "dm-not.failure", DATA)
+    assert state.machines() == sorted([NAME, long, MachineName("dm-earlier")])
+
+
+def write(state: StateDirectory, name: str, data: bytes) -> None:
+    Path(state.file("sessions", name)).write_bytes(data)
+
+
+def test_who_waits_for_a_lock_can_tell_that_a_person_is_asked(state: StateDirectory) -> None:
+    assert not state.is_asking(NAME)
+    with state.lock(NAME, Deadline(1)):
+        assert not state.is_asking(NAME)
+        with state.asking(NAME):
+            assert state.is_asking(NAME)
+            with (
+                pytest.raises(DeadlineExceeded, match=rf"\(process {os.getpid()}\)"),
+                state.lock(NAME, Deadline(0.1)),
+            ):
+                pass
+        assert not state.is_asking(NAME)
+    # A holder that was killed while it asked is not taken for the next one.
+    with state.lock(NAME, Deadline(1)), state.asking(NAME):
+        asking = Path(state.session_path(NAME, ".lock")).read_bytes()
+    Path(state.session_path(NAME, ".lock")).write_bytes(asking)
+    with state.lock(NAME, Deadline(1)):
+        assert not state.is_asking(NAME)
+
+
+def test_the_names_of_machines_are_written_whole(state: StateDirectory) -> None:
+    state.save_machines([NAME, MachineName("dm-bar")])
+    assert Path(state.file("machines")).read_text() == "dm-foo\ndm-bar\n"

@@ -1,0 +1,91 @@
+"""``dcs-proxy close HOST...``: end sessions, here and at the API.
+
+Exit code: 0 if nothing is left of any, else that of the first machine, in the order given, where
+something is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import threading
+from collections.abc import Callable
+
+from dcs_proxy import selection
+from dcs_proxy.api import Api, account
+from dcs_proxy.closing import close_session
+from dcs_proxy.credentials import Credentials
+from dcs_proxy.deadline import Deadline
+from dcs_proxy.errors import ClientGone, about
+from dcs_proxy.log import Log
+from dcs_proxy.many import Many
+from dcs_proxy.names import MachineName
+from dcs_proxy.settings import Settings
+from dcs_proxy.state import StateDirectory
+from dcs_proxy.stderr import show
+from dcs_proxy.wiring import Options, find_credentials, log_path
+
+HELP = "end sessions and take their certificates out of the agent"
+
+# For one machine; a wake that is under way holds its lock for longer.
+_CLOSE_S = 30.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    selection.add_arguments(parser, "every machine that has a session")
+
+
+def run(arguments: argparse.Namespace, options: Options) -> int:
+    """Close the sessions.  Raises DcsError if it cannot be told which."""
+    settings = options.settings(os.environ)
+    state = StateDirectory(options.state_directory(os.environ))
+    names = selection.select(arguments, settings, state.machines, hint="dcs-proxy status")
+    if not names:
+        show("dcs-proxy: there are no sessions")
+        return 0
+    many = Many(names, _Closer(settings, state).close)
+    try:
+        return many.run()
+    except KeyboardInterrupt:
+        show(f"dcs-proxy: interrupted: {len(many.outcomes)} of {len(names)} machines are done")
+        return ClientGone.exit_code
+
+
+class _Closer:
+    """Closes one session after the other, in several threads at once."""
+
+    def __init__(self, settings: Settings, state: StateDirectory) -> None:
+        self._settings = settings
+        self._state = state
+        self._credentials: Credentials | None = None
+        self._loading = threading.Lock()
+
+    def close(
+        self, name: MachineName, notice: Callable[[str], None], is_stopping: Callable[[], bool]
+    ) -> str:
+        """Close the machine's session and say so."""
+        deadline = Deadline(_CLOSE_S, is_stopping)
+        log = Log(log_path(self._state.path))
+
+        def open_api() -> Api:
+            return Api(self._settings, self._load_credentials(), deadline, log, notice)
+
+        with about(name):
+            session_id = close_session(
+                name,
+                self._state,
+                account=account(self._settings),
+                open_api=open_api,
+                deadline=deadline,
+            )
+        log.event("closed", machine=name, session=session_id or "-")
+        return f"session {session_id} closed" if session_id else "there was no session"
+
+    def _load_credentials(self) -> Credentials:
+        """Return the API key, which is needed only where there is a session, and asked for once."""
+        with self._loading:
+            if self._credentials is None:
+                deadline = Deadline(_CLOSE_S)
+                self._credentials = find_credentials(self._settings, os.environ, deadline)
+            return self._credentials

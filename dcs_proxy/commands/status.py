@@ -1,0 +1,153 @@
+"""``dcs-proxy status``: sessions, agent, files and settings on this computer.  Asks no network.
+
+``--json`` gives an object with these keys:
+
+``sessions``
+   an array of objects, by machine: ``machine``, ``aliases``, ``base_url``, ``session_id``,
+   ``status`` (``waking``, ``ready`` or ``ended``), ``endpoint``, ``port``, ``ssh_username``,
+   ``expires_at``, ``seconds_left``, ``certificate`` (``principals``, ``valid_from``,
+   ``valid_to``), ``identity_held``, ``proved_at``; what is not known is null, times are RFC 3339
+``agent``
+   ``kind`` (``private`` or ``user``), ``socket``, ``identities`` (a number, or null with the
+   reason in ``problem``)
+``base_url``, ``config_file``, ``config_file_exists``, ``state_directory``, ``log``
+   what is in use
+``api_key_source``
+   where the API key comes from, or null with the reason in ``api_key_problem``; never the key
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from dcs_proxy.deadline import Deadline
+from dcs_proxy.errors import CredentialsError
+from dcs_proxy.model import parse_time
+from dcs_proxy.overview import Agents, AgentStatus, CertificateStatus, SessionStatus, sessions
+from dcs_proxy.settings import Settings, config_path
+from dcs_proxy.state import StateDirectory
+from dcs_proxy.stdout import columns, put, put_json
+from dcs_proxy.times import in_words
+from dcs_proxy.wiring import Options, find_credentials, log_path
+
+HELP = "show sessions, certificates, agent and settings, without asking the network"
+
+# For a keyring that waits to be unlocked, which is shown as such.
+_KEYRING_S = 5.0
+
+
+@dataclass(frozen=True)
+class Status:
+    """All that the command shows; the field names are the keys of ``--json``."""
+
+    sessions: list[SessionStatus]
+    agent: AgentStatus
+    base_url: str
+    api_key_source: str | None
+    api_key_problem: str
+    config_file: str
+    config_file_exists: bool
+    state_directory: str
+    log: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def run(arguments: argparse.Namespace, options: Options) -> int:
+    """Print the status.  Raises ConfigError or StateError."""
+    now = time.time()
+    status = collect(options, os.environ, now)
+    if arguments.json:
+        put_json(asdict(status))
+    else:
+        put(*render(status, now))
+    return 0
+
+
+def collect(options: Options, environment: Mapping[str, str], now: float) -> Status:
+    """Look at everything there is."""
+    settings = options.settings(environment)
+    state = StateDirectory(options.state_directory(environment))
+    agents = Agents()
+    is_private = settings.agent == "private"
+    socket = state.agent_socket() if is_private else environment.get("SSH_AUTH_SOCK", "")
+    source, problem = _key_source(settings, environment)
+    config_file = options.config_file(environment) or config_path(environment)
+    return Status(
+        sessions=sessions(state, settings, agents, now),
+        agent=agents.status(settings.agent, socket),
+        base_url=settings.base_url,
+        api_key_source=source,
+        api_key_problem=problem,
+        config_file=config_file,
+        config_file_exists=os.path.exists(config_file),
+        state_directory=state.path,
+        log=log_path(state.path),
+    )
+
+
+def render(status: Status, now: float) -> list[str]:
+    """Return the lines that a person reads."""
+    lines = [] if status.sessions else ["no sessions"]
+    for session in status.sessions:
+        lines += _render_session(session, status, now)
+    agent = status.agent
+    held = agent.problem if agent.identities is None else _count(agent.identities, "identit")
+    missing = "" if status.config_file_exists else " (there is none)"
+    rows = [
+        ("agent", f"{agent.kind}, {agent.socket or 'none'}: {held}"),
+        ("API", status.base_url),
+        ("API key", status.api_key_source or f"none: {status.api_key_problem}"),
+        ("config file", f"{status.config_file}{missing}"),
+        ("state directory", status.state_directory),
+        ("log", status.log),
+    ]
+    return [*lines, "", *columns(rows)]
+
+
+def _render_session(session: SessionStatus, status: Status, now: float) -> list[str]:
+    aliases = f" ({', '.join(session.aliases)})" if session.aliases else ""
+    left = "" if session.status == "ended" else f", {in_words(session.seconds_left)} left"
+    rows = [("session", f"{session.session_id or 'asked for'}, {session.status}{left}")]
+    if session.base_url != status.base_url:
+        rows.append(("of", session.base_url or "an unknown API"))
+    if session.ssh_username is not None:
+        rows.append(("login", f"{session.ssh_username} at {session.endpoint} port {session.port}"))
+    if session.certificate is not None:
+        rows.append(("certificate", _render_certificate(session.certificate)))
+    held = {True: "in the agent", False: "not in the agent", None: "the agent does not tell"}
+    rows.append(("identity", held[session.identity_held]))
+    if session.status != "waking":
+        proved = parse_time(session.proved_at or "")
+        ago = "not yet" if proved is None else f"{in_words(now - proved.timestamp())} ago"
+        rows.append(("last proof", ago))
+    return [f"{session.machine}{aliases}", *(f"  {line}" for line in columns(rows))]
+
+
+def _render_certificate(certificate: CertificateStatus) -> str:
+    begin, end = certificate.valid_from, certificate.valid_to
+    until = f"to {_clock(end)} UTC" if end else "UTC, without end"
+    return f"{', '.join(certificate.principals)}, valid {_clock(begin)} {until}"
+
+
+def _clock(moment: str) -> str:
+    """Return a date-time of ours for people, to the second."""
+    return moment.partition(".")[0].replace("T", " ")
+
+
+def _key_source(settings: Settings, environment: Mapping[str, str]) -> tuple[str | None, str]:
+    try:
+        return find_credentials(settings, environment, Deadline(_KEYRING_S)).source, ""
+    except CredentialsError as error:
+        return None, error.message
+
+
+def _count(number: int, stem: str) -> str:
+    return f"{number} {stem}{'y' if number == 1 else 'ies'}"

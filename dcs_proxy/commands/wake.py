@@ -1,0 +1,120 @@
+"""``dcs-proxy wake HOST...``: wake machines and make the next ssh to each of them warm.
+
+Exit code: 0 if all are ready, else that of the first machine, in the order given, that is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from dcs_proxy import selection
+from dcs_proxy.api import Api
+from dcs_proxy.credentials import Credentials
+from dcs_proxy.deadline import Deadline
+from dcs_proxy.errors import ClientGone, about
+from dcs_proxy.listing import list_machines
+from dcs_proxy.many import Many
+from dcs_proxy.names import MachineName
+from dcs_proxy.resolve import World, resolve
+from dcs_proxy.settings import Settings
+from dcs_proxy.snippets import heal
+from dcs_proxy.state import NEVER, Record, StateDirectory
+from dcs_proxy.stderr import show
+from dcs_proxy.warming import first_address, make_warm
+from dcs_proxy.wiring import Options, find_credentials, open_warmth, open_world
+
+HELP = "wake machines, many at once, so that ssh to them begins at once"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    selection.add_arguments(parser, "every machine of the account")
+
+
+def run(arguments: argparse.Namespace, options: Options) -> int:
+    """Wake the machines.  Raises DcsError if it cannot be told which."""
+    settings = options.settings(os.environ)
+    state = StateDirectory(options.state_directory(os.environ))
+
+    def list_known() -> list[MachineName]:
+        return [m.machine_id for m in list_machines(settings, state) if not m.is_going]
+
+    names = selection.select(arguments, settings, list_known, hint="dcs-proxy list")
+    if not names:
+        show("dcs-proxy: the account has no machines")
+        return 0
+    heal(state)
+    credentials = find_credentials(settings, os.environ, Deadline(settings.wake_seconds))
+    many = Many(names, _Waker(options, settings, credentials).wake)
+    try:
+        return many.run()
+    except KeyboardInterrupt:
+        left = [name for name in names if name not in many.outcomes]
+        show(f"dcs-proxy: {_interrupted(state, left)}")
+        return ClientGone.exit_code
+
+
+class _Waker:
+    """Wakes one machine after the other, in several threads at once."""
+
+    def __init__(self, options: Options, settings: Settings, credentials: Credentials) -> None:
+        # ssh names the config file on our command line, wherever that comes from here.
+        self._options = replace(options, config=options.config_file(os.environ))
+        self._settings = settings
+        self._credentials = credentials
+        self._writing = threading.Lock()
+
+    def wake(
+        self, name: MachineName, notice: Callable[[str], None], is_stopping: Callable[[], bool]
+    ) -> str:
+        """Make the machine ready and the next ssh to it warm; say how long that took."""
+        begun = time.monotonic()
+        with about(name):
+            world = self._open_world(notice, is_stopping)
+            record = resolve(name, world)
+            self._make_warm(name, record, world)
+        return f"ready after {time.monotonic() - begun:.1f} s"
+
+    def _open_world(self, notice: Callable[[str], None], is_stopping: Callable[[], bool]) -> World:
+        # Asked for by a person, now: no policy forbids it, and no earlier proof is enough.
+        settings = replace(self._settings, wake=(), reuse_seconds=0)
+        world = open_world(self._options, os.environ, is_stopping, settings=settings, notice=notice)
+        # A keyring is asked once, not for each machine.
+        api = partial(Api, settings, self._credentials, world.deadline, world.log, notice)
+        return replace(world, open_api=api)
+
+    def _make_warm(self, name: MachineName, record: Record, world: World) -> None:
+        address = first_address(record, world)
+        aliases = [MachineName(alias) for alias in self._settings.aliases_of(name)]
+        warmth = open_warmth(self._options, os.environ, self._settings, world.state)
+        # Some of these files are the same for all machines.
+        with self._writing:
+            make_warm(
+                [name, *aliases], name, record, world, warmth,
+                user_agent=os.environ.get("SSH_AUTH_SOCK", ""), address=address,
+            )  # fmt: skip
+
+
+def _interrupted(state: StateDirectory, left: list[MachineName]) -> str:
+    """Say what becomes of the machines that were not ready when the user interrupted."""
+    going_on = sum(1 for name in left if _is_waking(state.load(name)))
+    parts = []
+    if going_on:
+        verb = "goes" if going_on == 1 else "go"
+        parts.append(f"{going_on} {verb} on waking, and the next ssh or wake takes that up")
+    if rest := len(left) - going_on:
+        parts.append(f"{rest} {'was' if rest == 1 else 'were'} not begun")
+    return f"interrupted: {'; '.join(parts)}" if parts else "interrupted"
+
+
+def _is_waking(record: Record | None) -> bool:
+    """Whether the service has been asked for the session, and nobody has been let in yet."""
+    if record is None or not record.attempt.session_id or record.ends_at() < time.time():
+        return False
+    return record.ready is None or record.ready.proved_at == NEVER

@@ -1,0 +1,30 @@
+"""The account's machines: asked for under a deadline, and their names noted for completion."""
+
+from __future__ import annotations
+
+import os
+
+from dcs_proxy.deadline import Deadline
+from dcs_proxy.errors import StateError
+from dcs_proxy.log import Log
+from dcs_proxy.model import Machine
+from dcs_proxy.settings import Settings
+from dcs_proxy.state import StateDirectory
+from dcs_proxy.wiring import log_path, open_api
+
+_LIST_S = 30.0
+
+
+def list_machines(settings: Settings, state: StateDirectory) -> list[Machine]:
+    """Return the account's machines by name, and write the names down for completion.
+
+    Raises as :class:`dcs_proxy.api.Api` does, and CredentialsError.
+    """
+    log = Log(log_path(state.path))
+    api = open_api(settings, os.environ, Deadline(_LIST_S), log)
+    machines = sorted(api.list_machines(), key=lambda machine: machine.machine_id)
+    try:
+        state.save_machines([m.machine_id for m in machines if not m.is_going])
+    except StateError as error:
+        log.event("list-not-saved", what=error.message)
+    return machines

@@ -1,0 +1,143 @@
+"""dcs-proxy close: nothing of a session is left, and the next ssh makes a new one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+
+from tests.integration.harness import Emulator, User, agent_pid, wait_until
+
+Start = Callable[..., Emulator]
+
+
+def identities(user: User) -> list[str]:
+    """Return the comments of what the private agent holds."""
+    environment = {**user.environment, "SSH_AUTH_SOCK": str(user.state / "agent.sock")}
+    done = subprocess.run(
+        ["ssh-add", "-L"], capture_output=True, text=True, env=environment, check=False
+    )
+    return [line.split(" ", 2)[2] for line in done.stdout.splitlines() if line.startswith("ssh-")]
+
+
+def left(user: User) -> set[str]:
+    """Return the files that ssh or we might still read."""
+    found = {path.name for part in ("hosts", "sessions") for path in (user.state / part).iterdir()}
+    return {name for name in found if not name.endswith(".lock")}
+
+
+def test_a_closed_session_leaves_nothing_and_the_next_ssh_makes_a_new_one(
+    start_emulator: Start, user: User
+) -> None:
+    user.settings('[aliases]\ndm-web = "dm-foo"\n')
+    emulator = start_emulator("--machine", "dm-foo", "--machine", "dm-bar")
+    user.use(emulator)
+    for name in ("dm-foo", "dm-web", "dm-bar"):
+        assert user.ssh(name, "true").returncode == 0
+    (bar,) = [comment for comment in identities(user) if comment.startswith("dm-bar ")]
+    session = user.record("dm-foo")["attempt"]["session_id"]
+    done = user.proxy("close", "dm-web")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"dm-foo: session {session} closed\n"
+    assert emulator.control("GET", "state")["sessions"][session] == "closed"
+    assert identities(user) == [bar]
+    assert all(name.startswith("dm-bar.") for name in left(user)), left(user)
+    again = user.ssh("dm-web", "echo in")
+    assert (again.returncode, again.stdout) == (0, "in\n"), again.stderr
+    assert user.record("dm-foo")["attempt"]["session_id"] != session
+
+
+def test_no_session_is_no_error_but_said(start_emulator: Start, user: User) -> None:
+    emulator = start_emulator("--machine", "dm-foo")
+    user.use(emulator)
+    done = user.proxy("close", "dm-foo")
+    assert (done.returncode, done.stdout) == (0, "dm-foo: there was no session\n")
+    everything = user.proxy("close", "--all")
+    assert (everything.returncode, everything.stdout) == (0, "")
+    assert everything.stderr == "dcs-proxy: there are no sessions\n"
+    assert not emulator.events(event="request", machine="dm-foo")
+    assert not (user.state / "agent.sock").exists()
+
+
+def test_all_closes_every_session_and_a_pattern_those_it_matches(
+    start_emulator: Start, user: User
+) -> None:
+    names = [f"dm-m{number}" for number in range(4)]
+    emulator = start_emulator(*(word for name in names for word in ("--machine", name)))
+    user.use(emulator)
+    assert user.proxy("wake", *names).returncode == 0
+    some = user.proxy("close", "dm-*2", "dm-*3")
+    assert (some.returncode, len(some.stdout.splitlines())) == (0, 2)
+    assert sorted(identities(user)) == [f"dm-m{n} via localhost" for n in (0, 1)]
+    assert "no machine matches" in user.proxy("close", "dm-*2").stderr
+    assert user.proxy("close", "--all").returncode == 0
+    assert (identities(user), left(user)) == ([], set())
+    sessions = emulator.control("GET", "state")["sessions"]
+    assert len(sessions) == 4 and set(sessions.values()) == {"closed"}
+
+
+def test_a_wake_that_was_broken_off_is_closed_too(start_emulator: Start, user: User) -> None:
+    emulator = start_emulator("--machine", "dm-foo:sleeping", "--wake-seconds", "60")
+    user.use(emulator)
+    ssh = user.start_ssh("dm-foo", "true")
+    wait_until(lambda: user.record("dm-foo").get("attempt", {}).get("session_id"))
+    ssh.kill()
+    ssh.communicate()
+    session = user.record("dm-foo")["attempt"]["session_id"]
+    assert identities(user) == ["dm-foo"]
+    done = user.proxy("close", "--all")
+    assert (done.returncode, done.stdout) == (0, f"dm-foo: session {session} closed\n")
+    assert (identities(user), left(user)) == ([], set())
+    assert emulator.control("GET", "state")["sessions"] == {session: "closed"}
+
+
+def test_an_api_that_fails_leaves_no_way_in_and_can_be_asked_again(
+    start_emulator: Start, user: User
+) -> None:
+    emulator = start_emulator("--machine", "dm-foo")
+    user.use(emulator)
+    assert user.ssh("dm-foo", "true").returncode == 0
+    emulator.control("POST", "faults", fault="dm-foo=403/DELETE@1")
+    done = user.proxy("close", "dm-foo")
+    assert (done.returncode, done.stdout) == (5, "")
+    assert "dcs-proxy: dm-foo: the API forbids it" in done.stderr
+    assert identities(user) == []
+    again = user.proxy("close", "--all")
+    assert again.returncode == 0 and again.stdout.endswith(" closed\n")
+    assert set(emulator.control("GET", "state")["sessions"].values()) == {"closed"}
+
+
+def test_without_an_agent_the_rest_is_closed(start_emulator: Start, user: User) -> None:
+    emulator = start_emulator("--machine", "dm-foo")
+    user.use(emulator)
+    assert user.ssh("dm-foo", "true").returncode == 0
+    user.end_agent()
+    done = user.proxy("close", "dm-foo")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(emulator.control("GET", "state")["sessions"].values()) == {"closed"}
+    assert agent_pid(user.state / "agent.sock") is None
+
+
+def test_a_session_of_another_api_is_not_asked_for_here(start_emulator: Start, user: User) -> None:
+    user.use(start_emulator("--machine", "dm-foo"))
+    assert user.ssh("dm-foo", "true").returncode == 0
+    other = start_emulator("--machine", "dm-foo")
+    user.use(other, config=False)
+    done = user.proxy("close", "dm-foo")
+    assert done.returncode == 3
+    assert "dm-foo: the session is of another API or organisation" in done.stderr
+    assert not other.events(method="DELETE")
+    assert len(identities(user)) == 1
+
+
+def test_a_name_too_long_for_a_file_is_closed_by_its_name(
+    start_emulator: Start, user: User
+) -> None:
+    name = "dm-" + "a" * 250
+    emulator = start_emulator("--machine", name)
+    user.use(emulator, config=False)
+    assert user.proxy("wake", name).returncode == 0
+    assert user.proxy("close", "--all").stdout.startswith(f"{name}: session wssh-")
+    assert emulator.events(method="DELETE", machine=name, status=200)
+    assert left(user) == set()
+    assert os.listdir(user.state / "hosts") == []

@@ -1,0 +1,198 @@
+"""dcs-proxy wake: many machines at once, and what the next ssh finds."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+
+from tests.integration.harness import Emulator, User, helpers_for, wait_until
+from tests.integration.person import Person
+
+Start = Callable[..., Emulator]
+
+
+def sleeping(*names: str, wake_s: float = 0.5) -> list[str]:
+    words = [word for name in names for word in ("--machine", f"{name}:sleeping")]
+    return [*words, "--wake-seconds", str(wake_s)]
+
+
+def woken(output: str) -> list[str]:
+    """Return the machines that are said to be ready; everything else is an error."""
+    lines = output.splitlines()
+    found = [re.fullmatch(r"(\S+): ready after \d+\.\d s", line) for line in lines]
+    assert all(found), output
+    return sorted(match[1] for match in found if match)
+
+
+def test_the_next_ssh_is_warm(start_emulator: Start, user: User) -> None:
+    user.settings('[aliases]\ndm-web = "dm-foo"\n')
+    emulator = start_emulator(*sleeping("dm-foo"))
+    user.use(emulator)
+    done = user.proxy("wake", "dm-web")
+    assert (done.returncode, woken(done.stdout)) == (0, ["dm-foo"])
+    assert done.stderr == "dcs-proxy: dm-foo: waking up, at most 300 s\n"
+    requests = len(emulator.events(event="request"))
+    log = user.log()
+    for name in ("dm-foo", "dm-web"):
+        ssh = user.ssh(name, "echo $DCS_MACHINE")
+        assert (ssh.returncode, ssh.stdout, ssh.stderr) == (0, "dm-foo\n", "")
+    assert len(emulator.events(event="request")) == requests
+    # The full program would have written a line.
+    assert user.log() == log
+
+
+def test_twenty_are_woken_at_once_and_one_fails(start_emulator: Start, user: User) -> None:
+    names = [f"dm-ci-{number:02}" for number in range(20)]
+    emulator = start_emulator(
+        *sleeping(*names, wake_s=1), "--machine", "dm-other:sleeping",
+        "--fault", "dm-ci-07=404/POST", "--fault", "dm-ci-13=403/POST",
+    )  # fmt: skip
+    user.use(emulator)
+    done = user.proxy("wake", "dm-ci-13", "dm-ci-*")
+    assert done.returncode == 5, "that of the first in the order given"
+    assert woken(done.stdout) == [n for n in names if n not in ("dm-ci-07", "dm-ci-13")]
+    assert "dcs-proxy: dm-ci-07: the API knows no such machine" in done.stderr
+    assert "dcs-proxy: dm-ci-13: the API forbids it" in done.stderr
+    assert len(emulator.sessions_created()) == 18
+    assert emulator.control("GET", "state")["machines"]["dm-other"] == "sleeping"
+    assert 1 < most_at_once(user) <= 8
+    assert user.ssh("dm-ci-19", "echo in").stdout == "in\n"
+
+
+def most_at_once(user: User) -> int:
+    """Return how many wakes the log shows under way at the same time."""
+    under_way, most = 0, 0
+    for line in user.log().splitlines():
+        under_way += " session machine=" in line
+        most = max(most, under_way)
+        under_way -= " ready machine=" in line
+    return most
+
+
+def test_all_means_all_that_are_not_going(start_emulator: Start, user: User) -> None:
+    emulator = start_emulator(*sleeping("dm-a", "dm-b"), "--machine", "dm-gone:destroyed")
+    user.use(emulator)
+    done = user.proxy("wake", "--all")
+    assert (done.returncode, woken(done.stdout)) == (0, ["dm-a", "dm-b"])
+
+
+def test_a_pattern_matches_aliases_and_one_that_matches_nothing_is_told(
+    start_emulator: Start, user: User
+) -> None:
+    user.settings('[aliases]\ndm-web-1 = "dm-a"\ndm-web-2 = "dm-a"\n')
+    emulator = start_emulator(*sleeping("dm-a", "dm-b"))
+    user.use(emulator)
+    done = user.proxy("wake", "dm-web-?", "dm-a")
+    assert (done.returncode, woken(done.stdout)) == (0, ["dm-a"])
+    none = user.proxy("wake", "dm-b", "dm-x*")
+    assert none.returncode == 6
+    assert none.stderr == (
+        'dcs-proxy: no machine matches "dm-x*"\ndcs-proxy: hint: dcs-proxy list\n'
+    )
+    assert {entry["machine"] for entry in emulator.creates()} == {"dm-a"}
+
+
+def test_names_are_not_looked_up_in_the_list(start_emulator: Start, user: User) -> None:
+    emulator = start_emulator(*sleeping("dm-a"))
+    user.use(emulator, config=False)
+    assert user.proxy("wake", "dm-a").returncode == 0
+    assert not emulator.events(path="/v1/machines")
+    for wrong in ([], ["--all", "dm-a"]):
+        done = user.proxy("wake", *wrong)
+        assert done.returncode == 2
+        assert "name machines, or give --all" in done.stderr
+
+
+def test_a_policy_does_not_bind_who_wakes_by_hand(start_emulator: Start, user: User) -> None:
+    emulator = start_emulator(*sleeping("dm-foo"))
+    user.use(emulator)
+    user.settings('wake = "never"\n')
+    assert user.proxy("wake", "dm-foo").returncode == 0
+    assert user.ssh("dm-foo", "echo in").stdout == "in\n"
+    assert len(emulator.creates()) == 1
+
+
+def test_a_machine_that_is_ready_is_confirmed(start_emulator: Start, user: User) -> None:
+    emulator = start_emulator("--machine", "dm-foo")
+    user.use(emulator)
+    assert user.ssh("dm-foo", "true").returncode == 0
+    emulator.control("POST", "machines/dm-foo/close-sessions")
+    done = user.proxy("wake", "dm-foo")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert user.ssh("dm-foo", "echo in").stdout == "in\n"
+    assert len(emulator.sessions_created()) == 2
+
+
+def test_what_is_wrong_for_all_is_told_once(start_emulator: Start, user: User) -> None:
+    user.use(start_emulator(*sleeping("dm-a", "dm-b")), config=False)
+    del user.environment["DEDALUS_API_KEY"]
+    done = user.proxy("wake", "dm-a", "dm-b")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr.count("there is no API key") == 1
+
+
+def wake_at_terminal(user: User, *names: str, **more: int) -> Person:
+    return Person(user, sys.executable, "-m", "dcs_proxy", "wake", *names, **more)
+
+
+def test_a_terminal_shows_each_machine_in_place(start_emulator: Start, user: User) -> None:
+    user.environment["TERM"] = "xterm"
+    user.use(start_emulator(*sleeping("dm-a", "dm-b", wake_s=2.5)), config=False)
+    with wake_at_terminal(user, "dm-a", "dm-b", columns=46) as person:
+        person.sees("dcs-proxy: 0 of 2 done\n")
+        assert person.leaves() == 0
+    assert re.search(r"dcs-proxy: dm-a: \d+ s, waking up, at most 3\d* ?\n", person.shown)
+    assert max(map(len, person.shown.splitlines())) <= 45 + len("\r\x1b[3A\x1b[J")
+    assert "\x1b[3A\x1b[J" in person.shown
+    assert woken(screen(person.shown)) == ["dm-a", "dm-b"]
+
+
+def screen(shown: str) -> str:
+    """Return what stands on a terminal in the end, which knows what the program uses."""
+    lines = [""]
+    for part in re.split(r"(\r?\x1b\[\d+A\x1b\[J|\n)", shown):
+        if up := re.fullmatch(r"\r?\x1b\[(\d+)A\x1b\[J", part):
+            lines = [*lines[: -1 - int(up[1])], ""]
+        elif part == "\n":
+            lines.append("")
+        else:
+            assert "\x1b" not in part
+            lines[-1] += part
+    return "\n".join(lines)
+
+
+def test_a_terminal_that_can_do_nothing_gets_plain_lines(start_emulator: Start, user: User) -> None:
+    user.environment["TERM"] = "dumb"
+    user.use(start_emulator(*sleeping("dm-a")), config=False)
+    with wake_at_terminal(user, "dm-a") as person:
+        assert person.leaves() == 0
+    assert "\x1b" not in person.shown
+    assert person.shown.startswith("dcs-proxy: dm-a: waking up, at most 300 s\n")
+
+
+def test_ctrl_c_leaves_the_wakes_running_and_says_so(start_emulator: Start, user: User) -> None:
+    user.environment["TERM"] = "xterm"
+    names = [f"dm-m{number}" for number in range(10)]
+    emulator = start_emulator(*sleeping(*names, wake_s=1000))
+    user.use(emulator)
+    with wake_at_terminal(user, *names) as person:
+        wait_until(lambda: has_begun(user, names) == 8)
+        person.type("\x03")
+        assert person.leaves() == 130
+    assert screen(person.shown) == (
+        "dcs-proxy: interrupted: 8 go on waking, and the next ssh or wake takes that up; "
+        "2 were not begun\n"
+    )
+    assert not helpers_for(user)
+    for name in names:
+        emulator.control("PUT", f"machines/{name}", phase="running")
+    again = user.proxy("wake", "dm-m0", "dm-m1")
+    assert (again.returncode, woken(again.stdout)) == (0, ["dm-m0", "dm-m1"])
+    assert user.ssh("dm-m2", "echo in").stdout == "in\n"
+    assert len(emulator.creates()) == 8
+
+
+def has_begun(user: User, names: list[str]) -> int:
+    attempts = [user.record(name).get("attempt", {}) for name in names]
+    return sum(1 for attempt in attempts if attempt.get("session_id"))
