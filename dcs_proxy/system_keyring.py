@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -109,7 +108,6 @@ class SystemKeyring:
                 process.stdin.close()
             except BrokenPipeError:
                 pass  # its status says why
-        start = time.monotonic()
         self._meanwhile()
         try:
             try:
@@ -118,9 +116,9 @@ class SystemKeyring:
                 self._notice(f"waiting for {NAME}: is there a window that asks to unlock it?")
             return self._deadline.call(process.wait, within_s=self._limit_s - _SILENT_S)
         except (TimeoutError, DeadlineExceeded):
-            waited = f"{time.monotonic() - start:.0f} s"
+            limit = min(float(self._limit_s), self._deadline.seconds)
             raise CredentialsError(
-                f"{NAME} has not answered in {waited}; it may wait to be unlocked",
+                f"{NAME} has not answered in {limit:g} s; it may wait to be unlocked",
                 hint=f"unlock it, or {_WAYS_OUT}",
             ) from None
 

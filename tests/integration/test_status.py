@@ -22,12 +22,17 @@ def status(user: User) -> Any:
 def test_with_nothing_there_it_says_so_and_starts_nothing(user: User) -> None:
     done = user.proxy("status")
     assert (done.returncode, done.stderr) == (0, "")
-    assert [re.split(r" {2,}", line) for line in done.stdout.splitlines()] == [
+    lines = [re.split(r" {2,}", line) for line in done.stdout.splitlines()]
+    why = lines[4].pop()
+    assert why.startswith(
+        "none: there is no API key, and this computer has no usable system keyring"
+    )
+    assert lines == [
         ["no sessions"],
         [""],
         ["agent", f"private, {user.state}/agent.sock: not running"],
         ["API", "https://dcs.dedaluslabs.ai"],
-        ["API key", "none: there is no API key"],
+        ["API key"],
         ["config file", f"{user.root}/config.toml"],
         ["state directory", str(user.state)],
         ["log", f"{user.state}/log"],
