@@ -17,6 +17,7 @@ gives none back.  Then ssh uses the bare key that waits in the agent beside the 
 from __future__ import annotations
 
 import random
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -40,7 +41,7 @@ from dcs_proxy.errors import (
 )
 from dcs_proxy.keypair import KeyPair, public_line
 from dcs_proxy.lending import UNKNOWN_LIFE_S, Lender
-from dcs_proxy.log import Log
+from dcs_proxy.log import Log, milliseconds_since
 from dcs_proxy.model import Connection, Session
 from dcs_proxy.names import MachineName
 from dcs_proxy.settings import Settings
@@ -132,7 +133,10 @@ class _Resolution:
             return record
         if self.is_second:
             self.raise_failure(self.is_own)
-        with self.world.state.lock(self.name, self.world.deadline, self.is_settled):
+        start = time.monotonic()
+        with self.world.state.lock(self.name, self.world.deadline, self.is_settled) as held:
+            waited = milliseconds_since(start)
+            self.world.log.debug("lock", machine=self.name, held=held, ms=waited)
             if (record := self.reusable()) is not None:
                 return record
             self.raise_failure(self.is_shared)
@@ -154,7 +158,10 @@ class _Resolution:
         if self.is_second:
             limit = max(limit, COMMITTED_S)
         # A negative age is a clock that was set back: nothing is known then.
-        return record if 0 <= age < limit and _is_held(record) else None
+        is_usable = 0 <= age < limit and self.is_held(record)
+        self.world.log.debug("reuse", machine=self.name, session=record.attempt.session_id,
+                             age_s=int(age), usable=is_usable)  # fmt: skip
+        return record if is_usable else None
 
     def is_alive(self, record: Record) -> bool:
         """Whether a record belongs to this account and agent, and is not near its end."""
@@ -164,6 +171,13 @@ class _Resolution:
         left = record.ends_at() - world.now()
         life = record.ready.ends_at - record.ready.lent_at if record.ready else UNKNOWN_LIFE_S
         return left > min(self.margin_s, life / 2)
+
+    def is_held(self, record: Record) -> bool:
+        """Whether the agent has what ssh will ask it for."""
+        try:
+            return Agent(record.attempt.agent_path, log=self.world.log).holds(record.identity)
+        except (AgentRefused, AgentUnavailable):
+            return False
 
     def is_settled(self) -> bool:
         """Whether another process has found a session, or failed, while this one waited."""
@@ -179,7 +193,7 @@ class _Resolution:
         agent = self.world.open_agent()
         record = self.world.state.load(self.name)
         if record is not None and record.attempt.account == self.world.account:
-            if self.is_alive(record) and _is_held(record):
+            if self.is_alive(record) and self.is_held(record):
                 taken_up = self.take_up(api, agent, record)
                 if taken_up is not None:
                     return taken_up
@@ -323,8 +337,8 @@ class _Resolution:
         if key is not None and not ready.bare_key:
             agent.remove(key.blob)
         world.log.event("ready", machine=self.name, session=session.session_id,
-                        login=ready.ssh_username,
-                        seconds=int(ready.ends_at - ready.lent_at))  # fmt: skip
+                        login=ready.ssh_username, seconds=int(ready.ends_at - ready.lent_at),
+                        ms=int((world.now() - self.started_at) * 1000))  # fmt: skip
         return self.prove(record) if woke else record
 
     def prove(self, record: Record) -> Record:
@@ -389,13 +403,6 @@ class _Resolution:
             error = kind(clean_text(failure.message, 1000), hint=clean_text(failure.hint, 1000))
             error.was_shown = self.is_own(failure)
             raise error
-
-
-def _is_held(record: Record) -> bool:
-    try:
-        return Agent(record.attempt.agent_path).holds(record.identity)
-    except (AgentRefused, AgentUnavailable):
-        return False
 
 
 def _is_same_login(ready: ReadySession, connection: Connection | None) -> bool:

@@ -13,7 +13,7 @@ from dcs_proxy.client import client_id
 from dcs_proxy.credentials import load_credentials
 from dcs_proxy.deadline import Deadline
 from dcs_proxy.errors import AgentUnavailable
-from dcs_proxy.log import Log
+from dcs_proxy.log import VARIABLE, Log
 from dcs_proxy.private_agent import ensure_private_agent
 from dcs_proxy.readiness import await_guest
 from dcs_proxy.resolve import World
@@ -43,9 +43,10 @@ class Options:
         return load_settings(environment, self.config)
 
 
-def log_path(state_directory: str) -> str:
-    """Return where the log of a state directory is."""
-    return os.path.join(state_directory, "log")
+def open_log(options: Options, environment: Mapping[str, str]) -> Log:
+    """Return the log of the state directory."""
+    path = os.path.join(options.state_directory(environment), "log")
+    return Log(path, environment.get(VARIABLE, ""))
 
 
 def open_world(
@@ -61,16 +62,17 @@ def open_world(
     """
     settings = settings or options.settings(environment)
     state = StateDirectory(options.state_directory(environment))
-    log = Log(log_path(state.path))
+    log = open_log(options, environment)
     deadline = Deadline(settings.wake_seconds, client_gone)
     private = settings.agent == "private"
     agent_path = state.agent_socket() if private else _user_agent(environment)
 
     def open_agent() -> Agent:
         if not private:
-            return Agent(agent_path)
+            return Agent(agent_path, log=log)
         limit = min(_AGENT_START_S, deadline.remaining())
-        return ensure_private_agent(agent_path, state.file("agent.lock"), timeout_s=limit)
+        lock = state.file("agent.lock")
+        return ensure_private_agent(agent_path, lock, timeout_s=limit, log=log)
 
     return World(
         settings=settings,

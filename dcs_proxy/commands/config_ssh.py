@@ -18,7 +18,7 @@ from dcs_proxy.settings import Settings
 from dcs_proxy.sshconfig import Program, render_end, render_top
 from dcs_proxy.state import StateDirectory
 from dcs_proxy.stderr import show
-from dcs_proxy.wiring import Options, log_path
+from dcs_proxy.wiring import Options, open_log
 
 HELP = "write the block in ~/.ssh/config that makes ssh use dcs-proxy"
 
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     program = Program(program_words(), state.path, _config_file(options))
     with configfile.one_editor(state.file("config-ssh.lock")):
         old, _ = configfile.read(os.path.realpath(path))
-        machines = _machines(settings, state, old or b"")
+        machines = _machines(settings, open_log(options, os.environ), old or b"")
         top, end = render_top(program, machines), render_end(program)
 
         def change(text: bytes | None) -> bytes:
@@ -73,9 +73,8 @@ def _config_file(options: Options) -> str | None:
     return os.path.abspath(os.path.expanduser(chosen)) if chosen else None
 
 
-def _machines(settings: Settings, state: StateDirectory, old: bytes) -> list[MachineName]:
+def _machines(settings: Settings, log: Log, old: bytes) -> list[MachineName]:
     """Return the names to list; those listed already if the API cannot be asked."""
-    log = Log(log_path(state.path))
     try:
         credentials = load_credentials(os.environ, settings.key_file)
         listed = Api(settings, credentials, Deadline(_LIST_S), log, _show).list_machines()

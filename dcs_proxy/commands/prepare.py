@@ -11,6 +11,7 @@ import os
 
 from dcs_proxy.client import wants_session
 from dcs_proxy.errors import GatewayUnreachable, about
+from dcs_proxy.log import milliseconds_since
 from dcs_proxy.names import MachineName
 from dcs_proxy.resolve import World, resolve
 from dcs_proxy.snippets import heal, mark_healed, publish, publish_user_agent
@@ -70,4 +71,6 @@ def _prepare(host: str, options: Options) -> int:
     mark_healed(world.state)
     warmth = open_warmth(options, os.environ, settings, world.state)
     warmth.keep(MachineName(host), record, files, address=_first_address(record, world))
+    session = record.attempt.session_id
+    world.log.event("prepared", machine=name, session=session, ms=milliseconds_since())
     return 0
