@@ -44,6 +44,7 @@ from dcs_proxy.lending import UNKNOWN_LIFE_S, Lender
 from dcs_proxy.log import Log, milliseconds_since
 from dcs_proxy.model import Connection, Session
 from dcs_proxy.names import MachineName
+from dcs_proxy.progress import Progress
 from dcs_proxy.settings import Settings
 from dcs_proxy.state import NEVER, Attempt, Failure, ReadySession, Record, StateDirectory
 
@@ -85,7 +86,8 @@ class World:
 
     `open_api` and `open_agent` are called when first needed, for both may be slow or fail.
     `agent_path` is the agent's socket, `account` tells one API and organisation from another,
-    `client` one ssh process from another, `now` gives unix time.  `notice` shows the user a line.
+    `client` one ssh process from another, `now` gives unix time.  `notice` shows the user a line,
+    `progress` that a machine wakes.
     `await_guest` returns when a machine that has just woken lets its session in.
     """
 
@@ -99,6 +101,7 @@ class World:
     open_api: Callable[[], ControlPlane]
     open_agent: Callable[[], Agent]
     notice: Callable[[str], None]
+    progress: Progress
     await_guest: Callable[[MachineName, Record], None]
     now: Callable[[], float]
 
@@ -112,7 +115,9 @@ def resolve(name: MachineName, world: World, *, is_second: bool = False) -> Reco
     Raises any DcsError but UsageError, ConfigError and LoginMismatch, with the machine's name.
     """
     try:
-        return _Resolution(name, world, is_second).run()
+        record = _Resolution(name, world, is_second).run()
+        world.progress.ready()
+        return record
     except DcsError as error:
         error.machine = error.machine or name
         raise
@@ -368,8 +373,7 @@ class _Resolution:
     def announce(self) -> None:
         if not self.announced:
             self.announced = True
-            seconds = self.world.settings.wake_seconds
-            self.world.notice(f"{self.name}: waking up, at most {seconds} s")
+            self.world.progress.waking(self.name, self.world.settings.wake_seconds)
 
     def save(self, record: Record) -> Record:
         self.world.state.save(self.name, record)

@@ -9,17 +9,18 @@ from dataclasses import dataclass
 
 from dcs_proxy.agent import Agent
 from dcs_proxy.api import Api, account
-from dcs_proxy.client import client_id
+from dcs_proxy.client import client_id, wants_quiet
 from dcs_proxy.credentials import load_credentials
 from dcs_proxy.deadline import Deadline
 from dcs_proxy.errors import AgentUnavailable
 from dcs_proxy.log import VARIABLE, Log
 from dcs_proxy.private_agent import ensure_private_agent
+from dcs_proxy.progress import Progress
 from dcs_proxy.readiness import await_guest
 from dcs_proxy.resolve import World
 from dcs_proxy.settings import Settings, config_path, load_settings
 from dcs_proxy.state import StateDirectory, default_state_directory
-from dcs_proxy.stderr import show
+from dcs_proxy.stderr import can_redraw
 from dcs_proxy.warm import Warmth
 
 _AGENT_START_S = 20.0
@@ -63,9 +64,14 @@ def open_world(
     settings = settings or options.settings(environment)
     state = StateDirectory(options.state_directory(environment))
     log = open_log(options, environment)
-    deadline = Deadline(settings.wake_seconds, client_gone)
+    progress = Progress(is_quiet=wants_quiet(os.getppid()), in_place=can_redraw())
+    deadline = Deadline(settings.wake_seconds, client_gone, progress.tick)
     private = settings.agent == "private"
     agent_path = state.agent_socket() if private else _user_agent(environment)
+
+    def open_api() -> Api:
+        credentials = load_credentials(environment, settings.key_file)
+        return Api(settings, credentials, deadline, log, progress.notice)
 
     def open_agent() -> Agent:
         if not private:
@@ -82,11 +88,10 @@ def open_world(
         agent_path=agent_path,
         account=account(settings),
         client=client_id(os.getppid()),
-        open_api=lambda: Api(
-            settings, load_credentials(environment, settings.key_file), deadline, log, _notice
-        ),
+        open_api=open_api,
         open_agent=open_agent,
-        notice=_notice,
+        notice=progress.notice,
+        progress=progress,
         await_guest=lambda name, record: await_guest(state, name, record, deadline, log),
         now=time.time,
     )
@@ -111,7 +116,3 @@ def _user_agent(environment: Mapping[str, str]) -> str:
             hint="start an agent, or remove that line to use the private one",
         )
     return path
-
-
-def _notice(text: str) -> None:
-    show(f"dcs-proxy: {text}")

@@ -30,6 +30,7 @@ from dcs_proxy.errors import (
 from dcs_proxy.log import Log
 from dcs_proxy.model import Connection, HostTrust, Session
 from dcs_proxy.names import MachineName
+from dcs_proxy.progress import Progress
 from dcs_proxy.resolve import World, resolve
 from dcs_proxy.settings import Settings
 from dcs_proxy.state import Record, StateDirectory
@@ -89,6 +90,17 @@ class FakePlane:
         return sum(1 for called, _ in self.journal if called == method)
 
 
+class Waking(Progress):
+    """Notes what is shown, as on no terminal."""
+
+    def __init__(self, notices: list[str]) -> None:
+        super().__init__(is_quiet=False, in_place=False)
+        self.notices = notices
+
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
+
+
 @dataclass
 class Stage:
     """One machine's world, kept between tries; each try is a process of its own to `world`."""
@@ -114,6 +126,7 @@ class Stage:
             open_api=lambda: self.plane,
             open_agent=lambda: Agent(self.agent.path),
             notice=self.notices.append,
+            progress=Waking(self.notices),
             await_guest=self.knock,
             now=self.now,
         )
