@@ -24,6 +24,7 @@ _CONNECT = "dcs_proxy.commands.connect"
 _COMMANDS = {
     "prepare": "dcs_proxy.commands.prepare",
     "config-ssh": "dcs_proxy.commands.config_ssh",
+    "doctor": "dcs_proxy.commands.doctor",
     "log": "dcs_proxy.commands.log",
     "emulator": "dcs_proxy.commands.emulator",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -39,6 +40,11 @@ class Options:
             return os.path.abspath(self.home)
         return default_state_directory(environment)
 
+    def config_file(self, environment: Mapping[str, str]) -> str | None:
+        """Return the config file that ssh has to name to us, None for the one found anyway."""
+        chosen = self.config or environment.get("DCS_PROXY_CONFIG")
+        return os.path.abspath(os.path.expanduser(chosen)) if chosen else None
+
     def settings(self, environment: Mapping[str, str]) -> Settings:
         """Read the settings.  Raises ConfigError."""
         return load_settings(environment, self.config)
@@ -48,6 +54,12 @@ def open_log(options: Options, environment: Mapping[str, str]) -> Log:
     """Return the log of the state directory."""
     path = os.path.join(options.state_directory(environment), "log")
     return Log(path, environment.get(VARIABLE, ""))
+
+
+def program_words() -> tuple[str, ...]:
+    """Return how ssh is to start this very program: without site and user packages, at first."""
+    start = os.path.join(os.path.dirname(os.path.abspath(__file__)), "start.py")
+    return (os.path.abspath(sys.executable), "-I", "-S", start)
 
 
 def open_world(

@@ -18,7 +18,7 @@ from dcs_proxy.settings import Settings
 from dcs_proxy.sshconfig import Program, render_end, render_top
 from dcs_proxy.state import StateDirectory
 from dcs_proxy.stderr import show
-from dcs_proxy.wiring import Options, open_log
+from dcs_proxy.wiring import Options, open_log, program_words
 
 HELP = "write the block in ~/.ssh/config that makes ssh use dcs-proxy"
 
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         return 0
     settings = options.settings(os.environ)
     state = StateDirectory(options.state_directory(os.environ))
-    program = Program(program_words(), state.path, _config_file(options))
+    program = Program(program_words(), state.path, options.config_file(os.environ))
     with configfile.one_editor(state.file("config-ssh.lock")):
         old, _ = configfile.read(os.path.realpath(path))
         machines = _machines(settings, open_log(options, os.environ), old or b"")
@@ -60,17 +60,6 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         changed = configfile.edit(path, change)
     _report(path, changed, len(machines))
     return 0
-
-
-def program_words() -> tuple[str, ...]:
-    """Return how ssh is to start this very program: without site and user packages, at first."""
-    start = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "start.py")
-    return (os.path.abspath(sys.executable), "-I", "-S", start)
-
-
-def _config_file(options: Options) -> str | None:
-    chosen = options.config or os.environ.get("DCS_PROXY_CONFIG")
-    return os.path.abspath(os.path.expanduser(chosen)) if chosen else None
 
 
 def _machines(settings: Settings, log: Log, old: bytes) -> list[MachineName]:

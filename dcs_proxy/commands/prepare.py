@@ -33,11 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, options: Options) -> int:
     """Make the machine's session ready and write what ssh includes.  Raises DcsError."""
-    if arguments.host == _NOT_EXPANDED:
+    parent = os.getppid()
+    if arguments.host == _NOT_EXPANDED or not wants_session(parent):
+        # Whatever else is wrong, ssh can read what lies ready.
         heal(StateDirectory(options.state_directory(os.environ)))
         return 0
     with about(arguments.host):
-        return _prepare(arguments.host, options)
+        return _prepare(arguments.host, options, parent)
 
 
 def _first_address(record: Record, world: World) -> str:
@@ -55,16 +57,13 @@ def _first_address(record: Record, world: World) -> str:
     return found[0][1][0]
 
 
-def _prepare(host: str, options: Options) -> int:
+def _prepare(host: str, options: Options, parent: int) -> int:
     settings = options.settings(os.environ)
     name = settings.machine(host)
-    parent = os.getppid()
     # With `exec` in the Match line our parent is ssh itself; when it dies we are handed to
     # another process.
     world = open_world(options, os.environ, lambda: os.getppid() != parent, settings=settings)
     heal(world.state)
-    if not wants_session(parent):
-        return 0
     record = resolve(name, world)
     files = publish(world.state, MachineName(host), name, record)
     publish_user_agent(world.state, os.environ.get("SSH_AUTH_SOCK", ""))
