@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from dcs_proxy.errors import AgentRefused, AgentUnavailable, clean_text
 from dcs_proxy.keypair import KEY_TYPE, KeyPair
+from dcs_proxy.log import Log, milliseconds_since
 from dcs_proxy.wire import Reader, WireError, pack_string, pack_u32
 
 CERTIFICATE_TYPE = b"ssh-ed25519-cert-v01@openssh.com"
@@ -66,12 +67,21 @@ class Agent:
     """The agent on the socket `path`; `timeout_s` limits each request from connect to reply.
 
     With `peer_uid`, an agent of another user is not spoken to, where the platform can tell.
+    `log` is told of each reply when it wants to know.
     Every method raises AgentUnavailable (AgentMissing if nothing listens) when no valid reply
     comes, and AgentRefused on SSH_AGENT_FAILURE unless it says otherwise.
     """
 
-    def __init__(self, path: str, *, timeout_s: float = 10.0, peer_uid: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        timeout_s: float = 10.0,
+        peer_uid: int | None = None,
+        log: Log | None = None,
+    ) -> None:
         self.path = path
+        self._log = log
         self._timeout_s = timeout_s
         self._peer_uid = peer_uid
 
@@ -149,8 +159,11 @@ class Agent:
 
     def _request(self, request: bytes, expected: int, action: str) -> bytes:
         """Return the body of the reply, whose type must be `expected`."""
+        start = time.monotonic()
         reply = self._exchange(request)
         kind, body = reply[0], reply[1:]
+        if self._log is not None:
+            self._log.debug("agent", asked=action, reply=kind, ms=milliseconds_since(start))
         if kind in _FAILURES and not body:
             path = clean_text(self.path)
             raise AgentRefused(f"the agent at {path} refused to {action}", hint=_REFUSED_HINT)

@@ -5,11 +5,12 @@ Results go to stdout, everything else to stderr.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
 
-from dcs_proxy.errors import DcsError
+from dcs_proxy.errors import ClientGone, DcsError
 from dcs_proxy.names import MachineName
 from dcs_proxy.stderr import show
 from dcs_proxy.stdout import put
@@ -47,7 +48,8 @@ class Board:
         if isinstance(outcome, DcsError):
             show(*outcome.lines())
         else:
-            put(f"{name}: {outcome}")
+            with contextlib.suppress(ClientGone):  # the work goes on all the same
+                put(f"{name}: {outcome}")
 
     def draw(self) -> None:
         """Bring what is shown in place up to date."""

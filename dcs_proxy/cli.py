@@ -16,9 +16,9 @@ from typing import NoReturn
 
 from dcs_proxy import __version__
 from dcs_proxy.errors import ClientGone, DcsError, UsageError, quote_server
-from dcs_proxy.log import Log
+from dcs_proxy.log import milliseconds_since
 from dcs_proxy.stderr import show
-from dcs_proxy.wiring import Options, log_path
+from dcs_proxy.wiring import Options, open_log
 
 _CONNECT = "dcs_proxy.commands.connect"
 _COMMANDS = {
@@ -31,6 +31,8 @@ _COMMANDS = {
     "status": "dcs_proxy.commands.status",
     "wake": "dcs_proxy.commands.wake",
     "close": "dcs_proxy.commands.close",
+    "doctor": "dcs_proxy.commands.doctor",
+    "log": "dcs_proxy.commands.log",
     "emulator": "dcs_proxy.commands.emulator",
 }
 _WITH_VALUE = frozenset({"--home", "--config", "--login"})
@@ -49,22 +51,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         show("dcs-proxy: interrupted")
         return ClientGone.exit_code
     except DcsError as error:
-        _log(options).event("failed", code=error.exit_code, what=error.about())
+        open_log(options, os.environ).event(
+            "failed", machine=error.machine, code=error.exit_code, what=error.about(),
+            ms=milliseconds_since(),
+        )  # fmt: skip
         if not error.was_shown and not isinstance(error, ClientGone):
             show(*error.lines())
         return error.exit_code
     except Exception as error:
-        log = _log(options)
+        log = open_log(options, os.environ)
         log.traceback(error)
         show(
             f"dcs-proxy: internal error ({type(error).__name__}); this is a fault of dcs-proxy",
             f"dcs-proxy: hint: report it with the last lines of {log.path}",
         )
         return 1
-
-
-def _log(options: Options) -> Log:
-    return Log(log_path(options.state_directory(os.environ)))
 
 
 class _Parser(argparse.ArgumentParser):

@@ -21,13 +21,19 @@ TURN_S = 0.1
 class Deadline:
     """The moment when waiting ends, and the question whether anybody still waits.
 
-    `client_gone` is asked about every `TURN_S` seconds and must not block.
+    `client_gone` is asked, and `turn` called, about every `TURN_S` seconds; neither may block.
     """
 
-    def __init__(self, seconds: float, client_gone: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        client_gone: Callable[[], bool] = lambda: False,
+        turn: Callable[[], None] = lambda: None,
+    ) -> None:
         self.seconds = seconds
         self.at = time.monotonic() + seconds
         self.client_gone = client_gone
+        self._turn = turn
 
     def remaining(self) -> float:
         """Return the seconds left, never below zero."""
@@ -35,6 +41,7 @@ class Deadline:
 
     def check(self) -> None:
         """Raise ClientGone or DeadlineExceeded when there is no more reason to wait."""
+        self._turn()
         if self.client_gone():
             raise ClientGone("the program that asked for the connection has gone")
         if not self.remaining():

@@ -8,7 +8,7 @@ that it does not recognise the full program takes its place, in the same process
 
 import posix
 import sys
-from time import time
+from time import gmtime, strftime, time
 
 _FULL = __file__.rpartition("/")[0] + "/__main__.py"
 _START = __file__.rpartition("/")[0] + "/start.py"
@@ -81,6 +81,23 @@ def _is_ours_alone(directory: str) -> bool:
     """Tell whether nobody else can put files of theirs into a directory."""
     status = posix.stat(directory)
     return status.st_uid == posix.geteuid() and not status.st_mode & 0o022
+
+
+def write_line(path: str, parent: int, text: str) -> int:
+    """Append one line to the log at `path`, made 0600 if missing; return how long the log is now.
+
+    One write for one line: O_APPEND keeps the lines of many processes whole.
+    """
+    now = time()
+    moment = f"{strftime('%Y-%m-%dT%H:%M:%S', gmtime(now))}.{int(now % 1 * 1000):03}Z"
+    flags = posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC | posix.O_NOFOLLOW
+    fd = posix.open(path, flags, 0o600)
+    try:
+        line = f"{moment} [{posix.getpid()}/{parent}] {text}\n"
+        posix.write(fd, line.encode("utf-8", "replace"))
+        return posix.lseek(fd, 0, 1)
+    finally:
+        posix.close(fd)
 
 
 def _variable(name: str) -> str:
@@ -159,8 +176,9 @@ def _connect(line: "list[str]", home: str, host: str, login: str) -> bool:
     """Connect to the address that answered last; hand the socket to ssh, or relay."""
     import _socket
 
+    now = time()
     begin, end = line[6].split()
-    if login not in line[9].split("\n") or not float(begin) <= time() < float(end):
+    if login not in line[9].split("\n") or not float(begin) <= now < float(end):
         return False
     first, second = posix.fstat(0), posix.fstat(1)
     # One socket on both: ProxyUseFdpass.  S_ISSOCK, without the module stat.
@@ -175,6 +193,14 @@ def _connect(line: "list[str]", home: str, host: str, login: str) -> bool:
     sock.settimeout(None)
     sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
     sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
+    if posix.environ.get(b"DCS_PROXY_LOG") != b"off":
+        how = "yes" if is_fdpass else "no"
+        ms = int((time() - now) * 1000)
+        text = f"connected machine={host} login={login} warm=yes fdpass={how} ms={ms}"
+        try:
+            write_line(f"{home}/log", posix.getppid(), text)
+        except OSError:
+            pass  # a log that cannot be written is no reason to refuse a connection
     if not is_fdpass:
         posix.set_inheritable(sock.fileno(), True)
         words = [sys.executable, "-I", "-S", _START, "relay", str(sock.fileno()), host, home]

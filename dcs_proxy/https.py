@@ -171,12 +171,13 @@ class Exchange:
             problem = _Problem(error, failed.retryable)
         milliseconds = int((time.monotonic() - start) * 1000)
         if problem is not None:
-            self._log.event("api", method=method, path=path, error=problem.error, ms=milliseconds)
+            self._log.event("api", machine=machine, method=method, path=path, error=problem.error,
+                            ms=milliseconds)  # fmt: skip
             return problem
         request_id = reply.headers.get("x-request-id", "-")
         self._log.event(
-            "api", method=method, path=path, status=reply.status, request=request_id,
-            ms=milliseconds,
+            "api", machine=machine, method=method, path=path, status=reply.status,
+            request=request_id, ms=milliseconds,
         )  # fmt: skip
         self._has_answered = True
         self._look_at_clock(reply.headers.get("date", ""))

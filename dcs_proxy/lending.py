@@ -118,7 +118,8 @@ class Lender:
                     destination=bound_to,
                 )  # fmt: skip
             except AgentRefused as error:
-                self._log.event("agent-refused-certificate", what=error.message)
+                self._log.event("agent-refused-certificate", machine=self._name,
+                                what=error.message)  # fmt: skip
                 bare_key = True
         if bare_key:
             # A constraint would forbid what ssh does with a bare key beside a certificate's file.

@@ -10,17 +10,16 @@ from dcs_proxy.log import Log
 from dcs_proxy.model import Machine
 from dcs_proxy.settings import Settings
 from dcs_proxy.state import StateDirectory
-from dcs_proxy.wiring import log_path, open_api
+from dcs_proxy.wiring import open_api
 
 _LIST_S = 30.0
 
 
-def list_machines(settings: Settings, state: StateDirectory) -> list[Machine]:
+def list_machines(settings: Settings, state: StateDirectory, log: Log) -> list[Machine]:
     """Return the account's machines by name, and write the names down for completion.
 
     Raises as :class:`dcs_proxy.api.Api` does, and CredentialsError.
     """
-    log = Log(log_path(state.path))
     api = open_api(settings, os.environ, Deadline(_LIST_S), log)
     machines = sorted(api.list_machines(), key=lambda machine: machine.machine_id)
     try:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from dcs_proxy.agent import Agent, AgentMissing
 from dcs_proxy.errors import AgentUnavailable, StateError, clean_text, quote_server
 from dcs_proxy.files import make_private_directory, remove_file
+from dcs_proxy.log import Log
 
 if TYPE_CHECKING:
     import subprocess
@@ -48,7 +49,9 @@ kill "$SSH_AGENT_PID"
 _START_HINT = "see whether ssh-agent works at all: ssh-agent true && echo it does"
 
 
-def ensure_private_agent(path: str, lock_path: str, *, timeout_s: float) -> Agent:
+def ensure_private_agent(
+    path: str, lock_path: str, *, timeout_s: float, log: Log | None = None
+) -> Agent:
     """Return the private agent on the socket `path`, starting `ssh-agent` if none answers there.
 
     Both paths are absolute; the socket's directory is made if missing.  Any number of processes
@@ -71,7 +74,7 @@ def ensure_private_agent(path: str, lock_path: str, *, timeout_s: float) -> Agen
                 hint="end that process if it is stopped (fuser shows who holds a file)",
             )
         time.sleep(_POLL_S)
-    return Agent(path, timeout_s=timeout_s, peer_uid=os.geteuid())
+    return Agent(path, timeout_s=timeout_s, peer_uid=os.geteuid(), log=log)
 
 
 def _check_length(path: str) -> None:

@@ -10,10 +10,11 @@ import os
 import re
 import shutil
 import subprocess
+import time
 
 from dcs_proxy.deadline import Deadline
 from dcs_proxy.errors import DeadlineExceeded
-from dcs_proxy.log import Log
+from dcs_proxy.log import Log, milliseconds_since
 from dcs_proxy.names import MachineName
 from dcs_proxy.snippets import write_identity
 from dcs_proxy.sshconfig import session_options
@@ -45,11 +46,12 @@ def await_guest(
     if program is None:
         return
     command = [program, *_arguments(state, name, record, proxy_command)]
-    code = ""
+    code, start = "", time.monotonic()
     try:
         while code := _log_in(command, deadline):
             log.event("guest-not-ready", machine=name, code=code)
             deadline.sleep(_PAUSE_S)
+        log.event("guest-asked", machine=name, ms=milliseconds_since(start))
     except DeadlineExceeded:
         if not code:
             raise

@@ -17,6 +17,7 @@ gives none back.  Then ssh uses the bare key that waits in the agent beside the 
 from __future__ import annotations
 
 import random
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -41,9 +42,10 @@ from dcs_proxy.errors import (
 from dcs_proxy.failures import Failures
 from dcs_proxy.keypair import KeyPair, public_line
 from dcs_proxy.lending import UNKNOWN_LIFE_S, Lender
-from dcs_proxy.log import Log
+from dcs_proxy.log import Log, milliseconds_since
 from dcs_proxy.model import Connection, Machine, Session
 from dcs_proxy.names import MachineName
+from dcs_proxy.progress import Progress
 from dcs_proxy.settings import Settings
 from dcs_proxy.state import NEVER, Attempt, ReadySession, Record, StateDirectory
 
@@ -82,9 +84,9 @@ class World:
 
     `open_api` and `open_agent` are called when first needed, for both may be slow or fail.
     `agent_path` is the agent's socket, `account` tells one API and organisation from another,
-    `client` one ssh process from another, `now` gives unix time.  `notice` shows the user a line.
-    `terminal` is where a person may be asked.  `await_guest` returns when a machine that has just
-    woken lets its session in.
+    `client` one ssh process from another, `now` gives unix time.  `notice` shows the user a line,
+    `progress` that a machine wakes; `terminal` is where a person may be asked.  `await_guest`
+    returns when a machine that has just woken lets its session in.
     """
 
     settings: Settings
@@ -98,6 +100,7 @@ class World:
     open_agent: Callable[[], Agent]
     notice: Callable[[str], None]
     terminal: Questioner
+    progress: Progress
     await_guest: Callable[[MachineName, Record], None]
     now: Callable[[], float]
 
@@ -111,7 +114,9 @@ def resolve(name: MachineName, world: World, *, is_second: bool = False) -> Reco
     Raises any DcsError but UsageError, ConfigError and LoginMismatch, with the machine's name.
     """
     try:
-        return _Resolution(name, world, is_second).run()
+        record = _Resolution(name, world, is_second).run()
+        world.progress.ready()
+        return record
     except DcsError as error:
         error.machine = error.machine or name
         raise
@@ -123,6 +128,7 @@ class _Resolution:
         self.world = world
         self.is_second = is_second
         self.margin_s = 0.0 if is_second else MARGIN_S
+        self.started_at = world.now()
         policy = world.settings.wake_policy(name)
         self.consent = Consent(name, policy, world.state, world.terminal, world.deadline)
         self.failures = Failures(
@@ -136,7 +142,10 @@ class _Resolution:
         if (record := self.reusable()) is not None:
             return record
         self.failures.raise_own(is_second=self.is_second)
-        with self.world.state.lock(self.name, self.world.deadline, self.is_settled):
+        start = time.monotonic()
+        with self.world.state.lock(self.name, self.world.deadline, self.is_settled) as held:
+            waited = milliseconds_since(start)
+            self.world.log.debug("lock", machine=self.name, held=held, ms=waited)
             if (record := self.reusable()) is not None:
                 return record
             self.failures.raise_shared()
@@ -158,7 +167,10 @@ class _Resolution:
         if self.is_second:
             limit = max(limit, COMMITTED_S)
         # A negative age is a clock that was set back: nothing is known then.
-        return record if 0 <= age < limit and _is_held(record) else None
+        is_usable = 0 <= age < limit and self.is_held(record)
+        self.world.log.debug("reuse", machine=self.name, session=record.attempt.session_id,
+                             age_s=int(age), usable=is_usable)  # fmt: skip
+        return record if is_usable else None
 
     def is_alive(self, record: Record) -> bool:
         """Whether a record belongs to this account and agent, and is not near its end."""
@@ -168,6 +180,13 @@ class _Resolution:
         left = record.ends_at() - world.now()
         life = record.ready.ends_at - record.ready.lent_at if record.ready else UNKNOWN_LIFE_S
         return left > min(self.margin_s, life / 2)
+
+    def is_held(self, record: Record) -> bool:
+        """Whether the agent has what ssh will ask it for."""
+        try:
+            return Agent(record.attempt.agent_path, log=self.world.log).holds(record.identity)
+        except (AgentRefused, AgentUnavailable):
+            return False
 
     def is_settled(self) -> bool:
         """Whether another process has found a session, or failed, while this one waited."""
@@ -185,7 +204,7 @@ class _Resolution:
         agent = self.world.open_agent()
         record = self.world.state.load(self.name)
         if record is not None and record.attempt.account == self.world.account:
-            if self.is_alive(record) and _is_held(record):
+            if self.is_alive(record) and self.is_held(record):
                 taken_up = self.take_up(api, agent, record)
                 if taken_up is not None:
                     return taken_up
@@ -330,8 +349,8 @@ class _Resolution:
         if key is not None and not ready.bare_key:
             agent.remove(key.blob)
         world.log.event("ready", machine=self.name, session=session.session_id,
-                        login=ready.ssh_username,
-                        seconds=int(ready.ends_at - ready.lent_at))  # fmt: skip
+                        login=ready.ssh_username, seconds=int(ready.ends_at - ready.lent_at),
+                        ms=int((world.now() - self.started_at) * 1000))  # fmt: skip
         return self.prove(record) if woke else record
 
     def prove(self, record: Record) -> Record:
@@ -361,19 +380,11 @@ class _Resolution:
     def announce(self) -> None:
         if not self.announced:
             self.announced = True
-            seconds = self.world.settings.wake_seconds
-            self.world.notice(f"{self.name}: waking up, at most {seconds} s")
+            self.world.progress.waking(self.name, self.world.settings.wake_seconds)
 
     def save(self, record: Record) -> Record:
         self.world.state.save(self.name, record)
         return record
-
-
-def _is_held(record: Record) -> bool:
-    try:
-        return Agent(record.attempt.agent_path).holds(record.identity)
-    except (AgentRefused, AgentUnavailable):
-        return False
 
 
 def _is_same_login(ready: ReadySession, connection: Connection | None) -> bool:

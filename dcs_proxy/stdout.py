@@ -1,4 +1,4 @@
-"""Results: lines on stdout, for as long as somebody reads them."""
+"""Results: lines on stdout, in whatever encoding it has, for as long as somebody reads them."""
 
 from __future__ import annotations
 
@@ -7,22 +7,29 @@ import os
 import sys
 from collections.abc import Iterable
 
+from dcs_proxy.errors import ClientGone
+
 
 def put(*lines: str) -> None:
-    """Write lines to stdout at once; if nobody reads them any more (``| head``), go on without."""
+    """Write lines to stdout at once; what its encoding cannot say is replaced.
+
+    Raises ClientGone when nobody reads them any more, as after ``| head``.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
     try:
         for line in lines:
-            print(line)
-        sys.stdout.flush()
+            sys.stdout.buffer.write(f"{line}\n".encode(encoding, "replace"))
+        sys.stdout.buffer.flush()
     except BrokenPipeError:
         # What is left in the buffer would fail once more when Python ends, with status 120.
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
+        os.dup2(null, 1)
         os.close(null)
+        raise ClientGone("nobody reads the output any more") from None
 
 
 def put_json(value: object) -> None:
-    """Write one JSON document."""
+    """Write one JSON document.  Raises ClientGone as :func:`put`."""
     put(json.dumps(value, indent=2))
 
 

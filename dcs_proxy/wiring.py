@@ -10,19 +10,20 @@ from dataclasses import dataclass
 
 from dcs_proxy.agent import Agent
 from dcs_proxy.api import Api, account
-from dcs_proxy.client import client_id
+from dcs_proxy.client import client_id, wants_quiet
 from dcs_proxy.credentials import Credentials, load_credentials
 from dcs_proxy.deadline import Deadline
 from dcs_proxy.errors import AgentUnavailable
 from dcs_proxy.https import load_library
-from dcs_proxy.log import Log
+from dcs_proxy.log import VARIABLE, Log
 from dcs_proxy.names import MachineName
 from dcs_proxy.private_agent import ensure_private_agent
+from dcs_proxy.progress import Progress
 from dcs_proxy.resolve import World
 from dcs_proxy.settings import Settings, config_path, load_settings
 from dcs_proxy.sshconfig import Program
 from dcs_proxy.state import Record, StateDirectory, default_state_directory
-from dcs_proxy.stderr import show
+from dcs_proxy.stderr import can_redraw, show
 from dcs_proxy.system_keyring import SystemKeyring
 from dcs_proxy.terminal import Terminal
 from dcs_proxy.warm import Warmth
@@ -48,7 +49,7 @@ class Options:
         return default_state_directory(environment)
 
     def config_file(self, environment: Mapping[str, str]) -> str | None:
-        """Return the config file that the user chose; None where it is the default one."""
+        """Return the config file that ssh has to name to us, None for the one found anyway."""
         chosen = self.config or environment.get("DCS_PROXY_CONFIG")
         return os.path.abspath(os.path.expanduser(chosen)) if chosen else None
 
@@ -62,9 +63,16 @@ def notice(text: str) -> None:
     show(f"dcs-proxy: {text}")
 
 
-def log_path(state_directory: str) -> str:
-    """Return where the log of a state directory is."""
-    return os.path.join(state_directory, "log")
+def open_log(options: Options, environment: Mapping[str, str]) -> Log:
+    """Return the log of the state directory."""
+    path = os.path.join(options.state_directory(environment), "log")
+    return Log(path, environment.get(VARIABLE, ""))
+
+
+def program_words() -> tuple[str, ...]:
+    """Return how ssh is to start this very program: without site and user packages, at first."""
+    start = os.path.join(os.path.dirname(os.path.abspath(__file__)), "start.py")
+    return (os.path.abspath(sys.executable), "-I", "-S", start)
 
 
 def open_world(
@@ -73,25 +81,27 @@ def open_world(
     client_gone: Callable[[], bool],
     *,
     settings: Settings | None = None,
-    notice: Callable[[str], None] = notice,
+    progress: Progress | None = None,
 ) -> World:
     """Return the real world for one command.  Raises ConfigError, StateError, AgentUnavailable.
 
-    `notice` shows the user a line.  Nothing slow happens here: the API and
-    the agent are opened when they are first needed.
+    `progress` shows a wake; unless given, as whoever runs us wants it.  Nothing slow happens here:
+    the API and the agent are opened when they are first needed.
     """
     settings = settings or options.settings(environment)
     state = StateDirectory(options.state_directory(environment))
-    log = Log(log_path(state.path))
-    deadline = Deadline(settings.wake_seconds, client_gone)
+    log = open_log(options, environment)
+    progress = progress or Progress(is_quiet=wants_quiet(os.getppid()), in_place=can_redraw())
+    deadline = Deadline(settings.wake_seconds, client_gone, progress.tick)
     private = settings.agent == "private"
     agent_path = state.agent_socket() if private else _user_agent(environment)
 
     def open_agent() -> Agent:
         if not private:
-            return Agent(agent_path)
+            return Agent(agent_path, log=log)
         limit = min(_AGENT_START_S, deadline.remaining())
-        return ensure_private_agent(agent_path, state.file("agent.lock"), timeout_s=limit)
+        lock = state.file("agent.lock")
+        return ensure_private_agent(agent_path, lock, timeout_s=limit, log=log)
 
     def wait_for_guest(name: MachineName, record: Record) -> None:
         from dcs_proxy.readiness import await_guest  # only a wake pays for it
@@ -107,9 +117,10 @@ def open_world(
         agent_path=agent_path,
         account=account(settings),
         client=client_id(os.getppid()),
-        open_api=lambda: open_api(settings, environment, deadline, log, notice),
+        open_api=lambda: open_api(settings, environment, deadline, log, progress.notice),
         open_agent=open_agent,
-        notice=notice,
+        notice=progress.notice,
+        progress=progress,
         terminal=Terminal(client_gone),
         await_guest=wait_for_guest,
         now=time.time,

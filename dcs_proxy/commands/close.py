@@ -23,7 +23,7 @@ from dcs_proxy.names import MachineName
 from dcs_proxy.settings import Settings
 from dcs_proxy.state import StateDirectory
 from dcs_proxy.stderr import show
-from dcs_proxy.wiring import Options, find_credentials, log_path
+from dcs_proxy.wiring import Options, find_credentials, open_log
 
 HELP = "end sessions and take their certificates out of the agent"
 
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     if not names:
         show("dcs-proxy: there are no sessions")
         return 0
-    many = Many(names, _Closer(settings, state).close)
+    many = Many(names, _Closer(settings, state, open_log(options, os.environ)).close)
     try:
         return many.run()
     except KeyboardInterrupt:
@@ -55,9 +55,10 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
 class _Closer:
     """Closes one session after the other, in several threads at once."""
 
-    def __init__(self, settings: Settings, state: StateDirectory) -> None:
+    def __init__(self, settings: Settings, state: StateDirectory, log: Log) -> None:
         self._settings = settings
         self._state = state
+        self._log = log
         self._credentials: Credentials | None = None
         self._loading = threading.Lock()
 
@@ -66,10 +67,9 @@ class _Closer:
     ) -> str:
         """Close the machine's session and say so."""
         deadline = Deadline(_CLOSE_S, is_stopping)
-        log = Log(log_path(self._state.path))
 
         def open_api() -> Api:
-            return Api(self._settings, self._load_credentials(), deadline, log, notice)
+            return Api(self._settings, self._load_credentials(), deadline, self._log, notice)
 
         with about(name):
             session_id = close_session(
@@ -79,7 +79,7 @@ class _Closer:
                 open_api=open_api,
                 deadline=deadline,
             )
-        log.event("closed", machine=name, session=session_id or "-")
+        self._log.event("closed", machine=name, session=session_id or "-")
         return f"session {session_id} closed" if session_id else "there was no session"
 
     def _load_credentials(self) -> Credentials:

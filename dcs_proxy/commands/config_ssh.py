@@ -10,12 +10,13 @@ import sys
 from dcs_proxy import configfile
 from dcs_proxy.errors import DcsError
 from dcs_proxy.listing import list_machines
+from dcs_proxy.log import Log
 from dcs_proxy.names import MachineName, is_machine_name
 from dcs_proxy.settings import Settings
 from dcs_proxy.sshconfig import Program, render_end, render_top
 from dcs_proxy.state import StateDirectory
 from dcs_proxy.stderr import show
-from dcs_proxy.wiring import Options
+from dcs_proxy.wiring import Options, open_log, program_words
 
 HELP = "write the block in ~/.ssh/config that makes ssh use dcs-proxy"
 
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     program = Program(program_words(), state.path, options.config_file(os.environ))
     with configfile.one_editor(state.file("config-ssh.lock")):
         old, _ = configfile.read(os.path.realpath(path))
-        machines = _machines(settings, state, old or b"")
+        machines = _machines(settings, state, open_log(options, os.environ), old or b"")
         top, end = render_top(program, machines), render_end(program)
 
         def change(text: bytes | None) -> bytes:
@@ -58,16 +59,10 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     return 0
 
 
-def program_words() -> tuple[str, ...]:
-    """Return how ssh is to start this very program: without site and user packages, at first."""
-    start = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "start.py")
-    return (os.path.abspath(sys.executable), "-I", "-S", start)
-
-
-def _machines(settings: Settings, state: StateDirectory, old: bytes) -> list[MachineName]:
+def _machines(settings: Settings, state: StateDirectory, log: Log, old: bytes) -> list[MachineName]:
     """Return the names to list; those listed already if the API cannot be asked."""
     try:
-        machines = list_machines(settings, state)
+        machines = list_machines(settings, state, log)
         listed = [machine.machine_id for machine in machines if not machine.is_going]
     except DcsError as error:
         show(*error.lines())

@@ -12,6 +12,7 @@ import os
 from dcs_proxy import transport
 from dcs_proxy.errors import DcsError, LoginMismatch, UsageError, about
 from dcs_proxy.http_connect import reach
+from dcs_proxy.log import milliseconds_since
 from dcs_proxy.names import MachineName
 from dcs_proxy.resolve import World, resolve
 from dcs_proxy.snippets import publish
@@ -58,7 +59,10 @@ def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool) -> i
     if arguments.login is not None:
         check_login(arguments.login, arguments.host, record)
     sock = _dial(record, world)
-    world.log.event("connected", machine=name, fdpass=fdpass)
+    world.log.event(
+        "connected", machine=name, session=record.attempt.session_id, fdpass=fdpass,
+        address=sock.getpeername()[0], ms=milliseconds_since(),
+    )  # fmt: skip
     warmth = open_warmth(options, os.environ, settings, world.state)
     warmth.keep(arguments.host, record, files, address=sock.getpeername()[0])
     if not fdpass:

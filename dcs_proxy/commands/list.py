@@ -19,7 +19,7 @@ from dcs_proxy.state import StateDirectory
 from dcs_proxy.stderr import show
 from dcs_proxy.stdout import columns, put, put_json
 from dcs_proxy.times import in_words, rfc3339
-from dcs_proxy.wiring import Options
+from dcs_proxy.wiring import Options, open_log
 
 HELP = "list the machines of the account with phase, size, age and alias"
 
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     """Print the list.  Raises as list_machines does, and ConfigError or StateError."""
     settings = options.settings(os.environ)
     state = StateDirectory(options.state_directory(os.environ))
-    machines = list_machines(settings, state)
+    machines = list_machines(settings, state, open_log(options, os.environ))
     if arguments.json:
         put_json([_as_json(machine, settings) for machine in machines])
     elif machines:

@@ -25,7 +25,7 @@ from dcs_proxy.errors import CredentialsError, UsageError
 from dcs_proxy.log import Log
 from dcs_proxy.settings import Settings
 from dcs_proxy.stderr import show
-from dcs_proxy.wiring import Options, log_path, notice, open_keyring
+from dcs_proxy.wiring import Options, notice, open_keyring, open_log
 
 HELP = "keep an API key in the system keyring"
 
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         raise CredentialsError("no key was kept", hint="set DEDALUS_API_KEY where it is needed")
     key, source = _from_stdin() if arguments.stdin else _from_terminal(settings.base_url)
     key = check_key(key, source)
-    _check_with_api(settings, key, source, Log(log_path(options.state_directory(os.environ))))
+    _check_with_api(settings, key, source, open_log(options, os.environ))
     if arguments.file:
         keep_in_file(settings.key_file, key)
     else:

@@ -11,6 +11,7 @@ import os
 
 from dcs_proxy.client import wants_session
 from dcs_proxy.errors import about
+from dcs_proxy.log import milliseconds_since
 from dcs_proxy.names import MachineName
 from dcs_proxy.resolve import resolve
 from dcs_proxy.snippets import heal
@@ -32,23 +33,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, options: Options) -> int:
     """Make the machine's session ready and write what ssh includes.  Raises DcsError."""
-    if arguments.host == _NOT_EXPANDED:
+    parent = os.getppid()
+    if arguments.host == _NOT_EXPANDED or not wants_session(parent):
+        # Whatever else is wrong, ssh can read what lies ready.
         heal(StateDirectory(options.state_directory(os.environ)))
         return 0
     with about(arguments.host):
-        return _prepare(arguments.host, options)
+        return _prepare(arguments.host, options, parent)
 
 
-def _prepare(host: str, options: Options) -> int:
+def _prepare(host: str, options: Options, parent: int) -> int:
     settings = options.settings(os.environ)
     name = settings.machine(host)
-    parent = os.getppid()
     # With `exec` in the Match line our parent is ssh itself; when it dies we are handed to
     # another process.
     world = open_world(options, os.environ, lambda: os.getppid() != parent, settings=settings)
     heal(world.state)
-    if not wants_session(parent):
-        return 0
     record = resolve(name, world)
     make_warm(
         [MachineName(host)],
@@ -59,4 +59,6 @@ def _prepare(host: str, options: Options) -> int:
         user_agent=os.environ.get("SSH_AUTH_SOCK", ""),
         address=first_address(record, world),
     )
+    session = record.attempt.session_id
+    world.log.event("prepared", machine=name, session=session, ms=milliseconds_since())
     return 0

@@ -32,7 +32,7 @@ from dcs_proxy.settings import Settings, config_path
 from dcs_proxy.state import StateDirectory
 from dcs_proxy.stdout import columns, put, put_json
 from dcs_proxy.times import in_words
-from dcs_proxy.wiring import Options, find_credentials, log_path
+from dcs_proxy.wiring import Options, find_credentials, open_log
 
 HELP = "show sessions, certificates, agent and settings, without asking the network"
 
@@ -89,7 +89,7 @@ def collect(options: Options, environment: Mapping[str, str], now: float) -> Sta
         config_file=config_file,
         config_file_exists=os.path.exists(config_file),
         state_directory=state.path,
-        log=log_path(state.path),
+        log=open_log(options, os.environ).path,
     )
 
 

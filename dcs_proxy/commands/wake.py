@@ -21,13 +21,14 @@ from dcs_proxy.errors import ClientGone, about
 from dcs_proxy.listing import list_machines
 from dcs_proxy.many import Many
 from dcs_proxy.names import MachineName
+from dcs_proxy.progress import Progress
 from dcs_proxy.resolve import World, resolve
 from dcs_proxy.settings import Settings
 from dcs_proxy.snippets import heal
 from dcs_proxy.state import NEVER, Record, StateDirectory
 from dcs_proxy.stderr import show
 from dcs_proxy.warming import first_address, make_warm
-from dcs_proxy.wiring import Options, find_credentials, open_warmth, open_world
+from dcs_proxy.wiring import Options, find_credentials, open_log, open_warmth, open_world
 
 HELP = "wake machines, many at once, so that ssh to them begins at once"
 
@@ -43,7 +44,8 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     state = StateDirectory(options.state_directory(os.environ))
 
     def list_known() -> list[MachineName]:
-        return [m.machine_id for m in list_machines(settings, state) if not m.is_going]
+        log = open_log(options, os.environ)
+        return [m.machine_id for m in list_machines(settings, state, log) if not m.is_going]
 
     names = selection.select(arguments, settings, list_known, hint="dcs-proxy list")
     if not names:
@@ -58,6 +60,17 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         left = [name for name in names if name not in many.outcomes]
         show(f"dcs-proxy: {_interrupted(state, left)}")
         return ClientGone.exit_code
+
+
+class _Told(Progress):
+    """Passes on what there is to show, for one of many machines."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        super().__init__(is_quiet=False, in_place=False)
+        self._tell = tell
+
+    def notice(self, text: str) -> None:
+        self._tell(text)
 
 
 class _Waker:
@@ -84,7 +97,9 @@ class _Waker:
     def _open_world(self, notice: Callable[[str], None], is_stopping: Callable[[], bool]) -> World:
         # Asked for by a person, now: no policy forbids it, and no earlier proof is enough.
         settings = replace(self._settings, wake=(), reuse_seconds=0)
-        world = open_world(self._options, os.environ, is_stopping, settings=settings, notice=notice)
+        world = open_world(
+            self._options, os.environ, is_stopping, settings=settings, progress=_Told(notice)
+        )
         # A keyring is asked once, not for each machine.
         api = partial(Api, settings, self._credentials, world.deadline, world.log, notice)
         return replace(world, open_api=api)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from dcs_proxy.client import client_id, option_letters, wants_session
+from dcs_proxy.client import client_id, log_level, parse_options, wants_quiet, wants_session
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,37 @@ from dcs_proxy.client import client_id, option_letters, wants_session
     ],
 )
 def test_options_are_told_from_the_command(line: str, letters: str) -> None:
-    assert "".join(option_letters(line.split())) == letters
+    assert "".join(letter for letter, _ in parse_options(line.split())) == letters
+
+
+@pytest.mark.parametrize(
+    ("line", "level"),
+    [
+        ("dm-foo", ""),
+        ("-q dm-foo", "quiet"),
+        ("dm-foo -q", "quiet"),
+        ("dm-foo ls -q", ""),
+        ("-Tq -p 22 dm-foo", "quiet"),
+        ("-l q dm-foo", ""),
+        ("-oLogLevel=ERROR dm-foo", "error"),
+        ("-o loglevel=Quiet dm-foo", "quiet"),
+        ('-o LogLevel="FATAL" dm-foo', "fatal"),
+        ("-o LogLevel=DEBUG3 dm-foo", "debug3"),
+        ("-o LogLevel=INFO -o LogLevel=QUIET dm-foo", "info"),
+        ("-q -o LogLevel=INFO dm-foo", "quiet"),
+        ("-o LogLevel=INFO -q dm-foo", "quiet"),
+        ("-q -v dm-foo", "debug"),
+        ("-v -q dm-foo", "quiet"),
+        ("-o LogLevelX=QUIET -o dm-foo", ""),
+        ("-o", ""),
+    ],
+)
+def test_the_level_is_that_of_the_command_line(line: str, level: str) -> None:
+    assert log_level(parse_options(line.split())) == level
+
+
+def test_a_level_after_a_space_is_read_too() -> None:
+    assert log_level(parse_options(["-o", "LogLevel QUIET", "dm-foo"])) == "quiet"
 
 
 def test_a_process_has_one_identity_for_its_life() -> None:
@@ -42,6 +72,6 @@ def test_who_is_no_ssh_wants_a_session() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", "input()", "-G"], stdin=subprocess.PIPE
     ) as process:
-        assert wants_session(process.pid)
+        assert wants_session(process.pid) and not wants_quiet(process.pid)
         process.communicate(b"\n")
     assert wants_session(2**22 + 1)

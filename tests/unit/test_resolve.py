@@ -31,6 +31,7 @@ from dcs_proxy.errors import (
 from dcs_proxy.log import Log
 from dcs_proxy.model import Connection, HostTrust, Machine, Session
 from dcs_proxy.names import MachineName
+from dcs_proxy.progress import Progress
 from dcs_proxy.resolve import World, resolve
 from dcs_proxy.settings import Settings
 from dcs_proxy.state import Record, StateDirectory
@@ -95,6 +96,17 @@ class FakePlane:
         return sum(1 for called, _ in self.journal if called == method)
 
 
+class Waking(Progress):
+    """Notes what is shown, as on no terminal."""
+
+    def __init__(self, notices: list[str]) -> None:
+        super().__init__(is_quiet=False, in_place=False)
+        self.notices = notices
+
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
+
+
 @dataclass
 class FakeTerminal:
     """A person at a terminal who gives `answers` in turn; `questions` are what they were asked.
@@ -144,6 +156,7 @@ class Stage:
             open_agent=lambda: Agent(self.agent.path),
             notice=self.notices.append,
             terminal=self.terminal,
+            progress=Waking(self.notices),
             await_guest=self.knock,
             now=self.now,
         )

@@ -89,7 +89,9 @@ def test_waiting_ends_with_the_limit_or_the_deadline_and_so_does_the_process(
 
     monkeypatch.setattr(subprocess, "Popen", Noted)
     ring = keyring(monkeypatch, tmp_path, "time.sleep(600)", Deadline(deadline_s), limit_s)
-    with pytest.raises(CredentialsError, match=r"not answered in \d s; it may wait to be unlocked"):
+    with pytest.raises(
+        CredentialsError, match=r"not answered in [0-9.]+ s; it may wait to be unlocked"
+    ):
         ring.read()
     assert [process.poll() for process in started] == [-signal.SIGKILL]
 

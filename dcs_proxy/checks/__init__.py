@@ -1,0 +1,1 @@
+"""What ``dcs-proxy doctor`` looks at: one function a check, grouped by what they look at."""

@@ -1,0 +1,117 @@
+"""``dcs-proxy doctor [HOST]``: check everything from the key to a shell, and say what to do.
+
+One line for each check, on stdout: a mark, the check's name, what was found, how long it took; a
+hint below one that failed.  Exit code 0 if all is well, else 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+
+from dcs_proxy import __version__
+from dcs_proxy.bundle import check_bundle_path, write_bundle
+from dcs_proxy.checks.check import Check, run_steps
+from dcs_proxy.checks.examination import Examination
+from dcs_proxy.checks.plan import steps_for
+from dcs_proxy.log import milliseconds_since
+from dcs_proxy.masking import mask
+from dcs_proxy.stderr import show
+from dcs_proxy.stdout import put
+from dcs_proxy.wiring import Options
+
+HELP = "check everything from the API key to a shell on HOST, and say what to do"
+
+_MARKS = {"ok": "✓", "failed": "✗", "skipped": "-"}
+_PLAIN_MARKS = {"ok": "ok  ", "failed": "FAIL", "skipped": "-   "}
+_WIDTH = 15
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "host", metavar="HOST", nargs="?", help="also log in to this machine, waking it"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as a JSON object")
+    parser.add_argument(
+        "--bundle", metavar="FILE", help="also write what a bug report needs, secrets masked"
+    )
+    parser.add_argument(
+        "--ssh-config", metavar="FILE", help="the user's ssh config (default: ~/.ssh/config)"
+    )
+
+
+def run(arguments: argparse.Namespace, options: Options) -> int:
+    """Run the checks and print them; return 1 if any failed.  Raises UsageError, StateError."""
+    if arguments.bundle is not None:
+        check_bundle_path(arguments.bundle)
+    chosen = arguments.ssh_config
+    exam = Examination(
+        options=options,
+        environment=os.environ,
+        ssh_config=os.path.abspath(os.path.expanduser(chosen or "~/.ssh/config")),
+        is_default_config=chosen is None,
+        host=arguments.host,
+    )
+    checks: list[Check] = []
+    marks = _PLAIN_MARKS if _is_plain(os.environ) else _MARKS
+    for found in run_steps(steps_for(arguments.host), exam):
+        # What others say, a server or the user's own config, may hold the key.
+        secrets = exam.secrets()
+        check = replace(found, text=mask(found.text, secrets), hint=mask(found.hint, secrets))
+        checks.append(check)
+        if not arguments.json:
+            put(*_lines(check, marks))
+    is_well = all(check.ok for check in checks)
+    if arguments.json:
+        put(json.dumps(_document(checks, is_well), indent=2))
+    failed = ",".join(check.name for check in checks if check.ok is False)
+    exam.log.event("doctor", machine=arguments.host, failed=failed or None, ms=milliseconds_since())
+    if arguments.bundle is not None:
+        write_bundle(arguments.bundle, exam, checks)
+        show(f"dcs-proxy: {arguments.bundle} is written; read it before you send it")
+    return 0 if is_well else 1
+
+
+def _lines(check: Check, marks: Mapping[str, str]) -> list[str]:
+    mark = marks[check.status]
+    lines = [f"{mark} {check.name:<{_WIDTH}} {check.text}{_took(check.seconds)}"]
+    if check.hint:
+        lines.append(f"{' ' * len(mark)} {'':<{_WIDTH}} hint: {check.hint}")
+    return lines
+
+
+def _took(seconds: float) -> str:
+    if seconds >= 1:
+        return f" ({seconds:.1f} s)"
+    return f" ({seconds * 1000:.0f} ms)" if seconds >= 0.001 else ""
+
+
+def _document(checks: list[Check], is_well: bool) -> dict[str, object]:
+    """Return the documented JSON object."""
+    return {
+        "ok": is_well,
+        "version": __version__,
+        "checks": [
+            {
+                "name": check.name,
+                "status": check.status,
+                "text": check.text,
+                "hint": check.hint,
+                "seconds": round(check.seconds, 3),
+            }
+            for check in checks
+        ],
+    }
+
+
+def _is_plain(environment: Mapping[str, str]) -> bool:
+    """Tell whether the marks cannot be shown.  Python says UTF-8 in the C locale too."""
+    names = ("LC_ALL", "LC_CTYPE", "LANG")
+    locale = next((value for name in names if (value := environment.get(name))), "")
+    encodings = (locale, sys.stdout.encoding or "")
+    return not all("utf8" in name.lower().replace("-", "") for name in encodings)

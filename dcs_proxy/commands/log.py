@@ -1,0 +1,45 @@
+"""``dcs-proxy log``: print what happened, and go on with what happens."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from dcs_proxy.logfile import follow_log, is_about, read_log
+from dcs_proxy.names import MachineName
+from dcs_proxy.settings import Settings
+from dcs_proxy.stderr import show
+from dcs_proxy.stdout import put
+from dcs_proxy.wiring import Options, open_log
+
+HELP = "print the log, of all machines or of one"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "host", metavar="HOST", nargs="?", help="only what concerns this machine or alias"
+    )
+    parser.add_argument(
+        "-f", "--follow", action="store_true", help="go on with new lines until Ctrl-C"
+    )
+
+
+def run(arguments: argparse.Namespace, options: Options) -> int:
+    """Print the log.  Raises UsageError, StateError, or ClientGone when nobody reads any more."""
+    path = open_log(options, os.environ).path
+    wanted = None
+    if arguments.host is not None:
+        wanted = _names(arguments.host, options.settings(os.environ))
+    if not os.path.exists(path):
+        show(f"dcs-proxy: there is no log yet at {path}")
+    for line in follow_log(path) if arguments.follow else read_log(path):
+        if wanted is None or is_about(line, wanted):
+            put(line)
+    return 0
+
+
+def _names(host: str, settings: Settings) -> set[MachineName]:
+    """Return the machine and all its aliases: a line names what ssh was asked for."""
+    name = settings.machine(host)
+    return {name, *(MachineName(a) for a, machine in settings.aliases.items() if machine == name)}

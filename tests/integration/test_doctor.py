@@ -1,0 +1,370 @@
+"""dcs-proxy doctor: all well, and each of many things broken on purpose."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dcs_proxy.agent import Agent
+from dcs_proxy.configfile import install
+from dcs_proxy.sshconfig import Program, render_end, render_top
+from tests.integration.harness import Emulator, User
+
+Start = Callable[..., Emulator]
+COMPUTER = ["python", "ssh", "settings", "key", "api", "access", "clock", "state", "agent",
+            "ssh-config", "block", "options"]  # fmt: skip
+MACHINE = ["machine", "session", "machine-options", "gateway", "login"]
+
+
+@dataclass
+class Patient:
+    """One user, their emulator, and what doctor says about them."""
+
+    user: User
+    emulator: Emulator
+    closed: str
+
+    def doctor(self, *arguments: str) -> tuple[int, dict[str, dict[str, str]]]:
+        """Return doctor's exit code and its checks by name."""
+        done = self.user.proxy(
+            "doctor", "--json", "--ssh-config", str(self.user.config), *arguments
+        )
+        checks = json.loads(done.stdout)["checks"]
+        assert "Traceback" not in done.stderr
+        return done.returncode, {check["name"]: check for check in checks}
+
+    def lines(self, *arguments: str) -> list[str]:
+        """Return the lines that a person reads."""
+        done = self.user.proxy("doctor", "--ssh-config", str(self.user.config), *arguments)
+        return done.stdout.splitlines()
+
+    def fault(self, text: str) -> None:
+        self.emulator.control("POST", "faults", fault=text)
+
+    def above(self, text: str) -> None:
+        """Write lines above our block."""
+        self.user.config.write_text(text + self.user.config.read_text())
+
+    def write_vscode(self, text: str) -> None:
+        path = self.user.home / ".config" / "Code" / "User" / "settings.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def move_program(self) -> None:
+        program = Program(
+            ("/nowhere/bin/python", "-I", "-S", "/nowhere/start.py"), "/nowhere/state"
+        )
+        self.user.config.write_bytes(install(b"", render_top(program, []), render_end(program)))
+
+    def lock_agent(self) -> None:
+        self.user.settings('agent = "user"\n')
+        self.user.start_agent()
+        locked = self.user.run(["ssh-add", "-x"], input="secret\nsecret\n")
+        assert locked.returncode == 0, locked.stderr
+
+
+@pytest.fixture
+def patient(start_emulator: Start, user: User) -> Iterator[Patient]:
+    emulator = start_emulator("--machine", "dm-foo:sleeping", "--wake-seconds", "1")
+    user.environment["LC_ALL"] = "C.UTF-8"
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound and not listening: nobody answers there
+        yield Patient(user.use(emulator), emulator, f"http://127.0.0.1:{closed.getsockname()[1]}")
+
+
+def test_all_is_well_and_nothing_is_woken(patient: Patient) -> None:
+    status, checks = patient.doctor()
+    assert (status, list(checks)) == (0, COMPUTER)
+    assert {check["status"] for check in checks.values()} == {"ok"}
+    assert not patient.emulator.creates()
+    assert list((patient.user.state / "hosts").iterdir()) == []
+    assert Agent(str(patient.user.state / "agent.sock")).identities() == []
+
+
+def test_with_a_machine_the_whole_way_is_gone(patient: Patient) -> None:
+    status, checks = patient.doctor("dm-foo")
+    assert (status, list(checks)) == (0, COMPUTER + MACHINE)
+    assert all(float(checks[name]["seconds"]) >= 0 for name in MACHINE)
+    assert float(checks["session"]["seconds"]) >= 1
+    assert "SSH-2.0-AsyncSSH" in checks["gateway"]["text"]
+    assert len(patient.emulator.sessions_created()) == 1
+    assert patient.user.ssh("dm-foo", "true").stderr == ""
+
+
+def test_a_block_in_an_included_file_is_well(patient: Patient) -> None:
+    block = patient.user.root / "block"
+    patient.user.config.rename(block)
+    patient.user.config.write_text(f'Include "{block}"\n')
+    patient.user.config.chmod(0o600)
+    status, checks = patient.doctor("dm-foo")
+    assert (status, checks["block"]["status"]) == (0, "ok"), checks
+    assert re.search("in a file that .* includes", checks["block"]["text"])
+
+
+# What is broken, by which words doctor knows it, and the way out that it names.
+BROKEN: dict[str, tuple[Callable[[Patient], object], str, str, str]] = {
+    "no API key": (
+        lambda p: p.user.environment.pop("DEDALUS_API_KEY"),
+        "key", "there is no API key", "DEDALUS_API_KEY",
+    ),
+    "a wrong API key": (
+        lambda p: p.user.environment.update(DEDALUS_API_KEY="dsk-wrong"),
+        "access", "does not accept the key from DEDALUS_API_KEY", "set DEDALUS_API_KEY",
+    ),
+    "a key file that others can read": (
+        lambda p: (
+            p.user.environment.pop("DEDALUS_API_KEY"),
+            (p.user.root / "key").write_text("dsk-x"),
+            (p.user.root / "key").chmod(0o644),
+            p.user.settings(f'key_file = "{p.user.root}/key"\n'),
+        ),
+        "key", "can be read by others", "chmod 600",
+    ),
+    "the API down": (
+        lambda p: p.user.environment.update(DEDALUS_BASE_URL=p.closed),
+        "api", "cannot be reached: Connection refused", "check the network",
+    ),
+    "a setting that is none": (
+        lambda p: p.user.settings("wake_second = 3\n"),
+        "settings", "wake_second is not a setting", "did you mean wake_seconds",
+    ),
+    "the clock behind": (
+        lambda p: p.fault("*=clock:3600"),
+        "clock", r"3[56]\d\d s behind the API's", "set-ntp",
+    ),
+    "the clock ahead": (
+        lambda p: p.fault("*=clock:-120"),
+        "clock", r"1[12]\d s ahead of the API's", "set-ntp",
+    ),
+    "a state directory that others can change": (
+        lambda p: p.user.state.chmod(0o770),
+        "state", "can be changed by others", "chmod 700",
+    ),
+    "an agent that refuses": (
+        Patient.lock_agent,
+        "agent", "does not take an identity", "ssh-add -X",
+    ),
+    "an agent of the user's that is not there": (
+        lambda p: p.user.settings('agent = "user"\n'),
+        "agent", "SSH_AUTH_SOCK is not set", "start an agent",
+    ),
+    "no ssh config": (
+        lambda p: p.user.config.unlink(),
+        "ssh-config", "there is no .*ssh_config", "config-ssh --ssh-config",
+    ),
+    "an ssh config that others can change": (
+        lambda p: p.user.config.chmod(0o660),
+        "ssh-config", r"can be changed by others \(mode 0660\)", "chmod go-w",
+    ),
+    "no block": (
+        lambda p: p.user.config.write_text("Host mine\n"),
+        "block", "has no dcs-proxy block", "config-ssh",
+    ),
+    "half of the block": (
+        lambda p: p.user.config.write_text(
+            p.user.config.read_text().partition("# >>> dcs-proxy end")[0]
+        ),
+        "block", "has no second dcs-proxy block", "config-ssh",
+    ),
+    "an edited block": (
+        lambda p: p.user.config.write_text(
+            re.sub("    Include.*hosts.*\n", "", p.user.config.read_text())
+        ),
+        "block", "was edited by hand", "delete it",
+    ),
+    "an older block whose program has moved": (
+        Patient.move_program,
+        "block", "starts /nowhere/bin/python, which is not there any more", "config-ssh",
+    ),
+    "a block for another state directory": (
+        lambda p: p.user.environment.update(DCS_PROXY_HOME=f"{p.user.root}/other"),
+        "block", "uses the state directory .*/state, and not .*/other", "config-ssh",
+    ),
+    "a block for another config file": (
+        lambda p: p.user.environment.pop("DCS_PROXY_CONFIG"),
+        "block", "uses the config file .*toml, and not that of the environment", "config-ssh",
+    ),
+    "Host * User above ours": (
+        lambda p: p.above("Host *\n    User me\n"),
+        "options", r"User is me \(line 2 of .*ssh_config\)", "config-ssh puts it first",
+    ),
+    "a ProxyCommand above ours": (
+        lambda p: p.above("Host dm-*\n    ProxyCommand=nc %h %p\n"),
+        "options", r"ProxyCommand is nc \(line 2", "config-ssh puts it first",
+    ),
+    "a ProxyJump above ours": (
+        lambda p: p.above("Match all\n  ProxyJump hop\n"),
+        "options", r"ProxyJump takes the place of our command \(line 2", "config-ssh puts it first",
+    ),
+    "HostKeyAlgorithms without certificates": (
+        lambda p: p.above("HostKeyAlgorithms ssh-ed25519,rsa-sha2-512\n"),
+        "options", r"HostKeyAlgorithms has no certificates.*\(line 1 of", r"with \+ or \^",
+    ),
+    "PubkeyAcceptedAlgorithms without certificates": (
+        lambda p: p.above("PubkeyAcceptedAlgorithms ssh-ed25519\n"),
+        "options", r"PubkeyAcceptedAlgorithms lacks ssh-ed25519-cert.*\(line 1 of", r"\+ or \^",
+    ),
+    "an ssh config with a bad line": (
+        lambda p: p.above("Nonsense yes\n"),
+        "options", "ssh -G fails: .*terminating, 1 bad configuration options", "ssh -G",
+    ),
+    "VS Code's short time-out": (
+        lambda p: p.write_vscode('{\n  // mine\n  "remote.SSH.connectTimeout": 15,\n}\n'),
+        "vscode", "VS Code gives up after 15 s", '"remote.SSH.connectTimeout": 300 into /',
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_doctor_names_what_is_broken_and_the_way_out(patient: Patient, what: str) -> None:
+    break_it, name, text, hint = BROKEN[what]
+    break_it(patient)
+    status, checks = patient.doctor()
+    assert status == 1
+    assert checks[name]["status"] == "failed", checks
+    assert re.search(text, checks[name]["text"])
+    assert re.search(hint, checks[name]["hint"])
+    failed = [check["name"] for check in checks.values() if check["status"] == "failed"]
+    assert failed == [name]
+    for check in checks.values():
+        if check["status"] == "skipped":
+            assert re.fullmatch(r"skipped, for it needs: [a-z-]+", check["text"])
+    assert len(checks) >= len(COMPUTER)
+
+
+BROKEN_WAY: dict[str, tuple[Callable[[Patient], object], str, str, str, str]] = {
+    "no such name": (
+        lambda p: None, "foo", "machine", "is not the name of a machine", "dm-",
+    ),
+    "no such machine": (
+        lambda p: None, "dm-none", "session", "no such machine", "check the name",
+    ),
+    "a gateway that refuses": (
+        lambda p: p.fault("*=gateway-refuses"),
+        "dm-foo", "gateway", "cannot be reached: .*Connection refused", "firewall",
+    ),
+    "a gateway that says nothing": (
+        lambda p: (p.user.settings("connect_seconds = 1\n"), p.fault("dm-foo=gateway-silent")),
+        "dm-foo", "gateway", "accepts a connection and says nothing", "stand in between",
+    ),
+    "a line for this machine above ours": (
+        lambda p: p.above("Host dm-foo\n    User root\n"),
+        "dm-foo", "machine-options", r"User is root \(line 2", "config-ssh puts it first",
+    ),
+    "a gateway with another authority": (
+        lambda p: p.fault("*=gateway-other-authority"),
+        "dm-foo", "login", "ssh dm-foo true fails: Host key verification failed", "ssh -v dm-foo",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BROKEN_WAY)
+def test_doctor_names_the_step_that_fails_on_the_way(
+    start_emulator: Start, user: User, what: str
+) -> None:
+    user.use(emulator := start_emulator("--machine", "dm-foo"))
+    patient = Patient(user, emulator, "")
+    break_it, host, name, text, hint = BROKEN_WAY[what]
+    break_it(patient)
+    status, checks = patient.doctor(host)
+    assert status == 1
+    assert checks[name]["status"] == "failed", checks
+    assert re.search(text, checks[name]["text"])
+    assert re.search(hint, checks[name]["hint"])
+    assert [c["name"] for c in checks.values() if c["status"] == "failed"] == [name]
+    assert list(checks) == COMPUTER + MACHINE
+
+
+def test_what_does_not_depend_on_a_failure_goes_on(patient: Patient) -> None:
+    patient.user.environment["DEDALUS_BASE_URL"] = patient.closed
+    _, checks = patient.doctor("dm-foo")
+    states = {name: check["status"] for name, check in checks.items()}
+    skipped = ["access", "clock", "session", "machine-options", "gateway", "login"]
+    assert states == {
+        name: "failed" if name == "api" else "skipped" if name in skipped else "ok"
+        for name in COMPUTER + MACHINE
+    }
+    assert checks["session"]["text"] == "skipped, for it needs: access"
+
+
+def test_a_person_reads_a_mark_and_a_hint_below(patient: Patient) -> None:
+    patient.user.environment["DEDALUS_API_KEY"] = "dsk-wrong"
+    lines = patient.lines("dm-foo")
+    assert re.fullmatch(r"✓ api +http://\S+ answers \(\d+ ms\)", lines[4])
+    assert re.fullmatch(r"✗ access +the API does not accept the key from .*", lines[5])
+    assert re.fullmatch(r" +hint: set DEDALUS_API_KEY to a valid key", lines[6])
+    assert "- login           skipped, for it needs: gateway" in lines
+    patient.user.environment["LC_ALL"] = "C"
+    plain = patient.lines("dm-foo")
+    assert plain[4].startswith("ok   api ") and plain[5].startswith("FAIL access ")
+    assert "".join(plain).isascii()
+
+
+def test_proxy_variables_are_shown_without_passwords(patient: Patient) -> None:
+    patient.user.environment["HTTPS_PROXY"] = "http://me:hunter2@proxy.example:3128"
+    (line,) = [line for line in patient.lines() if " api " in line]
+    assert "HTTPS_PROXY=http://[masked]@proxy.example:3128" in line
+    assert "hunter2" not in line and "not used for this computer" in line
+
+
+MARKER = "dsk-marker-0123456789"
+
+
+def test_a_bundle_holds_what_a_report_needs_and_no_secret(
+    start_emulator: Start, user: User, tmp_path: Path
+) -> None:
+    emulator = start_emulator("--machine", "dm-foo", "--api-key", MARKER)
+    user.use(emulator)
+    patient = Patient(user, emulator, "")
+    for name in ("HTTPS_PROXY", "http_proxy"):
+        user.environment[name] = f"http://me:{MARKER}-{name}@proxy.example:3128"
+    user.environment["ALL_PROXY"] = f"socks5://x/?token={MARKER}-query"
+    user.environment["DEDALUS_ORG_ID"] = f"org-{MARKER}"
+    (user.root / "key").write_text(f"{MARKER}-of-the-file\n")
+    user.settings(f'key_file = "{user.root}/key"\n')
+    patient.above(f"Host dm-*\n    SetEnv TOKEN={MARKER}\n    ProxyCommand nc --auth {MARKER}\n")
+    with (user.state / "log").open("a") as log:
+        log.write(f"2026-01-01T00:00:00.000Z [1/1] api Authorization: Bearer {MARKER[4:]}\n")
+        log.write(f"2026-01-01T00:00:00.000Z [1/1] key {MARKER}-of-the-file\n")
+    bundle = tmp_path / "bundle"
+    lines = patient.lines("dm-foo", "--bundle", str(bundle))
+    assert bundle.stat().st_mode & 0o777 == 0o600
+    text = bundle.read_text()
+    assert MARKER not in text and MARKER[4:] not in text and "marker" not in text
+    assert all(MARKER not in line for line in lines)
+    for title in ("versions", "checks", "environment", "settings", "sessions", "agent", "block",
+                  "ssh -G", "log"):  # fmt: skip
+        _, found, part = text.partition(f"== {title} ==\n")
+        assert found and part.partition("\n== ")[0].strip(), title
+    for told in ("OpenSSH_", "DEDALUS_API_KEY set", "wake_seconds = 300", "setenv [masked]",
+                 "failed  options: ProxyCommand is nc", "proxycommand nc [masked]",
+                 "proxyusefdpass yes", " api method=GET "):  # fmt: skip
+        assert told in text, told
+
+
+def test_a_bundle_overwrites_nothing(patient: Patient) -> None:
+    path = patient.user.root / "precious"
+    path.write_text("mine\n")
+    done = patient.user.proxy("doctor", "--bundle", str(path))
+    assert done.returncode == 2 and done.stdout == ""
+    assert "precious exists already" in done.stderr
+    assert path.read_text() == "mine\n"
+
+
+def test_a_bundle_is_written_though_nothing_works(patient: Patient, tmp_path: Path) -> None:
+    patient.user.settings(f'base_url = "https://{MARKER}@api.example"\n')
+    del patient.user.environment["DEDALUS_BASE_URL"]
+    patient.user.config.write_text("Host mine\n")
+    patient.user.state.chmod(0o770)
+    patient.user.environment["PATH"] = os.fspath(tmp_path)
+    bundle = tmp_path / "bundle"
+    patient.doctor("--bundle", str(bundle))
+    text = bundle.read_text()
+    assert "failed  settings: " in text and "failed  state: " in text and MARKER not in text
