@@ -10,7 +10,7 @@ import os
 import sys
 import time
 
-from dcs_proxy.errors import ClientGone, DcsError
+from dcs_proxy.errors import DcsError, ReaderGone
 from dcs_proxy.names import MachineName
 from dcs_proxy.stderr import show
 from dcs_proxy.stdout import put
@@ -48,7 +48,7 @@ class Board:
         if isinstance(outcome, DcsError):
             show(*outcome.lines())
         else:
-            with contextlib.suppress(ClientGone):  # the work goes on all the same
+            with contextlib.suppress(ReaderGone):  # the work goes on all the same
                 put(f"{name}: {outcome}")
 
     def draw(self) -> None:

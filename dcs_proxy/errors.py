@@ -161,6 +161,12 @@ class ClientGone(DcsError):
     exit_code = 130
 
 
+class ReaderGone(ClientGone):
+    """Nobody reads the results any more (``| head``), who has then seen enough: no failure."""
+
+    exit_code = 0
+
+
 @contextlib.contextmanager
 def about(host: str) -> Iterator[None]:
     """Let every DcsError from inside the block name the machine that the user asked for."""

@@ -7,13 +7,13 @@ import os
 import sys
 from collections.abc import Iterable
 
-from dcs_proxy.errors import ClientGone
+from dcs_proxy.errors import ReaderGone
 
 
 def put(*lines: str) -> None:
     """Write lines to stdout at once; what its encoding cannot say is replaced.
 
-    Raises ClientGone when nobody reads them any more, as after ``| head``.
+    Raises ReaderGone when nobody reads them any more, as after ``| head``.
     """
     encoding = sys.stdout.encoding or "utf-8"
     try:
@@ -25,11 +25,11 @@ def put(*lines: str) -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.close(null)
-        raise ClientGone("nobody reads the output any more") from None
+        raise ReaderGone("nobody reads the output any more") from None
 
 
 def put_json(value: object) -> None:
-    """Write one JSON document.  Raises ClientGone as :func:`put`."""
+    """Write one JSON document.  Raises ReaderGone as :func:`put`."""
     put(json.dumps(value, indent=2))
 
 

@@ -38,8 +38,8 @@ def test_the_next_ssh_is_warm(start_emulator: Start, user: User) -> None:
         ssh = user.ssh(name, "echo $DCS_MACHINE")
         assert (ssh.returncode, ssh.stdout, ssh.stderr) == (0, "dm-foo\n", "")
     assert len(emulator.events(event="request")) == requests
-    # The full program would have written a line.
-    assert user.log() == log
+    said = user.log().removeprefix(log).splitlines()
+    assert len(said) == 2 and all(" warm=yes " in line for line in said)
 
 
 def test_twenty_are_woken_at_once_and_one_fails(start_emulator: Start, user: User) -> None:
