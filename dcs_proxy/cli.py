@@ -27,6 +27,7 @@ Examples = tuple[tuple[str, str], ...]
 _CONNECT = "dcs_proxy.commands.connect"
 _COMMANDS = {
     "config-ssh": "dcs_proxy.commands.config_ssh",
+    "completion": "dcs_proxy.commands.completion",
     "emulator": "dcs_proxy.commands.emulator",
     "prepare": "dcs_proxy.commands.prepare",
 }

@@ -72,6 +72,11 @@ def test_help_ends_with_every_exit_code() -> None:
         ("config-ssh --dry", '"--dry" is not understood', "dcs-proxy config-ssh --help"),
         ("config-ssh a b", '"a b" is not understood', "dcs-proxy config-ssh --help"),
         ("dm-foo 22 33", '"33" is not understood', "dcs-proxy --help"),
+        (
+            "completion",
+            "the following arguments are required: SHELL",
+            "dcs-proxy completion --help",
+        ),
         ("--home", "argument --home: expected one argument", "dcs-proxy --help"),
         ("", "the following arguments are required: COMMAND", "dcs-proxy --help"),
     ],
