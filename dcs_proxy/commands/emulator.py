@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="answer only the contract's POST, as some deployments do")  # fmt: skip
     add("--without", metavar="PART", action="append", default=[],
         choices=("certificate", "host-trust"),
-        help="leave an optional part out of sessions; may be repeated")  # fmt: skip
+        help="leave out of sessions: certificate or host-trust; may be repeated")  # fmt: skip
     add("--rate-limit", metavar="N", type=_seconds,
         help="answer 429 to more than N changes in a second")  # fmt: skip
     add("--journal", metavar="FILE", help="append what happens to FILE, a JSON object per line")
