@@ -31,6 +31,8 @@ _COMMANDS = {
     "emulator": "dcs_proxy.commands.emulator",
     "prepare": "dcs_proxy.commands.prepare",
 }
+_USAGE = """dcs-proxy [--home DIR] [--config FILE] COMMAND ...
+       dcs-proxy [--login USER] [--relay | --fdpass] HOST PORT"""
 _EXAMPLES = (
     ("Make ssh, scp, rsync, git and editors use dcs-proxy", "dcs-proxy config-ssh"),
     ("Then log in to a machine", "ssh dm-foo"),
@@ -108,8 +110,7 @@ def build_parser(only: str | None = None) -> Parser:
     """
     parser = Parser(
         prog="dcs-proxy",
-        usage="dcs-proxy [--home DIR] [--config FILE] COMMAND ...\n"
-        "       dcs-proxy [--login USER] [--relay | --fdpass] HOST PORT",
+        usage=_USAGE,
         description="ssh dm-foo just works: the machines of Dedalus Cloud Services behind plain "
         "OpenSSH. HOST PORT is what ssh runs as its ProxyCommand "
         "(dcs-proxy HOST PORT --help).",
@@ -147,8 +148,7 @@ def build_connect_parser() -> Parser:
 def _parse(words: Sequence[str]) -> argparse.Namespace:
     parsed, rest = _parser(words).parse_known_args(words)
     if rest:
-        first = _first_word(words)
-        command = f"dcs-proxy {first}" if first in _COMMANDS else "dcs-proxy"
+        command = " ".join(["dcs-proxy", *(w for w in _positional(words)[:1] if w in _COMMANDS)])
         raise UsageError(
             f"{quote_server(' '.join(rest))} is not understood", hint=f"{command} --help"
         )
@@ -157,12 +157,12 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
 
 def _parser(words: Sequence[str]) -> Parser:
     """Return the parser of the command in `words`, or of them all."""
-    first = _first_word(words)
+    first, second = [*_positional(words), None, None][:2]
     if unknown := _unknown_option(words, first):
         raise UsageError(f"{quote_server(unknown)} is not an option", hint="dcs-proxy --help")
     if first is None or first in _COMMANDS:
         return build_parser(first)
-    if first.startswith("dm-") or len(_positional(words)) > 1:
+    if first.startswith("dm-") or (second and second.isdigit()):
         return build_connect_parser()
     import difflib
 
@@ -191,11 +191,6 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 def _add_command(parser: argparse.ArgumentParser, module: ModuleType) -> None:
     module.add_arguments(parser)
     parser.set_defaults(run=module.run)
-
-
-def _first_word(words: Sequence[str]) -> str | None:
-    positional = _positional(words)
-    return positional[0] if positional else None
 
 
 def _unknown_option(words: Sequence[str], first: str | None) -> str:

@@ -7,6 +7,7 @@ the line to a file.  fish can be asked.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import pty
 import shutil
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from dcs_proxy.cli import build_parser
+from dcs_proxy.cli import Parser, build_parser
 from dcs_proxy.syntax import read_syntax
 from tests.integration.harness import User, wait_until
 
@@ -76,11 +77,18 @@ class Shells:
     def mark(self) -> Path:
         return self.directory / "started"
 
-    def offered(self, shell: str, line: str, *, evaluated: bool = False) -> list[str]:
-        """Return the candidates for the last word of `line`, sorted, without final slashes."""
-        done = self.user.proxy("completion", shell)
-        assert (done.returncode, done.stderr) == (0, "")
-        self.script.write_text(done.stdout)
+    def offered(
+        self, shell: str, line: str, *, script: str = "", evaluated: bool = False
+    ) -> list[str]:
+        """Return the candidates for the last word of `line`, sorted, without final slashes.
+
+        The script is the program's, unless one is given.
+        """
+        if not script:
+            done = self.user.proxy("completion", shell)
+            assert (done.returncode, done.stderr) == (0, "")
+            script = done.stdout
+        self.script.write_text(script)
         if shell == "fish":
             ask = "source $argv[1]; complete -C $argv[2]"
             command = ["fish", "--no-config", "-c", ask, str(self.script), line]
@@ -195,6 +203,38 @@ def test_the_default_state_directory_is_found(shells: Shells, shell: str) -> Non
     default.mkdir(parents=True)
     shutil.copy(shells.user.state / "machines", default)
     assert shells.offered(shell, "dcs-proxy prepare ") == MACHINES
+
+
+def parser_with_operands_of_every_number() -> Parser:
+    parser = Parser(prog="dcs-proxy")
+    commands = parser.add_subparsers()
+    for name, numbers in {"ask": ["?"], "wake": ["+"], "send": [None, "*"]}.items():
+        command = commands.add_parser(name, help='it\'s "so": [$(touch ran)] `touch ran` 100% \\')
+        command.add_argument("--more", help='it\'s "so": [$(touch ran)] `touch ran` 100%% \\')
+        for number in numbers:
+            command.add_argument(f"host{number}", metavar="HOST", nargs=number, help="[a]: b")
+    return parser
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("dcs-proxy w", ["wake"]),
+        ("dcs-proxy ask dm-a", ["dm-api"]),
+        ("dcs-proxy ask dm-api dm-", []),
+        ("dcs-proxy wake dm-w", ["dm-web", "dm-worker-2"]),
+        ("dcs-proxy wake dm-api dm-web dm-wo", ["dm-worker-2"]),
+        ("dcs-proxy send dm-api dm-web dm-wo", ["dm-worker-2"]),
+    ],
+)
+def test_operands_of_every_number_are_completed(
+    shells: Shells, shell: str, line: str, expected: list[str]
+) -> None:
+    module = importlib.import_module(f"dcs_proxy.completion.{shell}")
+    script = module.render(read_syntax(parser_with_operands_of_every_number()))
+    assert shells.offered(shell, line, script=script) == expected
+    assert not (shells.user.root / "ran").exists()
 
 
 def test_zsh_takes_the_script_evaluated_too(shells: Shells) -> None:

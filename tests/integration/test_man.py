@@ -31,7 +31,7 @@ def shown(page: Path) -> str:
 def test_the_pages_are_what_make_man_writes_now(tmp_path: Path) -> None:
     subprocess.run([sys.executable, ROOT / "contrib" / "make-man", tmp_path], check=True)
     for page in PAGES:
-        assert page.read_text() == (tmp_path / page.name).read_text(), "run contrib/make-man"
+        assert page.read_text() == (tmp_path / page.name).read_text(), "run contrib/make-man again"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -66,6 +66,7 @@ def test_help_ends_with_every_exit_code() -> None:
     ("line", "message", "hint"),
     [
         ("config-shh", '"config-shh" is not a command', "did you mean dcs-proxy config-ssh?"),
+        ("prepar dm-foo", '"prepar" is not a command', "did you mean dcs-proxy prepare?"),
         ("\x1b[31m", '"[31m" is not a command', "dcs-proxy --help"),
         ("--hom dir config-ssh", '"--hom" is not an option', "dcs-proxy --help"),
         ("--home=dir --x=config-ssh", '"--x=config-ssh" is not an option', "dcs-proxy --help"),
