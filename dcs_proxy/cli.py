@@ -12,30 +12,42 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from types import ModuleType
+from typing import Any, NoReturn
 
 from dcs_proxy import __version__
-from dcs_proxy.errors import ClientGone, DcsError, UsageError, quote_server
+from dcs_proxy.errors import ClientGone, DcsError, UsageError, exit_codes, quote_server
 from dcs_proxy.log import milliseconds_since
 from dcs_proxy.stderr import show
 from dcs_proxy.wiring import Options, open_log
 
+# Pairs of what one wants and what to type, shown by --help and in the man page.
+Examples = tuple[tuple[str, str], ...]
+
 _CONNECT = "dcs_proxy.commands.connect"
 _COMMANDS = {
-    "prepare": "dcs_proxy.commands.prepare",
-    "dial": "dcs_proxy.commands.dial",
-    "config-ssh": "dcs_proxy.commands.config_ssh",
     "login": "dcs_proxy.commands.login",
     "logout": "dcs_proxy.commands.logout",
+    "config-ssh": "dcs_proxy.commands.config_ssh",
     "list": "dcs_proxy.commands.list",
     "status": "dcs_proxy.commands.status",
     "wake": "dcs_proxy.commands.wake",
     "close": "dcs_proxy.commands.close",
     "doctor": "dcs_proxy.commands.doctor",
     "log": "dcs_proxy.commands.log",
+    "completion": "dcs_proxy.commands.completion",
     "emulator": "dcs_proxy.commands.emulator",
+    "prepare": "dcs_proxy.commands.prepare",
+    "dial": "dcs_proxy.commands.dial",
 }
+_USAGE = """dcs-proxy [--home DIR] [--config FILE] COMMAND ...
+       dcs-proxy [--login USER] [--relay | --fdpass] HOST PORT"""
+_EXAMPLES = (
+    ("Make ssh, scp, rsync, git and editors use dcs-proxy", "dcs-proxy config-ssh"),
+    ("Then log in to a machine", "ssh dm-foo"),
+)
 _WITH_VALUE = frozenset({"--home", "--config", "--login"})
+_FLAGS = frozenset({"--help", "--version", "--relay", "--fdpass", "--"})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,8 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = Options()
     try:
-        parser = _parser(words)
-        parsed = parser.parse_args(words)
+        parsed = _parse(words)
         options = Options(parsed.home, parsed.config)
         return int(parsed.run(parsed, options))
     except KeyboardInterrupt:
@@ -68,47 +79,110 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with the command line in the form of every other error."""
+class Formatter(argparse.HelpFormatter):
+    """Fills paragraphs; leaves indented ones, such as examples, as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(
+            part if "\n " in part else super(Formatter, self)._fill_text(part, width, indent)
+            for part in text.split("\n\n")
+        )
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with the command line in the form of every other error.
+
+    `examples` are pairs of what one wants and what to type.
+    """
+
+    def __init__(self, *, examples: Examples = (), epilog: str = "", **more: Any) -> None:
+        shown = "".join(f"\n  {want}:\n    {typed}" for want, typed in examples)
+        parts = [*([f"examples:{shown}"] if shown else []), *([epilog] if epilog else [])]
+        super().__init__(
+            allow_abbrev=False,
+            formatter_class=Formatter,
+            epilog="\n\n".join(parts) or None,
+            **more,
+        )
+        self.examples = examples
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"{self.prog} --help")
 
 
-def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    """Return the parser of the command in `words`, or of them all."""
-    first = _first_word(words)
-    if first is None or first in _COMMANDS:
-        return _command_parser(first)
-    if first.startswith("dm-") or len(_positional(words)) > 1:
-        parser = _Parser(prog="dcs-proxy", allow_abbrev=False)
-        _add_common(parser)
-        _add_command(parser, _CONNECT)
-        return parser
-    raise UsageError(f"{quote_server(first)} is not a command", hint="dcs-proxy --help")
+def build_parser(only: str | None = None) -> Parser:
+    """Return the parser of every command, or of the command `only`.
 
-
-def _command_parser(only: str | None) -> argparse.ArgumentParser:
-    parser = _Parser(
+    The first is what ``--help``, completion and the man pages show, so that they agree; the second
+    imports nothing of the other commands.
+    """
+    parser = Parser(
         prog="dcs-proxy",
-        usage="dcs-proxy [--home DIR] [--config FILE] COMMAND ...\n"
-        "       dcs-proxy [--login USER] [--relay | --fdpass] HOST PORT",
-        description="ssh dm-foo just works: the machines of Dedalus Cloud Services behind "
-        "plain OpenSSH.  HOST PORT is what ssh runs as its ProxyCommand.",
-        allow_abbrev=False,
+        usage=_USAGE,
+        description="ssh dm-foo just works: the machines of Dedalus Cloud Services behind plain "
+        "OpenSSH. HOST PORT is what ssh runs as its ProxyCommand "
+        "(dcs-proxy HOST PORT --help).",
+        examples=_EXAMPLES,
+        epilog="" if only else _exit_codes(),
     )
-    parser.add_argument("--version", action="version", version=f"dcs-proxy {__version__}")
+    parser.add_argument(
+        "--version", action="version", version=f"dcs-proxy {__version__}",
+        help="print the version and exit",
+    )  # fmt: skip
     _add_common(parser)
     # Without `prog` a command's errors and help would begin with the whole usage above.
     commands = parser.add_subparsers(
         metavar="COMMAND", required=True, title="commands", prog=parser.prog
     )
-    for name, module in _COMMANDS.items():
+    for name, path in _COMMANDS.items():
         if only in (None, name):
-            text = importlib.import_module(module).HELP
-            command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+            module = importlib.import_module(path)
+            command = commands.add_parser(
+                name, help=module.HELP, description=module.DESCRIPTION, examples=module.EXAMPLES
+            )
             _add_command(command, module)
     return parser
+
+
+def build_connect_parser() -> Parser:
+    """Return the parser of ``dcs-proxy HOST PORT``."""
+    module = importlib.import_module(_CONNECT)
+    parser = Parser(prog="dcs-proxy", description=module.DESCRIPTION, examples=module.EXAMPLES)
+    _add_common(parser)
+    _add_command(parser, module)
+    return parser
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    parsed, rest = _parser(words).parse_known_args(words)
+    if rest:
+        command = " ".join(["dcs-proxy", *(w for w in _positional(words)[:1] if w in _COMMANDS)])
+        raise UsageError(
+            f"{quote_server(' '.join(rest))} is not understood", hint=f"{command} --help"
+        )
+    return parsed
+
+
+def _parser(words: Sequence[str]) -> Parser:
+    """Return the parser of the command in `words`, or of them all."""
+    first, second = [*_positional(words), None, None][:2]
+    if unknown := _unknown_option(words, first):
+        raise UsageError(f"{quote_server(unknown)} is not an option", hint="dcs-proxy --help")
+    if first is None or first in _COMMANDS:
+        return build_parser(first)
+    if first.startswith("dm-") or (second and second.isdigit()):
+        return build_connect_parser()
+    import difflib
+
+    near = difflib.get_close_matches(first, _COMMANDS, 1)
+    raise UsageError(
+        f"{quote_server(first)} is not a command",
+        hint=f"did you mean dcs-proxy {near[0]}?" if near else "dcs-proxy --help",
+    )
+
+
+def _exit_codes() -> str:
+    return "exit codes:" + "".join(f"\n  {code:<4} {what}" for code, what in exit_codes())
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -122,15 +196,16 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_command(parser: argparse.ArgumentParser, module: str) -> None:
-    command = importlib.import_module(module)
-    command.add_arguments(parser)
-    parser.set_defaults(run=command.run)
+def _add_command(parser: argparse.ArgumentParser, module: ModuleType) -> None:
+    module.add_arguments(parser)
+    parser.set_defaults(run=module.run)
 
 
-def _first_word(words: Sequence[str]) -> str | None:
-    positional = _positional(words)
-    return positional[0] if positional else None
+def _unknown_option(words: Sequence[str], first: str | None) -> str:
+    """Return an option before the first word that is none: its value may look like a command."""
+    before = words[: words.index(first)] if first else words
+    known = _WITH_VALUE | _FLAGS
+    return next((w for w in before if w[:2] == "--" and w.partition("=")[0] not in known), "")
 
 
 def _positional(words: Sequence[str]) -> list[str]:

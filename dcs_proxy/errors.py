@@ -57,7 +57,7 @@ class UsageError(DcsError):
 
 
 class ConfigError(DcsError):
-    """Our config file, an environment variable or the user's ssh config cannot be used."""
+    """The config file, the environment or the ssh config cannot be used."""
 
     exit_code = 3
 
@@ -107,13 +107,13 @@ class SessionFailed(DcsError):
 
 
 class DeadlineExceeded(DcsError):
-    """The machine did not become ready in `wake_seconds`."""
+    """The machine did not become ready within wake_seconds."""
 
     exit_code = 10
 
 
 class Untrusted(DcsError):
-    """A certificate or host trust from the API does not hold; no connection is made."""
+    """A certificate or host trust does not hold; no connection is made."""
 
     exit_code = 11
 
@@ -165,6 +165,14 @@ class ReaderGone(ClientGone):
     """Nobody reads the results any more (``| head``), who has then seen enough: no failure."""
 
     exit_code = 0
+
+
+def exit_codes() -> list[tuple[int, str]]:
+    """Return every exit code and what it means, lowest first."""
+    # Their subclasses share their codes.
+    kinds = DcsError.__subclasses__()
+    codes = [(kind.exit_code, (kind.__doc__ or "").splitlines()[0]) for kind in kinds]
+    return sorted([(0, "Success."), (DcsError.exit_code, "Any other failure."), *codes])
 
 
 @contextlib.contextmanager

@@ -26,6 +26,12 @@ from dcs_proxy.stderr import show
 from dcs_proxy.wiring import Options, find_credentials, open_log
 
 HELP = "end sessions and take their certificates out of the agent"
+DESCRIPTION = (
+    "End sessions at the API, take their certificates out of the agent and remove their files. "
+    "The machine itself sleeps when nobody uses it any more. The exit code is that of the first "
+    "machine, in the order given, where something is left."
+)
+EXAMPLES = (("Everything that is open", "dcs-proxy close --all"),)
 
 # For one machine; a wake that is under way holds its lock for longer.
 _CLOSE_S = 30.0

@@ -19,6 +19,16 @@ from dcs_proxy.stderr import show
 from dcs_proxy.wiring import Options, open_log, program_words
 
 HELP = "write the block in ~/.ssh/config that makes ssh use dcs-proxy"
+DESCRIPTION = (
+    "Write a block at the top of the ssh config, and a small one at its end, that make ssh and "
+    "whatever runs ssh use dcs-proxy for every machine's name. The account's machines and the "
+    "aliases are listed by name, for editors and completion. Run it again after an update, when "
+    "Python has moved, or to list new machines."
+)
+EXAMPLES = (
+    ("See what would change", "dcs-proxy config-ssh --dry-run"),
+    ("Give the file back as it was, to the byte", "dcs-proxy config-ssh --remove"),
+)
 
 _HOST_LINE = re.compile(rb"^Host (dm-\S+)$", re.MULTILINE)
 
@@ -26,10 +36,13 @@ _HOST_LINE = re.compile(rb"^Host (dm-\S+)$", re.MULTILINE)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "--ssh-config", metavar="FILE", default="~/.ssh/config", help="the file to edit"
-    )
+        "--ssh-config", metavar="FILE", default="~/.ssh/config",
+        help="the file to edit (default: %(default)s)",
+    )  # fmt: skip
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--dry-run", action="store_true", help="show what would change")
+    how.add_argument(
+        "--dry-run", action="store_true", help="show what would change, change nothing"
+    )
     how.add_argument("--remove", action="store_true", help="take the block out, to the byte")
 
 

@@ -19,6 +19,15 @@ from dcs_proxy.snippets import publish
 from dcs_proxy.state import Record
 from dcs_proxy.wiring import Options, open_warmth, open_world
 
+DESCRIPTION = (
+    "Connect ssh with the machine's gateway, as its ProxyCommand. The block that config-ssh writes "
+    "runs this; you need it only in a config of your own."
+)
+EXAMPLES = (
+    ("Relay, where the block has the socket handed over",
+     "ssh -o ProxyUseFdpass=no -o ProxyCommand='dcs-proxy --relay %h %p' dm-foo"),
+)  # fmt: skip
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the ProxyCommand form."""

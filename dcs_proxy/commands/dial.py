@@ -15,6 +15,14 @@ from dcs_proxy.http_connect import reach
 from dcs_proxy.wiring import Options
 
 HELP = "connect to the gateway through the proxy; ssh runs this while a machine wakes"
+DESCRIPTION = (
+    "Connect to the gateway through the proxy that the config file names, and hand the socket "
+    "over. The short ssh that waits for a woken machine runs this."
+)
+EXAMPLES = (
+    ("As the ProxyCommand of an ssh to the gateway itself",
+     "ssh -o ProxyUseFdpass=yes -o ProxyCommand='dcs-proxy dial %h %p' ssh.dedaluslabs.ai"),
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,18 @@ from dcs_proxy.names import is_machine_name
 from dcs_proxy.wiring import Options
 
 HELP = "run a local control plane and SSH gateway that behave as the service does"
+DESCRIPTION = (
+    "Serve the API and an SSH gateway on loopback, for trying out and for tests, until a signal. "
+    "The first line on stdout is a JSON object with api (for DEDALUS_BASE_URL) and key (for "
+    "DEDALUS_API_KEY). Commands run on this computer, as you. Needs the extra: "
+    "pip install 'dcs-proxy[emulator]'."
+)
+EXAMPLES = (
+    ("A machine that takes five seconds to wake",
+     "dcs-proxy emulator --machine dm-demo:sleeping --wake-seconds 5"),
+    ("An API that answers 503 to the first three requests for a session",
+     "dcs-proxy emulator --fault dm-demo=503/POST@3"),
+)  # fmt: skip
 
 _DEFAULT_MACHINE = "dm-demo:sleeping"
 
@@ -23,15 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a machine, running if no phase is given; may be repeated (default: "
         f"{_DEFAULT_MACHINE})")  # fmt: skip
     add("--wake-seconds", metavar="S", type=_seconds, default=2.0,
-        help="how long a machine takes to wake (default: 2)")  # fmt: skip
+        help="how long a machine takes to wake (default: %(default)g)")  # fmt: skip
     add("--session-seconds", metavar="S", type=_seconds, default=3600.0,
-        help="how long a session lasts (default: 3600)")  # fmt: skip
+        help="how long a session lasts (default: %(default)g)")  # fmt: skip
     add("--autosleep-seconds", metavar="S", type=_seconds, default=300.0,
-        help="how long an idle machine stays awake (default: 300)")  # fmt: skip
+        help="how long an idle machine stays awake (default: %(default)g)")  # fmt: skip
     add("--login", metavar="session|NAME", default="session",
-        help="the sessions' login name: each its own, or always NAME")  # fmt: skip
-    add("--endpoint", metavar="HOST", default="localhost",
-        help="the gateway's name in sessions and in its host certificate")  # fmt: skip
+        help="login name: each session its own, or NAME (default: session)")  # fmt: skip
+    add("--endpoint", metavar="NAME", default="localhost",
+        help="the gateway's name, in its certificate too (default: localhost)")  # fmt: skip
     add("--gateway", metavar="HOST:PORT", type=_address,
         help="send sessions to another SSH server, in place of this one's gateway")  # fmt: skip
     add("--ca-directory", metavar="DIR",
@@ -39,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--home", metavar="DIR", dest="homes",
         help="the machines' home directories are below it (default: temporary)")  # fmt: skip
     add("--api-key", metavar="KEY", help="the API key (default: a new one)")
-    add("--org-id", metavar="ID", default="", help="the organisation that the API key belongs to")
+    add("--org-id", metavar="ID", default="",
+        help="the organisation that the API key belongs to (default: any)")  # fmt: skip
     add("--port", metavar="PORT", type=int, default=0, help="the API's port (default: a free one)")
     add("--gateway-port", metavar="PORT", type=int, default=0,
         help="the gateway's port (default: a free one)")  # fmt: skip
@@ -51,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="answer only the contract's POST, as some deployments do")  # fmt: skip
     add("--without", metavar="PART", action="append", default=[],
         choices=("certificate", "host-trust"),
-        help="leave this optional part out of sessions: certificate or host-trust")  # fmt: skip
+        help="leave out of sessions: certificate or host-trust; may be repeated")  # fmt: skip
     add("--rate-limit", metavar="N", type=_seconds,
         help="answer 429 to more than N changes in a second")  # fmt: skip
     add("--journal", metavar="FILE", help="append what happens to FILE, a JSON object per line")

@@ -22,6 +22,11 @@ from dcs_proxy.times import in_words, rfc3339
 from dcs_proxy.wiring import Options, open_log
 
 HELP = "list the machines of the account with phase, size, age and alias"
+DESCRIPTION = (
+    "Show the account's machines with phase, size, age and alias. Nothing is woken. Completion "
+    "offers the names that were listed last."
+)
+EXAMPLES = (("For a program", "dcs-proxy list --json"),)
 
 _HEAD = ("NAME", "PHASE", "SIZE", "AGE", "ALIAS")
 

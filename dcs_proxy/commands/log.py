@@ -13,6 +13,11 @@ from dcs_proxy.stdout import put
 from dcs_proxy.wiring import Options, open_log
 
 HELP = "print the log, of all machines or of one"
+DESCRIPTION = (
+    "Print the log: time, process and ssh's process, event, machine and what belongs to it. "
+    "DCS_PROXY_LOG=debug writes more into it, DCS_PROXY_LOG=off nothing."
+)
+EXAMPLES = (("Watch what happens to one machine", "dcs-proxy log -f dm-foo"),)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -28,6 +28,15 @@ from dcs_proxy.stderr import show
 from dcs_proxy.wiring import Options, notice, open_keyring, open_log
 
 HELP = "keep an API key in the system keyring"
+DESCRIPTION = (
+    "Take an API key, typed without echo or from standard input, have the API check it, and keep "
+    "it in the system keyring, one entry for each base URL. Keyrings that keep secrets in plain "
+    "files are never used; where there is no other, --file writes the key file, after asking."
+)
+EXAMPLES = (
+    ("Keep a key that a program prints", "print-key | dcs-proxy login --stdin"),
+    ("On a server, without a keyring", "dcs-proxy login --file"),
+)
 
 _CHECK_S = 60.0
 

@@ -10,6 +10,8 @@ from dcs_proxy.errors import KeyringUnusable
 from dcs_proxy.wiring import Options, notice, open_keyring
 
 HELP = "remove the API key from the system keyring"
+DESCRIPTION = "Remove what login has kept, and say what else still gives a key."
+EXAMPLES = (("Remove the key file too", "dcs-proxy logout --file"),)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,6 +20,12 @@ from dcs_proxy.warming import first_address, make_warm
 from dcs_proxy.wiring import Options, open_warmth, open_world
 
 HELP = "make a session ready; ssh runs this while it reads its configuration"
+DESCRIPTION = (
+    "Wake the machine, get a session, lend its certificate to the agent and write what ssh "
+    "includes. The block that config-ssh writes runs this (Match exec); by hand it is of use for "
+    "clients that cannot."
+)
+EXAMPLES = (("Make a session ready before a client that cannot", "dcs-proxy prepare dm-foo"),)
 
 # asyncssh runs Match exec without expanding its tokens: there what an earlier `prepare HOST` has
 # made ready is used.

@@ -35,6 +35,11 @@ from dcs_proxy.times import in_words
 from dcs_proxy.wiring import Options, find_credentials, open_log
 
 HELP = "show sessions, certificates, agent and settings, without asking the network"
+DESCRIPTION = (
+    "Show, without asking the network, each session with its certificate and the time left, the "
+    "agent, the files, and where the API key comes from; never the key."
+)
+EXAMPLES = (("For a program", "dcs-proxy status --json"),)
 
 # For a keyring that waits to be unlocked, which is shown as such.
 _KEYRING_S = 5.0

@@ -31,6 +31,15 @@ from dcs_proxy.warming import first_address, make_warm
 from dcs_proxy.wiring import Options, find_credentials, open_log, open_warmth, open_world
 
 HELP = "wake machines, many at once, so that ssh to them begins at once"
+DESCRIPTION = (
+    "Make machines ready, eight at a time, so that the next ssh to each begins at once. Ctrl-C "
+    "leaves wakes running, and the next ssh or wake takes them up. The exit code is that of the "
+    "first machine, in the order given, that failed."
+)
+EXAMPLES = (
+    ("Some, by name and by pattern", "dcs-proxy wake dm-foo 'dm-ci-*'"),
+    ("All of the account", "dcs-proxy wake --all"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

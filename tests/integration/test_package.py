@@ -37,10 +37,14 @@ def test_the_metadata_is_accepted_strictly(dist: Path) -> None:
     run(sys.executable, "-m", "twine", "check", "--strict", *dist.iterdir(), cwd=dist)
 
 
-def test_the_wheel_holds_the_program_and_nothing_else(dist: Path) -> None:
+def test_the_wheel_holds_the_program_its_man_pages_and_nothing_else(dist: Path) -> None:
     (wheel,) = dist.glob("*.whl")
-    tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"dcs_proxy"}
+    names = zipfile.ZipFile(wheel).namelist()
+    others = {n for n in names if not n.startswith("dcs_proxy/") and ".dist-info/" not in n}
+    pages = {f"share/man/man{section}/dcs-proxy.{section}" for section in (1, 5)}
+    assert {name.partition(".data/data/")[2] for name in others} == pages
+    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "dcs_proxy").rglob("*.py")}
+    assert sources | {"dcs_proxy/py.typed"} == {n for n in names if n.startswith("dcs_proxy/")}
 
 
 def test_the_installed_program_runs(dist: Path, tmp_path: Path) -> None:
@@ -52,6 +56,9 @@ def test_the_installed_program_runs(dist: Path, tmp_path: Path) -> None:
     program = tmp_path / "bin" / "dcs-proxy"
     said = run(program, "--version", cwd=tmp_path, PYTHONPATH=str(packages))
     assert said == "dcs-proxy 0.1.0\n"
+    for section in (1, 5):
+        page = tmp_path / f"share/man/man{section}/dcs-proxy.{section}"
+        assert page.read_bytes() == (ROOT / "contrib" / "man" / page.name).read_bytes()
 
 
 @pytest.mark.parametrize("document", ["README.rst", "CHANGELOG.rst", "contrib/docs/security.rst"])

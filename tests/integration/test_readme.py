@@ -1,68 +1,89 @@
-"""README's commands, run as they stand there."""
+"""README's commands, run as they stand there, and its other claims that can be checked."""
 
 from __future__ import annotations
 
+import ast
 import re
-import shutil
 import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import dcs_proxy
 from tests.integration.harness import Emulator, User
 from tests.integration.secret_service import SecretService, Terminal
+from tests.integration.transcripts import Step, matches, new_user, parse, play
 
-README = Path(__file__).parents[2] / "README.rst"
+README = (Path(__file__).parents[2] / "README.rst").read_text()
 # These set up environments of their own: test_demo, test_package and the run itself show them.
 ELSEWHERE = {"contrib/demo", "contrib/test", "pipx install ."}
+OPENSSH_SAYS = {
+    "Could not resolve hostname dm-foo",
+    "Permission denied (publickey)",
+    "Connection timed out during banner exchange",
+    "mm_receive_fd: ...",
+    "Bad owner or permissions on ...",
+}
 
 
-def commands() -> list[str]:
+def steps() -> list[Step]:
     """Return every command of README's console blocks, in order."""
-    blocks = re.findall(
-        r"^\.\. code-block:: console\n\n((?:   .*\n|\n)+)", README.read_text(), re.MULTILINE
-    )
-    lines = [line.strip() for block in blocks for line in block.splitlines()]
-    return [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+    blocks = re.findall(r"^\.\. code-block:: console\n\n((?:   .*\n|\n)+)", README, re.MULTILINE)
+    found = parse("".join(re.sub(r"^   ", "", block, flags=re.MULTILINE) for block in blocks))
+    assert {step.command for step in found} > ELSEWHERE
+    return [step for step in found if step.command not in ELSEWHERE]
 
 
-def install_programs(directory: Path, config: str) -> None:
-    """Make ssh and scp read the user's config: they take the home from passwd, not from HOME."""
-    directory.mkdir()
-    for name in ("ssh", "scp"):
-        program = directory / name
-        program.write_text(f'#!/bin/sh\nexec {shutil.which(name)} -F "{config}" "$@"\n')
-        program.chmod(0o755)
-    program = directory / "dcs-proxy"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m dcs_proxy "$@"\n')
-    program.chmod(0o755)
-
-
-def test_the_commands_of_the_quick_start_work(
+def test_the_commands_work_in_their_order(
     start_emulator: Callable[..., Emulator], user: User, keyring: SecretService, tmp_path: Path
 ) -> None:
-    first, *ours = [command for command in commands() if command not in ELSEWHERE]
-    assert (first, len(ours)) == ("dcs-proxy login", 9)
+    machine = tmp_path / "machines" / "dm-foo"
+    machine.mkdir(parents=True)
     emulator = start_emulator(
-        "--machine", "dm-foo", "--machine", "dm-ci-1:sleeping", "--wake-seconds", "0.5",
-        "--home", str(tmp_path / "machines"),
+        "--machine", "dm-foo:sleeping", "--machine", "dm-ci-1:sleeping", "--wake-seconds", "0.5",
+        "--home", str(machine.parent),
     )  # fmt: skip
-    (tmp_path / "machines" / "dm-foo").mkdir(parents=True)
-    git = ["git", "init", "-q", str(tmp_path / "machines" / "dm-foo" / "repo")]
+    git = ["git", "init", "-q", str(machine / "repo")]
     subprocess.run(git, check=True, env=user.environment)
-    install_programs(tmp_path / "bin", f"{user.home}/.ssh/config")
-    (user.root / "file").write_text("text\n")
-    (user.root / "tree").mkdir()
-    (user.root / "tree" / "leaf").touch()
-    user.environment["PATH"] = f"{tmp_path}/bin:{user.environment['PATH']}"
-    user.environment["DEDALUS_BASE_URL"] = emulator.api
-    terminal = Terminal(user, *first.split())
+    new_user(user, emulator, tmp_path / "bin")
+    (user.home / "file").write_text("text\n")
+    (user.home / "tree").mkdir()
+    (user.home / "tree" / "leaf").touch()
+    first, *expected = steps()
+    terminal = Terminal(user, *first.command.split())
     terminal.read_until("API key for")
     terminal.type(f"{emulator.key}\n")
     assert terminal.finish() == 0, terminal.shown
-    done = user.run(["sh", "-ex"], input="\n".join(f"{command} </dev/null" for command in ours))
-    assert done.returncode == 0, done.stderr
-    machine = tmp_path / "machines" / "dm-foo"
+    for wanted, shown in zip(expected, play(user, [s.command for s in expected]), strict=True):
+        # Where README shows nothing, what is shown does not matter.
+        same = not wanted.output or matches(wanted.output, shown.output)
+        assert shown.status == 0 and same, f"\n--- README says\n{wanted}\n--- but\n{shown}\n"
     assert (machine / "file").read_text() == "text\n"
     assert (machine / "tree" / "leaf").exists()
-    assert (user.root / "repo" / ".git").is_dir()
+    assert (user.home / "repo" / ".git").is_dir()
+    # One for each machine, and one more after `close`.
+    assert len(emulator.creates()) == 3
+
+
+def messages() -> Iterator[re.Pattern[str]]:
+    """Yield every text in the sources as a pattern, values in it standing for anything."""
+    for path in Path(dcs_proxy.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = [re.escape(str(p.value)) if isinstance(p, ast.Constant) else ".+"
+                         for p in node.values]  # fmt: skip
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                parts = [re.escape(node.value)]
+            else:
+                continue
+            # A text that is nearly all values would fit anything.
+            if len("".join(parts).replace(".+", "")) > 15:
+                yield re.compile("".join(parts), re.DOTALL)
+
+
+def test_troubleshooting_quotes_what_people_really_see() -> None:
+    section = README.partition("\nTroubleshooting\n")[2]
+    quoted = set(re.findall(r"^``(.+)``\n   \w", section, re.MULTILINE)) - {"ssh -J hop dm-foo"}
+    assert len(quoted) > 10 and quoted > OPENSSH_SAYS
+    patterns = list(messages())
+    for message in quoted - OPENSSH_SAYS:
+        assert any(pattern.fullmatch(message.removeprefix("... ")) for pattern in patterns), message

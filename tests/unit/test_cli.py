@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dcs_proxy import cli
+from dcs_proxy.cli import build_connect_parser, build_parser
+from dcs_proxy.errors import exit_codes
+from dcs_proxy.syntax import Syntax, read_syntax
+
+PROGRAM = read_syntax(build_parser())
+CONNECT = read_syntax(build_connect_parser())
+EVERY = [PROGRAM, CONNECT, *PROGRAM.commands]
+EXAMPLES = [typed for syntax in EVERY for _, typed in syntax.examples]
+
+
+def words(syntax: Syntax) -> list[str]:
+    if syntax is PROGRAM:
+        return []
+    return ["dm-foo", "22"] if syntax is CONNECT else [syntax.name]
+
+
+@pytest.mark.parametrize("syntax", EVERY, ids=lambda s: " ".join(words(s)) or "no command")
+def test_help_says_what_it_is_for_and_shows_examples_in_80_columns(
+    syntax: Syntax, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*words(syntax), "--help"])
+    shown = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert syntax.description.endswith(".")
+    assert " ".join(syntax.description.split()) in " ".join(shown.split())
+    assert syntax.examples
+    for want, typed in syntax.examples:
+        assert f"  {want}:\n    {typed}\n" in shown
+    # An example is one line, so that it can be copied; usage cannot break the name of a value.
+    below = shown.partition("\n\n")[2].splitlines()
+    assert not [line for line in below if len(line) > 80 and line.strip() not in EXAMPLES]
+
+
+@pytest.mark.parametrize("typed", [e for e in EXAMPLES if e.startswith("dcs-proxy ")])
+def test_every_example_is_a_command_line_that_is_understood(typed: str) -> None:
+    command = shlex.split(typed.partition(">")[0])[1:]
+    assert build_parser().parse_args(command).run
+
+
+def test_every_option_and_operand_has_a_help_text() -> None:
+    for syntax in EVERY:
+        assert all(option.help for option in syntax.options)
+        assert all(value.help for value in syntax.operands)
+    assert all(command.help for command in PROGRAM.commands)
+
+
+def test_help_ends_with_every_exit_code() -> None:
+    shown = build_parser().format_help()
+    assert [code for code, _ in exit_codes()] == sorted({code for code, _ in exit_codes()})
+    assert shown.endswith("".join(f"  {code:<4} {what}\n" for code, what in exit_codes()))
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "hint"),
+    [
+        ("config-shh", '"config-shh" is not a command', "did you mean dcs-proxy config-ssh?"),
+        ("prepar dm-foo", '"prepar" is not a command', "did you mean dcs-proxy prepare?"),
+        ("\x1b[31m", '"[31m" is not a command', "dcs-proxy --help"),
+        ("--hom dir config-ssh", '"--hom" is not an option', "dcs-proxy --help"),
+        ("--home=dir --x=config-ssh", '"--x=config-ssh" is not an option', "dcs-proxy --help"),
+        ("config-ssh --dry", '"--dry" is not understood', "dcs-proxy config-ssh --help"),
+        ("config-ssh a b", '"a b" is not understood', "dcs-proxy config-ssh --help"),
+        ("dm-foo 22 33", '"33" is not understood', "dcs-proxy --help"),
+        (
+            "completion",
+            "the following arguments are required: SHELL",
+            "dcs-proxy completion --help",
+        ),
+        ("--home", "argument --home: expected one argument", "dcs-proxy --help"),
+        ("", "the following arguments are required: COMMAND", "dcs-proxy --help"),
+    ],
+)
+def test_a_wrong_command_line_is_explained_with_the_next_thing_to_type(
+    line: str, message: str, hint: str, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("DCS_PROXY_HOME", str(tmp_path))
+    assert cli.main(line.split()) == 2
+    assert capsys.readouterr().err == f"dcs-proxy: {message}\ndcs-proxy: hint: {hint}\n"
+
+
+def test_one_command_imports_nothing_of_the_others() -> None:
+    code = (
+        "import sys; from dcs_proxy.cli import build_parser; build_parser('prepare');"
+        "print(*sorted(m for m in sys.modules if m.startswith('dcs_proxy.commands.')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert done == ["dcs_proxy.commands.prepare"]
