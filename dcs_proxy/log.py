@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-import traceback
 
 from dcs_proxy.errors import clean_text
 from dcs_proxy.hot import write_line
@@ -46,6 +45,8 @@ class Log:
 
     def traceback(self, error: BaseException) -> None:
         """Write where an unexpected error happened: places in the code, never values."""
+        import traceback  # it costs milliseconds, and is hardly ever needed
+
         frames = traceback.extract_tb(error.__traceback__)
         places = " < ".join(f"{f.filename}:{f.lineno} {f.name}" for f in reversed(frames))
         self.event("internal-error", kind=type(error).__name__, at=places)

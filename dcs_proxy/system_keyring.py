@@ -108,17 +108,17 @@ class SystemKeyring:
                 process.stdin.close()
             except BrokenPipeError:
                 pass  # its status says why
+        limit_s = min(self._limit_s, self._deadline.remaining())
         self._meanwhile()
         try:
             try:
-                return self._deadline.call(process.wait, within_s=min(_SILENT_S, self._limit_s))
+                return self._deadline.call(process.wait, within_s=min(_SILENT_S, limit_s))
             except TimeoutError:
                 self._notice(f"waiting for {NAME}: is there a window that asks to unlock it?")
-            return self._deadline.call(process.wait, within_s=self._limit_s - _SILENT_S)
+            return self._deadline.call(process.wait, within_s=limit_s - _SILENT_S)
         except (TimeoutError, DeadlineExceeded):
-            limit = min(float(self._limit_s), self._deadline.seconds)
             raise CredentialsError(
-                f"{NAME} has not answered in {limit:g} s; it may wait to be unlocked",
+                f"{NAME} has not answered in {limit_s:.0f} s; it may wait to be unlocked",
                 hint=f"unlock it, or {_WAYS_OUT}",
             ) from None
 

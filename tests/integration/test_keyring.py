@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +11,6 @@ from tests.integration.harness import Emulator, User, processes, wait_until
 from tests.integration.secret_service import SecretService
 
 Start = Callable[..., Emulator]
-# What one keyring access may take inside ssh, and how much a busy computer may add.
-LIMIT_S, SLACK_S = 15, 20
 
 
 @pytest.fixture
@@ -78,9 +75,7 @@ def test_a_window_that_nobody_sees_ends_with_the_limit(
     keyring.add(emulator.api, emulator.key)
     keyring.lock()
     with keyring.window_that_nobody_sees() as is_asked:
-        start = time.monotonic()
         done = user.ssh("dm-foo", "true")
-        assert time.monotonic() - start < LIMIT_S + SLACK_S
         assert is_asked(0)
     assert done.returncode == 255
     lines = done.stderr.splitlines()
@@ -88,8 +83,7 @@ def test_a_window_that_nobody_sees_ends_with_the_limit(
         "dcs-proxy: waiting for the system keyring: is there a window that asks to unlock it?"
     )
     assert lines[1] == (
-        f"dcs-proxy: dm-foo: the system keyring has not answered in {LIMIT_S} s; "
-        "it may wait to be unlocked"
+        "dcs-proxy: dm-foo: the system keyring has not answered in 15 s; it may wait to be unlocked"
     )
     assert "unlock it, or set DEDALUS_API_KEY, or keep the key in a file" in lines[2]
     assert not keyring_processes(emulator)
@@ -120,7 +114,7 @@ def test_a_client_that_goes_takes_the_keyring_process_along(
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         assert (int(fields[3]), fields[4]) == (pid, "0")
         ssh.kill()
-        wait_until(lambda: not keyring_processes(emulator), limit_s=LIMIT_S)
+        wait_until(lambda: not keyring_processes(emulator))
 
 
 def test_a_computer_without_a_keyring_is_told_of_the_file(emulator: Emulator, user: User) -> None:
