@@ -17,14 +17,18 @@ _PATH = "/dev/tty"
 class Terminal:
     """The controlling terminal.
 
-    `client_gone` tells, without waiting, that nobody cares for the answer any more.
+    `client_gone` tells, without waiting, that nobody cares for the answer any more; `is_forbidden`
+    that whoever runs us wants no questions.
     """
 
-    def __init__(self, client_gone: Callable[[], bool]) -> None:
+    def __init__(self, client_gone: Callable[[], bool], *, is_forbidden: bool = False) -> None:
         self._client_gone = client_gone
+        self._is_forbidden = is_forbidden
 
     def is_usable(self) -> bool:
         """Whether there is one, and we may read from it."""
+        if self._is_forbidden:
+            return False
         try:
             fd = os.open(_PATH, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         except OSError:

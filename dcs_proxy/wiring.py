@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dcs_proxy.agent import Agent
 from dcs_proxy.api import Api, account
-from dcs_proxy.client import client_id, wants_quiet
+from dcs_proxy.client import client_id, forbids_questions, wants_quiet
 from dcs_proxy.credentials import Credentials, load_credentials
 from dcs_proxy.deadline import Deadline
 from dcs_proxy.errors import AgentUnavailable
@@ -91,7 +91,8 @@ def open_world(
     settings = settings or options.settings(environment)
     state = StateDirectory(options.state_directory(environment))
     log = open_log(options, environment)
-    progress = progress or Progress(is_quiet=wants_quiet(os.getppid()), in_place=can_redraw())
+    parent = os.getppid()
+    progress = progress or Progress(is_quiet=wants_quiet(parent), in_place=can_redraw())
     deadline = Deadline(settings.wake_seconds, client_gone, progress.tick)
     private = settings.agent == "private"
     agent_path = state.agent_socket() if private else _user_agent(environment)
@@ -116,12 +117,12 @@ def open_world(
         log=log,
         agent_path=agent_path,
         account=account(settings),
-        client=client_id(os.getppid()),
+        client=client_id(parent),
         open_api=lambda: open_api(settings, environment, deadline, log, progress.notice),
         open_agent=open_agent,
         notice=progress.notice,
         progress=progress,
-        terminal=Terminal(client_gone),
+        terminal=Terminal(client_gone, is_forbidden=forbids_questions(parent)),
         await_guest=wait_for_guest,
         now=time.time,
     )

@@ -78,6 +78,17 @@ def test_a_person_who_says_yes_is_let_in(start_emulator: Start, user: User) -> N
         assert person.shown == "again\n"
 
 
+def test_batch_mode_is_no_time_for_questions(start_emulator: Start, user: User) -> None:
+    emulator = start_emulator(*SLEEPING)
+    user.use(emulator)
+    user.settings('wake = "ask"\n')
+    with at_terminal(user, "-o", "BatchMode=yes", "dm-foo", "true") as person:
+        assert person.leaves() == 255
+        assert "Wake it?" not in person.shown
+        assert "DCS_PROXY_WAKE=always" in person.shown
+    assert not emulator.events(method="POST")
+
+
 def test_a_person_who_does_not_is_asked_only_once(start_emulator: Start, user: User) -> None:
     emulator = start_emulator(*SLEEPING)
     user.use(emulator)
