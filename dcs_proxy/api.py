@@ -74,11 +74,18 @@ class Api:
         reply = self._exchange.ask("GET", path, machine=name, absent=(404, 405))
         return None if reply.status in (404, 405) else parse_session(reply.body, name)
 
-    def close_session(self, name: MachineName, session_id: str, idempotency_key: str) -> None:
-        """End a session; one that is not there any more is as good as closed."""
+    def close_session(
+        self, name: MachineName, session_id: str, idempotency_key: str, *, once: bool = False
+    ) -> None:
+        """End a session; one that is not there any more is as good as closed.
+
+        `once` is for a courtesy: the API is asked a single time.
+        """
         path = f"/v1/machines/{name}/ssh/{quote(session_id, safe='')}"
         headers = {"Idempotency-Key": idempotency_key}
-        self._exchange.ask("DELETE", path, machine=name, headers=headers, absent=(404, 405, 409))
+        self._exchange.ask(
+            "DELETE", path, machine=name, headers=headers, absent=(404, 405, 409), once=once
+        )
 
     def get_machine(self, name: MachineName) -> Machine:
         """Return the machine as it is now; asking wakes nothing."""

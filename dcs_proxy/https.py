@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import math
 import os
-import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from dcs_proxy.errors import (
 from dcs_proxy.log import Log
 from dcs_proxy.model import ApiFault, parse_fault
 from dcs_proxy.names import MachineName
+from dcs_proxy.patience import Patience
 from dcs_proxy.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,10 +45,6 @@ _SILENT_S = 2.0
 _MAX_BODY = 1024 * 1024
 # A load balancer's own answers, which come without the contract's word on `retryable`.
 _TRANSIENT = frozenset({429, 502, 503, 504})
-# Failures in a row before giving up: few while the API has never answered, for then it is most
-# likely this computer that has no network; more once it has, for a wake is worth waiting for.
-_PATIENCE_NEW, _PATIENCE_KNOWN = 4, 8
-_BACKOFF_S, _MAX_BACKOFF_S = 0.25, 8.0
 _CLOCK_TOLERANCE_S = 30.0
 _NETWORK_HINT = "check the network, DEDALUS_BASE_URL and proxy variables, then try again"
 _PROXY_HINT = "check the network, DEDALUS_BASE_URL and proxy in the config file, then try again"
@@ -76,7 +72,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class _Problem:
-    """Why a request failed, whether to try again, and the least seconds to wait before."""
+    """Why a request failed, whether to try again, and the seconds that the API asks to wait."""
 
     error: DcsError
     retryable: bool
@@ -117,26 +113,25 @@ class Exchange:
         headers: Mapping[str, str] | None = None,
         body: Mapping[str, str] | None = None,
         absent: tuple[int, ...] = (),
+        once: bool = False,
     ) -> Reply:
         """Return the reply: one of success, or of a status in `absent`.
 
-        A request that may be retried is.  Raises ApiUnavailable, ApiProtocolError,
+        A request that may be retried is, but for `once`.  Raises ApiUnavailable, ApiProtocolError,
         CredentialsError, Forbidden, MachineNotFound, IdempotencyConflict, DeadlineExceeded or
         ClientGone.
         """
-        failures = 0
+        patience = Patience()
         silent_until = time.monotonic() + _SILENT_S
         while True:
             outcome = self._try(method, path, machine, headers or {}, body, absent)
             if isinstance(outcome, Reply):
                 return outcome
             problem = outcome
-            failures += 1
-            patience = _PATIENCE_KNOWN if self._has_answered else _PATIENCE_NEW
-            if not problem.retryable or failures >= patience:
+            if once or not problem.retryable:
                 raise problem.error
-            wait = _backoff(failures, problem.wait_s)
-            if wait >= self._deadline.remaining():
+            wait = patience.wait_s(problem.wait_s, has_answered=self._has_answered)
+            if wait is None or wait >= self._deadline.remaining():
                 raise problem.error
             if time.monotonic() + wait > silent_until:
                 silent_until = math.inf
@@ -332,14 +327,6 @@ def _parse_date(value: str) -> float | None:
         return parsedate_to_datetime(value).timestamp()
     except (ValueError, OverflowError):
         return None
-
-
-def _backoff(failures: int, asked_s: float | None) -> float:
-    """Return the seconds to wait; never less than asked, and spread so that fleets do not beat."""
-    if asked_s is not None:
-        return asked_s + random.uniform(0, max(0.05, asked_s / 10))
-    ceiling = min(_MAX_BACKOFF_S, _BACKOFF_S * float(2**failures))
-    return random.uniform(ceiling / 2, ceiling)
 
 
 def _translate(error: Exception) -> _NetworkError:

@@ -16,7 +16,6 @@ gives none back.  Then ssh uses the bare key that waits in the agent beside the 
 
 from __future__ import annotations
 
-import random
 import time
 import uuid
 from collections.abc import Callable
@@ -45,6 +44,7 @@ from dcs_proxy.lending import UNKNOWN_LIFE_S, Lender
 from dcs_proxy.log import Log, milliseconds_since
 from dcs_proxy.model import Connection, Machine, Session
 from dcs_proxy.names import MachineName
+from dcs_proxy.patience import poll_wait_s
 from dcs_proxy.progress import Progress
 from dcs_proxy.settings import Settings
 from dcs_proxy.state import NEVER, Attempt, ReadySession, Record, StateDirectory
@@ -58,7 +58,6 @@ COMMITTED_S = 60
 _KEY_GRACE_S = 300
 # Beyond this a clock is a fault of its own: ssh checks the gateway's certificate by it.
 _CLOCK_NOTICE_S = 300
-_DEFAULT_POLL_MS, _MAX_POLL_S, _MIN_POLL_S = 500, 30.0, 0.05
 
 
 class ControlPlane(Protocol):
@@ -75,7 +74,9 @@ class ControlPlane(Protocol):
 
     def get_session(self, name: MachineName, session_id: str) -> Session | None: ...
 
-    def close_session(self, name: MachineName, session_id: str, idempotency_key: str) -> None: ...
+    def close_session(
+        self, name: MachineName, session_id: str, idempotency_key: str, *, once: bool = False
+    ) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -320,10 +321,7 @@ class _Resolution:
 
     def pause(self, session: Session) -> None:
         self.announce()
-        asked = session.retry_after_ms if session.retry_after_ms is not None else _DEFAULT_POLL_MS
-        seconds = max(_MIN_POLL_S, min(asked / 1000, _MAX_POLL_S))
-        # Never earlier than asked, and spread so that a fleet does not ask in step.
-        self.world.deadline.sleep(seconds * random.uniform(1.0, 1.1))
+        self.world.deadline.sleep(poll_wait_s(session.retry_after_ms))
 
     def accept(
         self,
@@ -369,9 +367,9 @@ class _Resolution:
             self.world.notice(f"this computer's clock is {minutes} min {how} the API's: set it")
 
     def close_abandoned(self, api: ControlPlane, attempt: Attempt) -> None:
-        """End a session whose key is lost; it is of no use to anybody."""
+        """End a session whose key is lost; it is of no use to anybody, and not worth a wait."""
         try:
-            api.close_session(self.name, attempt.session_id, str(uuid.uuid4()))
+            api.close_session(self.name, attempt.session_id, str(uuid.uuid4()), once=True)
         except (DeadlineExceeded, ClientGone):
             raise
         except DcsError as error:

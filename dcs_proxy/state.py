@@ -42,7 +42,7 @@ T = TypeVar("T")
 # sun_path is 104 bytes on the BSDs and 108 on Linux, with the final zero; ssh-agent binds to a
 # temporary name first on some systems.
 _MAX_SOCKET_PATH = 100
-_LOCK_TURN_S = 0.05
+LOCK_TURN_S = 0.05
 _ASKING = "asking"
 NEVER = 0.0
 # How long the files of a session that has ended stay: an ssh may have just read the snippet.
@@ -238,7 +238,7 @@ class StateDirectory:
             if fd is not None or stop():
                 break
             try:
-                deadline.sleep(_LOCK_TURN_S)
+                deadline.sleep(LOCK_TURN_S)
             except DeadlineExceeded:
                 raise _lock_held(path, deadline.seconds) from None
         try:

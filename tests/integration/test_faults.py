@@ -181,6 +181,15 @@ def test_faults_of_the_api(play: Callable[..., Play], fault: str, said: str) -> 
     stage.recovers()
 
 
+def test_more_refusals_than_failures_are_borne(play: Callable[..., Play]) -> None:
+    stage = play()
+    stage.user.settings("wake_seconds = 60\n")
+    stage.set("dm-foo=429@8")
+    stage.meet("429@8", IN)
+    assert len(stage.emulator.creates()) == 9
+    assert len(stage.emulator.sessions_created()) == 1
+
+
 @pytest.mark.parametrize("fault", ["404/GET", "405/GET", "503/GET@3", "html/GET@3", "reset/GET@2"])
 def test_faults_while_polling_are_outlasted(play: Callable[..., Play], fault: str) -> None:
     stage = play(machine="dm-foo:sleeping")

@@ -56,6 +56,13 @@ class Waits(Deadline):
         self.waited.append(seconds)
 
 
+class SpentWaits(Waits):
+    """As `Waits`, but what was waited for is gone from the time left."""
+
+    def remaining(self) -> float:
+        return self.seconds - sum(self.waited)
+
+
 NOTICES: list[str] = []
 
 
@@ -154,13 +161,44 @@ def test_what_is_retryable_is_tried_again_with_the_same_key(
     assert {asked.body for asked in fake.asked} == {b'{"public_key": "k"}'}
 
 
-def test_patience_has_an_end(fake: FakeApi, tmp_path: Path) -> None:
+def test_patience_with_failures_that_name_no_wait_has_an_end(fake: FakeApi, tmp_path: Path) -> None:
     fake.answers = [error("runtime_unavailable")]
     deadline = Waits()
     with pytest.raises(ApiUnavailable, match="runtime unavailable"):
         api_of(fake, tmp_path, deadline).create_session(NAME, "k", "id-1")
     assert len(fake.asked) == 8
     assert sum(deadline.waited) < 60
+
+
+@pytest.mark.parametrize(("limit_s", "least_s"), [(1, 0.3), (20, 11.9), (300, 291.9)])
+def test_a_refusal_that_names_its_wait_is_waited_for_until_the_deadline(
+    fake: FakeApi, tmp_path: Path, limit_s: float, least_s: float
+) -> None:
+    fake.answers = [error("mutation_rate_limited")]
+    deadline = SpentWaits(limit_s)
+    with pytest.raises(ApiUnavailable, match=r"mutation rate limit exceeded.*RATE_LIMITED") as met:
+        api_of(fake, tmp_path, deadline).create_session(NAME, "k", "id-1")
+    assert met.value.machine == NAME
+    # It ends where the next wait, up to 8 s longer than asked, would not fit any more.
+    assert least_s < sum(deadline.waited) < limit_s
+    assert all(wait >= 0.084 for wait in deadline.waited)
+    assert len(fake.asked) == len(deadline.waited) + 1
+    assert len(fake.asked) < 12 + limit_s
+    assert {asked.headers["idempotency-key"] for asked in fake.asked} == {"id-1"}
+
+
+def test_a_refusal_that_lasts_is_told_once(fake: FakeApi, tmp_path: Path) -> None:
+    fake.answers = [error("mutation_rate_limited")] * 30 + [Answer(200, PENDING)]
+    api_of(fake, tmp_path, SpentWaits()).create_session(NAME, "k", "id-1")
+    (notice,) = NOTICES
+    assert "RATE_LIMITED" in notice and notice.endswith("; trying again")
+
+
+def test_a_courtesy_is_asked_for_once(fake: FakeApi, tmp_path: Path) -> None:
+    fake.answers = [error("mutation_rate_limited")]
+    with pytest.raises(ApiUnavailable):
+        api_of(fake, tmp_path).close_session(NAME, "wssh-1", "id-2", once=True)
+    assert len(fake.asked) == 1
 
 
 def test_retryable_false_is_believed(fake: FakeApi, tmp_path: Path) -> None:

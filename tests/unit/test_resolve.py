@@ -73,8 +73,10 @@ class FakePlane:
             return None
         return self.session(session_id, dict(self.keys.values())[session_id])
 
-    def close_session(self, name: MachineName, session_id: str, idempotency_key: str) -> None:
-        self.journal.append(("DELETE", session_id))
+    def close_session(
+        self, name: MachineName, session_id: str, idempotency_key: str, *, once: bool = False
+    ) -> None:
+        self.journal.append(("DELETE once" if once else "DELETE", session_id))
 
     def session(self, session_id: str, public_key: str) -> Session:
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
@@ -382,7 +384,7 @@ def test_a_bare_key_that_is_gone_closes_the_session_and_starts_again(stage: Stag
     stage.store.held.clear()
     stage.plane.statuses = ["ready"]
     stage.resolve()
-    assert ("DELETE", "wssh-0") in stage.plane.journal
+    assert ("DELETE once", "wssh-0") in stage.plane.journal
     assert len(stage.plane.keys) == 2
 
 
