@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-# Under nohup everything that we start would ignore it, and tests send it.
+# Under nohup, or in the background of a script, everything that we start would ignore them, and
+# tests send them.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

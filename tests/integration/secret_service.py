@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pty
+import select
 import tempfile
 import termios
 from collections.abc import Callable, Iterator
@@ -135,6 +136,7 @@ class Terminal:
         return self.program.wait(LIMIT_S)
 
     def _read(self) -> bool:
+        assert select.select([self.master], [], [], LIMIT_S)[0], f"nothing more than {self.shown!r}"
         try:
             data = os.read(self.master, 4096)
         except OSError as error:  # the last program on it has ended
