@@ -8,6 +8,7 @@ from dcs_proxy.deadline import Deadline
 from dcs_proxy.errors import StateError
 from dcs_proxy.log import Log
 from dcs_proxy.model import Machine
+from dcs_proxy.names import MachineName
 from dcs_proxy.settings import Settings
 from dcs_proxy.state import StateDirectory
 from dcs_proxy.wiring import open_api
@@ -16,14 +17,15 @@ _LIST_S = 30.0
 
 
 def list_machines(settings: Settings, state: StateDirectory, log: Log) -> list[Machine]:
-    """Return the account's machines by name, and write the names down for completion.
+    """Return the account's machines by name; note their names and the aliases for completion.
 
     Raises as :class:`dcs_proxy.api.Api` does, and CredentialsError.
     """
     api = open_api(settings, os.environ, Deadline(_LIST_S), log)
     machines = sorted(api.list_machines(), key=lambda machine: machine.machine_id)
+    names = {machine.machine_id for machine in machines if not machine.is_going}
     try:
-        state.save_machines([m.machine_id for m in machines if not m.is_going])
+        state.save_machines(sorted({*names, *map(MachineName, settings.aliases)}))
     except StateError as error:
         log.event("list-not-saved", what=error.message)
     return machines

@@ -19,7 +19,7 @@ import pytest
 
 from dcs_proxy.cli import Parser, build_parser
 from dcs_proxy.syntax import read_syntax
-from tests.integration.harness import User, wait_until
+from tests.integration.harness import Emulator, User, wait_until
 
 _INSERT_ALL, _SHOW = "\x14", "\x07"  # Control-T, Control-G
 _RC = {
@@ -160,6 +160,10 @@ LINES = [
     ("dcs-proxy ", sorted(COMMANDS)),
     ("dcs-proxy config-", ["config-ssh"]),
     ("dcs-proxy nothing-like-it", []),
+    ("dcs-proxy w", ["wake"]),
+    ("dcs-proxy wake dm-api dm-w", ["dm-web", "dm-worker-2"]),
+    ("dcs-proxy doctor --bundle x dm-a", ["dm-api"]),
+    ("dcs-proxy log dm-api dm-", []),
     ("dcs-proxy --ver", ["--version"]),
     ("dcs-proxy config-ssh --d", ["--dry-run"]),
     ("dcs-proxy --config x config-ssh --d", ["--dry-run"]),
@@ -188,6 +192,19 @@ def test_a_shell_offers(shells: Shells, shell: str, line: str, expected: list[st
     assert shells.offered(shell, line) == expected
     assert not (shells.user.root / "ran").exists()
     assert not shells.mark.exists(), shells.mark.read_text()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_what_list_and_config_ssh_saw_last_is_offered(
+    start_emulator: Callable[..., Emulator], shells: Shells, shell: str
+) -> None:
+    user = shells.user
+    user.settings('[aliases]\ndm-alias = "dm-one"\n')
+    user.use(start_emulator("--machine", "dm-one"), config=False)
+    assert user.proxy("list").returncode == 0
+    assert shells.offered(shell, "dcs-proxy wake ") == ["dm-alias", "dm-one"]
+    user.use(start_emulator("--machine", "dm-two", "--machine", "dm-three"))
+    assert shells.offered(shell, "dcs-proxy wake dm-t") == ["dm-three", "dm-two"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
