@@ -89,6 +89,7 @@ def new_user(user: User, emulator: Emulator, bin_directory: Path) -> User:
     for name, command in programs.items():
         (bin_directory / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         (bin_directory / name).chmod(0o755)
+    user.environment["LC_ALL"] = "C.UTF-8"
     user.environment["PATH"] = f"{bin_directory}:{user.environment['PATH']}"
     user.environment["DEDALUS_BASE_URL"] = emulator.api
     return user
