@@ -172,7 +172,13 @@ def exit_codes() -> list[tuple[int, str]]:
     # Their subclasses share their codes.
     kinds = DcsError.__subclasses__()
     codes = [(kind.exit_code, (kind.__doc__ or "").splitlines()[0]) for kind in kinds]
-    return sorted([(0, "Success."), (DcsError.exit_code, "Any other failure."), *codes])
+    return sorted(
+        [
+            (0, "Success."),
+            (DcsError.exit_code, "Any other failure, or a fault that doctor found."),
+            *codes,
+        ]
+    )
 
 
 @contextlib.contextmanager

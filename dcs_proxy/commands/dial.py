@@ -27,7 +27,7 @@ EXAMPLES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("host", metavar="HOST", help="the gateway's name or address")
+    parser.add_argument("host", metavar="NAME", help="the gateway's name or address")
     parser.add_argument("port", metavar="PORT", type=int, help="its port")
 
 

@@ -28,8 +28,7 @@ HELP = "check everything from the API key to a shell on HOST, and say what to do
 DESCRIPTION = (
     "Check everything from the API key to what ssh makes of its configuration, and with HOST the "
     "whole way to a shell; say what to do about each fault. The exit code is 0 if all is well, "
-    "else 1. --json prints an object with ok, version and checks, each with name, status (ok, "
-    "failed, skipped), text, hint and seconds."
+    "else 1."
 )
 EXAMPLES = (
     ("See whether a machine can be logged in to, waking it", "dcs-proxy doctor dm-foo"),

@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the gateway's port (default: a free one)")  # fmt: skip
     add("--tls", metavar="FILE",
         help="serve HTTPS, with a new certificate that is written to FILE")  # fmt: skip
-    add("--tls-name", metavar="HOST", default="localhost",
+    add("--tls-name", metavar="NAME", default="localhost",
         help="the API's name in that certificate (default: localhost)")  # fmt: skip
     add("--post-only", action="store_true",
         help="answer only the contract's POST, as some deployments do")  # fmt: skip

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from dcs_proxy.cli import build_connect_parser, build_parser
+from dcs_proxy.commands.status import Status
 from dcs_proxy.errors import exit_codes
+from dcs_proxy.overview import AgentStatus, CertificateStatus, SessionStatus
 from dcs_proxy.settings import Settings, load_settings
 from dcs_proxy.syntax import read_syntax
 
@@ -63,6 +65,13 @@ def test_the_page_of_commands_names_every_variable_that_is_read() -> None:
     environment = shown(PAGES[0]).partition("\nENVIRONMENT\n")[2].partition("\nFILES\n")[0]
     named = set(re.findall(r"\b(?:DCS_PROXY|DEDALUS)_[A-Z_]+\b", environment))
     assert named == read and "DCS_PROXY_HOME" in read
+
+
+def test_the_page_of_commands_names_every_key_of_json() -> None:
+    told = shown(PAGES[0]).partition("\n   JSON\n")[2].partition("\nENVIRONMENT\n")[0]
+    for kind in (Status, SessionStatus, CertificateStatus, AgentStatus):
+        for field in fields(kind):
+            assert re.search(rf"\b{field.name}\b", told), field.name
 
 
 def test_the_page_of_settings_has_them_all_and_an_example_that_is_right(tmp_path: Path) -> None:
