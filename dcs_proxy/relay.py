@@ -2,10 +2,10 @@
 
 For clients that do not take the socket itself.  Where the platform has splice(2) the bytes never
 enter this process.  splice from a socket into a pipe holds the pipe's lock while it waits, and ssh
-deadlocks on it, so every move is made only after poll and with SPLICE_F_NONBLOCK.
+deadlocks on it, so nothing is read before poll, and every move has SPLICE_F_NONBLOCK.
 
 The descriptors 0 and 1 are shared with the client, and so are their flags: they stay as they are,
-and every read and write is one that poll has announced.
+and every read and write is one that poll has announced or that does not wait.
 
 It lives as long as the connection, so it is a program of its own (``start.py relay FD HOST HOME``)
 that takes the place of whatever has connected, and imports next to nothing.
@@ -126,13 +126,14 @@ class _Flow:
     def _splice(self, out: int, into: int) -> None:
         flags = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
         try:
-            if self.piped:
-                self.piped -= os.splice(out, self.sink, self.piped, flags=flags)
-            else:
+            if not self.piped:
                 self.piped = os.splice(self.source, into, _SPLICED, flags=flags)
                 self.ended = not self.piped
+            if self.piped:
+                # Most often there is room, and a keystroke need not wait for poll once more.
+                self.piped -= os.splice(out, self.sink, self.piped, flags=flags)
         except BlockingIOError:
-            pass  # somebody else was faster; poll will tell again
+            pass  # poll will tell
 
     def _write(self) -> None:
         try:
