@@ -14,10 +14,11 @@ from dcs_proxy.checks.check import Check
 from dcs_proxy.checks.examination import NO_MACHINE, SECRET_VARIABLES, Examination
 from dcs_proxy.checks.programs import ssh_version
 from dcs_proxy.checks.service import PROXY_VARIABLES
-from dcs_proxy.errors import DcsError, StateError, UsageError
+from dcs_proxy.errors import AgentRefused, AgentUnavailable, DcsError, StateError, UsageError
 from dcs_proxy.files import cannot_write, read_small
 from dcs_proxy.logfile import read_log
 from dcs_proxy.masking import MASK, mask
+from dcs_proxy.private_agent import PrivateAgents
 from dcs_proxy.state import parse_record
 
 _LOG_LINES = 500
@@ -118,9 +119,13 @@ def _sessions(exam: Examination) -> Iterator[str]:
 def _agent(exam: Examination) -> Iterator[str]:
     if exam.state is None:
         return
-    agent = Agent(exam.state.agent_socket(), timeout_s=2)
-    for identity in agent.identities():
-        yield f"{len(identity.blob)} bytes, {identity.comment}"
+    for path in PrivateAgents(exam.state.path).paths():
+        name = os.path.basename(path)
+        try:
+            for identity in Agent(path, timeout_s=2).identities():
+                yield f"{name}: {len(identity.blob)} bytes, {identity.comment}"
+        except (AgentRefused, AgentUnavailable) as error:
+            yield f"{name}: {error.message}"
 
 
 def _block(exam: Examination) -> Iterator[str]:

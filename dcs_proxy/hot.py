@@ -127,9 +127,12 @@ def _is_prepared(home: str, line: "list[str]") -> bool:
 def _is_agent_known(home: str, ours: str, whose: str) -> bool:
     """Tell whether `ssh -A` finds the user's own agent, or none where there is none."""
     path = posix.environ.get(b"SSH_AUTH_SOCK", b"")
-    is_ours = path == ours.encode("utf-8", "surrogateescape")
+    socket = ours.encode("utf-8", "surrogateescape")
+    is_ours = path == socket
     if whose == "user" and not is_ours:
         return False
+    if whose == "private":
+        is_ours = path.rpartition(b"/")[0] == socket.rpartition(b"/")[0]
     try:
         only = _read(f"{home}/agents/only.conf")
     except FileNotFoundError:
@@ -212,4 +215,5 @@ def _connect(line: "list[str]", home: str, host: str, login: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    # Taking the interpreter apart would be a seventh of all that this costs.
+    posix._exit(main(sys.argv[1:]))

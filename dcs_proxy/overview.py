@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dcs_proxy.agent import Agent, AgentMissing
@@ -54,13 +54,16 @@ class SessionStatus:
 
 @dataclass(frozen=True)
 class AgentStatus:
-    """The agent that sessions are lent to: "private" or "user", its socket ("" if none is set).
+    """The agents that sessions are lent to: "private" or "user".
 
-    `identities` is how many it holds, None if it does not tell; then `problem` says why.
+    `place` is the directory of their sockets, or the one socket ("" if none is set), `sockets`
+    are those where an agent answers.  `identities` is how many they hold, None if none tells;
+    then `problem` says why.
     """
 
     kind: str
-    socket: str
+    place: str
+    sockets: list[str]
     identities: int | None
     problem: str
 
@@ -83,12 +86,16 @@ class Agents:
                 self._answers[path] = error.message
         return self._answers[path]
 
-    def status(self, kind: str, path: str) -> AgentStatus:
-        """Describe the agent at `path`."""
-        held = self.ask(path) if path else "SSH_AUTH_SOCK is not set"
-        if isinstance(held, str):
-            return AgentStatus(kind, path, None, held)
-        return AgentStatus(kind, path, len(held), "")
+    def status(self, kind: str, place: str, paths: Sequence[str]) -> AgentStatus:
+        """Describe the agents at `paths`, sockets in or at `place`."""
+        answers = {path: self.ask(path) for path in paths}
+        held = {path: blobs for path, blobs in answers.items() if isinstance(blobs, set)}
+        problems = [answer for answer in answers.values() if isinstance(answer, str)]
+        if not held:
+            problem = next(iter(problems), "not running" if place else "SSH_AUTH_SOCK is not set")
+            return AgentStatus(kind, place, [], None, problem)
+        count = sum(len(blobs) for blobs in held.values())
+        return AgentStatus(kind, place, list(held), count, "")
 
 
 def session_status(

@@ -1,15 +1,21 @@
-"""The private ssh-agent: started when missing, found again afterwards.
+"""The private ssh-agents: started when missing, found again afterwards.
 
-It ends by itself when it has held nothing for a day.  ssh-agent ends with the command that it is
-given, so that command is a shell which looks at it now and then.
+ssh checks the signature of every certificate that its agent lists, about a millisecond each, and
+takes no list over 256 KiB (OpenSSH's authfd.c), which some five hundred certificates fill.  So the
+machines are spread over several agents.
+
+An agent ends by itself when it has held nothing for a day.  ssh-agent ends with the command that
+it is given, so that command is a shell which looks at it now and then.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import select
 import stat
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -18,12 +24,18 @@ from dcs_proxy.agent import Agent, AgentMissing
 from dcs_proxy.errors import AgentUnavailable, StateError, clean_text, quote_server
 from dcs_proxy.files import make_private_directory, remove_file
 from dcs_proxy.log import Log
+from dcs_proxy.names import MachineName
 
 if TYPE_CHECKING:
     import subprocess
 
+# With the shell that looks at it an agent takes 2 MiB, and only those in use are started.
+AGENTS = 64
 _MAX_PATH = 107  # bytes; sun_path of sockaddr_un less its final NUL (unix(7))
+# The BSDs allow 103, and ssh-agent binds to a temporary name first on some systems.
+_MAX_OWN_PATH = 100
 _POLL_S = 0.02
+_START_S = 1.0
 _LEAST_PROBE_S = 0.1
 _SYSTEM_DIRECTORIES = ("/usr/bin", "/usr/local/bin")
 _IDLE_CHECK_S, _IDLE_CHECKS = 60, 24 * 60
@@ -47,6 +59,50 @@ done
 kill "$SSH_AGENT_PID"
 """
 _START_HINT = "see whether ssh-agent works at all: ssh-agent true && echo it does"
+
+
+class PrivateAgents:
+    """The private agents of one state directory, on sockets in a directory of their own.
+
+    That is in `state_directory`, unless paths there are too long for a socket.
+    """
+
+    def __init__(self, state_directory: str) -> None:
+        self.directory = os.path.join(state_directory, "sockets")
+        if len(os.fsencode(self.directory)) + len("/00.sock") > _MAX_OWN_PATH:
+            self.directory = _short_directory(state_directory)
+
+    def path(self, name: MachineName) -> str:
+        """Return the socket of the agent that a machine's identities go to."""
+        number = zlib.crc32(name.encode()) % AGENTS
+        return os.path.join(self.directory, f"{number:02}.sock")
+
+    def paths(self) -> list[str]:
+        """Return the sockets that there are, of agents that may have ended."""
+        try:
+            names = os.listdir(self.directory)
+        except FileNotFoundError:
+            return []
+        return sorted(os.path.join(self.directory, n) for n in names if n.endswith(".sock"))
+
+    def ensure(self, name: MachineName, *, timeout_s: float, log: Log | None = None) -> Agent:
+        """Return the agent of a machine's identities: see :func:`ensure_private_agent`."""
+        path = self.path(name)
+        lock = f"{path.removesuffix('.sock')}.lock"
+        return ensure_private_agent(path, lock, timeout_s=timeout_s, log=log)
+
+
+def _short_directory(state_directory: str) -> str:
+    """Return where the sockets of a state directory with a long path are."""
+    import hashlib
+
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    # /tmp by name: the path must be the same for a desktop program with another TMPDIR.
+    base = os.path.join("/tmp", f"dcs-proxy-{os.geteuid()}")
+    if runtime.startswith("/") and len(os.fsencode(runtime)) < 50 and os.path.isdir(runtime):
+        base = os.path.join(runtime, "dcs-proxy")
+    make_private_directory(base)
+    return os.path.join(base, hashlib.sha256(os.fsencode(state_directory)).hexdigest()[:16])
 
 
 def ensure_private_agent(
@@ -164,6 +220,8 @@ def _start_if_missing(path: str, deadline: float) -> None:
     errors_in, errors_out = os.pipe()
     try:
         process = _start(path, errors_out)
+        # ssh-agent listens before its shell starts, and that closes stderr, which ends the pipe.
+        select.select([errors_in], [], [], min(_START_S, _remaining(deadline)))
         while not _answers(path, deadline):
             if (reason := _give_up(process, errors_in, deadline)) is not None:
                 message = f"ssh-agent does not listen at {clean_text(path)}: {reason}"

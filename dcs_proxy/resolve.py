@@ -84,21 +84,21 @@ class World:
     """Everything that resolving touches, so that tests can stand in for it.
 
     `open_api` and `open_agent` are called when first needed, for both may be slow or fail.
-    `agent_path` is the agent's socket, `account` tells one API and organisation from another,
-    `client` one ssh process from another, `now` gives unix time.  `notice` shows the user a line,
-    `progress` that a machine wakes; `terminal` is where a person may be asked.  `await_guest`
-    returns when a machine that has just woken lets its session in.
+    `agent_path` gives the socket of a machine's agent, `account` tells one API and organisation
+    from another, `client` one ssh process from another, `now` gives unix time.  `notice` shows the
+    user a line, `progress` that a machine wakes; `terminal` is where a person may be asked.
+    `await_guest` returns when a machine that has just woken lets its session in.
     """
 
     settings: Settings
     state: StateDirectory
     deadline: Deadline
     log: Log
-    agent_path: str
+    agent_path: Callable[[MachineName], str]
     account: str
     client: str
     open_api: Callable[[], ControlPlane]
-    open_agent: Callable[[], Agent]
+    open_agent: Callable[[MachineName], Agent]
     notice: Callable[[str], None]
     terminal: Questioner
     progress: Progress
@@ -129,6 +129,7 @@ class _Resolution:
         self.world = world
         self.is_second = is_second
         self.margin_s = 0.0 if is_second else MARGIN_S
+        self.agent_path = world.agent_path(name)
         self.started_at = world.now()
         policy = world.settings.wake_policy(name)
         self.consent = Consent(name, policy, world.state, world.terminal, world.deadline)
@@ -176,7 +177,7 @@ class _Resolution:
     def is_alive(self, record: Record) -> bool:
         """Whether a record belongs to this account and agent, and is not near its end."""
         attempt, world = record.attempt, self.world
-        if attempt.account != world.account or attempt.agent_path != world.agent_path:
+        if attempt.account != world.account or attempt.agent_path != self.agent_path:
             return False
         left = record.ends_at() - world.now()
         life = record.ready.ends_at - record.ready.lent_at if record.ready else UNKNOWN_LIFE_S
@@ -202,7 +203,7 @@ class _Resolution:
     def take_up_or_create(self) -> Record:
         api = self.world.open_api()
         self.consent.require(api.get_machine)
-        agent = self.world.open_agent()
+        agent = self.world.open_agent(self.name)
         record = self.world.state.load(self.name)
         if record is not None and record.attempt.account == self.world.account:
             if self.is_alive(record) and self.is_held(record):
@@ -259,7 +260,7 @@ class _Resolution:
         attempt = Attempt(
             idempotency_key=str(uuid.uuid4()),
             public_key=key.public.hex(),
-            agent_path=self.world.agent_path,
+            agent_path=self.agent_path,
             key_ends_at=self.world.now() + lifetime_s,
             account=self.world.account,
             machine=self.name,

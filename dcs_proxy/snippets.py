@@ -13,6 +13,7 @@ import stat
 from dcs_proxy.files import read_small, remove_file, write_whole
 from dcs_proxy.keypair import public_line
 from dcs_proxy.names import MachineName, file_stem
+from dcs_proxy.private_agent import PrivateAgents
 from dcs_proxy.sshconfig import (
     Snippet,
     render_agent_snippet,
@@ -101,7 +102,8 @@ def publish_user_agent(state: StateDirectory, path: str) -> None:
     """
     known = {_forwarded(entry.path): entry.path for entry in os.scandir(state.file("agents"))}
     alive = {known_path for known_path in known if known_path and os.path.exists(known_path)}
-    is_theirs = bool(path) and path != state.agent_socket() and os.path.exists(path)
+    is_ours = os.path.dirname(path) == PrivateAgents(state.path).directory
+    is_theirs = bool(path) and not is_ours and os.path.exists(path)
     wanted = alive | {path} if is_theirs else alive
     texts: dict[str, str | None] = {}
     if is_theirs and wanted == {path}:

@@ -1,6 +1,6 @@
 """The state directory: one record, one lock and a few files for each machine.
 
-    agent.sock agent.lock           the private agent
+    sockets/NN.sock NN.lock         the private agents, each of some of the machines
     machines                        the names of the account's machines when last listed
     healed                          when the included files were last looked at
     hosts/NAME.conf                 what ssh includes for the machine
@@ -39,9 +39,6 @@ from dcs_proxy.names import MachineName, file_stem, is_machine_name
 
 T = TypeVar("T")
 
-# sun_path is 104 bytes on the BSDs and 108 on Linux, with the final zero; ssh-agent binds to a
-# temporary name first on some systems.
-_MAX_SOCKET_PATH = 100
 LOCK_TURN_S = 0.05
 _ASKING = "asking"
 NEVER = 0.0
@@ -158,22 +155,6 @@ class StateDirectory:
     def file(self, *parts: str) -> str:
         """Return the path of a file under the state directory."""
         return os.path.join(self.path, *parts)
-
-    def agent_socket(self) -> str:
-        """Return the private agent's socket, outside the directory if its path is too long."""
-        path = self.file("agent.sock")
-        if len(os.fsencode(path)) <= _MAX_SOCKET_PATH:
-            return path
-        import hashlib
-
-        digest = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:16]
-        runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-        # /tmp by name: the path must be the same for a desktop program with another TMPDIR.
-        base = os.path.join("/tmp", f"dcs-proxy-{os.geteuid()}")
-        if runtime.startswith("/") and len(os.fsencode(runtime)) < 50 and os.path.isdir(runtime):
-            base = os.path.join(runtime, "dcs-proxy")
-        make_private_directory(base)
-        return os.path.join(base, f"{digest}.sock")
 
     def snippet_path(self, name: MachineName) -> str:
         """Return the path of the file that ssh includes for the machine."""

@@ -17,7 +17,7 @@ from dcs_proxy.errors import AgentUnavailable
 from dcs_proxy.https import load_library
 from dcs_proxy.log import VARIABLE, Log
 from dcs_proxy.names import MachineName
-from dcs_proxy.private_agent import ensure_private_agent
+from dcs_proxy.private_agent import PrivateAgents
 from dcs_proxy.progress import Progress
 from dcs_proxy.resolve import World
 from dcs_proxy.settings import Settings, config_path, load_settings
@@ -94,15 +94,7 @@ def open_world(
     parent = os.getppid()
     progress = progress or Progress(is_quiet=wants_quiet(parent), in_place=can_redraw())
     deadline = Deadline(settings.wake_seconds, client_gone, progress.tick)
-    private = settings.agent == "private"
-    agent_path = state.agent_socket() if private else _user_agent(environment)
-
-    def open_agent() -> Agent:
-        if not private:
-            return Agent(agent_path, log=log)
-        limit = min(_AGENT_START_S, deadline.remaining())
-        lock = state.file("agent.lock")
-        return ensure_private_agent(agent_path, lock, timeout_s=limit, log=log)
+    agent_path, open_agent = _agents(settings, environment, state, deadline, log)
 
     def wait_for_guest(name: MachineName, record: Record) -> None:
         from dcs_proxy.readiness import await_guest  # only a wake pays for it
@@ -178,6 +170,26 @@ def open_warmth(
     """Return what keeps sessions warm for ssh's next start."""
     path = options.config or config_path(environment)
     return Warmth(state, settings, environment, options.config or "", path)
+
+
+def _agents(
+    settings: Settings,
+    environment: Mapping[str, str],
+    state: StateDirectory,
+    deadline: Deadline,
+    log: Log,
+) -> tuple[Callable[[MachineName], str], Callable[[MachineName], Agent]]:
+    """Return what tells the socket of a machine's agent, and what opens that agent."""
+    if settings.agent == "user":
+        path = _user_agent(environment)
+        return lambda _name: path, lambda _name: Agent(path, log=log)
+    agents = PrivateAgents(state.path)
+
+    def ensure(name: MachineName) -> Agent:
+        limit = min(_AGENT_START_S, deadline.remaining())
+        return agents.ensure(name, timeout_s=limit, log=log)
+
+    return agents.path, ensure
 
 
 def _user_agent(environment: Mapping[str, str]) -> str:

@@ -19,6 +19,7 @@ from dcs_proxy.checks.examination import NO_MACHINE, Examination, found
 from dcs_proxy.errors import clean_text
 from dcs_proxy.files import read_small, remove_file, write_whole
 from dcs_proxy.names import MachineName
+from dcs_proxy.private_agent import PrivateAgents
 from dcs_proxy.sshconfig import Snippet, render_snippet
 
 _FIXED = {
@@ -52,7 +53,7 @@ def check_options(exam: Examination) -> Check:
         host_key_alias="doctor.invalid",
         identity_file=state.file("sessions", "doctor-cert.pub"),
         certificate_file=None,
-        identity_agent=state.agent_socket(),
+        identity_agent=PrivateAgents(state.path).path(NO_MACHINE),
         known_hosts_file=state.file("sessions", "doctor.known_hosts"),
     )
     write_whole(path, os.fsencode(render_snippet(snippet)))

@@ -8,7 +8,7 @@ import stat
 from dcs_proxy.agent import Agent, Destination
 from dcs_proxy.certificate import generate_key
 from dcs_proxy.checks.check import Check, passed
-from dcs_proxy.checks.examination import Examination
+from dcs_proxy.checks.examination import NO_MACHINE, Examination
 from dcs_proxy.errors import AgentRefused
 from dcs_proxy.files import remove_file, write_whole
 from dcs_proxy.keypair import KeyPair
@@ -35,7 +35,7 @@ def check_state(exam: Examination) -> Check:
 def check_agent(exam: Examination) -> Check:
     """The agent: it answers, takes what we lend for a while, and gives it back."""
     world = exam.open_world()
-    agent = world.open_agent()
+    agent = world.open_agent(NO_MACHINE)
     held = len(agent.identities())
     takes = _try_agent(agent)
     identities = f"{held} identit{'y' if held == 1 else 'ies'}"

@@ -8,8 +8,9 @@
    ``expires_at``, ``seconds_left``, ``certificate`` (``principals``, ``valid_from``,
    ``valid_to``), ``identity_held``, ``proved_at``; what is not known is null, times are RFC 3339
 ``agent``
-   ``kind`` (``private`` or ``user``), ``socket``, ``identities`` (a number, or null with the
-   reason in ``problem``)
+   ``kind`` (``private`` or ``user``), ``place`` (the directory of the sockets, or the one socket),
+   ``sockets`` (those where an agent answers), ``identities`` (a number, or null with the reason in
+   ``problem``)
 ``base_url``, ``config_file``, ``config_file_exists``, ``state_directory``, ``log``
    what is in use
 ``api_key_source``
@@ -28,6 +29,7 @@ from dcs_proxy.deadline import Deadline
 from dcs_proxy.errors import CredentialsError
 from dcs_proxy.model import parse_time
 from dcs_proxy.overview import Agents, AgentStatus, CertificateStatus, SessionStatus, sessions
+from dcs_proxy.private_agent import PrivateAgents
 from dcs_proxy.settings import Settings, config_path
 from dcs_proxy.state import StateDirectory
 from dcs_proxy.stdout import columns, put, put_json
@@ -81,13 +83,11 @@ def collect(options: Options, environment: Mapping[str, str], now: float) -> Sta
     settings = options.settings(environment)
     state = StateDirectory(options.state_directory(environment))
     agents = Agents()
-    is_private = settings.agent == "private"
-    socket = state.agent_socket() if is_private else environment.get("SSH_AUTH_SOCK", "")
     source, problem = _key_source(settings, environment)
     config_file = options.config_file(environment) or config_path(environment)
     return Status(
         sessions=sessions(state, settings, agents, now),
-        agent=agents.status(settings.agent, socket),
+        agent=_agent_status(settings, environment, state, agents),
         base_url=settings.base_url,
         api_key_source=source,
         api_key_problem=problem,
@@ -104,10 +104,9 @@ def render(status: Status, now: float) -> list[str]:
     for session in status.sessions:
         lines += _render_session(session, status, now)
     agent = status.agent
-    held = agent.problem if agent.identities is None else _count(agent.identities, "identit")
     missing = "" if status.config_file_exists else " (there is none)"
     rows = [
-        ("agent", f"{agent.kind}, {agent.socket or 'none'}: {held}"),
+        ("agent", f"{agent.kind}, {agent.place or 'none'}: {_held(agent)}"),
         ("API", status.base_url),
         ("API key", status.api_key_source or f"none: {status.api_key_problem}"),
         ("config file", f"{status.config_file}{missing}"),
@@ -147,6 +146,16 @@ def _clock(moment: str) -> str:
     return moment.partition(".")[0].replace("T", " ")
 
 
+def _agent_status(
+    settings: Settings, environment: Mapping[str, str], state: StateDirectory, agents: Agents
+) -> AgentStatus:
+    if settings.agent == "user":
+        path = environment.get("SSH_AUTH_SOCK", "")
+        return agents.status("user", path, [path] if path else [])
+    private = PrivateAgents(state.path)
+    return agents.status("private", private.directory, private.paths())
+
+
 def _key_source(settings: Settings, environment: Mapping[str, str]) -> tuple[str | None, str]:
     try:
         return find_credentials(settings, environment, Deadline(_KEYRING_S)).source, ""
@@ -154,5 +163,10 @@ def _key_source(settings: Settings, environment: Mapping[str, str]) -> tuple[str
         return None, error.message
 
 
-def _count(number: int, stem: str) -> str:
-    return f"{number} {stem}{'y' if number == 1 else 'ies'}"
+def _held(agent: AgentStatus) -> str:
+    count = agent.identities
+    if count is None:
+        return agent.problem
+    identities = f"{count} identit{'y' if count == 1 else 'ies'}"
+    several = f" in {len(agent.sockets)} agents" if len(agent.sockets) > 1 else ""
+    return f"{identities}{several}"

@@ -23,6 +23,9 @@ from typing import Any, TypeVar
 
 import requests
 
+from dcs_proxy.names import MachineName
+from dcs_proxy.private_agent import PrivateAgents
+
 T = TypeVar("T")
 LIMIT_S = 120.0
 # What a test must not inherit from whoever runs it.
@@ -264,22 +267,32 @@ class User:
         self.environment["SSH_AUTH_SOCK"] = path
         return path
 
-    def end_agent(self) -> None:
-        """End the private agent, if there is one, and wait for its end."""
-        watcher = agent_pid(self.state / "agent.sock")
-        if watcher is not None:
-            os.kill(watcher, signal.SIGTERM)
-            wait_until(lambda: not (self.state / "agent.sock").exists())
+    def agent(self, name: str = "dm-foo") -> str:
+        """Return the socket of the private agent that a machine's identities go to."""
+        return PrivateAgents(str(self.state)).path(MachineName(name))
 
-    def kill_agent(self) -> None:
-        """Kill the private agent and the shell that looks after it: its socket stays."""
-        watcher = agent_pid(self.state / "agent.sock")
+    def agents(self) -> list[str]:
+        """Return the sockets of all private agents."""
+        return PrivateAgents(str(self.state)).paths()
+
+    def end_agents(self) -> None:
+        """End the private agents, if there are any, and wait for their end."""
+        for path in self.agents():
+            watcher = agent_pid(path)
+            if watcher is not None:
+                os.kill(watcher, signal.SIGTERM)
+                wait_until(lambda p=path: not os.path.exists(p))
+
+    def kill_agent(self, name: str = "dm-foo") -> None:
+        """Kill a private agent and the shell that looks after it: its socket stays."""
+        path = self.agent(name)
+        watcher = agent_pid(path)
         assert watcher is not None
         environment = Path(f"/proc/{watcher}/environ").read_bytes().split(b"\0")
         (agent,) = [int(e[14:]) for e in environment if e.startswith(b"SSH_AGENT_PID=")]
         os.kill(agent, signal.SIGKILL)
         os.kill(watcher, signal.SIGTERM)
-        wait_until(lambda: agent_pid(self.state / "agent.sock") is None)
+        wait_until(lambda: agent_pid(path) is None)
 
     def log(self) -> str:
         path = self.state / "log"
@@ -294,7 +307,7 @@ class User:
             if program.poll() is None:
                 program.kill()
             program.communicate()
-        self.end_agent()
+        self.end_agents()
         shutil.rmtree(self.root)
 
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable
 
-from tests.integration.harness import Emulator, User, agent_pid, wait_until
+from tests.integration.harness import Emulator, User, wait_until
 
 Start = Callable[..., Emulator]
 
 
 def identities(user: User) -> list[str]:
-    """Return the comments of what the private agent holds."""
-    environment = {**user.environment, "SSH_AUTH_SOCK": str(user.state / "agent.sock")}
-    done = subprocess.run(
-        ["ssh-add", "-L"], capture_output=True, text=True, env=environment, check=False
-    )
-    return [line.split(" ", 2)[2] for line in done.stdout.splitlines() if line.startswith("ssh-")]
+    """Return the comments of what the private agents hold."""
+    found = []
+    for socket in user.agents():
+        environment = {**user.environment, "SSH_AUTH_SOCK": socket}
+        lines = user.run(["ssh-add", "-L"], env=environment).stdout.splitlines()
+        found += [line.split(" ", 2)[2] for line in lines if line.startswith("ssh-")]
+    return sorted(found)
 
 
 def left(user: User) -> set[str]:
@@ -56,7 +56,7 @@ def test_no_session_is_no_error_but_said(start_emulator: Start, user: User) -> N
     assert (everything.returncode, everything.stdout) == (0, "")
     assert everything.stderr == "dcs-proxy: there are no sessions\n"
     assert not emulator.events(event="request", machine="dm-foo")
-    assert not (user.state / "agent.sock").exists()
+    assert user.agents() == []
 
 
 def test_all_closes_every_session_and_a_pattern_those_it_matches(
@@ -111,11 +111,11 @@ def test_without_an_agent_the_rest_is_closed(start_emulator: Start, user: User) 
     emulator = start_emulator("--machine", "dm-foo")
     user.use(emulator)
     assert user.ssh("dm-foo", "true").returncode == 0
-    user.end_agent()
+    user.end_agents()
     done = user.proxy("close", "dm-foo")
     assert (done.returncode, done.stderr) == (0, "")
     assert set(emulator.control("GET", "state")["sessions"].values()) == {"closed"}
-    assert agent_pid(user.state / "agent.sock") is None
+    assert user.agents() == []
 
 
 def test_a_session_of_another_api_is_not_asked_for_here(start_emulator: Start, user: User) -> None:

@@ -85,7 +85,8 @@ def test_all_is_well_and_nothing_is_woken(patient: Patient) -> None:
     assert {check["status"] for check in checks.values()} == {"ok"}
     assert not patient.emulator.creates()
     assert list((patient.user.state / "hosts").iterdir()) == []
-    assert Agent(str(patient.user.state / "agent.sock")).identities() == []
+    (agent,) = patient.user.agents()
+    assert Agent(agent).identities() == []
 
 
 def test_with_a_machine_the_whole_way_is_gone(patient: Patient) -> None:

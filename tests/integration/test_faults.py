@@ -411,7 +411,7 @@ def test_a_guest_that_never_comes_is_named_at_the_deadline(play: Callable[..., P
 def test_an_agent_that_was_killed(play: Callable[..., Play]) -> None:
     stage = play()
     assert stage.user.ssh("dm-foo", "true").returncode == 0
-    stage.user.end_agent()
+    stage.user.end_agents()
     stage.meet("private agent killed", IN)
 
 
@@ -419,7 +419,7 @@ def test_a_socket_that_nobody_listens_on(play: Callable[..., Play]) -> None:
     stage = play()
     assert stage.user.ssh("dm-foo", "true").returncode == 0
     stage.user.kill_agent()
-    assert (stage.user.state / "agent.sock").exists()
+    assert stage.user.agent() in stage.user.agents()
     stage.meet("agent socket stale", IN)
 
 
@@ -427,7 +427,7 @@ def test_an_agent_that_is_locked(play: Callable[..., Play]) -> None:
     stage = play()
     assert stage.user.ssh("dm-foo", "true").returncode == 0
     password = stage.user.root / "password"
-    environment = {**stage.user.environment, "SSH_AUTH_SOCK": str(stage.user.state / "agent.sock"),
+    environment = {**stage.user.environment, "SSH_AUTH_SOCK": stage.user.agent(),
                    "SSH_ASKPASS": str(password), "SSH_ASKPASS_REQUIRE": "force"}  # fmt: skip
     password.write_text("#!/bin/sh\necho x\n")
     password.chmod(0o700)

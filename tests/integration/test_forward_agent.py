@@ -89,4 +89,4 @@ def test_agent_user_lends_the_certificate_to_the_users_own_agent(
     done = user.ssh("dm-foo", "echo in")
     assert done.stdout == "in\n", done.stderr
     assert "dm-foo" in user.run(["ssh-add", "-l"]).stdout
-    assert not (user.state / "agent.sock").exists()
+    assert user.agents() == []

@@ -108,10 +108,9 @@ CHANGES: dict[str, Callable[[User, Emulator], object]] = {
     "another snippet": lambda user, _: (user.state / "hosts" / "dm-x.conf").write_text("Bad\n"),
     "a snippet's mode": lambda user, _: (user.state / "hosts" / "dm-foo.conf").chmod(0o666),
     "known_hosts": lambda user, _: next(user.state.glob("sessions/*.known_hosts")).write_text(""),
-    "the agent": lambda user, _: user.end_agent(),
+    "the agent": lambda user, _: user.end_agents(),
     "the identity": lambda user, _: [
-        Agent(str(user.state / "agent.sock")).remove(identity.blob)
-        for identity in Agent(str(user.state / "agent.sock")).identities()
+        Agent(user.agent()).remove(identity.blob) for identity in Agent(user.agent()).identities()
     ],
     "the line": lambda user, _: (user.state / "sessions" / "dm-foo.warm").write_bytes(b"1\0\0"),
     "the user's agent": lambda user, _: user.start_agent(),

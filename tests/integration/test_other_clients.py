@@ -72,7 +72,7 @@ def test_paramiko_runs_commands_through_its_own_config_parser(
     use(place, emulator, monkeypatch)
     options = paramiko.SSHConfig.from_path(str(place.config)).lookup("dm-foo")
     # paramiko knows neither Include nor IdentityAgent: the private agent is named by hand.
-    monkeypatch.setenv("SSH_AUTH_SOCK", str(place.state / "agent.sock"))
+    monkeypatch.setenv("SSH_AUTH_SOCK", place.agent())
     client = paramiko.SSHClient()
     # Nor authorities in known_hosts.
     client.set_missing_host_key_policy(paramiko.AutoAddPolicy())

@@ -168,11 +168,10 @@ def test_the_api_key_reaches_no_file_and_no_other_process(
 def test_another_user_cannot_reach_the_private_agent(start_emulator: Start, user: User) -> None:
     user.use(start_emulator("--machine", "dm-foo"))
     assert user.ssh("dm-foo", "true").returncode == 0
-    socket = user.state / "agent.sock"
-    environment = {**user.environment, "SSH_AUTH_SOCK": str(socket)}
+    environment = {**user.environment, "SSH_AUTH_SOCK": user.agent()}
     assert user.run(["ssh-add", "-l"], env=environment).returncode == 0
     somebody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    for path in (user.root, user.state):
+    for path in (user.root, user.state, user.state / "sockets"):
         # The directories that lead there are opened one by one: each lock holds alone.
         assert user.run([*somebody, "ssh-add", "-l"], env=environment).returncode == 2
         path.chmod(0o755)

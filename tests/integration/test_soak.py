@@ -115,13 +115,12 @@ def size_of(user: User, emulator: Emulator) -> dict[str, int]:
     """Return how much there is of everything that must not grow."""
     return {
         "files": sum(1 for path in user.state.rglob("*") if path.is_file()),
-        "identities": len(Agent(str(user.state / "agent.sock")).identities()),
-        "agent descriptors": len(os.listdir(f"/proc/{agent_of(user)}/fd")),
+        "identities": sum(len(Agent(path).identities()) for path in user.agents()),
+        "agent descriptors": sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in agents_of(user)),
         "helpers": len(helpers_for(user)),
     }
 
 
-def agent_of(user: User) -> int:
-    (pid,) = [p for p, (_, words) in processes().items()
-              if "-a" in words and str(user.state / "agent.sock") in words]  # fmt: skip
-    return pid
+def agents_of(user: User) -> list[int]:
+    sockets = set(user.agents())
+    return [p for p, (_, words) in processes().items() if "-a" in words and sockets & set(words)]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from dcs_proxy.agent import Agent
 from tests.integration.harness import Emulator, User, wait_until
 
 Start = Callable[..., Emulator]
@@ -30,14 +31,14 @@ def test_with_nothing_there_it_says_so_and_starts_nothing(user: User) -> None:
     assert lines == [
         ["no sessions"],
         [""],
-        ["agent", f"private, {user.state}/agent.sock: not running"],
+        ["agent", f"private, {user.state}/sockets: not running"],
         ["API", "https://dcs.dedaluslabs.ai"],
         ["API key"],
         ["config file", f"{user.root}/config.toml"],
         ["state directory", str(user.state)],
         ["log", f"{user.state}/log"],
     ]
-    assert not (user.state / "agent.sock").exists()
+    assert user.agents() == []
     (user.root / "config.toml").unlink()
     del user.environment["DCS_PROXY_CONFIG"]
     assert (
@@ -67,7 +68,8 @@ def test_a_session_is_shown_as_it_is(start_emulator: Start, user: User) -> None:
         "certificate": {"principals": [login]}, "identity_held": True,
     }  # fmt: skip
     assert shown["agent"] == {
-        "kind": "private", "socket": f"{user.state}/agent.sock", "identities": 1, "problem": "",
+        "kind": "private", "place": f"{user.state}/sockets", "sockets": [user.agent()],
+        "identities": 1, "problem": "",
     }  # fmt: skip
     assert (shown["api_key_source"], shown["api_key_problem"]) == ("DEDALUS_API_KEY", "")
     assert (shown["base_url"], shown["config_file_exists"]) == (emulator.api, True)
@@ -105,7 +107,7 @@ def test_a_person_reads_the_same(start_emulator: Start, user: User) -> None:
 def test_what_the_agent_has_lost_is_told(start_emulator: Start, user: User) -> None:
     user.use(start_emulator("--machine", "dm-foo"))
     assert user.ssh("dm-foo", "true").returncode == 0
-    user.end_agent()
+    user.end_agents()
     assert status(user)["sessions"][0]["identity_held"] is None
     assert status(user)["agent"]["problem"] == "not running"
     assert user.ssh("dm-foo", "true").returncode == 0
@@ -131,14 +133,31 @@ def test_a_wake_under_way_is_shown(start_emulator: Start, user: User) -> None:
 def test_the_users_own_agent_is_shown_where_it_is_used(start_emulator: Start, user: User) -> None:
     user.settings('agent = "user"\n')
     assert status(user)["agent"] == {
-        "kind": "user", "socket": "", "identities": None, "problem": "SSH_AUTH_SOCK is not set",
+        "kind": "user", "place": "", "sockets": [], "identities": None,
+        "problem": "SSH_AUTH_SOCK is not set",
     }  # fmt: skip
     path = user.start_agent()
     user.use(start_emulator("--machine", "dm-foo"))
     assert user.ssh("dm-foo", "true").returncode == 0
     shown = status(user)
-    assert shown["agent"] == {"kind": "user", "socket": path, "identities": 1, "problem": ""}
+    assert shown["agent"] == {
+        "kind": "user", "place": path, "sockets": [path], "identities": 1, "problem": "",
+    }  # fmt: skip
     assert shown["sessions"][0]["identity_held"] is True
+
+
+def test_ssh_is_shown_only_what_its_machine_shares_an_agent_with(
+    start_emulator: Start, user: User
+) -> None:
+    user.use(start_emulator("--machine", "dm-foo", "--machine", "dm-bar"))
+    for name in ("dm-foo", "dm-bar"):
+        assert user.ssh(name, "true").returncode == 0
+        assert f"identityagent {user.agent(name)}\n" in user.ssh("-G", name).stdout
+        (identity,) = Agent(user.agent(name)).identities()
+        assert identity.comment == f"{name} via localhost"
+    assert (
+        f"private, {user.state}/sockets: 2 identities in 2 agents\n" in user.proxy("status").stdout
+    )
 
 
 def test_a_damaged_record_is_left_out(start_emulator: Start, user: User) -> None:

@@ -151,11 +151,11 @@ class Stage:
             state=self.state,
             deadline=Deadline(seconds),
             log=Log(self.state.file("log")),
-            agent_path=self.agent.path,
+            agent_path=lambda name: self.agent.path,
             account="account",
             client=client,
             open_api=lambda: self.plane,
-            open_agent=lambda: Agent(self.agent.path),
+            open_agent=lambda name: Agent(self.agent.path),
             notice=self.notices.append,
             terminal=self.terminal,
             progress=Waking(self.notices),
@@ -664,7 +664,7 @@ def at_once(count: int, work: Callable[[int], Record]) -> list[Record | DcsError
 
 def test_an_agent_that_cannot_be_reached_is_named(stage: Stage) -> None:
     with pytest.raises(AgentUnavailable):
-        stage.resolve(open_agent=lambda: Agent("/none.sock"))
+        stage.resolve(open_agent=lambda name: Agent("/none.sock"))
     assert stage.plane.journal == [], "no session is asked for that nobody could use"
 
 

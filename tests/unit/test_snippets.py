@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dcs_proxy.names import MachineName
+from dcs_proxy.private_agent import PrivateAgents
 from dcs_proxy.snippets import heal, publish, publish_user_agent, withdraw
 from dcs_proxy.state import Attempt, ReadySession, Record, StateDirectory
 
@@ -104,7 +105,7 @@ def test_agents_that_are_gone_are_forgotten(state: StateDirectory, tmp_path: Pat
 
 
 def test_our_own_agent_is_never_the_users(state: StateDirectory) -> None:
-    publish_user_agent(state, state.agent_socket())
+    publish_user_agent(state, PrivateAgents(state.path).path(NAME))
     publish_user_agent(state, "")
     assert os.listdir(state.file("agents")) == []
 

@@ -154,16 +154,6 @@ def test_a_machine_that_is_worked_on_is_no_garbage(state: StateDirectory) -> Non
         assert os.path.exists(state.session_path(NAME, ".lock"))
 
 
-def test_a_socket_in_a_deep_directory_gets_a_short_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", "")
-    deep = StateDirectory(str(tmp_path / ("d" * 90)))
-    path = deep.agent_socket()
-    assert len(path) < 100 and path == StateDirectory(deep.path).agent_socket()
-    assert os.stat(os.path.dirname(path)).st_mode & 0o777 == 0o700
-
-
 def test_every_machine_with_a_record_is_known_by_its_whole_name(state: StateDirectory) -> None:
     long = MachineName("dm-" + "a" * 249 + "b")
     for name in (NAME, long):
