@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import contextlib
 import getpass
 import json
@@ -26,6 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import dcs_proxy
+from dcs_proxy.certificate import generate_key
+from dcs_proxy.emulator.authority import Authorities
+from dcs_proxy.keypair import KeyPair, public_line
+from dcs_proxy.names import MachineName
+from dcs_proxy.private_agent import PrivateAgents
 from tests.integration.harness import Emulator, User, helpers_for, wait_until
 from tests.integration.sshd import authorised_sshd
 
@@ -480,10 +486,13 @@ def row_hundred(bench: Bench) -> Iterator[Figure]:
 
 
 class Crowd:
-    """Other machines in the state directory, each with the files of a live session."""
+    """Other machines in the state directory, each with the files and identity of a live session."""
 
     def __init__(self, bench: Bench) -> None:
         state = bench.user.state
+        self.agents = PrivateAgents(str(state))
+        self.authorities = Authorities()
+        self.lent: list[tuple[MachineName, KeyPair, bytes]] = []
         self.sessions, self.hosts = state / "sessions", state / "hosts"
         self.names = [path.name for path in self.sessions.glob("dm-foo.*")]
         self.snippet = (self.hosts / "dm-foo.conf").read_text()
@@ -497,6 +506,22 @@ class Crowd:
             path = self.hosts / f"dm-t{number:03}.conf"
             path.touch(0o600)
             path.write_text(self.snippet.replace("dm-foo", path.stem))
+        self.lend(count)
+
+    def lend(self, count: int) -> None:
+        """Let the agents of so many machines hold a certificate for each."""
+        for number in range(len(self.lent), count):
+            key = generate_key()
+            line = self.authorities.sign_user(public_line(key.public), "crowd", time.time() + 3600)
+            certificate = base64.b64decode(line.split()[1])
+            self.lent.append((MachineName(f"dm-t{number:03}"), key, certificate))
+        for number, (name, key, certificate) in enumerate(self.lent):
+            agent = self.agents.ensure(name, timeout_s=30)
+            agent.remove(certificate)
+            if number < count:
+                agent.add_certificate(
+                    key, certificate, comment=name, lifetime_s=3600, destination=None
+                )
 
 
 def warm_times(bench: Bench, crowd: Crowd, count: int) -> list[float]:
