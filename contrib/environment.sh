@@ -48,7 +48,8 @@ make_venv() {
         rm -rf "$venv"
         "$python" -m venv "$venv" || die "no virtual environment could be made"
         "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-            --config-settings editable_mode=compat --editable "$root[$2]" >&2 || die "the Python packages could not be installed"
+            --config-settings editable_mode=compat --editable "$root[$2]" >&2 ||
+            die "the Python packages could not be installed"
         printf '%s\n' "$stamp" >"$venv/stamp"
     fi
 }

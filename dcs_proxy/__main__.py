@@ -1,5 +1,6 @@
 """Run the program: as ``python -m dcs_proxy``, or by this file's path, as ssh does (hot.py)."""
 
+import contextlib
 import os
 import sys
 
@@ -11,8 +12,11 @@ if not __package__:
 from dcs_proxy.cli import main
 
 status = main()
+# ssh waits for our end, and taking the interpreter apart is a tenth of what is cold.  What a
+# command has printed for people is written first; stderr.py writes whole lines at once.
 if not __package__:
-    # ssh waits for our end, and taking the interpreter apart is a tenth of what is cold.  Nothing
-    # is lost: for ssh we write to descriptors, and to stderr whole lines at once.
-    os._exit(status)
+    with contextlib.suppress(OSError):  # nobody reads it: Python's own way to end says so
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        os._exit(status)
 sys.exit(status)

@@ -92,4 +92,5 @@ class _Outcome(Generic[T]):
     def result(self) -> T:
         if self.error is not None:
             raise self.error
+        # Without an error there is a value, though T may allow None.
         return self.value  # type: ignore[return-value]

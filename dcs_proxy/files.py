@@ -66,14 +66,16 @@ def remove_file(path: str) -> None:
 def make_private_directory(path: str) -> None:
     """Make sure that `path` is a directory that only we can write to (made 0700, with parents).
 
-    Raises StateError if it belongs to another user or others can write to it: they could hand us
-    an agent, a certificate or a known_hosts file of their own.
+    Raises StateError if it is something else, belongs to another user or others can write to it:
+    they could hand us an agent, a certificate or a known_hosts file of their own.
     """
     try:
         _make_directories(path)
         status = os.stat(path)
     except OSError as error:
         raise cannot_write(path, error) from None
+    if not stat.S_ISDIR(status.st_mode):
+        raise StateError(f"{path} is in the way: a directory belongs there", hint="move it away")
     if status.st_uid != os.geteuid():
         raise StateError(
             f"the state directory {path} belongs to another user",

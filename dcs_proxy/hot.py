@@ -77,7 +77,7 @@ def _read_line(home: str, host: str, config: str) -> "list[str] | None":
     return line
 
 
-def _is_ours_alone(directory: str) -> bool:
+def _is_ours_alone(directory: "str | bytes") -> bool:
     """Tell whether nobody else can put files of theirs into a directory."""
     status = posix.stat(directory)
     return status.st_uid == posix.geteuid() and not status.st_mode & 0o022
@@ -125,14 +125,19 @@ def _is_prepared(home: str, line: "list[str]") -> bool:
 
 
 def _is_agent_known(home: str, ours: str, whose: str) -> bool:
-    """Tell whether `ssh -A` finds the user's own agent, or none where there is none."""
+    """Tell whether our agent's directory is ours alone, and `ssh -A` finds the user's own agent,
+    or none where there is none.
+    """
     path = posix.environ.get(b"SSH_AUTH_SOCK", b"")
     socket = ours.encode("utf-8", "surrogateescape")
     is_ours = path == socket
     if whose == "user" and not is_ours:
         return False
     if whose == "private":
-        is_ours = path.rpartition(b"/")[0] == socket.rpartition(b"/")[0]
+        directory = socket.rpartition(b"/")[0]
+        if not _is_ours_alone(directory):
+            return False
+        is_ours = path.rpartition(b"/")[0] == directory
     try:
         only = _read(f"{home}/agents/only.conf")
     except FileNotFoundError:

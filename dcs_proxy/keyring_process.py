@@ -118,6 +118,7 @@ def _is_known_to_be_absent(ring: KeyringBackend, service: str, username: str) ->
         return False
     import secretstorage
 
+    # Of this one backend, which the type of all of them does not know.
     names = ring.schemes[ring.scheme]  # type: ignore[attr-defined]
     with closing(secretstorage.dbus_init()) as bus:
         wanted = {names["service"]: service, names["username"]: username}

@@ -35,7 +35,7 @@ _MAX_PATH = 107  # bytes; sun_path of sockaddr_un less its final NUL (unix(7))
 # The BSDs allow 103, and ssh-agent binds to a temporary name first on some systems.
 _MAX_OWN_PATH = 100
 _POLL_S = 0.02
-_START_S = 1.0
+_START_S = 1.0  # then it is one that keeps its stderr, and is asked now and then
 _LEAST_PROBE_S = 0.1
 _SYSTEM_DIRECTORIES = ("/usr/bin", "/usr/local/bin")
 _IDLE_CHECK_S, _IDLE_CHECKS = 60, 24 * 60
@@ -64,13 +64,16 @@ _START_HINT = "see whether ssh-agent works at all: ssh-agent true && echo it doe
 class PrivateAgents:
     """The private agents of one state directory, on sockets in a directory of their own.
 
-    That is in `state_directory`, unless paths there are too long for a socket.
+    That is in `state_directory`, unless paths there are too long for a socket; it is made when
+    missing.  Raises StateError if it cannot be trusted or used.
     """
 
     def __init__(self, state_directory: str) -> None:
         self.directory = os.path.join(state_directory, "sockets")
         if len(os.fsencode(self.directory)) + len("/00.sock") > _MAX_OWN_PATH:
             self.directory = _short_directory(state_directory)
+        # Who can write to it can put an agent of their own in the place of ours.
+        make_private_directory(self.directory)
 
     def path(self, name: MachineName) -> str:
         """Return the socket of the agent that a machine's identities go to."""
@@ -79,11 +82,8 @@ class PrivateAgents:
 
     def paths(self) -> list[str]:
         """Return the sockets that there are, of agents that may have ended."""
-        try:
-            names = os.listdir(self.directory)
-        except FileNotFoundError:
-            return []
-        return sorted(os.path.join(self.directory, n) for n in names if n.endswith(".sock"))
+        names = sorted(os.listdir(self.directory))
+        return [os.path.join(self.directory, name) for name in names if name.endswith(".sock")]
 
     def ensure(self, name: MachineName, *, timeout_s: float, log: Log | None = None) -> Agent:
         """Return the agent of a machine's identities: see :func:`ensure_private_agent`."""
@@ -221,7 +221,9 @@ def _start_if_missing(path: str, deadline: float) -> None:
     try:
         process = _start(path, errors_out)
         # ssh-agent listens before its shell starts, and that closes stderr, which ends the pipe.
-        select.select([errors_in], [], [], min(_START_S, _remaining(deadline)))
+        closing = select.poll()
+        closing.register(errors_in)
+        closing.poll(min(_START_S, _remaining(deadline)) * 1000)
         while not _answers(path, deadline):
             if (reason := _give_up(process, errors_in, deadline)) is not None:
                 message = f"ssh-agent does not listen at {clean_text(path)}: {reason}"

@@ -6,4 +6,5 @@ from _frozen_importlib_external import SourceFileLoader
 _FILE = "relay.py" if sys.argv[1:2] == ["relay"] else "hot.py"
 _PATH = __file__.rpartition("/")[0] + "/" + _FILE
 _CODE = SourceFileLoader("__main__", _PATH).get_code("__main__")
+# Our own file beside this one, and nothing else.
 exec(_CODE or "", {"__name__": "__main__", "__file__": _PATH})  # noqa: S102

@@ -316,6 +316,7 @@ def _parse(kind: type[T], value: Any) -> T | None:
     """Build a dataclass from a JSON object of exactly its fields and types, or return None."""
     if not isinstance(value, dict):
         return None
+    # Every kind is a dataclass; Python 3.10 has no public type for that.
     for field in fields(kind):  # type: ignore[arg-type]
         # The exact type: a bool is an int to isinstance.
         if field.name in value and type(value[field.name]) not in _TYPES[str(field.type)]:

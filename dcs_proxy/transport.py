@@ -96,6 +96,7 @@ def look_up(
     def run() -> None:
         try:
             for info in socket.getaddrinfo(endpoint, port, type=socket.SOCK_STREAM):
+                # With SOCK_STREAM the address is of IPv4 or IPv6: host and port come first.
                 found.append((info[0], info[4]))  # type: ignore[arg-type]
         except OSError as error:
             problem.append(error.strerror or str(error))

@@ -179,7 +179,7 @@ def _agents(
     deadline: Deadline,
     log: Log,
 ) -> tuple[Callable[[MachineName], str], Callable[[MachineName], Agent]]:
-    """Return what tells the socket of a machine's agent, and what opens that agent."""
+    """Return what gives the socket of a machine's agent, and what opens that agent."""
     if settings.agent == "user":
         path = _user_agent(environment)
         return lambda _name: path, lambda _name: Agent(path, log=log)

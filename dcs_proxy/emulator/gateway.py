@@ -59,7 +59,8 @@ class Gateway:
         self.guests: set[Guest] = set()
         self._host_key = ed25519.Ed25519PrivateKey.generate()
         self._acceptors: list[asyncssh.SSHAcceptor] = []
-        # The gateway's clock is the service's, which a fault may put ahead.
+        # The gateway's clock is the service's, which a fault may put ahead.  setattr, for to the
+        # type checker a module has no such attribute to set.
         setattr(asyncssh.public_key, "time", _Clock(faults))  # noqa: B010
 
     async def start(self, sockets: Sequence[socket.socket], fault: str = "") -> None:
@@ -160,6 +161,7 @@ class _Login(asyncssh.SSHServer):
             self._offered = _bare_line(key)
             return await validate(username, key, message, signature)
 
+        # setattr, for to the type checker a method is nothing to be set.
         setattr(conn, "validate_public_key", remember)  # noqa: B010
 
     def connection_lost(self, exc: Exception | None) -> None:

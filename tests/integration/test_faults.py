@@ -485,7 +485,7 @@ def test_a_state_directory_of_another_user(play: Callable[..., Play]) -> None:
 
 
 @pytest.mark.parametrize("when", ["cold", "warm"])
-@pytest.mark.parametrize("part", ["", "sessions", "hosts", "agents"])
+@pytest.mark.parametrize("part", ["", "sessions", "hosts", "agents", "sockets"])
 def test_a_state_directory_that_others_can_write_to(
     play: Callable[..., Play], part: str, when: str
 ) -> None:
@@ -493,6 +493,7 @@ def test_a_state_directory_that_others_can_write_to(
     if when == "warm":
         for _ in range(2):
             assert stage.user.ssh("dm-foo", "true").returncode == 0
+    (stage.user.state / part).mkdir(exist_ok=True)
     (stage.user.state / part).chmod(0o770)
     fault = f"state directory {part or 'itself'} group-writable, {when}"
     stage.meet(fault, "can be changed by others")

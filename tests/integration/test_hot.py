@@ -75,6 +75,22 @@ def test_the_warm_path_imports_next_to_nothing(warm: tuple[User, Emulator]) -> N
     assert modules - usual <= {"_socket"}
 
 
+@pytest.mark.parametrize("file", ["start.py", "__main__.py"])
+def test_what_the_full_program_prints_is_whole(user: User, file: str) -> None:
+    """Ssh's way of starting it ends at once; a person may start it so too, and read from a pipe."""
+    path = START.with_name(file)
+    done = user.run([sys.executable, str(path), "--home", str(user.state), "completion", "bash"])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == user.proxy("completion", "bash").stdout != ""
+
+
+@pytest.mark.parametrize("closing", [">&-", "| :"])
+def test_a_reader_that_is_gone_costs_no_traceback(user: User, closing: str) -> None:
+    script = '"$@" completion bash ' + closing
+    words = ["sh", "-c", script, "sh", sys.executable, str(START.with_name("__main__.py"))]
+    assert "Traceback" not in user.run(words).stderr
+
+
 def test_relayed_connections_are_warm_too(warm: tuple[User, Emulator]) -> None:
     user, _ = warm
     assert full_runs(user, "-o", "ProxyUseFdpass=no") == []
