@@ -11,8 +11,8 @@ from dcs_proxy.checks.check import Check, failed, passed
 from dcs_proxy.checks.examination import Examination
 from dcs_proxy.files import read_small
 from dcs_proxy.settings import Settings
+from dcs_proxy.vscode import CONNECT_TIMEOUT
 
-_SETTING = "remote.SSH.connectTimeout"
 _DEFAULT_S = 15
 # Less than this does not outlast an ordinary wake.
 _LEAST_S = 60
@@ -25,7 +25,7 @@ _PROGRAMS = (
     ("Cursor", "{config}/Cursor", ".cursor"),
 )  # fmt: skip
 _COMMENT = re.compile(r'("(?:\\.|[^"\\\n])*")|//[^\n]*|/\*.*?(?:\*/|\Z)', re.DOTALL)
-_VALUE = re.compile(rf'(?<!\\)"{re.escape(_SETTING)}"\s*:\s*"?(-?\d+)')
+_VALUE = re.compile(rf'(?<!\\)"{re.escape(CONNECT_TIMEOUT)}"\s*:\s*"?(-?\d+)')
 
 
 def check_vscode(exam: Examination) -> Check | None:
@@ -40,7 +40,7 @@ def check_vscode(exam: Examination) -> Check | None:
         if seconds < least_s:
             return failed(
                 f"{name} gives up after {seconds} s, and a machine may take longer to wake",
-                f'write "{_SETTING}": {wake_s} into {path}',
+                f'write "{CONNECT_TIMEOUT}": {wake_s} into {path}',
             )
     return passed(", ".join(f"{name} waits {seconds} s" for name, _, seconds in known))
 

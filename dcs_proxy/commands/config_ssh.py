@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import sys
@@ -16,6 +17,7 @@ from dcs_proxy.settings import Settings
 from dcs_proxy.sshconfig import Program, render_end, render_top
 from dcs_proxy.state import StateDirectory
 from dcs_proxy.stderr import show
+from dcs_proxy.vscode import remote_ssh_settings
 from dcs_proxy.wiring import Options, open_log, program_words
 
 HELP = "write the block in ~/.ssh/config that makes ssh use dcs-proxy"
@@ -28,6 +30,7 @@ DESCRIPTION = (
 EXAMPLES = (
     ("See what would change", "dcs-proxy config-ssh --dry-run"),
     ("Give the file back as it was, to the byte", "dcs-proxy config-ssh --remove"),
+    ("See what VS Code needs in its settings.json", "dcs-proxy config-ssh --vscode"),
 )
 
 _HOST_LINE = re.compile(rb"^Host (dm-\S+)$", re.MULTILINE)
@@ -44,10 +47,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="show what would change, change nothing"
     )
     how.add_argument("--remove", action="store_true", help="take the block out, to the byte")
+    how.add_argument(
+        "--vscode", action="store_true",
+        help="print what VS Code's settings.json needs for Remote-SSH, change nothing",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace, options: Options) -> int:
     """Edit the ssh config.  Raises ConfigError or StateError; a file it cannot read is left."""
+    if arguments.vscode:
+        print(json.dumps(remote_ssh_settings(options.settings(os.environ)), indent=2))
+        return 0
     path = os.path.abspath(os.path.expanduser(arguments.ssh_config))
     if arguments.remove:
         changed = configfile.edit(path, lambda old: old and configfile.remove(old))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import string
 import subprocess
@@ -39,6 +40,31 @@ def test_dry_run_shows_and_changes_nothing(start_emulator: Start, user: User) ->
     shown = user.proxy("config-ssh", "--dry-run", "--ssh-config", str(user.config))
     assert "+Host dm-foo\n" in shown.stdout and " Host mine\n" in shown.stdout
     assert user.config.read_text() == "Host mine\n"
+
+
+def test_vscode_prints_settings_that_doctor_accepts(start_emulator: Start, user: User) -> None:
+    emulator = start_emulator("--machine", "dm-foo")
+    user.use(emulator, config=False)
+    settings = user.home / ".config" / "Code" / "User" / "settings.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"remote.SSH.connectTimeout": 15}')
+    assert vscode_check(user)["status"] == "failed"
+    user.settings("wake_seconds = 240")
+    printed = user.proxy("config-ssh", "--vscode", "--ssh-config", str(user.config))
+    assert json.loads(printed.stdout) == {
+        "remote.SSH.connectTimeout": 240,
+        "remote.SSH.remotePlatform": {"dm-*": "linux"},
+    }
+    assert not user.config.exists()
+    settings.write_text(printed.stdout)
+    assert vscode_check(user) | {"seconds": 0} == {
+        "name": "vscode", "status": "ok", "text": "VS Code waits 240 s", "hint": "", "seconds": 0,
+    }  # fmt: skip
+
+
+def vscode_check(user: User) -> dict[str, object]:
+    checks = json.loads(user.proxy("doctor", "--json").stdout)["checks"]
+    return next(check for check in checks if check["name"] == "vscode")
 
 
 @pytest.mark.parametrize("text", [None, "", "Host mine\n    User me\n", "Host mine", "\r\n# x\r\n"])
