@@ -12,7 +12,6 @@ from dcs_proxy import __version__, configfile
 from dcs_proxy.agent import Agent
 from dcs_proxy.checks.check import Check
 from dcs_proxy.checks.examination import NO_MACHINE, SECRET_VARIABLES, Examination
-from dcs_proxy.checks.programs import ssh_version
 from dcs_proxy.checks.service import PROXY_VARIABLES
 from dcs_proxy.errors import AgentRefused, AgentUnavailable, DcsError, StateError, UsageError
 from dcs_proxy.files import cannot_write, read_small
@@ -80,7 +79,7 @@ def _versions(exam: Examination) -> Iterator[str]:
     yield f"dcs-proxy {__version__}"
     yield f"Python {platform.python_version()}, {platform.platform()}"
     if exam.ssh is not None:
-        yield ssh_version(exam.ssh)
+        yield exam.ssh.text
 
 
 def _checks(checks: Sequence[Check]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What we write for ssh to read: the two blocks of the user's config, and the snippets.
 
-Pure text.  Options and quoting are those that every OpenSSH since 8.2 reads alike.
+Pure text.  Options and quoting are those that every OpenSSH since 7.6 reads alike, but for
+ForwardAgent, which takes a path since 8.2 only.
 
 Before 9.6 ssh let any character through in a host name or user name and put it into the command
 lines of Match exec and ProxyCommand (CVE-2023-51385; an ``ssh://`` URL of a git submodule is
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 
 from dcs_proxy.errors import ConfigError
 from dcs_proxy.names import MachineName
+from dcs_proxy.openssh import FORWARDS_ANY_AGENT, Version, losses
 
 # Not in here, for a pattern list has no way to say them: * ? , and ".  Upper case is not either:
 # patterns are compared in lower case.  Nor is =, at which asyncssh takes a word apart.
@@ -34,6 +36,7 @@ CONNECT_TIMEOUT_S = 30
 _SAFE_LOGIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*\Z")
 _SAFE_HOST = re.compile(r"[a-z0-9:][a-z0-9.:-]*\Z")
 _SAFE_KEY = re.compile(r"[a-z0-9@.-]+ [A-Za-z0-9+/]+={0,2}\Z")
+_WRITTEN_FOR = re.compile(r"^# for OpenSSH (\d+)\.(\d+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -86,14 +89,17 @@ class Snippet:
     known_hosts_file: str
 
 
-def render_top(program: Program, machines: Sequence[MachineName]) -> str:
-    """Return the block for the top of the user's ssh config.
+def render_top(program: Program, machines: Sequence[MachineName], version: Version) -> str:
+    """Return the block for the top of the user's ssh config, for the ssh of that version.
 
     One ``Host`` line for each of `machines`, for editors and completion that list them.
     """
+    no_agent = ["    ForwardAgent no"] if version < FORWARDS_ANY_AGENT else []
     prepare = program.command("prepare", "'%h'")
     connect = program.command("--login", "'%r'", "'%h'", "%p")
     lines = [
+        f"# for OpenSSH {version}",
+        *(f"# {lost}" for lost in losses(version)),
         f'Match originalhost "{HOSTS}" exec "exec {prepare}"',
         f'    Include "{program.state_directory}/hosts/*.conf"',
         f'Match originalhost "{HOSTS}" user "{_LOGINS}"',
@@ -104,29 +110,38 @@ def render_top(program: Program, machines: Sequence[MachineName]) -> str:
         "    UpdateHostKeys no",
         "    VerifyHostKeyDNS no",
         "    CanonicalizeHostname no",
+        *no_agent,
         *(f"Host {machine}" for machine in machines),
         "Host *",
     ]
     return "".join(f"{line}\n" for line in lines)
 
 
-def render_end(program: Program) -> str:
-    """Return the block for the end of the user's ssh config.
+def written_for(top: str) -> Version | None:
+    """Return the version that a top block was written for, None if it does not say."""
+    match = _WRITTEN_FOR.search(top)
+    return Version(int(match[1]), int(match[2])) if match else None
+
+
+def render_end(program: Program, version: Version) -> str:
+    """Return the block for the end of the user's ssh config, for the ssh of that version.
 
     It comes after all that the user says of ForwardAgent: the first value decides whether to
     forward, the first path which agent.  Without a path that would be IdentityAgent's, ours, and
     of a path where nothing is ssh complains: so who has no agent forwards what answers nothing.
     ConnectTimeout is for a gateway that accepts and says nothing, where ssh would wait for ever.
     """
-    return (
-        f'Match originalhost "{HOSTS}"\n'
-        f'    Include "{program.state_directory}/agents/*.conf"\n'
-        f'Match originalhost "{HOSTS}"\n'
-        "    ForwardAgent no\n"
-        "    ForwardAgent /dev/null\n"
-        f"    ConnectTimeout {CONNECT_TIMEOUT_S}\n"
-        "Host *\n"
-    )
+    ours = f'Match originalhost "{HOSTS}"'
+    agents = [
+        ours,
+        f'    Include "{program.state_directory}/agents/*.conf"',
+        ours,
+        "    ForwardAgent no",
+        "    ForwardAgent /dev/null",
+    ]
+    lines = agents if version >= FORWARDS_ANY_AGENT else [ours]
+    lines += [f"    ConnectTimeout {CONNECT_TIMEOUT_S}", "Host *"]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def render_snippet(snippet: Snippet) -> str:

@@ -13,7 +13,8 @@ from dcs_proxy.checks.check import Check, failed, passed
 from dcs_proxy.checks.examination import NO_MACHINE, Examination, found
 from dcs_proxy.errors import ConfigError
 from dcs_proxy.names import MachineName
-from dcs_proxy.sshconfig import Program, render_end, render_top
+from dcs_proxy.openssh import losses
+from dcs_proxy.sshconfig import Program, render_end, render_top, written_for
 from dcs_proxy.wiring import program_words
 
 _EXEC = re.compile(r'^Match \S+ .*exec "exec (.+) prepare [^"]*"$', re.MULTILINE)
@@ -60,8 +61,18 @@ def check_block(exam: Examination) -> Check:
     hosts = [MachineName(name) for name in _HOST.findall(top)]
     if program is not None and (wrong := _wrong_program(exam, program)):
         return failed(wrong, _again(exam))
-    if program is None or (top, end) != (render_top(program, hosts), render_end(program)):
+    version = written_for(top)
+    if (
+        version is None
+        or program is None
+        or (top, end) != (render_top(program, hosts, version), render_end(program, version))
+    ):
         return failed(f"the block in {path} is not what this version writes", _again(exam))
+    if exam.ssh is not None and losses(exam.ssh.version) != losses(version):
+        return failed(
+            f"the block in {path} is for OpenSSH {version}, and {exam.ssh.path} is "
+            f"{exam.ssh.version}", _again(exam),
+        )  # fmt: skip
     listed = f"{len(hosts)} machine{'s' * (len(hosts) != 1)} listed"
     return passed(f"{path}: up to date, {listed}")
 

@@ -12,6 +12,7 @@ from dcs_proxy.errors import DcsError
 from dcs_proxy.files import read_small
 from dcs_proxy.log import Log
 from dcs_proxy.names import MachineName
+from dcs_proxy.openssh import Client
 from dcs_proxy.resolve import World
 from dcs_proxy.settings import Settings
 from dcs_proxy.state import ReadySession, StateDirectory
@@ -50,7 +51,7 @@ class Examination:
     ssh_config: str
     is_default_config: bool
     host: str | None
-    ssh: str | None = None
+    ssh: Client | None = None
     settings: Settings | None = None
     credentials: Credentials | None = None
     answer: Answer | None = None
@@ -102,7 +103,7 @@ class Examination:
     def ssh_command(self, *arguments: str) -> list[str]:
         """Return a command line of ssh that reads the user's ssh config."""
         file = [] if self.is_default_config else ["-F", self.ssh_config]
-        return [found(self.ssh), *file, *arguments]
+        return [found(self.ssh).path, *file, *arguments]
 
 
 def found(value: T | None) -> T:

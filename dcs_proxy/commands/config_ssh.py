@@ -13,6 +13,7 @@ from dcs_proxy.errors import DcsError
 from dcs_proxy.listing import list_machines
 from dcs_proxy.log import Log
 from dcs_proxy.names import MachineName, is_machine_name
+from dcs_proxy.openssh import find_client, losses
 from dcs_proxy.settings import Settings
 from dcs_proxy.sshconfig import Program, render_end, render_top
 from dcs_proxy.state import StateDirectory
@@ -63,13 +64,14 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         changed = configfile.edit(path, lambda old: old and configfile.remove(old))
         print(f"dcs-proxy: {path}: {'block removed' if changed else 'there was no block'}")
         return 0
+    version = find_client().version
     settings = options.settings(os.environ)
     state = StateDirectory(options.state_directory(os.environ))
     program = Program(program_words(), state.path, options.config_file(os.environ))
     with configfile.one_editor(state.file("config-ssh.lock")):
         old, _ = configfile.read(os.path.realpath(path))
         machines = _machines(settings, state, open_log(options, os.environ), old or b"")
-        top, end = render_top(program, machines), render_end(program)
+        top, end = render_top(program, machines, version), render_end(program, version)
 
         def change(text: bytes | None) -> bytes:
             return configfile.install(text or b"", top, end, created=text is None)
@@ -79,6 +81,8 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
             return 0
         changed = configfile.edit(path, change)
     _report(path, changed, len(machines))
+    for lost in losses(version):
+        _show(f"OpenSSH {version}: {lost}")
     return 0
 
 

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dcs_proxy.configfile import install
+from dcs_proxy.openssh import OLDEST, Version, find_client
 from dcs_proxy.sshconfig import Program, render_end, render_top
 from tests.integration.harness import (
     Emulator,
@@ -162,13 +163,16 @@ USERS_LINES = st.lists(
 
 @settings(max_examples=25, deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
-@given(USERS_LINES, st.sampled_from(["\n", ""]))
-def test_ssh_reads_every_other_host_as_before(tmp_path: Path, lines: list[str], last: str) -> None:
+@given(USERS_LINES, st.sampled_from(["\n", ""]), st.sampled_from([OLDEST, find_client().version]))
+def test_ssh_reads_every_other_host_as_before(
+    tmp_path: Path, lines: list[str], last: str, version: Version
+) -> None:
     before = tmp_path / "before"
     before.write_text("\n".join(lines) + last)
     after = tmp_path / "after"
     program = Program(("/nowhere/dcs-proxy",), str(tmp_path / "state"))
-    after.write_bytes(install(before.read_bytes(), render_top(program, []), render_end(program)))
+    top, end = render_top(program, [], version), render_end(program, version)
+    after.write_bytes(install(before.read_bytes(), top, end))
     for host in ("mine", "other.example", "dm-x.corp.example", "xdm-y"):
         assert options_of(after, host) == options_of(before, host)
 

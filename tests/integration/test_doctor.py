@@ -14,6 +14,7 @@ import pytest
 
 from dcs_proxy.agent import Agent
 from dcs_proxy.configfile import install
+from dcs_proxy.openssh import find_client
 from dcs_proxy.sshconfig import Program, render_end, render_top
 from tests.integration.harness import Emulator, User
 
@@ -61,7 +62,9 @@ class Patient:
         program = Program(
             ("/nowhere/bin/python", "-I", "-S", "/nowhere/start.py"), "/nowhere/state"
         )
-        self.user.config.write_bytes(install(b"", render_top(program, []), render_end(program)))
+        ssh = find_client().version
+        top, end = render_top(program, [], ssh), render_end(program, ssh)
+        self.user.config.write_bytes(install(b"", top, end))
 
     def lock_agent(self) -> None:
         self.user.settings('agent = "user"\n')

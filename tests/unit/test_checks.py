@@ -12,6 +12,7 @@ from dcs_proxy.checks.editor import check_vscode, connect_timeout
 from dcs_proxy.checks.effective import find_faults
 from dcs_proxy.checks.examination import Examination
 from dcs_proxy.errors import ConfigError
+from dcs_proxy.openssh import Version
 from dcs_proxy.sshconfig import Program, render_top
 from dcs_proxy.wiring import Options
 
@@ -40,6 +41,7 @@ def test_a_failure_stops_only_what_needs_it() -> None:
     ]
 
 
+SSH = Version(9, 6)
 PATHS = st.lists(
     st.text(alphabet="abc xyz.-_%/é+$#&;()~", min_size=1).map(lambda text: f"/{text}"),
     min_size=1, max_size=3,
@@ -49,7 +51,7 @@ PATHS = st.lists(
 @given(PATHS, PATHS, st.booleans())
 def test_what_a_block_starts_is_read_back(words: list[str], more: list[str], named: bool) -> None:
     program = Program((*words, "-I"), more[0], more[-1] if named else None)
-    assert parse_program(render_top(program, [])) == program
+    assert parse_program(render_top(program, [], SSH)) == program
 
 
 @given(st.text())

@@ -12,6 +12,7 @@ import pytest
 from dcs_proxy.errors import ConfigError
 from dcs_proxy.model import covers
 from dcs_proxy.names import MachineName
+from dcs_proxy.openssh import Version
 from dcs_proxy.snippets import is_well_formed
 from dcs_proxy.sshconfig import (
     HOSTS,
@@ -22,8 +23,11 @@ from dcs_proxy.sshconfig import (
     render_known_hosts,
     render_snippet,
     render_top,
+    written_for,
 )
 
+SSH = Version(9, 6)
+PROGRAM = Program(("/p",), "/s")
 SNIPPET = Snippet(
     MachineName("dm-foo"), "wssh-1", "ssh.example", "/s/key.pub", None, "/s/agent.sock", "/s/known"
 )
@@ -55,7 +59,7 @@ def test_commands_are_quoted_only_where_they_must_be() -> None:
 def test_every_character_of_a_shell_is_excluded_or_inside_quotes() -> None:
     for character in set(string.punctuation) - set('-*?,"='):
         assert f"!*{character}*" in HOSTS, character
-    top = render_top(Program(("/p",), "/s"), [])
+    top = render_top(PROGRAM, [], SSH)
     for line in top.splitlines():
         assert line.count("%h") == line.count("'%h'")
         assert line.count("%r") == line.count("'%r'")
@@ -79,7 +83,7 @@ def expand(command: str, host: str, login: str) -> str:
 
 @pytest.mark.parametrize("part", ["host", "login"])
 def test_names_that_an_old_ssh_lets_through_run_nothing(part: str, tmp_path: Path) -> None:
-    top = render_top(Program(("/bin/true",), "/s"), [])
+    top = render_top(Program(("/bin/true",), "/s"), [], SSH)
     exec_line = re.search('(originalhost ".*") exec "(.*)"\n', top)
     proxy = re.search(r"ProxyCommand (.*)\n", top)
     logins = re.search(r'user "(.*)"\n', top)
@@ -107,19 +111,31 @@ def test_only_characters_that_single_quotes_hold_pass_the_pattern() -> None:
 
 
 def test_each_machine_has_a_host_line() -> None:
-    top = render_top(Program(("/p",), "/s"), [MachineName("dm-a"), MachineName("dm-b")])
+    top = render_top(PROGRAM, [MachineName("dm-a"), MachineName("dm-b")], SSH)
     assert "\nHost dm-a\nHost dm-b\nHost *\n" in top
 
 
 def test_blocks_end_so_that_the_users_lines_apply_to_every_host() -> None:
-    program = Program(("/p",), "/s")
-    assert render_top(program, []).endswith("Host *\n")
-    assert render_end(program).endswith("Host *\n")
+    assert render_top(PROGRAM, [], SSH).endswith("Host *\n")
+    assert render_end(PROGRAM, SSH).endswith("Host *\n")
+
+
+@pytest.mark.parametrize("version", [Version(7, 6), Version(8, 1), Version(8, 2), Version(10, 0)])
+def test_a_block_says_for_which_ssh_it_is(version: Version) -> None:
+    top, end = render_top(PROGRAM, [], version), render_end(PROGRAM, version)
+    assert written_for(top) == version
+    # Before 8.2 a path is an error that ends every ssh, to whatever host.
+    assert ("ForwardAgent /dev/null" in end) == (version >= (8, 2))
+    assert ("agents/*.conf" in end) == (version >= (8, 2))
+    assert ("ForwardAgent no" in top) == (version < (8, 2))
+
+
+def test_a_block_that_does_not_say_is_for_no_version() -> None:
+    assert written_for("Match all\n") is None
 
 
 def test_the_environment_is_never_named_in_braces() -> None:
-    program = Program(("/p",), "/s")
-    for text in (render_top(program, []), render_end(program)):
+    for text in (render_top(PROGRAM, [], SSH), render_end(PROGRAM, SSH)):
         assert "${" not in text
 
 
