@@ -38,17 +38,27 @@ need() {
     die "these packages are missing and could not be installed:$missing"
 }
 
-# make_venv NAME EXTRA: make .venv/NAME with this checkout and its extra; set $venv.  The path
-# that an editable install adds, in place of a finder, costs a start of Python nothing.
+# without_user: forget the user's API, agent, home and keys, and find sshd.  Tests bring their own.
+without_user() {
+    unset DEDALUS_API_KEY DEDALUS_X_API_KEY DEDALUS_ORG_ID DEDALUS_BASE_URL
+    unset DCS_PROXY_HOME DCS_PROXY_CONFIG SSH_AUTH_SOCK DBUS_SESSION_BUS_ADDRESS
+    PATH=$PATH:/usr/sbin:/sbin
+    export PATH
+}
+
+# make_venv NAME EXTRA [PIP OPTIONS]: make .venv/NAME with this checkout and its extra; set $venv.
+# The path that an editable install adds, in place of a finder, costs a start of Python nothing.
 make_venv() {
     venv="$root/.venv/$1"
+    extra=$2
+    shift 2
     stamp="$("$python" -V) $(cksum <"$root/setup.cfg") $root"
     if [ "$(cat "$venv/stamp" 2>/dev/null)" != "$stamp" ]; then
-        say "setting up $1's virtual environment"
+        say "setting up the virtual environment ${venv##*/}"
         rm -rf "$venv"
         "$python" -m venv "$venv" || die "no virtual environment could be made"
         "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-            --config-settings editable_mode=compat --editable "$root[$2]" >&2 ||
+            --config-settings editable_mode=compat --editable "$root[$extra]" "$@" >&2 ||
             die "the Python packages could not be installed"
         printf '%s\n' "$stamp" >"$venv/stamp"
     fi
