@@ -23,8 +23,9 @@ class Version(NamedTuple):
         return f"{self.major}.{self.minor}"
 
 
-# From here on ssh looks for HostKeyAlias, not the host's name, in a host certificate (bug 2728).
-OLDEST = Version(7, 6)
+# The oldest that it was run with.  Before 7.6 it cannot work: ssh looked for the host's name in a
+# host certificate, not for HostKeyAlias (bug 2728).
+OLDEST = Version(7, 9)
 # ForwardAgent takes the path of an agent.
 FORWARDS_ANY_AGENT = Version(8, 2)
 # An agent can hold an identity for one destination only (PROTOCOL.agent, restrict-destination).

@@ -1,6 +1,6 @@
 """What we write for ssh to read: the two blocks of the user's config, and the snippets.
 
-Pure text.  Options and quoting are those that every OpenSSH since 7.6 reads alike, but for
+Pure text.  Options and quoting are those that every OpenSSH since 7.9 reads alike, but for
 ForwardAgent, which takes a path since 8.2 only.
 
 Before 9.6 ssh let any character through in a host name or user name and put it into the command

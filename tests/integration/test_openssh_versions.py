@@ -92,7 +92,7 @@ def test_a_real_7_5_is_refused_before_anything_is_written(user: User, tmp_path: 
     done = user.proxy("config-ssh", "--ssh-config", str(user.config))
     assert done.returncode == 3
     assert "OpenSSH_7.5p1" in done.stderr and "is too old" in done.stderr
-    assert "hint: install OpenSSH 7.6 or later" in done.stderr
+    assert "hint: install OpenSSH 7.9 or later" in done.stderr
     assert not user.config.exists()
 
 

@@ -49,7 +49,7 @@ def put_ssh(directory: Path, says: str) -> None:
         (None, "there is no ssh in PATH", "install openssh-client"),
         ("Dropbear v2022.83", "is not OpenSSH: Dropbear v2022.83", "install openssh-client"),
         ("\x1b[2J", "is not OpenSSH: ", "install openssh-client"),
-        ("OpenSSH_7.5p1, x", "OpenSSH_7.5p1 at .* is too old", "install OpenSSH 7.6 or later"),
+        ("OpenSSH_7.5p1, x", "OpenSSH_7.5p1 at .* is too old", "install OpenSSH 7.9 or later"),
     ],
 )
 def test_an_ssh_that_cannot_do_is_refused(
