@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 
@@ -23,6 +24,11 @@ def emulator(start_emulator: Start, user: User) -> Emulator:
     user.settings("")
     user.environment["XDG_CONFIG_HOME"] = str(user.root / "config")
     return emulator
+
+
+def told(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """Return the lines on stderr, but for the one that only a slow keyring brings about."""
+    return [line for line in done.stderr.splitlines() if "is there a window that asks" not in line]
 
 
 def key_file(user: User) -> str:
@@ -52,7 +58,7 @@ def test_login_takes_the_key_from_standard_input(
 ) -> None:
     keyring.add(emulator.api, "dsk-old", application="Python keyring library")
     done = user.proxy("login", "--stdin", input=f"{emulator.key}\n")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, told(done)) == (0, [])
     assert keyring.entries() == {emulator.api: emulator.key}
 
 
@@ -170,7 +176,7 @@ def test_what_goes_before_the_kept_key_is_told(
     assert user.proxy("login", "--stdin", "--file", "--yes", input=emulator.key).stderr == ""
     user.environment["DEDALUS_X_API_KEY"] = "dsk-other"
     done = user.proxy("login", "--stdin", input=emulator.key)
-    assert done.stderr.splitlines() == [
+    assert told(done) == [
         "dcs-proxy: DEDALUS_X_API_KEY is set, and goes before the key that was kept",
         "dcs-proxy: hint: unset DEDALUS_X_API_KEY",
         f"dcs-proxy: the key file {key_file(user)} goes before the key that was kept",
@@ -185,7 +191,7 @@ def test_logout_removes_every_entry_of_this_api_and_no_other(
     for url, application in ((emulator.api, "a"), (emulator.api, "b"), ("https://b.example", "")):
         keyring.add(url, "dsk-a", application=application)
     done = user.proxy("logout")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, told(done)) == (0, [])
     assert done.stdout == (
         f"dcs-proxy: the key for {emulator.api} is removed from the system keyring\n"
     )
@@ -200,13 +206,13 @@ def test_logout_says_what_still_gives_a_key(
     user.proxy("login", "--stdin", "--file", "--yes", input=emulator.key)
     user.environment["DEDALUS_API_KEY"] = emulator.key
     done = user.proxy("logout")
-    assert done.stderr.splitlines() == [
+    assert told(done) == [
         "dcs-proxy: DEDALUS_API_KEY still gives a key",
         f"dcs-proxy: {key_file(user)} still gives a key",
     ]
     done = user.proxy("logout", "--file")
     assert f"dcs-proxy: {key_file(user)}: removed\n" in done.stdout
-    assert done.stderr.splitlines() == ["dcs-proxy: DEDALUS_API_KEY still gives a key"]
+    assert told(done) == ["dcs-proxy: DEDALUS_API_KEY still gives a key"]
     assert f"dcs-proxy: {key_file(user)}: there was none\n" in user.proxy("logout", "--file").stdout
 
 
