@@ -79,7 +79,8 @@ def test_a_long_time_of_use_fails_only_as_injected_and_grows_nothing(
     end = time.monotonic() + seconds
 
     def work(name: str) -> None:
-        while time.monotonic() < end:
+        # A slow computer takes longer.
+        while time.monotonic() < end or counts[name] < 3:
             done = user.ssh(name, f"echo {name}")
             counts[name] += 1
             if (done.returncode, done.stdout) != (0, f"{name}\n"):
@@ -96,7 +97,6 @@ def test_a_long_time_of_use_fails_only_as_injected_and_grows_nothing(
         thread.join()
     injected = [f for f in failures if "runtime unavailable" in f]
     assert failures == injected
-    assert min(counts.values()) > 2
     assert len(emulator.sessions_created()) > len(names), "no session has ended in the meantime"
     # Two sessions for each machine at the most have files, and the agent's lifetimes have ends.
     half = len(sizes) // 2
