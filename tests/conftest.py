@@ -1,4 +1,4 @@
-"""Options of the test run, and the table of faults that it can write."""
+"""Options of the test run, and the tables that it can write: of faults, and of clients."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.clients.matrix import Row, render, version_of
+
 # Under nohup, or in the background of a script, everything that we start would ignore them, and
 # tests send them.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -16,16 +18,38 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-table", type=Path, help="write what each fault led to, as a table")
+    parser.addoption("--client-table", type=Path, help="write how each client works, as a table")
     parser.addoption("--kills", type=int, default=12, help="how many helpers to kill (12)")
     parser.addoption("--soak-seconds", type=float, default=15, help="how long to soak (15)")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "client(name, how): see tests/clients/matrix.py")
+
+
+@pytest.fixture(autouse=True)
+def client_version(request: pytest.FixtureRequest) -> None:
+    """Give the version of each client that a test names to the report that makes the table."""
+    for mark in request.node.iter_markers("client"):
+        row = Row.of(mark)
+        version = version_of(row)
+        if version is None:
+            pytest.skip(f"{row.client} is not installed")
+        request.node.user_properties.append(("client", [row.client, row.how, version]))
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    path = config.getoption("--fault-table")
-    if path is None:
-        return
     reports = [r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, [])]
-    rows = [value for r in reports for key, value in r.user_properties if key == "fault"]
+    said = [(key, value, r.passed) for r in reports for key, value in r.user_properties]
+    faults, clients = config.getoption("--fault-table"), config.getoption("--client-table")
+    if faults is not None:
+        faults.write_text(_fault_table([value for key, value, _ in said if key == "fault"]))
+    if clients is not None:
+        rows = [(Row(*value[:2]), value[2], ok) for key, value, ok in said if key == "client"]
+        clients.write_text(render(rows))
+
+
+def _fault_table(rows: list[list[Any]]) -> str:
     header = (
         "| fault | status | seconds | left behind | what the user reads |\n|---|---|---|---|---|\n"
     )
@@ -33,4 +57,4 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         "| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |\n"
         for row in sorted(rows)
     ]
-    path.write_text(header + "".join(lines))
+    return header + "".join(lines)
