@@ -64,5 +64,19 @@ make_venv() {
     fi
 }
 
+# make_node_modules PACKAGE...: install npm packages below $venv and export where they are.  Without
+# npm, or if it cannot install them, the tests that need them are skipped.
+make_node_modules() {
+    if [ ! -d "$venv/node/node_modules" ]; then
+        if ! command -v npm >/dev/null 2>&1 ||
+            ! npm install --silent --no-audit --no-fund --prefix "$venv/node" "$@" >&2; then
+            say "no npm packages ($*): the tests that need them are skipped"
+            return
+        fi
+    fi
+    DCS_PROXY_NODE_MODULES=$venv/node/node_modules
+    export DCS_PROXY_NODE_MODULES
+}
+
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd) || exit
 python=$(find_python) || die "Python 3.10 or later is missing (Debian and Ubuntu: apt install python3)"

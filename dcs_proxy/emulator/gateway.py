@@ -56,6 +56,9 @@ class Gateway:
         self.journal = journal
         self.endpoint = endpoint
         self.homes = homes
+        # Not the file of whoever runs the emulator.
+        os.makedirs(homes, exist_ok=True)
+        self.x_authority = os.path.join(homes, ".Xauthority")
         self.guests: set[Guest] = set()
         self._host_key = ed25519.Ed25519PrivateKey.generate()
         self._acceptors: list[asyncssh.SSHAcceptor] = []
@@ -83,6 +86,8 @@ class Gateway:
                 line_editor=False,
                 login_timeout=_LOGIN_S,
                 agent_forwarding=True,
+                x11_forwarding=True,
+                x11_auth_path=self.x_authority,
                 keepalive_interval=0,
             )
             self._acceptors.append(acceptor)
@@ -108,7 +113,7 @@ class Gateway:
             process.stderr.write(f"{code}\n".encode())
             process.exit(255)
             return
-        guest = Guest(process, session, self.home(session))
+        guest = Guest(process, session, self.home(session), self.x_authority)
         self.guests.add(guest)
         try:
             await guest.run()

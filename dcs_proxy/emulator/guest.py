@@ -29,11 +29,16 @@ class Guest:
     """One shell or command, from its start until its output has been sent."""
 
     def __init__(
-        self, process: asyncssh.SSHServerProcess[bytes], session: Session, home: str
+        self,
+        process: asyncssh.SSHServerProcess[bytes],
+        session: Session,
+        home: str,
+        x_authority: str,
     ) -> None:
         self._process = process
         self._session = session
         self._home = home
+        self._x_authority = x_authority
         self._program: asyncio.subprocess.Process | None = None
         self._master = -1
         self._readable = asyncio.Event()
@@ -202,6 +207,9 @@ class Guest:
         agent = self._process.channel.get_agent_path()
         if agent:
             environment["SSH_AUTH_SOCK"] = agent
+        display = self._process.channel.get_x11_display()
+        if display:
+            environment.update(DISPLAY=display, XAUTHORITY=self._x_authority)
         return environment
 
 

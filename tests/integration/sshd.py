@@ -27,6 +27,8 @@ KbdInteractiveAuthentication no
 MaxStartups 200:30:300
 MaxSessions 100
 Subsystem sftp internal-sftp
+X11Forwarding yes
+SetEnv XAUTHORITY={directory}/xauthority
 AuthorizedKeysFile {directory}/authorized_keys
 AuthorizedPrincipalsFile {directory}/principals
 """

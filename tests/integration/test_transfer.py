@@ -80,6 +80,8 @@ def assert_same_tree(one: Path, other: Path) -> None:
         assert_same_tree(one / name, other / name)
 
 
+@pytest.mark.client("scp", "works")
+@pytest.mark.client("scp: -O", "works")
 @pytest.mark.parametrize("protocol", [[], ["-O"]], ids=["sftp", "rcp"])
 def test_scp_copies_both_ways(place: Place, tmp_path: Path, protocol: list[str]) -> None:
     write_noise(tmp_path / "file", 3)
@@ -89,6 +91,7 @@ def test_scp_copies_both_ways(place: Place, tmp_path: Path, protocol: list[str])
     assert filecmp.cmp(tmp_path / "file", tmp_path / "back", shallow=False)
 
 
+@pytest.mark.client("sftp", "works")
 def test_sftp_runs_a_batch(place: Place, tmp_path: Path) -> None:
     write_noise(tmp_path / "file", 1)
     batch = tmp_path / "batch"
@@ -101,6 +104,7 @@ def test_sftp_runs_a_batch(place: Place, tmp_path: Path) -> None:
     assert filecmp.cmp(tmp_path / "file", tmp_path / "back", shallow=False)
 
 
+@pytest.mark.client("rsync", "works")
 def test_rsync_copies_a_thousand_files(place: Place, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     for number in range(1000):
@@ -114,6 +118,7 @@ def test_rsync_copies_a_thousand_files(place: Place, tmp_path: Path) -> None:
     assert_same_tree(tree, tmp_path / "back")
 
 
+@pytest.mark.client("rsync", "works")
 def test_rsync_copies_200_megabytes(place: Place, tmp_path: Path) -> None:
     write_noise(tmp_path / "large", 200)
     done = place.user.run(["rsync", "-a", "-W", "-e", place.rsh, f"{tmp_path}/large", place.at("")])
@@ -121,6 +126,7 @@ def test_rsync_copies_200_megabytes(place: Place, tmp_path: Path) -> None:
     assert filecmp.cmp(tmp_path / "large", place.remote / "large", shallow=False)
 
 
+@pytest.mark.client("git: clone", "works")
 def test_git_clones(place: Place, tmp_path: Path) -> None:
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
     place.run("ssh", "dm-foo", "true")
@@ -149,6 +155,7 @@ def connects(port: int) -> socket.socket | None:
         return None
 
 
+@pytest.mark.client("ssh: -L", "works")
 def test_a_local_port_is_forwarded(place: Place) -> None:
     with socket.create_server(("127.0.0.1", 0)) as far:
         port = free_port()
@@ -167,6 +174,7 @@ def test_a_local_port_is_forwarded(place: Place) -> None:
         ssh.wait()
 
 
+@pytest.mark.client("ssh: -D", "works")
 def test_a_socks_proxy_is_offered(place: Place) -> None:
     with socket.create_server(("127.0.0.1", 0)) as far:
         port = free_port()
@@ -188,10 +196,12 @@ def test_a_socks_proxy_is_offered(place: Place) -> None:
         ssh.wait()
 
 
+@pytest.mark.client("ssh", "works")
 def test_a_terminal_is_a_terminal(place: Place) -> None:
     assert "/dev/" in place.run("ssh", "-tt", "dm-foo", "tty")
 
 
+@pytest.mark.client("ssh: ControlMaster", "works")
 def test_a_connection_is_shared_and_persists(place: Place) -> None:
     path = f'"{place.user.root}/%C"'
     shared = ["-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", f"ControlPath={path}"]
@@ -202,6 +212,7 @@ def test_a_connection_is_shared_and_persists(place: Place) -> None:
     place.run("ssh", *shared, "-q", "-O", "exit", "dm-foo")
 
 
+@pytest.mark.client("ssh", "works")
 def test_input_ends_before_output(place: Place, tmp_path: Path) -> None:
     write_noise(tmp_path / "file", 20)
     with (tmp_path / "file").open("rb") as file, (tmp_path / "out").open("wb") as out:
