@@ -495,6 +495,18 @@ def test_the_role_wakes_all_and_says_who_does_not_wake(
 
 
 @wake_role
+def test_an_alias_in_an_inventory_without_variables_is_woken(
+    start_emulator: Start, controller: Controller
+) -> None:
+    controller.user.settings('[aliases]\ndm-web = "dm-a"\n')
+    emulator = start_emulator(*machines("dm-a:sleeping"), "--wake-seconds", "1")
+    controller.user.use(emulator)
+    done = controller.run("ansible-playbook", "-i", "dm-web,", controller.write("site.yml", ROLE))
+    assert pinged(done.stdout) == ["dm-web"], done.stdout
+    assert len(emulator.sessions_created()) == 1
+
+
+@wake_role
 def test_each_batch_is_woken_when_its_turn_comes(
     start_emulator: Start, controller: Controller
 ) -> None:
