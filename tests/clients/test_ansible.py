@@ -414,13 +414,13 @@ def test_fifty_hosts_have_a_session_each_and_keep_it(
         emulator = start_emulator(*machines(*phases), "--wake-seconds", "1", *arguments)
         controller.user.use(emulator)
         source = controller.source()
-        env = {**PIPELINING, **below(tmp_path)}
         for _ in range(2):
+            # No module, which would start 50 interpreters.
             done = controller.run(
-                "ansible", "-i", source, "-f", "20", "all", *PING, env=env, timeout=600
+                "ansible", "-i", source, "-f", "20", "all", "-m", "raw", "-a", "true", timeout=600
             )
             assert done.returncode == 0, done.stdout
-            assert done.stdout.count(" | SUCCESS") == 50
+            assert done.stdout.count(" | CHANGED") == 50
             assert len(emulator.creates()) == len(emulator.sessions_created()) == 50
             # The next connects anew.
             controller.end_masters()
