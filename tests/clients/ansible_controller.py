@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -17,6 +18,15 @@ from tests.integration.harness import User, wait_until
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "contrib" / "ansible"
 PLUGIN = "dedalus.dcs.machines"
+# A play with the role.
+ROLE = """\
+- hosts: all
+  gather_facts: false
+  pre_tasks:
+    - ansible.builtin.import_role: {name: dedalus.dcs.wake}
+  tasks:
+    - ansible.builtin.ping:
+"""
 
 
 class Controller:
@@ -91,3 +101,25 @@ def plain(value: Any) -> Any:
     if isinstance(value, list):
         return [plain(inner) for inner in value]
     return value
+
+
+def machines(*names: str) -> list[str]:
+    """Return an emulator's arguments for these machines."""
+    return [word for name in names for word in ("--machine", name)]
+
+
+def hosts_of(inventory: dict[str, Any]) -> list[str]:
+    """Return the hosts that ansible-inventory lists."""
+    return sorted(inventory["_meta"]["hostvars"])
+
+
+def failures(output: str) -> dict[str, str]:
+    """Return what a playbook's output says of each host that failed."""
+    found = re.findall(r"^fatal: \[(.*)\]: FAILED! => (.*)", output, re.MULTILINE)
+    return {host: json.loads(result)["msg"] for host, result in found}
+
+
+def pinged(output: str) -> list[str]:
+    """Return the hosts on which a playbook's last task, a ping, went well."""
+    last = output.partition("TASK [ansible.builtin.ping]")[2]
+    return sorted(re.findall(r"^ok: \[(.*)\]", last, re.MULTILINE))

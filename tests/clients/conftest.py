@@ -1,5 +1,43 @@
-"""Fixtures of the client tests: those of the integration tests."""
+"""Fixtures of the client tests: those of the integration tests, and Ansible with our collection."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from dcs_proxy import __version__
+from tests.clients.ansible_controller import SOURCE, Controller
 from tests.integration.conftest import keyring, make_user, start_emulator, user
+from tests.integration.harness import Emulator, User
 
 __all__ = ["keyring", "make_user", "start_emulator", "user"]
+
+Start = Callable[..., Emulator]
+
+
+@pytest.fixture(scope="session")
+def collections(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the collection and install the archive; return the path of collections."""
+    directory = tmp_path_factory.mktemp("collections")
+    user = User()
+    try:
+        galaxy = partial(Controller(user, directory).run, "ansible-galaxy", "collection")
+        built = galaxy("build", str(SOURCE), "--output-path", str(directory))
+        assert built.returncode == 0, built.stderr
+        archive = directory / f"dedalus-dcs-{__version__}.tar.gz"
+        installed = galaxy("install", str(archive), "-p", str(directory))
+        assert installed.returncode == 0, installed.stderr
+    finally:
+        user.close()
+    return directory
+
+
+@pytest.fixture
+def controller(start_emulator: Start, user: User, collections: Path) -> Iterator[Controller]:
+    """The user's Ansible; its connections end before the emulators do."""
+    made = Controller(user, collections)
+    yield made
+    made.end_masters()

@@ -150,7 +150,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         if done.returncode < 0:
             raise AnsibleParserError(f"{program} was ended by signal {-done.returncode}")
         if done.returncode:
-            raise AnsibleParserError(f"{_said(done.stderr)} (exit code {done.returncode})")
+            message = _said(done.stderr) or f"{program} did not say why it failed"
+            raise AnsibleParserError(f"{message} (exit code {done.returncode})")
         try:
             return json.loads(done.stdout)
         except ValueError as error:
