@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -341,7 +342,7 @@ def _translate(error: Exception) -> _NetworkError:
     if isinstance(error, requests.exceptions.Timeout):
         return _NetworkError("does not answer", True)
     for cause in _causes(error):
-        if type(cause).__name__ == "NameResolutionError":
+        if isinstance(cause, socket.gaierror):
             return _NetworkError("has a name that cannot be looked up", True)
         if isinstance(cause, OSError) and cause.strerror:
             return _NetworkError(f"cannot be reached: {cause.strerror}", True)
@@ -358,7 +359,7 @@ def _translate_proxy(error: Exception) -> _NetworkError:
             what = f"cannot be reached: the proxy answers {quote_server(said)}"
             # Who may not today may not in a second either.
             return _NetworkError(what, not said.startswith("4"))
-        if type(cause).__name__ == "NameResolutionError":
+        if isinstance(cause, socket.gaierror):
             return _NetworkError("cannot be reached: the proxy's name cannot be looked up", True)
         if isinstance(cause, OSError) and cause.strerror:
             return _NetworkError(f"cannot be reached: the proxy: {cause.strerror}", True)
