@@ -67,15 +67,27 @@ make_venv() {
 # make_node_modules PACKAGE...: install npm packages below $venv and export where they are.  Without
 # npm, or if it cannot install them, the tests that need them are skipped.
 make_node_modules() {
-    if [ ! -d "$venv/node/node_modules" ]; then
+    if [ "$(cat "$venv/node/packages" 2>/dev/null)" != "$*" ]; then
         if ! command -v npm >/dev/null 2>&1 ||
             ! npm install --silent --no-audit --no-fund --prefix "$venv/node" "$@" >&2; then
             say "no npm packages ($*): the tests that need them are skipped"
             return
         fi
+        printf '%s\n' "$*" >"$venv/node/packages"
     fi
     DCS_PROXY_NODE_MODULES=$venv/node/node_modules
     export DCS_PROXY_NODE_MODULES
+}
+
+# make_old_sdk: install the first of the service's Python libraries that has machines beside $venv's
+# own, and export where it is.
+make_old_sdk() {
+    DCS_PROXY_OLD_SDK=$venv/sdk-oldest
+    [ -d "$DCS_PROXY_OLD_SDK/dedalus_sdk" ] ||
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+            --target "$DCS_PROXY_OLD_SDK" dedalus-sdk==0.0.4 >&2 ||
+        die "dedalus-sdk 0.0.4 could not be installed"
+    export DCS_PROXY_OLD_SDK
 }
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd) || exit

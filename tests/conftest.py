@@ -10,6 +10,8 @@ import pytest
 
 from tests.clients.matrix import Row, render, version_of
 
+pytest_plugins = ["tests.contract.counting"]
+
 # Under nohup, or in the background of a script, everything that we start would ignore them, and
 # tests send them.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -114,10 +114,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
-    do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_GET
+    do_OPTIONS = do_TRACE = do_QUERY = do_GET
 
     def log_message(self, *_: Any) -> None:
         """Leave it to the journal."""
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Refuse in the contract's words what http.server takes for no request."""
+        self.close_connection = True
+        title = self.responses[code][0]
+        self._send(problem(code, title, message or title))
 
     def _answer(self) -> None:
         plane = self.server.plane
@@ -191,6 +198,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         ]
         if self.close_connection:
             lines.append("Connection: close")
+        if self.command == "HEAD":
+            body = b""
         self.wfile.write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
 
     def _ahead(self) -> float:

@@ -11,6 +11,15 @@ from dcs_proxy.emulator.faults import Fault, Faults, edit
 from dcs_proxy.emulator.machines import Machine, Service, Session
 from dcs_proxy.times import rfc3339
 
+_MEMORY_MIB = 4096
+# Where a machine is going that does not run, and is not about to.
+_DESIRED = {
+    "stopping": "sleeping",
+    "sleeping": "sleeping",
+    "destroying": "destroyed",
+    "destroyed": "destroyed",
+}
+
 
 @dataclass(frozen=True)
 class Describer:
@@ -54,14 +63,30 @@ class Describer:
             self._apply(body, session, fault)
         return body
 
-    def machine(self, machine: Machine) -> dict[str, Any]:
+    def listed_machine(self, machine: Machine) -> dict[str, Any]:
         """Return a machine as the list shows it."""
+        return {**self._machine(machine), "phase": machine.phase}
+
+    def machine(self, machine: Machine) -> dict[str, Any]:
+        """Return a machine as it is shown alone: its phase is part of a status."""
+        changed_at = self.service.date(machine.changed_at)
+        status = {
+            "phase": machine.phase,
+            "reason": "",
+            "retryable": False,
+            "revision": str(machine.revision),
+            "last_transition_at": changed_at,
+            "last_progress_at": changed_at,
+            "memory_configured_mib": _MEMORY_MIB,
+        }
+        return {**self._machine(machine), "status": status}
+
+    def _machine(self, machine: Machine) -> dict[str, Any]:
         return {
             "machine_id": machine.name,
-            "phase": machine.phase,
-            "desired_state": "running" if machine.phase in ("starting", "running") else "sleeping",
+            "desired_state": _DESIRED.get(machine.phase, "running"),
             "vcpu": 2,
-            "memory_mib": 4096,
+            "memory_mib": _MEMORY_MIB,
             "storage_gib": 20,
             "autosleep_seconds": int(self.service.autosleep_seconds),
             "created_at": self.service.date(machine.created_at),

@@ -24,14 +24,24 @@ _POLL_MS = 500
 
 @dataclass
 class Machine:
-    """One machine; `wakes_at` is when it will run, `used_at` when somebody last used it."""
+    """One machine; `wakes_at` is when it will run, `used_at` when somebody last used it.
+
+    `changed_at` is when its phase changed last; `revision` counts the phases it has had.
+    """
 
     name: str
     phase: str
     created_at: float
+    changed_at: float
+    revision: int = 1
     wakes_at: float | None = None
     used_at: float = 0.0
     connections: int = 0
+
+    def enter(self, phase: str, now: float) -> None:
+        """Change the phase."""
+        if phase != self.phase:
+            self.phase, self.changed_at, self.revision = phase, now, self.revision + 1
 
 
 @dataclass
@@ -79,14 +89,15 @@ class Service:
     def add(self, name: str, phase: str) -> Machine:
         """Add a machine in the given phase."""
         now = self.now()
-        self.machines[name] = Machine(name, phase, now, used_at=now)
+        self.machines[name] = Machine(name, phase, now, now, used_at=now)
         return self.machines[name]
 
     def put(self, name: str, phase: str) -> None:
         """Add a machine, or put the one of that name into a phase; its ready sessions close."""
         with self.lock:
             machine = self.machines.get(name) or self.add(name, phase)
-            machine.phase, machine.wakes_at, machine.used_at = phase, None, self.now()
+            machine.wakes_at, machine.used_at = None, self.now()
+            machine.enter(phase, machine.used_at)
             if phase != "running":
                 self._close_ready(machine)
 
@@ -165,21 +176,22 @@ class Service:
             session.error_message = f"machine is {machine.phase}"
         elif machine.phase != "running" and machine.wakes_at is None:
             machine.wakes_at = self.now() + self.wake_seconds
-            machine.phase = "starting"
+            machine.enter("starting", self.now())
         machine.used_at = self.now()
 
     def _settle(self, machine: Machine) -> Machine:
         """Let time do to a machine what it does."""
         now = self.now()
         if machine.wakes_at is not None and now >= machine.wakes_at:
-            machine.phase, machine.used_at, machine.wakes_at = "running", machine.wakes_at, None
+            machine.enter("running", machine.wakes_at)
+            machine.used_at, machine.wakes_at = machine.wakes_at, None
         idle = now - machine.used_at
         if (
             machine.phase == "running"
             and not machine.connections
             and (idle >= self.autosleep_seconds)
         ):
-            machine.phase = "sleeping"
+            machine.enter("sleeping", now)
             self._close_ready(machine)
         return machine
 

@@ -150,13 +150,10 @@ class Routes:
 
     def _list_machines(self, request: Request) -> Reply:
         page, more = _page(request, self._service.all_machines())
-        return json_reply({"items": [self._describer.machine(m) for m in page], **more})
+        return json_reply({"items": [self._describer.listed_machine(m) for m in page], **more})
 
     def _get_machine(self, request: Request) -> Reply:
-        machine = self._service.machine(_machine_name(request))
-        shown = self._describer.machine(machine)
-        phase = shown.pop("phase")
-        return json_reply({**shown, "status": {"phase": phase, "reason": ""}})
+        return json_reply(self._describer.machine(self._service.machine(_machine_name(request))))
 
     def _control_routes(self, parts: list[str]) -> dict[str, Callable[[Request], Reply]] | None:
         match parts:

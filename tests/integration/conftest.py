@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,17 +16,18 @@ from tests.integration.secret_service import SecretService
 @pytest.fixture
 def start_emulator(tmp_path: Path) -> Iterator[Callable[..., Emulator]]:
     """Start emulators with the given arguments."""
-    started: list[Emulator] = []
+    numbers = itertools.count()
+    # One that gave a reply which breaks the contract must not leave the others running.
+    with ExitStack() as started:
 
-    def start(*arguments: str) -> Emulator:
-        directory = tmp_path / f"emulator-{len(started)}"
-        directory.mkdir()
-        started.append(Emulator(directory, *arguments))
-        return started[-1]
+        def start(*arguments: str) -> Emulator:
+            directory = tmp_path / f"emulator-{next(numbers)}"
+            directory.mkdir()
+            emulator = Emulator(directory, *arguments)
+            started.callback(emulator.stop)
+            return emulator
 
-    yield start
-    for emulator in started:
-        emulator.stop()
+        yield start
 
 
 @pytest.fixture

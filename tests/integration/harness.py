@@ -25,6 +25,8 @@ import requests
 
 from dcs_proxy.names import MachineName
 from dcs_proxy.private_agent import PrivateAgents
+from tests.contract import recording
+from tests.contract.documents import check_recorded
 
 T = TypeVar("T")
 LIMIT_S = 120.0
@@ -94,9 +96,10 @@ class Emulator:
 
     def __init__(self, directory: Path, *arguments: str) -> None:
         self.journal = directory / "journal"
+        self.replies = directory / "replies"
         self.process = subprocess.Popen(
             [
-                sys.executable, "-m", "dcs_proxy", "emulator",
+                sys.executable, recording.__file__, str(self.replies),
                 "--journal", str(self.journal), *arguments,
             ],
             stdout=subprocess.PIPE,
@@ -137,11 +140,15 @@ class Emulator:
         return {e["session_id"] for e in self.creates() if e.get("session_id")}
 
     def stop(self) -> None:
+        """End it, once; fail if it did not end well or gave a reply that breaks the contract."""
+        assert self.process.stdout is not None
+        if self.process.stdout.closed:
+            return
+        self.process.stdout.close()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
         assert self.process.wait(LIMIT_S) == 0, "the emulator did not stop cleanly"
+        check_recorded(self.replies)
 
 
 class ProcessWatch:

@@ -1,0 +1,56 @@
+"""Prism (stoplight/prism), which serves an OpenAPI document or stands between and compares."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.harness import LIMIT_S, clean_environment, wait_until
+
+# Where contrib/test puts npm's packages.
+_MODULES = os.environ.get("DCS_PROXY_NODE_MODULES", "")
+_PROGRAM = Path(_MODULES) / ".bin" / "prism"
+needs_prism = pytest.mark.skipif(
+    not (_MODULES and _PROGRAM.exists() and shutil.which("node")),
+    reason="DCS_PROXY_NODE_MODULES does not say where Prism is, or there is no node",
+)
+
+
+class Prism:
+    """A running Prism; `url` is where it listens."""
+
+    def __init__(self, output: Path) -> None:
+        self._output = output
+        listening = wait_until(lambda: re.search(r"listening on (http://\S+)", self._text()))
+        self.url = listening[1]
+
+    def _text(self) -> str:
+        return self._output.read_text()
+
+    def complaints(self) -> list[str]:
+        """Return the lines that say what broke the document."""
+        return [line for line in self._text().splitlines() if re.search(r"\b(error|warn)\b", line)]
+
+
+@contextlib.contextmanager
+def run_prism(directory: Path, command: str, document: Path, *upstream: str) -> Iterator[Prism]:
+    """Run ``prism mock`` or ``prism proxy``; what breaks the document is answered as an error."""
+    output = directory / f"prism-{command}"
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            ["node", _PROGRAM, command, "--errors", "--port", "0", document, *upstream],
+            stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+            env=clean_environment(),
+        )  # fmt: skip
+    try:
+        yield Prism(output)
+    finally:
+        process.terminate()
+        process.wait(LIMIT_S)
