@@ -44,7 +44,9 @@ def parse_http_proxy(text: str) -> HttpProxy:
         rest = parts.path.rstrip("/") + parts.query + parts.fragment
     except ValueError:
         raise ValueError("not a URL") from None
-    if parts.scheme != "http" or not _is_host(host) or not port or rest or not text.isprintable():
+    # Before 3.11 Python takes any name in brackets.
+    is_host = _is_host(host) and ("[" in parts.netloc) == (":" in host)
+    if parts.scheme != "http" or not is_host or not port or rest or not text.isprintable():
         raise ValueError("not http://host:port")
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     # RFC 7617: the user ends with the first colon.  What is not ASCII has no agreed encoding.

@@ -206,6 +206,8 @@ class Exchange:
                 allow_redirects=False,
                 stream=True,
             ) as response:
+                # urllib3 1.26 takes half an answer for a whole one.
+                response.raw.enforce_content_length = True
                 data = b""
                 for part in response.iter_content(64 * 1024):
                     data += part
