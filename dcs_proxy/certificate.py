@@ -20,7 +20,8 @@ from dcs_proxy.wire import Reader, WireError
 _CERTIFICATE_TYPE = b"ssh-ed25519-cert-v01@openssh.com"
 _USER = 1  # SSH_CERT_TYPE_USER
 # sshd refuses a certificate with a critical option it does not know (PROTOCOL.certkeys).
-_CRITICAL_OPTIONS = frozenset({b"force-command", b"source-address"})
+_CRITICAL_OPTIONS = frozenset({b"force-command", b"source-address", b"verify-required"})
+_MAX_PRINCIPALS = 256  # SSHKEY_CERT_MAX_PRINCIPALS of sshkey.c
 # A certificate made this second by a clock slightly ahead of ours is good; the gateway's own
 # clock decides in the end.
 START_TOLERANCE_S = 300
@@ -154,11 +155,11 @@ def _parse_certificate(blob: bytes) -> _Certificate:
         public = reader.string()
         reader.u64()
         kind = reader.u32()
-        reader.string()
-        principals = _strings(reader.string())
+        _check_texts([reader.string()])
+        principals = _principals(reader.string())
         valid_after, valid_before = reader.u64(), reader.u64()
-        critical_options = _strings(reader.string())[::2]
-        _strings(reader.string())
+        critical_options = _names(reader.string())
+        _names(reader.string())
         reader.string()
         authority = reader.string()
         signed = len(blob) - reader.remaining
@@ -172,12 +173,34 @@ def _parse_certificate(blob: bytes) -> _Certificate:
     )  # fmt: skip
 
 
+def _principals(data: bytes) -> list[bytes]:
+    """Read principals.  Raises WireError where OpenSSH does not take them either."""
+    found = _strings(data)
+    _check_texts(found)
+    if len(found) > _MAX_PRINCIPALS:
+        raise WireError("too many principals")
+    return found
+
+
+def _names(data: bytes) -> list[bytes]:
+    """Read options, names and values in turn; return the names.  Raises WireError."""
+    found = _strings(data)
+    if len(found) % 2:
+        raise WireError("the last option has no value")
+    return found[::2]
+
+
 def _strings(data: bytes) -> list[bytes]:
-    """Read strings until the end: principals, or names and values of options in turn."""
     reader, found = Reader(data), []
     while reader.remaining:
         found.append(reader.string())
     return found
+
+
+def _check_texts(values: list[bytes]) -> None:
+    """Raise WireError for what OpenSSH, which reads texts as C does, refuses."""
+    if any(b"\0" in value for value in values):
+        raise WireError("a text holds a NUL")
 
 
 def _check_user_certificate(
@@ -230,8 +253,9 @@ def _raw_key(blob: bytes) -> bytes | None:
 def _raw_signature(blob: bytes) -> bytes:
     """Return what an Ed25519 signature's blob holds after its type (RFC 8709 §6)."""
     reader = Reader(blob)
-    kind = reader.string()
-    return reader.string() if kind == KEY_TYPE else b""
+    kind, signature = reader.string(), reader.string()
+    reader.finish()
+    return signature if kind == KEY_TYPE else b""
 
 
 def _check_other_signature(blob: bytes) -> None:

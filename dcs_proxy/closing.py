@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 
 from dcs_proxy.agent import Agent, AgentMissing
 from dcs_proxy.deadline import Deadline
 from dcs_proxy.errors import ConfigError
+from dcs_proxy.idempotency import new_key
 from dcs_proxy.keypair import public_blob
 from dcs_proxy.names import MachineName
 from dcs_proxy.resolve import ControlPlane
@@ -45,7 +45,7 @@ def close_session(
             _remove_identity(record)
         finally:
             if attempt.session_id:
-                open_api().close_session(name, attempt.session_id, str(uuid.uuid4()))
+                open_api().close_session(name, attempt.session_id, new_key())
         withdraw(state, name)
         return attempt.session_id
 

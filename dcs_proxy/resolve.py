@@ -17,7 +17,6 @@ gives none back.  Then ssh uses the bare key that waits in the agent beside the 
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -39,6 +38,7 @@ from dcs_proxy.errors import (
     quote_server,
 )
 from dcs_proxy.failures import Failures
+from dcs_proxy.idempotency import new_key
 from dcs_proxy.keypair import KeyPair, public_line
 from dcs_proxy.lending import UNKNOWN_LIFE_S, Lender
 from dcs_proxy.log import Log, milliseconds_since
@@ -145,19 +145,26 @@ class _Resolution:
             return record
         self.failures.raise_own(is_second=self.is_second)
         start = time.monotonic()
-        with self.world.state.lock(self.name, self.world.deadline, self.is_settled) as held:
-            waited = milliseconds_since(start)
-            self.world.log.debug("lock", machine=self.name, held=held, ms=waited)
-            if (record := self.reusable()) is not None:
-                return record
-            self.failures.raise_shared()
-            try:
-                return self.take_up_or_create()
-            except ClientGone:
-                raise
-            except DcsError as error:
-                self.failures.save(error)
-                raise
+        while True:
+            with self.world.state.lock(self.name, self.world.deadline, self.is_settled) as held:
+                waited = milliseconds_since(start)
+                self.world.log.debug("lock", machine=self.name, held=held, ms=waited)
+                if (record := self.reusable()) is not None:
+                    return record
+                self.failures.raise_shared()
+                # Without the lock, what another process had found is already gone again.
+                if held:
+                    return self.run_alone()
+
+    def run_alone(self) -> Record:
+        """Find a session, by a process that holds the machine's lock."""
+        try:
+            return self.take_up_or_create()
+        except ClientGone:
+            raise
+        except DcsError as error:
+            self.failures.save(error)
+            raise
 
     def reusable(self) -> Record | None:
         """Return the session if it may be used without asking the API (DESIGN rule 4)."""
@@ -167,7 +174,7 @@ class _Resolution:
         age = self.world.now() - record.ready.proved_at
         limit = self.world.settings.reuse_seconds
         if self.is_second:
-            limit = max(limit, COMMITTED_S)
+            limit += COMMITTED_S  # the first half may have come late in the time before
         # A negative age is a clock that was set back: nothing is known then.
         is_usable = 0 <= age < limit and self.is_held(record)
         self.world.log.debug("reuse", machine=self.name, session=record.attempt.session_id,
@@ -221,7 +228,11 @@ class _Resolution:
         if session is None or not session.is_ready:
             return None
         if record.ready is None:
-            return self.accept(api, agent, record, session, key=None)
+            if self.is_alive(record) and self.is_held(record):
+                return self.accept(api, agent, record, session, key=None)
+            # The wake has outlasted the key.
+            self.close_abandoned(api, record.attempt)
+            return None
         if not _is_same_login(record.ready, session.connection):
             return None
         return self.prove(record)
@@ -258,7 +269,7 @@ class _Resolution:
         lifetime_s = int(self.world.settings.wake_seconds + _KEY_GRACE_S)
         agent.add_key(key, comment=self.name, lifetime_s=lifetime_s)
         attempt = Attempt(
-            idempotency_key=str(uuid.uuid4()),
+            idempotency_key=new_key(),
             public_key=key.public.hex(),
             agent_path=self.agent_path,
             key_ends_at=self.world.now() + lifetime_s,
@@ -370,7 +381,7 @@ class _Resolution:
     def close_abandoned(self, api: ControlPlane, attempt: Attempt) -> None:
         """End a session whose key is lost; it is of no use to anybody, and not worth a wait."""
         try:
-            api.close_session(self.name, attempt.session_id, str(uuid.uuid4()), once=True)
+            api.close_session(self.name, attempt.session_id, new_key(), once=True)
         except (DeadlineExceeded, ClientGone):
             raise
         except DcsError as error:

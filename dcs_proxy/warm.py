@@ -66,7 +66,7 @@ class Warmth:
         when connecting may rely on it, agent, identity, logins, address, port, whose agent, files.
         """
         recent = ready.proved_at + self._settings.reuse_seconds
-        committed = max(recent, ready.proved_at + COMMITTED_S)
+        committed = recent + COMMITTED_S  # prepare may have come late in the time before
         life = ready.ends_at - ready.lent_at
         safe = ready.ends_at - min(MARGIN_S, life / 2)
         return [

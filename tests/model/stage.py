@@ -1,0 +1,153 @@
+"""One computer, one service and the processes between them: the real code in a model's world."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from typing import Any, TypeVar
+from unittest import mock
+
+from dcs_proxy import https
+from dcs_proxy.agent import Agent
+from dcs_proxy.api import Api
+from dcs_proxy.credentials import Credentials
+from dcs_proxy.deadline import Deadline
+from dcs_proxy.log import Log
+from dcs_proxy.names import MachineName
+from dcs_proxy.progress import Progress
+from dcs_proxy.resolve import World, resolve
+from dcs_proxy.settings import Settings
+from dcs_proxy.state import Record, StateDirectory
+from tests.model.process import Ask, AskAgent, Knock, Process, Sleep, Write
+from tests.model.service import Clock, Keeper, Service
+
+T = TypeVar("T")
+NAME = MachineName("dm-foo")
+SETTINGS = Settings()
+_AGENT = "/model.sock"
+# No two things happen in the same moment.
+_TURN_S = 0.001
+
+
+class ModelDeadline(Deadline):
+    """A deadline by the model's clock."""
+
+    def __init__(self, seconds: float, clock: Clock, process: Process) -> None:
+        super().__init__(seconds)
+        self._process = process
+        self._clock = clock
+        self.at = clock.elapsed + seconds
+
+    def remaining(self) -> float:
+        return max(0.0, self.at - self._clock.elapsed)
+
+    def sleep(self, seconds: float) -> None:
+        self.check()
+        self._process.stop(Sleep(min(seconds, self.remaining())))
+        self.check()
+
+    def call(self, function: Callable[[], T], *, within_s: float) -> T:
+        limit = self._clock.elapsed + within_s
+        value = function()
+        self.check()
+        if self._clock.elapsed >= limit:
+            raise TimeoutError
+        return value
+
+
+class ModelState(StateDirectory):
+    """A state directory before whose every change the process stops."""
+
+    def __init__(self, path: str, process: Process) -> None:
+        super().__init__(path)
+        self._process = process
+
+    def save(self, *arguments: Any) -> None:
+        self._process.stop(Write())
+        super().save(*arguments)
+
+    def forget(self, *arguments: Any) -> None:
+        self._process.stop(Write())
+        super().forget(*arguments)
+
+    def save_failure(self, *arguments: Any) -> None:
+        self._process.stop(Write())
+        super().save_failure(*arguments)
+
+
+class Stage:
+    """One computer and one service; `running` is the process that is let go on at the moment."""
+
+    def __init__(self) -> None:
+        self.path = tempfile.mkdtemp(prefix="dcs")
+        self.state = StateDirectory(self.path)
+        self.clock = Clock()
+        self.service = Service(self.clock)
+        self.keeper = Keeper(self.clock)
+        self.running: Process | None = None
+        self.patches = [
+            mock.patch.object(https, "time", self.clock),
+            mock.patch.object(https.Exchange, "_send", self._send),
+            mock.patch.object(Agent, "_exchange", self._exchange),
+        ]
+        for patch in self.patches:
+            patch.start()
+
+    def close(self) -> None:
+        for patch in self.patches:
+            patch.stop()
+        shutil.rmtree(self.path)
+
+    def process(self, client: str, *, is_second: bool) -> Process:
+        """Return a process of an ssh that has not begun yet."""
+        return Process(client, self.clock.elapsed, self._work, is_second=is_second)
+
+    def go(self, process: Process, answer: Any) -> None:
+        self.running = process
+        self.clock.elapsed += _TURN_S
+        process.go(answer)
+
+    def answer(self, process: Process) -> Any:
+        """Do what a process waits for, and return what it then takes."""
+        match process.at:
+            case Ask():
+                return self.service.answer(process.at)
+            case AskAgent(request):
+                return self.keeper.answer(request)
+            case Sleep(seconds):
+                self.clock.elapsed += seconds
+        return None
+
+    def _send(self, method: str, path: str, headers: Any, body: Any) -> Any:
+        return self._stop(Ask(method, path, headers, body or {}))
+
+    def _exchange(self, request: bytes) -> Any:
+        return self._stop(AskAgent(request))
+
+    def _stop(self, point: Ask | AskAgent) -> Any:
+        assert self.running is not None
+        return self.running.stop(point)
+
+    def _work(self, process: Process) -> Record:
+        deadline = ModelDeadline(SETTINGS.wake_seconds, self.clock, process)
+        log = Log(os.path.join(self.path, "log"), "off")
+        credentials = Credentials("key", None, "the model")
+        world = World(
+            settings=SETTINGS,
+            state=ModelState(self.path, process),
+            deadline=deadline,
+            log=log,
+            agent_path=lambda _name: _AGENT,
+            account="account",
+            client=process.client,
+            open_api=lambda: Api(SETTINGS, credentials, deadline, log, lambda _text: None),
+            open_agent=lambda _name: Agent(_AGENT),
+            notice=lambda _text: None,
+            terminal=mock.Mock(),
+            progress=Progress(is_quiet=True, in_place=False),
+            await_guest=lambda _name, _record: process.stop(Knock()),
+            now=self.clock.time,
+        )
+        return resolve(NAME, world, is_second=process.is_second)

@@ -1,0 +1,18 @@
+"""Fixtures: those of the integration tests, and a real ssh-agent."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from dcs_proxy.agent import Agent
+from tests.integration.conftest import make_user, start_emulator, user
+from tests.outside.openssh import openssh_agent
+
+__all__ = ["agent", "make_user", "start_emulator", "user"]
+
+
+@pytest.fixture
+def agent() -> Iterator[Agent]:
+    """Our client of an ssh-agent that holds nothing."""
+    with openssh_agent() as path:
+        yield Agent(path)
