@@ -10,9 +10,9 @@ from dcs_proxy.errors import ConfigError
 from dcs_proxy.idempotency import new_key
 from dcs_proxy.keypair import public_blob
 from dcs_proxy.names import MachineName
-from dcs_proxy.resolve import ControlPlane
 from dcs_proxy.snippets import withdraw
 from dcs_proxy.state import Record, StateDirectory
+from dcs_proxy.world import ControlPlane
 
 
 def close_session(

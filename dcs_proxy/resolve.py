@@ -17,14 +17,11 @@ gives none back.  Then ssh uses the bare key that waits in the agent beside the 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
 
 from dcs_proxy.agent import Agent
 from dcs_proxy.certificate import generate_key
-from dcs_proxy.consent import Consent, Questioner
-from dcs_proxy.deadline import Deadline
+from dcs_proxy.consent import Consent
 from dcs_proxy.errors import (
     AgentRefused,
     AgentUnavailable,
@@ -41,13 +38,12 @@ from dcs_proxy.failures import Failures
 from dcs_proxy.idempotency import new_key
 from dcs_proxy.keypair import KeyPair, public_line
 from dcs_proxy.lending import UNKNOWN_LIFE_S, Lender
-from dcs_proxy.log import Log, milliseconds_since
-from dcs_proxy.model import Connection, Machine, Session
+from dcs_proxy.log import milliseconds_since
+from dcs_proxy.model import Connection, Session
 from dcs_proxy.names import MachineName
 from dcs_proxy.patience import poll_wait_s
-from dcs_proxy.progress import Progress
-from dcs_proxy.settings import Settings
-from dcs_proxy.state import NEVER, Attempt, ReadySession, Record, StateDirectory
+from dcs_proxy.state import NEVER, Attempt, ReadySession, Record
+from dcs_proxy.world import ControlPlane, World
 
 # What must be left of a session for an ssh to begin with it: logging in takes a while.
 MARGIN_S = 30.0
@@ -58,52 +54,6 @@ COMMITTED_S = 60
 _KEY_GRACE_S = 300
 # Beyond this a clock is a fault of its own: ssh checks the gateway's certificate by it.
 _CLOCK_NOTICE_S = 300
-
-
-class ControlPlane(Protocol):
-    """What resolving needs of the API; :class:`dcs_proxy.api.Api` says what each raises."""
-
-    @property
-    def clock_ahead_s(self) -> float: ...
-
-    def create_session(
-        self, name: MachineName, public_key: str, idempotency_key: str
-    ) -> Session: ...
-
-    def get_machine(self, name: MachineName) -> Machine: ...
-
-    def get_session(self, name: MachineName, session_id: str) -> Session | None: ...
-
-    def close_session(
-        self, name: MachineName, session_id: str, idempotency_key: str, *, once: bool = False
-    ) -> None: ...
-
-
-@dataclass(frozen=True)
-class World:
-    """Everything that resolving touches, so that tests can stand in for it.
-
-    `open_api` and `open_agent` are called when first needed, for both may be slow or fail.
-    `agent_path` gives the socket of a machine's agent, `account` tells one API and organisation
-    from another, `client` one ssh process from another, `now` gives unix time.  `notice` shows the
-    user a line, `progress` that a machine wakes; `terminal` is where a person may be asked.
-    `await_guest` returns when a machine that has just woken lets its session in.
-    """
-
-    settings: Settings
-    state: StateDirectory
-    deadline: Deadline
-    log: Log
-    agent_path: Callable[[MachineName], str]
-    account: str
-    client: str
-    open_api: Callable[[], ControlPlane]
-    open_agent: Callable[[MachineName], Agent]
-    notice: Callable[[str], None]
-    terminal: Questioner
-    progress: Progress
-    await_guest: Callable[[MachineName, Record], None]
-    now: Callable[[], float]
 
 
 def resolve(name: MachineName, world: World, *, is_second: bool = False) -> Record:

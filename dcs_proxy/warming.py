@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from dcs_proxy.errors import GatewayUnreachable
 from dcs_proxy.names import MachineName
-from dcs_proxy.resolve import World
 from dcs_proxy.snippets import mark_healed, publish, publish_user_agent
 from dcs_proxy.state import Record
 from dcs_proxy.transport import look_up
 from dcs_proxy.warm import Warmth
+from dcs_proxy.world import World
 
 
 def make_warm(

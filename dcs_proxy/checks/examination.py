@@ -13,10 +13,10 @@ from dcs_proxy.files import read_small
 from dcs_proxy.log import Log
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh import Client
-from dcs_proxy.resolve import World
 from dcs_proxy.settings import Settings
 from dcs_proxy.state import ReadySession, StateDirectory
 from dcs_proxy.wiring import Options, open_log, open_world
+from dcs_proxy.world import World
 
 T = TypeVar("T")
 

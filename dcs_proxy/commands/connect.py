@@ -14,10 +14,11 @@ from dcs_proxy.errors import DcsError, LoginMismatch, UsageError, about
 from dcs_proxy.http_connect import reach
 from dcs_proxy.log import milliseconds_since
 from dcs_proxy.names import MachineName
-from dcs_proxy.resolve import World, resolve
+from dcs_proxy.resolve import resolve
 from dcs_proxy.snippets import publish
 from dcs_proxy.state import Record
 from dcs_proxy.wiring import Options, open_warmth, open_world
+from dcs_proxy.world import World
 
 DESCRIPTION = (
     "Connect ssh with the machine's gateway, as its ProxyCommand. The block that config-ssh writes "

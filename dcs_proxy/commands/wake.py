@@ -22,13 +22,14 @@ from dcs_proxy.listing import list_machines
 from dcs_proxy.many import Many
 from dcs_proxy.names import MachineName
 from dcs_proxy.progress import Progress
-from dcs_proxy.resolve import World, resolve
+from dcs_proxy.resolve import resolve
 from dcs_proxy.settings import Settings
 from dcs_proxy.snippets import heal
 from dcs_proxy.state import NEVER, Record, StateDirectory
 from dcs_proxy.stderr import show
 from dcs_proxy.warming import first_address, make_warm
 from dcs_proxy.wiring import Options, find_credentials, open_log, open_warmth, open_world
+from dcs_proxy.world import World
 
 HELP = "wake machines, many at once, so that ssh to them begins at once"
 DESCRIPTION = (

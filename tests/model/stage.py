@@ -17,9 +17,10 @@ from dcs_proxy.deadline import Deadline
 from dcs_proxy.log import Log
 from dcs_proxy.names import MachineName
 from dcs_proxy.progress import Progress
-from dcs_proxy.resolve import World, resolve
+from dcs_proxy.resolve import resolve
 from dcs_proxy.settings import Settings
 from dcs_proxy.state import Record, StateDirectory
+from dcs_proxy.world import World
 from tests.model.process import Ask, AskAgent, Knock, Process, Sleep, Write
 from tests.model.service import Clock, Keeper, Service
 

@@ -32,9 +32,10 @@ from dcs_proxy.log import Log
 from dcs_proxy.model import Connection, HostTrust, Machine, Session
 from dcs_proxy.names import MachineName
 from dcs_proxy.progress import Progress
-from dcs_proxy.resolve import World, resolve
+from dcs_proxy.resolve import resolve
 from dcs_proxy.settings import Settings
 from dcs_proxy.state import Record, StateDirectory
+from dcs_proxy.world import World
 from tests.fake_agent import FakeAgent, Store, fake_agent
 
 NAME = MachineName("dm-foo")
