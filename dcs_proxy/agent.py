@@ -38,7 +38,7 @@ _UNAVAILABLE_HINT = (
     " agent (ssh-add -l)"
 )
 _REFUSED_HINT = (
-    "unlock the agent if it is locked (ssh-add -X); gpg-agent, 1Password and gnome-keyring refuse"
+    "unlock the agent if it is locked (ssh-add -X); 1Password and gnome-keyring refuse"
     ' certificates or lifetimes: then remove agent = "user" from the config file'
 )
 

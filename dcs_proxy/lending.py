@@ -117,8 +117,6 @@ class Lender:
                     key, certificate.blob, comment=comment, lifetime_s=lifetime_s,
                     destination=bound_to,
                 )  # fmt: skip
-                # gpg-agent answers success, and keeps nothing but the key.
-                bare_key = not self._agent.holds(certificate.blob)
             except AgentRefused as error:
                 self._log.event("agent-refused-certificate", machine=self._name,
                                 what=error.message)  # fmt: skip

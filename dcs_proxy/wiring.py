@@ -19,7 +19,6 @@ from dcs_proxy.log import VARIABLE, Log
 from dcs_proxy.names import MachineName
 from dcs_proxy.private_agent import PrivateAgents
 from dcs_proxy.progress import Progress
-from dcs_proxy.resolve import World
 from dcs_proxy.settings import Settings, config_path, load_settings
 from dcs_proxy.sshconfig import Program
 from dcs_proxy.state import Record, StateDirectory, default_state_directory
@@ -27,7 +26,10 @@ from dcs_proxy.stderr import can_redraw, show
 from dcs_proxy.system_keyring import SystemKeyring
 from dcs_proxy.terminal import Terminal
 from dcs_proxy.warm import Warmth
+from dcs_proxy.world import World
 
+# The name that gpg-agent gives its socket for ssh.
+_GPG_AGENT = "S.gpg-agent.ssh"
 _AGENT_START_S = 20.0
 _MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
 # Time to see a window and type a password: less than editors give ssh; more for who waits for it.
@@ -198,5 +200,10 @@ def _user_agent(environment: Mapping[str, str]) -> str:
         raise AgentUnavailable(
             'the config file has agent = "user", and SSH_AUTH_SOCK is not set',
             hint="start an agent, or remove that line to use the private one",
+        )
+    if os.path.basename(os.path.realpath(path)) == _GPG_AGENT:
+        raise AgentUnavailable(
+            "SSH_AUTH_SOCK is gpg-agent's, which writes every key to a file",
+            hint='remove agent = "user" from the config file to use the private agent',
         )
     return path
