@@ -57,8 +57,7 @@ make_venv() {
         say "setting up the virtual environment ${venv##*/}"
         rm -rf "$venv"
         "$python" -m venv "$venv" || die "no virtual environment could be made"
-        # Python compiles what it uses, and pip would all.
-        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile \
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
             --config-settings editable_mode=compat --editable "$root[$extra]" "$@" >&2 ||
             die "the Python packages could not be installed"
         printf '%s\n' "$stamp" >"$venv/stamp"
