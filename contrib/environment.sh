@@ -90,5 +90,11 @@ make_old_sdk() {
     export DCS_PROXY_OLD_SDK
 }
 
+# make_outsiders: install beside $venv's own packages what checks us from outside.
+make_outsiders() {
+    make_node_modules ssh2 ssh-config @stoplight/prism-cli
+    make_old_sdk
+}
+
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd) || exit
 python=$(find_python) || die "Python 3.10 or later is missing (Debian and Ubuntu: apt install python3)"

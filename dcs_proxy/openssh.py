@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from dcs_proxy.errors import ConfigError, clean_text
 
-_VERSION = re.compile(r"OpenSSH_(?:for_\w+_)?(\d+)\.(\d+)")
+_VERSION = re.compile(r"OpenSSH_(?:for_\w+_)?([0-9]{1,4})\.([0-9]{1,4})")
 _LIMIT_S = 10
 
 

@@ -36,7 +36,7 @@ CONNECT_TIMEOUT_S = 30
 _SAFE_LOGIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*\Z")
 _SAFE_HOST = re.compile(r"[a-z0-9:][a-z0-9.:-]*\Z")
 _SAFE_KEY = re.compile(r"[a-z0-9@.-]+ [A-Za-z0-9+/]+={0,2}\Z")
-_WRITTEN_FOR = re.compile(r"^# for OpenSSH (\d+)\.(\d+)$", re.MULTILINE)
+_WRITTEN_FOR = re.compile(r"^# for OpenSSH ([0-9]{1,4})\.([0-9]{1,4})$", re.MULTILINE)
 
 
 @dataclass(frozen=True)

@@ -42,4 +42,4 @@ class Daemon(BaseHTTPRequestHandler):
 if __name__ == "__main__":
     if sys.argv[1:] != ["system", "dial-stdio"]:
         sys.exit(f"unexpected: {sys.argv[1:]}")
-    Daemon(None, ("", 0), None)  # type: ignore[arg-type]
+    Daemon(None, ("", 0), None)

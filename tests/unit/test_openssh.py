@@ -19,6 +19,8 @@ from dcs_proxy.openssh import Version, find_client, losses, parse_version
         ("OpenSSH_7.6", (7, 6)),
         ("Sun_SSH_1.1.9", None),
         ("Dropbear v2022.83", None),
+        (f"OpenSSH_9.{'1' * 5000}", (9, 1111)),
+        (f"OpenSSH_{'1' * 5000}.1", None),
         ("", None),
     ],
 )

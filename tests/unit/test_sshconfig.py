@@ -132,6 +132,7 @@ def test_a_block_says_for_which_ssh_it_is(version: Version) -> None:
 
 def test_a_block_that_does_not_say_is_for_no_version() -> None:
     assert written_for("Match all\n") is None
+    assert written_for(f"# for OpenSSH 9.{'1' * 5000}\n") is None
 
 
 def test_the_environment_is_never_named_in_braces() -> None:
