@@ -187,6 +187,7 @@ def _names(data: bytes) -> list[bytes]:
     found = _strings(data)
     if len(found) % 2:
         raise WireError("the last option has no value")
+    _check_texts(found[::2])
     return found[::2]
 
 

@@ -252,6 +252,7 @@ OPTIONALLY = st.just(b"") | LISTS
 @example(Forgery(principals=packed(*[b"me"] * 256)))
 @example(Forgery(principals=packed(*[b"me"] * 257)))
 @example(Forgery(extensions=packed(b"permit-pty")))
+@example(Forgery(extensions=packed(b"me\0too", b"")))
 @example(Forgery(inside=b"x"))
 def test_what_we_accept_openssh_accepts(
     tmp_path_factory: pytest.TempPathFactory, forgery: Forgery
