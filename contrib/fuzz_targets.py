@@ -53,7 +53,7 @@ RECORD = {
     },
     "ready": {
         "endpoint": "e", "port": 22, "ssh_username": USER, "authority": "ssh-ed25519 AAAA",
-        "certificate": CERTIFICATE, "bare_key": False, "ends_at": 1.0, "lent_at": 1.0,
+        "certificate": CERTIFICATE, "bare_key": False, "ends_at": 1.0, "began_at": 1.0,
         "proved_at": 1.0,
     },
     "previous_token": "", "previous_username": "",

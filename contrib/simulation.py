@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 
+from dcs_proxy.lending import margin_s
 from dcs_proxy.patience import MAX_BACKOFF_S, SPREAD_PART, SPREAD_S, Patience, poll_wait_s
-from dcs_proxy.resolve import MARGIN_S
 from dcs_proxy.settings import Settings
 from dcs_proxy.state import LOCK_TURN_S
 
@@ -283,7 +283,7 @@ class World:
                 self.resume(process, self.chance.uniform(0, LOCK_TURN_S))
 
     def is_alive(self, machine: Machine) -> bool:
-        margin = min(MARGIN_S, self.scenario.session_s / 2)
+        margin = margin_s(self.scenario.session_s)
         return self.client.reuses and machine.ends_at - self.now > margin
 
     def may_use(self, machine: Machine) -> bool:

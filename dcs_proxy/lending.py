@@ -15,6 +15,15 @@ from dcs_proxy.state import Attempt, ReadySession
 
 # A session whose end the API does not tell.
 UNKNOWN_LIFE_S = 3600
+_MARGIN_S = 30.0
+
+
+def margin_s(life_s: float) -> float:
+    """Return what must be left of a session of `life_s` for an ssh to begin with it, in seconds.
+
+    Logging in takes a while; a session of less than a minute may be used for half of its life.
+    """
+    return min(_MARGIN_S, life_s / 2)
 
 
 class Lender:
@@ -68,6 +77,9 @@ class Lender:
             destination = Destination(connection.endpoint, authority.blob)
             bare_key = self._add_identity(key, certificate, destination, ends_at)
         now = self._now()
+        began_at = now
+        if session.created_at is not None:
+            began_at = min(now, session.created_at.timestamp() - self._ahead_s)
         return ReadySession(
             endpoint=connection.endpoint,
             port=connection.port,
@@ -76,7 +88,7 @@ class Lender:
             certificate=certificate.line if certificate else "",
             bare_key=bare_key,
             ends_at=ends_at,
-            lent_at=now,
+            began_at=began_at,
             proved_at=now,
         )
 

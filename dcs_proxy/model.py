@@ -67,7 +67,7 @@ class Session:
     session_id: str
     machine: MachineName
     status: str
-    created_at: datetime
+    created_at: datetime | None
     expires_at: datetime | None
     retry_after_ms: int | None
     error_code: str
@@ -132,7 +132,7 @@ def parse_session(body: bytes, machine: MachineName) -> Session:
         session_id=session_id,
         machine=machine,
         status=clean_text(fields.text("status"), 40),
-        created_at=fields.time("created_at") or _EPOCH,
+        created_at=fields.time("created_at"),
         expires_at=fields.time("expires_at"),
         retry_after_ms=_milliseconds(fields.optional("retry_after_ms", int)),
         error_code=fields.optional("error_code", str) or "",
@@ -317,9 +317,6 @@ def _load_object(body: bytes, machine: MachineName | None) -> dict[str, Any]:
 
 def _milliseconds(value: int | None) -> int | None:
     return None if value is None else max(0, min(value, _MAX_MS))
-
-
-_EPOCH = datetime.fromtimestamp(0, timezone.utc)
 
 
 @dataclass(frozen=True)

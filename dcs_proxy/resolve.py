@@ -37,7 +37,7 @@ from dcs_proxy.errors import (
 from dcs_proxy.failures import Failures
 from dcs_proxy.idempotency import new_key
 from dcs_proxy.keypair import KeyPair, public_line
-from dcs_proxy.lending import UNKNOWN_LIFE_S, Lender
+from dcs_proxy.lending import UNKNOWN_LIFE_S, Lender, margin_s
 from dcs_proxy.log import milliseconds_since
 from dcs_proxy.model import Connection, Session
 from dcs_proxy.names import MachineName
@@ -45,8 +45,6 @@ from dcs_proxy.patience import poll_wait_s
 from dcs_proxy.state import NEVER, Attempt, ReadySession, Record
 from dcs_proxy.world import ControlPlane, World
 
-# What must be left of a session for an ssh to begin with it: logging in takes a while.
-MARGIN_S = 30.0
 # How long an ssh may take from its first half to its second: it is committed to the session, so
 # that asking about it once more could only cost time, and replacing it the login.
 COMMITTED_S = 60
@@ -78,7 +76,6 @@ class _Resolution:
         self.name = name
         self.world = world
         self.is_second = is_second
-        self.margin_s = 0.0 if is_second else MARGIN_S
         self.agent_path = world.agent_path(name)
         self.started_at = world.now()
         policy = world.settings.wake_policy(name)
@@ -136,9 +133,20 @@ class _Resolution:
         attempt, world = record.attempt, self.world
         if attempt.account != world.account or attempt.agent_path != self.agent_path:
             return False
-        left = record.ends_at() - world.now()
-        life = record.ready.ends_at - record.ready.lent_at if record.ready else UNKNOWN_LIFE_S
-        return left > min(self.margin_s, life / 2)
+        life = record.ready.ends_at - record.ready.began_at if record.ready else UNKNOWN_LIFE_S
+        return self.is_enough(record.ends_at() - world.now(), life)
+
+    def is_enough(self, left_s: float, life_s: float) -> bool:
+        """Whether this ssh may begin with what is left of a session."""
+        return left_s > (0.0 if self.is_second else margin_s(life_s))
+
+    def is_fresh(self, session: Session, api: ControlPlane) -> bool:
+        """Whether a session that woke for somebody else is not near its end by now."""
+        if session.expires_at is None or session.created_at is None:
+            return True
+        ends_at = session.expires_at.timestamp() - api.clock_ahead_s
+        life = session.expires_at - session.created_at
+        return self.is_enough(ends_at - self.world.now(), life.total_seconds())
 
     def is_held(self, record: Record) -> bool:
         """Whether the agent has what ssh will ask it for."""
@@ -178,9 +186,9 @@ class _Resolution:
         if session is None or not session.is_ready:
             return None
         if record.ready is None:
-            if self.is_alive(record) and self.is_held(record):
+            if self.is_alive(record) and self.is_held(record) and self.is_fresh(session, api):
                 return self.accept(api, agent, record, session, key=None)
-            # The wake has outlasted the key.
+            # The wake has outlasted the key, or nearly the session itself.
             self.close_abandoned(api, record.attempt)
             return None
         if not _is_same_login(record.ready, session.connection):
@@ -309,7 +317,7 @@ class _Resolution:
         if key is not None and not ready.bare_key:
             agent.remove(key.blob)
         world.log.event("ready", machine=self.name, session=session.session_id,
-                        login=ready.ssh_username, seconds=int(ready.ends_at - ready.lent_at),
+                        login=ready.ssh_username, seconds=int(ready.ends_at - world.now()),
                         ms=int((world.now() - self.started_at) * 1000))  # fmt: skip
         return self.prove(record) if woke else record
 

@@ -81,7 +81,7 @@ class ReadySession:
 
     `authority` and `certificate` are public key lines, `certificate` empty where the API gave
     none.  `bare_key` says that the agent holds the plain key rather than the certificate.
-    `ends_at`, `lent_at` (the agent took it) and `proved_at` (the API last said "ready", and the
+    `ends_at`, `began_at` (the API made it) and `proved_at` (the API last said "ready", and the
     machine let somebody in or had been running; NEVER where it has yet to) are unix times.
     """
 
@@ -92,7 +92,7 @@ class ReadySession:
     certificate: str
     bare_key: bool
     ends_at: float
-    lent_at: float
+    began_at: float
     proved_at: float
 
 

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 
 from dcs_proxy.files import read_small, remove_file, write_whole
 from dcs_proxy.hot import VARIABLES, stamp
+from dcs_proxy.lending import margin_s
 from dcs_proxy.names import MachineName, file_stem
-from dcs_proxy.resolve import COMMITTED_S, MARGIN_S
+from dcs_proxy.resolve import COMMITTED_S
 from dcs_proxy.settings import Settings
 from dcs_proxy.state import ReadySession, Record, StateDirectory
 
@@ -67,8 +68,7 @@ class Warmth:
         """
         recent = ready.proved_at + self._settings.reuse_seconds
         committed = recent + COMMITTED_S  # prepare may have come late in the time before
-        life = ready.ends_at - ready.lent_at
-        safe = ready.ends_at - min(MARGIN_S, life / 2)
+        safe = ready.ends_at - margin_s(ready.ends_at - ready.began_at)
         return [
             _VERSION,
             self._config,

@@ -595,7 +595,7 @@ def test_a_record_of_another_version(play: Callable[..., Play], change: str) -> 
     if change == "more":
         record["attempt"]["brand_new"] = 1
     else:
-        del record["ready"]["lent_at"]
+        del record["ready"]["began_at"]
     path = stage.user.state / "sessions" / "dm-foo.json"
     path.write_text(json.dumps(record))
     stage.meet(f"a record with {change} fields", IN)
@@ -605,7 +605,7 @@ def test_a_clock_set_back(play: Callable[..., Play]) -> None:
     stage = play()
     assert stage.user.ssh("dm-foo", "true").returncode == 0
     record = stage.user.record("dm-foo")
-    for name in ("proved_at", "lent_at"):
+    for name in ("proved_at", "began_at"):
         record["ready"][name] += 7200
     (stage.user.state / "sessions" / "dm-foo.json").write_text(json.dumps(record))
     warm = stage.user.state / "sessions" / "dm-foo.warm"

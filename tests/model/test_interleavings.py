@@ -67,6 +67,37 @@ def test_a_wake_that_outlasts_the_key_that_waits_for_it_begins_anew(stage: Stage
     assert (lost.status, found.status) == ("closed", "ready")
 
 
+@pytest.mark.parametrize(("left_s", "is_taken_up"), [(25, True), (20, False)])
+def test_a_session_that_woke_for_somebody_else_is_left_near_its_end(
+    stage: Stage, left_s: float, is_taken_up: bool
+) -> None:
+    stage.service.is_awake, stage.service.life_s = False, 45
+    first = start(stage, "1:1")
+    run_until(stage, first, Sleep)
+    stage.go(first, Killed())
+    (old,) = stage.service.leases.values()
+    stage.clock.elapsed = old.ends_at - left_s
+    stage.service.is_awake = True
+    second = start(stage, "2:1")
+    run_until(stage, second)
+    assert second.record is not None, second.error
+    assert (second.record.attempt.session_id == old.session_id) is is_taken_up
+    assert old.status == ("ready" if is_taken_up else "closed")
+
+
+def test_what_is_left_of_a_session_is_counted_from_when_it_was_made(stage: Stage) -> None:
+    stage.service.is_awake, stage.service.life_s = False, 45
+    first = start(stage, "1:1")
+    run_until(stage, first, Sleep)
+    stage.clock.elapsed += 20
+    stage.service.is_awake = True
+    run_until(stage, first)
+    stage.clock.elapsed += 5
+    second = start(stage, "2:1")
+    run_until(stage, second)
+    assert second.record is not None and len(stage.service.leases) == 2
+
+
 def test_the_second_half_is_committed_to_a_session_that_the_first_was_given_late(
     stage: Stage,
 ) -> None:

@@ -7,6 +7,7 @@ DCS_PROXY_MODEL_STORIES says how many (120).
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from dcs_proxy import https
 from dcs_proxy.deadline import Deadline
 from dcs_proxy.errors import ApiUnavailable, DeadlineExceeded, SessionFailed
-from dcs_proxy.resolve import COMMITTED_S, MARGIN_S
+from dcs_proxy.lending import margin_s
+from dcs_proxy.resolve import COMMITTED_S
 from dcs_proxy.state import Record
 from tests.model.process import Ask, AskAgent, Killed, Process, Sleep
 from tests.model.service import Lease
@@ -212,7 +214,7 @@ class Sessions(RuleBasedStateMachine):
         ends_at = min(lease.ends_at, self.keeper.held.get(record.identity, 0.0))
         # What was written down of its end went by the clock as it was.
         is_clock_same = lease.steps == self.clock.steps
-        return is_clock_same and ends_at - self.clock.elapsed > MARGIN_S
+        return is_clock_same and ends_at - self.clock.elapsed > margin_s(math.inf)
 
     def look_at_requests(self) -> None:
         """One process at a time asks the API, with what is written down, of each key but once."""
@@ -281,14 +283,10 @@ class Sessions(RuleBasedStateMachine):
 
     def look_at_margin(self, process: Process, lease: Lease, record: Record) -> None:
         """A session that was there before has enough left of it, and its identity too."""
-        if lease.created_at < process.started_at and self.was_ready_before(process, record):
-            margin = min(MARGIN_S, (lease.ends_at - lease.created_at) / 2)
+        if lease.created_at < process.started_at:
+            margin = margin_s(lease.ends_at - lease.created_at)
             ends_at = min(lease.ends_at, self.keeper.held.get(record.identity, lease.ends_at))
             assert ends_at - process.started_at > margin - 1, "too near its end"
-
-    def was_ready_before(self, process: Process, record: Record) -> bool:
-        began = self.clock.time() - (self.clock.elapsed - process.started_at)
-        return record.ready is not None and record.ready.lent_at < began
 
     def look_at_second_half(self, given: Given, record: Record) -> None:
         """An ssh logs in with the session that its first half was given, and no other."""
