@@ -280,7 +280,7 @@ def _check_other_key(authority: Authority) -> None:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
-    if "-cert-v01@" in authority.line.partition(" ")[0]:
+    if "-cert-v01@" in authority.line:
         raise ValueError("it is a certificate")
     try:
         load_ssh_public_key(authority.line.encode("ascii"))
@@ -297,13 +297,13 @@ def _one_line(text: str) -> str:
 
 
 def _blob(text: str) -> bytes:
-    """Return the blob in a line; all that follows is about it and nothing else in the line.
+    """Return the blob in a line, which must be written as ssh writes it.
 
-    `cryptography` would pass over what is no base64, as ssh does not.
+    All that follows is about the blob and nothing else in the line.
     """
     words = _one_line(text).split()
     try:
-        blob = base64.b64decode(words[1], validate=True)
+        blob = base64.b64decode(words[1])
         if " ".join(words[:2]) != _line(blob):
             raise ValueError
     except (IndexError, ValueError):

@@ -258,9 +258,9 @@ def parse_time(text: str) -> datetime | None:
     offset = "+00:00" if offset in "Zz" else offset
     try:
         whole = datetime.fromisoformat(f"{day}T{clock}{offset}").astimezone(timezone.utc)
+        return whole + timedelta(seconds=float(fraction or 0))
     except (ValueError, OverflowError):
         return None
-    return whole + timedelta(seconds=float(fraction or 0)) if fraction else whole
 
 
 def _parse_connection(value: dict[str, Any], machine: MachineName) -> Connection:

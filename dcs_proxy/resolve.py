@@ -193,7 +193,7 @@ class _Resolution:
             return None
         if not _is_same_login(record.ready, session.connection):
             return None
-        return self.prove(record)
+        return self.prove(record, record.ready)
 
     def create(self, api: ControlPlane, agent: Agent, old: Record | None) -> Record:
         self.world.state.collect_garbage(self.world.now())
@@ -319,15 +319,13 @@ class _Resolution:
         world.log.event("ready", machine=self.name, session=session.session_id,
                         login=ready.ssh_username, seconds=int(ready.ends_at - world.now()),
                         ms=int((world.now() - self.started_at) * 1000))  # fmt: skip
-        return self.prove(record) if woke else record
+        return self.prove(record, ready) if woke else record
 
-    def prove(self, record: Record) -> Record:
+    def prove(self, record: Record, ready: ReadySession) -> Record:
         """Write down that the session is good now; after a wake, wait until the guest answers."""
-        if record.ready is None:
-            raise ValueError("only a ready session can be proved")
-        if record.ready.proved_at == NEVER:
+        if ready.proved_at == NEVER:
             self.world.await_guest(self.name, record)
-        return self.save(replace(record, ready=replace(record.ready, proved_at=self.world.now())))
+        return self.save(replace(record, ready=replace(ready, proved_at=self.world.now())))
 
     def tell_of_clock(self, ahead_s: float) -> None:
         self.world.log.event("clock", machine=self.name, ahead_s=int(ahead_s))

@@ -79,16 +79,20 @@ def fake_agent() -> Iterator[FakeAgent]:
 
 
 class Store:
-    """Answers as an agent that takes everything; `held` is what it holds, blob to comment."""
+    """Answers as an agent that takes everything; `held` is what it holds, blob to comment.
+
+    One that is locked lists nothing, with a refusal as some do.
+    """
 
     def __init__(self) -> None:
         self.held: dict[bytes, bytes] = {}
         self.refuses_certificates = False
+        self.is_locked = False
 
     def __call__(self, request: bytes) -> bytes:
         reader = Reader(request)
         match reader.u8():
-            case 11:
+            case 11 if not self.is_locked:
                 listed = [pack_string(blob) + pack_string(c) for blob, c in self.held.items()]
                 return pack_string(b"\x0c" + pack_u32(len(listed)) + b"".join(listed))
             case 18:

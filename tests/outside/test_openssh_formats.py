@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -25,10 +24,10 @@ from dcs_proxy.certificate import (
     read_terms,
 )
 from dcs_proxy.errors import Untrusted
-from dcs_proxy.keypair import KEY_TYPE, public_blob, public_line
+from dcs_proxy.keypair import public_blob, public_line
 from dcs_proxy.names import MachineName
 from dcs_proxy.sshconfig import render_known_hosts
-from dcs_proxy.wire import pack_string, pack_u32
+from tests.forgery import Forgery, packed
 from tests.outside.openssh import (
     Shown,
     blob_of,
@@ -176,7 +175,7 @@ def test_certificates_of_other_keys_are_refused_for_what_they_are(
     public = tmp_path / "other.pub"
     if kind.startswith("sk-"):
         # Only a security key could sign with it; anybody can write its public half down.
-        blob = pack_string(kind.encode()) + pack_string(KEY.public) + pack_string(b"ssh:")
+        blob = packed(kind.encode(), KEY.public, b"ssh:")
         public.write_text(f"{kind} {base64.b64encode(blob).decode()}\n")
     else:
         make_key(tmp_path / "other", kind)
@@ -202,38 +201,6 @@ def test_an_authority_made_by_openssh_is_read_and_written_as_it_is(
 # --- certificates that are not as they should be ------------------------------------------------
 
 
-def packed(*values: bytes) -> bytes:
-    return b"".join(pack_string(value) for value in values)
-
-
-@dataclass(frozen=True)
-class Forgery:
-    """A certificate of our key, field by field; `inside` and `after` are bytes left over in its
-    signature and after it.
-    """
-
-    nonce: bytes = b"nonce"
-    key_id: bytes = b"id"
-    principals: bytes = packed(b"me")
-    critical_options: bytes = b""
-    extensions: bytes = b""
-    reserved: bytes = b""
-    inside: bytes = b""
-    after: bytes = b""
-
-    def line(self) -> str:
-        """Return it with a signature that holds for what it says."""
-        kind = b"ssh-ed25519-cert-v01@openssh.com"
-        body = packed(kind, self.nonce, KEY.public) + bytes(8) + pack_u32(1)
-        body += packed(self.key_id, self.principals) + bytes(8) + b"\xff" * 8
-        body += packed(self.critical_options, self.extensions, self.reserved)
-        body += pack_string(public_blob(FORGER.public_key().public_bytes_raw()))
-        signature = packed(KEY_TYPE, FORGER.sign(body)) + self.inside
-        blob = body + pack_string(signature) + self.after
-        return f"{kind.decode()} {base64.b64encode(blob).decode()}"
-
-
-FORGER = Ed25519PrivateKey.generate()
 RESTS = st.sampled_from([b"", b"", b"", b"\0\0\0\1", b"x"])
 NAMES = st.sampled_from([b"me", b"me", b"me\0too", b"", "\u00fc".encode(), b"\xff"])
 # Now and then something is left over.
@@ -257,17 +224,17 @@ OPTIONALLY = st.just(b"") | LISTS
 def test_what_we_accept_openssh_accepts(
     tmp_path_factory: pytest.TempPathFactory, forgery: Forgery
 ) -> None:
-    if accepted(forgery.line(), username="me", now=1.0):
+    if accepted(forgery.line(KEY.public), username="me", now=1.0):
         file = tmp_path_factory.mktemp("forgery") / "forged-cert.pub"
-        file.write_text(f"{forgery.line()}\n")
+        file.write_text(f"{forgery.line(KEY.public)}\n")
         assert show(file) is not None
 
 
 @pytest.mark.parametrize("forgery", [Forgery(), Forgery(principals=packed(*[b"me"] * 256))])
 def test_a_forgery_without_a_fault_is_accepted_by_both(tmp_path: Path, forgery: Forgery) -> None:
-    assert accepted(forgery.line(), username="me", now=1.0)
+    assert accepted(forgery.line(KEY.public), username="me", now=1.0)
     file = tmp_path / "forged-cert.pub"
-    file.write_text(f"{forgery.line()}\n")
+    file.write_text(f"{forgery.line(KEY.public)}\n")
     assert show(file) is not None
 
 

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import os
+import re
 import socket
+import termios
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -15,12 +20,14 @@ from dcs_proxy.agent import (
     AgentMissing,
     Destination,
     Identity,
+    _set_timeout,
     destination_constraint,
     lifetime_constraint,
     parse_identities,
 )
 from dcs_proxy.errors import AgentRefused, AgentUnavailable
 from dcs_proxy.keypair import KeyPair, public_line
+from dcs_proxy.log import Log
 from dcs_proxy.wire import WireError, pack_string, pack_u32
 from tests.fake_agent import FakeAgent, fake_agent, framed, socket_directory
 
@@ -153,38 +160,67 @@ def test_a_key_inside_another_identity_is_not_held(fake: FakeAgent) -> None:
 
 
 def test_a_refusal_to_list_is_a_refusal(fake: FakeAgent) -> None:
-    with pytest.raises(AgentRefused, match="refused to list identities"):
+    with pytest.raises(AgentRefused) as refused:
         Agent(fake.path).identities()
+    assert refused.value.message == f"the agent at {fake.path} refused to list identities"
+    assert "ssh-add -X" in refused.value.hint
+
+
+def test_an_agent_that_takes_no_key_is_named(fake: FakeAgent) -> None:
+    with pytest.raises(AgentRefused) as refused:
+        Agent(fake.path).add_key(KEY, comment="c", lifetime_s=60)
+    assert refused.value.message == f"the agent at {fake.path} does not take an identity"
+
+
+def test_each_reply_is_logged_for_who_wants_to_know(fake: FakeAgent, tmp_path: Path) -> None:
+    agent = Agent(fake.path, log=Log(str(tmp_path / "log"), "debug"))
+    fake.answer = framed(answer_list(), SUCCESS, FAILURE, SUCCESS, SUCCESS)
+    agent.identities()
+    agent.add_key(KEY, comment="c", lifetime_s=60)
+    add_certificate(agent, DESTINATION)
+    agent.remove(KEY.blob)
+    lines = (tmp_path / "log").read_text().splitlines()
+    said = [re.fullmatch(r"\S+ \[\d+/\d+\] (.*) ms=\d{1,5}", line) for line in lines]
+    assert [match and match[1] for match in said] == [
+        'agent asked="list identities" reply=12',
+        'agent asked="take an identity" reply=6',
+        'agent asked="take a certificate identity" reply=5',
+        'agent asked="take a certificate identity" reply=6',
+        'agent asked="remove an identity" reply=6',
+    ]
 
 
 @pytest.mark.parametrize(
     ("sent", "said"),
     [
-        (b"", "closed the connection"),
-        (b"\0\0", "closed the connection"),
-        (pack_u32(5) + b"\x0c", "closed the connection"),
-        (pack_u32(0), "0 bytes announced"),
-        (pack_u32(256 * 1024 + 1), "262145 bytes announced"),
-        (b"\xff" * 4, "4294967295 bytes announced"),
-        (pack_string(b"\x06"), "type 6"),
-        (pack_string(b"\x05\x00"), "type 5"),
-        (pack_string(answer_list((b"k", b"c"))[:-1]), "malformed list"),
-        (pack_string(answer_list((b"k", b"c")) + b"x"), "1 bytes too many"),
-        (pack_string(b"\x0c" + b"\xff" * 4), "malformed list"),
+        (b"", "closed the connection in the middle of a request"),
+        (b"\0\0", "closed the connection in the middle of a request"),
+        (pack_u32(5) + b"\x0c", "closed the connection in the middle of a request"),
+        (pack_u32(0), "sent a malformed reply: 0 bytes announced"),
+        (pack_u32(256 * 1024 + 1), "sent a malformed reply: 262145 bytes announced"),
+        (b"\xff" * 4, "sent a malformed reply: 4294967295 bytes announced"),
+        (pack_string(b"\x06"), "sent a malformed reply: type 6, 0 bytes"),
+        (pack_string(b"\x05\x00"), "sent a malformed reply: type 5, 1 bytes"),
+        (pack_string(answer_list((b"k", b"c"))[:-1]), "sent a malformed list: "),
+        (pack_string(answer_list((b"k", b"c")) + b"x"), "sent a malformed list: 1 bytes too many"),
+        (pack_string(b"\x0c" + b"\xff" * 4), "sent a malformed list: "),
     ],
 )
 def test_a_malformed_reply_is_said_with_the_socket(fake: FakeAgent, sent: bytes, said: str) -> None:
     fake.answer = lambda _request: sent
     with pytest.raises(AgentUnavailable) as unavailable:
         Agent(fake.path).identities()
-    assert said in unavailable.value.message and fake.path in unavailable.value.message
+    assert unavailable.value.message.startswith(f"the agent at {fake.path} {said}")
+    assert said.endswith(": ") or unavailable.value.message.endswith(said)
     assert unavailable.value.hint
 
 
 def test_bytes_after_success_are_malformed(fake: FakeAgent) -> None:
     fake.answer = framed(SUCCESS + b"\0")
-    with pytest.raises(AgentUnavailable, match="bytes after SSH_AGENT_SUCCESS"):
+    with pytest.raises(AgentUnavailable) as unavailable:
         Agent(fake.path).remove(b"BLOB")
+    said = "sent a malformed reply: bytes after SSH_AGENT_SUCCESS"
+    assert unavailable.value.message == f"the agent at {fake.path} {said}"
 
 
 def test_a_reply_of_the_greatest_length_is_read(fake: FakeAgent) -> None:
@@ -255,9 +291,52 @@ def test_no_socket_and_no_listener_are_a_missing_agent() -> None:
 
 
 def test_a_path_that_no_socket_can_have_is_unavailable(fake: FakeAgent) -> None:
-    for path in ("/tmp/" + "x" * 200, fake.path + "/x"):
-        with pytest.raises(AgentUnavailable, match="cannot be used"):
+    for path, why in (
+        ("/tmp/" + "x" * 150, "AF_UNIX path too long"), (fake.path + "/x", "Not a directory")
+    ):  # fmt: skip
+        with pytest.raises(AgentUnavailable) as unavailable:
             Agent(path).identities()
+        assert unavailable.value.message == f"the agent at {path} cannot be used: {why}"
+
+
+def test_a_reply_in_pieces_is_put_together_and_what_follows_it_left() -> None:
+    with socket_directory() as directory, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.path.join(directory, "agent.sock"))
+        listener.listen()
+        reply = pack_string(answer_list((b"key", b"comment")))
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                for piece in (reply[:2], reply[2:5], reply[5:9], reply[9:] + b"more"):
+                    connection.sendall(piece)
+                    await_reader(connection)
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        try:
+            found = Agent(listener.getsockname()).identities()
+        finally:
+            serving.join()
+        assert found == [Identity(b"key", "comment")]
+
+
+def await_reader(connection: socket.socket) -> None:
+    """Wait until the other side has read all that was sent, or is gone (SIOCOUTQ)."""
+    left = ctypes.c_int(1)
+    deadline = time.monotonic() + 30
+    while left.value and time.monotonic() < deadline:
+        fcntl.ioctl(connection, termios.TIOCOUTQ, left)
+        time.sleep(0.001)
+
+
+def test_the_limit_of_a_request_ends_with_its_last_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    with socket.socket(socket.AF_UNIX) as sock:
+        _set_timeout(sock, 100.5)
+        assert sock.gettimeout() == 0.5
+        with pytest.raises(TimeoutError):
+            _set_timeout(sock, 100.0)
 
 
 def test_an_agent_that_says_nothing_runs_into_the_limit(fake: FakeAgent) -> None:

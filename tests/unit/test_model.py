@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from dcs_proxy.errors import ApiProtocolError, Untrusted
 from dcs_proxy.model import (
+    ApiFault,
     Connection,
     HostTrust,
     Machine,
@@ -67,7 +68,24 @@ def test_a_ready_session_is_parsed_whole() -> None:
     assert session.expires_at == datetime(2026, 1, 2, 4, 4, 5, 500000, timezone.utc)
     assert session.connection is not None
     assert (session.connection.endpoint, session.connection.port) == ("ssh.example", 22)
-    assert session.connection.host_trust is not None
+    assert session.connection.host_trust == HostTrust(
+        "cert_authority", "*.example", "ssh-ed25519 AAAA"
+    )
+    assert session.connection.user_certificate == "ssh-ed25519-cert-v01@openssh.com AAAA"
+    assert session.created_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+    assert (session.error_code, session.error_message) == ("", "")
+
+
+def test_what_a_session_failed_with_is_kept_as_it_came() -> None:
+    data = body(status="failed", error_code="BOOM", error_message="it\x1b broke", connection=...)
+    session = parse_session(data, NAME)
+    assert (session.error_code, session.error_message) == ("BOOM", "it\x1b broke")
+
+
+def test_words_of_the_api_that_are_shown_on_one_line_are_cut() -> None:
+    session = parse_session(body(status="s" * 50, connection=...), NAME)
+    (machine,), _ = parse_machines(page({**MACHINE, "phase": "p" * 50}))
+    assert (session.status, machine.phase) == ("s" * 39 + "…", "p" * 39 + "…")
 
 
 @pytest.mark.parametrize("status", ["wake_in_progress", "ssh_in_progress", "brand_new", ""])
@@ -92,43 +110,69 @@ def test_optional_parts_may_be_missing_and_unknown_ones_there() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "named"),
     [
-        ("machine_id", "dm-bar", "another machine"),
         ("machine_id", ..., "machine_id is missing"),
         ("session_id", "a b", "session_id is not an identifier"),
         ("session_id", "../x", "session_id is not an identifier"),
         ("status", 7, "status has the wrong type"),
-        ("created_at", "yesterday", "created_at is not a date"),
-        ("expires_at", "2026-13-01T00:00:00Z", "expires_at is not a date"),
+        ("created_at", "yesterday", "created_at is not a date and time"),
+        ("expires_at", "2026-13-01T00:00:00Z", "expires_at is not a date and time"),
         ("retry_after_ms", True, "retry_after_ms has the wrong type"),
         ("retry_after_ms", "5", "retry_after_ms has the wrong type"),
-        ("connection", ..., "connection is missing"),
+        ("connection", ..., "connection is missing from a session that is ready"),
         ("connection", [], "connection has the wrong type"),
         ("connection.port", 0, "connection.port is not a port"),
         ("connection.port", 65536, "connection.port is not a port"),
         ("connection.port", True, "connection.port has the wrong type"),
         ("connection.port", 22.0, "connection.port has the wrong type"),
-        ("connection.endpoint", "a\nb", "connection.endpoint is not"),
-        ("connection.endpoint", "-oProxyCommand=id", "connection.endpoint is not"),
-        ("connection.endpoint", "a,b", "connection.endpoint is not"),
-        ("connection.ssh_username", "-oProxyCommand=id", "connection.ssh_username is not"),
-        ("connection.ssh_username", "$(id)", "connection.ssh_username is not"),
-        ("connection.ssh_username", "a b", "connection.ssh_username is not"),
-        ("connection.ssh_username", "a\n", "connection.ssh_username is not"),
-        ("connection.ssh_username", "", "connection.ssh_username is not"),
+        ("connection.endpoint", "a\nb", "connection.endpoint is not a host name or address"),
+        (
+            "connection.endpoint",
+            "-oProxyCommand=id",
+            "connection.endpoint is not a host name or address",
+        ),
+        ("connection.endpoint", "a,b", "connection.endpoint is not a host name or address"),
+        (
+            "connection.ssh_username",
+            "-oProxyCommand=id",
+            "connection.ssh_username is not a login name",
+        ),
+        ("connection.ssh_username", "$(id)", "connection.ssh_username is not a login name"),
+        ("connection.ssh_username", "a b", "connection.ssh_username is not a login name"),
+        ("connection.ssh_username", "a\n", "connection.ssh_username is not a login name"),
+        ("connection.ssh_username", "", "connection.ssh_username is not a login name"),
         ("connection.user_certificate", 1, "connection.user_certificate has the wrong type"),
         ("connection.host_trust.kind", ..., "connection.host_trust.kind is missing"),
     ],
 )
 def test_what_breaks_the_contract_is_named(path: str, value: Any, named: str) -> None:
-    with pytest.raises(ApiProtocolError, match=named) as caught:
+    with pytest.raises(ApiProtocolError) as caught:
         parse_session(body({path: value}), NAME)
-    assert caught.value.machine == NAME
+    assert caught.value.one_line() == f"dm-foo: the API's answer breaks its contract: {named}"
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000])
-def test_what_is_no_json_object_is_refused(data: bytes) -> None:
-    with pytest.raises(ApiProtocolError, match="the API's answer is not"):
-        parse_session(data, NAME)
+@pytest.mark.parametrize("port", [1, 65535])
+def test_the_first_and_the_last_port_are_ports(port: int) -> None:
+    session = parse_session(body({"connection.port": port}), NAME)
+    assert session.connection is not None and session.connection.port == port
+
+
+@pytest.mark.parametrize("parse", [parse_session, parse_machine])
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [(b"[]", "is not a JSON object"), (b"null", "is not a JSON object")]
+    + [(data, "is not JSON") for data in (b"", b"{", b"\xff", b"[" * 100_000)],
+)
+def test_what_is_no_json_object_is_refused(parse: Any, data: bytes, said: str) -> None:
+    with pytest.raises(ApiProtocolError) as caught:
+        parse(data, NAME)
+    assert caught.value.one_line() == f"dm-foo: the API's answer {said}"
+
+
+@pytest.mark.parametrize("parse", [parse_session, parse_machine])
+def test_an_answer_about_another_machine_is_refused(parse: Any) -> None:
+    with pytest.raises(ApiProtocolError) as caught:
+        parse(body(machine_id="dm-bar"), NAME)
+    assert caught.value.one_line() == "dm-foo: the API answered about another machine"
 
 
 JSON = st.recursive(
@@ -178,15 +222,18 @@ def test_any_wait_is_a_time_that_can_be_waited(asked: int) -> None:
         ("2026-01-02T03:04:05.25Z", datetime(2026, 1, 2, 3, 4, 5, 250000)),
         ("2026-01-02T03:04:05.123456789+02:00", datetime(2026, 1, 2, 1, 4, 5, 123457)),
         ("2026-01-02T03:04:05-08:00", datetime(2026, 1, 2, 11, 4, 5)),
+        ("9999-12-31T23:59:59.5Z", datetime(9999, 12, 31, 23, 59, 59, 500000)),
     ],
 )
 def test_rfc_3339_dates_are_understood(text: str, expected: datetime) -> None:
-    assert parse_time(text) == expected.replace(tzinfo=timezone.utc)
+    moment = parse_time(text)
+    assert moment == expected.replace(tzinfo=timezone.utc)
+    assert moment is not None and moment.tzinfo is timezone.utc
 
 
 @pytest.mark.parametrize(
     "text", ["", "2026-01-02", "2026-01-02T03:04:05", "2026-02-30T00:00:00Z",
-             "0001-01-01T00:00:00+23:00", "٢٠٢٦-01-02T03:04:05Z"],
+             "0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59.9999999Z", "٢٠٢٦-01-02T03:04:05Z"],
 )  # fmt: skip
 def test_other_dates_are_not(text: str) -> None:
     assert parse_time(text) is None
@@ -228,22 +275,36 @@ def connection(trust: HostTrust | None) -> Connection:
 
 
 @pytest.mark.parametrize(
-    ("trust", "said"),
+    ("pattern", "shown"),
     [
-        (None, "no host trust"),
-        (HostTrust("pinned\x1b[0m", "*", "k"), "unknown kind"),
-        (HostTrust("cert_authority", "other.example", "k"), "does not cover"),
-        (HostTrust("cert_authority", "ssh.example\n* evil", "k"), "does not cover"),
-        (HostTrust("cert_authority", "ssh.example evil", "k"), "does not cover"),
-        (HostTrust("cert_authority", "*" * 2000, "k"), "does not cover"),
+        ("other.example", "other.example"),
+        ("ssh.example\n* evil", "ssh.example * evil"),
+        ("ssh.example evil", "ssh.example evil"),
+        ("*" * 2000, "*" * 199 + "…"),
     ],
 )
-def test_host_trust_that_does_not_cover_the_endpoint_is_refused(
-    trust: HostTrust | None, said: str
-) -> None:
-    with pytest.raises(Untrusted, match=said) as caught:
-        check_host_trust(connection(trust), NAME)
-    assert caught.value.message.isprintable()
+def test_host_trust_that_does_not_cover_the_endpoint_is_refused(pattern: str, shown: str) -> None:
+    with pytest.raises(Untrusted) as caught:
+        check_host_trust(connection(HostTrust("cert_authority", pattern, "k")), NAME)
+    assert caught.value.one_line() == (
+        f'dm-foo: the API\'s host trust for "{shown}" does not cover the endpoint ssh.example; '
+        "hint: no connection was made; report it to the service's support"
+    )
+
+
+def test_without_host_trust_of_a_kind_that_is_known_nobody_is_trusted() -> None:
+    with pytest.raises(Untrusted) as missing:
+        check_host_trust(connection(None), NAME)
+    assert missing.value.one_line() == (
+        "dm-foo: the API gave no host trust, so nothing proves who answers at the gateway; "
+        "hint: try again; if it stays so, report it to the service's support"
+    )
+    with pytest.raises(Untrusted) as unknown:
+        check_host_trust(connection(HostTrust("pinned\x1b[0m", "*", "k")), NAME)
+    assert unknown.value.one_line() == (
+        'dm-foo: the API gave host trust of the unknown kind "pinned [0m"; '
+        "hint: a newer dcs-proxy may know it"
+    )
 
 
 def test_host_trust_that_covers_the_endpoint_gives_its_key() -> None:
@@ -263,6 +324,9 @@ def test_host_trust_that_covers_the_endpoint_gives_its_key() -> None:
         ("a..b", None),
         ("a" * 64 + ".example", None),
         ("x." * 126 + "x", "x." * 126 + "x"),
+        ("x." * 126 + "xx", None),
+        ("ssh.example.", "ssh.example."),
+        (".example", None),
         ("x." * 127 + "x", None),
         ("münchen.example", None),
         ("", None),
@@ -280,10 +344,28 @@ def test_errors_come_in_two_shapes() -> None:
     assert (fault.error_code, fault.retryable, fault.retry_after_ms) == ("RATE_LIMITED", True, 84)
     problem = parse_fault(b'{"title": "Bad Request", "detail": "no such field", "status": 400}')
     assert problem is not None
-    assert (problem.message, problem.retryable) == ("no such field", False)
+    assert problem == ApiFault("", "no such field", False, None)
+    assert parse_fault(b'{"title": "Bad Request"}') == ApiFault("", "Bad Request", False, None)
     assert parse_fault(b"<html>") is None
     assert parse_fault(b"[]") is None
     assert parse_fault(b"{}") is None
+
+
+@pytest.mark.parametrize("wait", [True, "84", 8.5, None, ...])
+def test_a_wait_that_is_no_number_of_milliseconds_is_none(wait: Any) -> None:
+    fields = {"error_code": "RATE_LIMITED", "message": "m", "retryable": 1, "retry_after_ms": wait}
+    data = json.dumps({key: value for key, value in fields.items() if value is not ...}).encode()
+    assert parse_fault(data) == ApiFault("RATE_LIMITED", "m", False, None)
+
+
+@pytest.mark.parametrize("missing", ["error_code", "message"])
+def test_half_of_an_error_is_none(missing: str) -> None:
+    fields = {"error_code": "RATE_LIMITED", "message": "m", missing: None}
+    assert parse_fault(json.dumps(fields).encode()) is None
+
+
+def test_no_time_to_wait_is_none_at_all() -> None:
+    assert parse_session(body(retry_after_ms=0), NAME).retry_after_ms == 0
 
 
 MACHINE = {
@@ -325,22 +407,53 @@ def test_what_a_machine_leaves_out_is_unknown(field: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
+    ("field", "value", "what"),
     [
-        ("machine_id", None), ("machine_id", 1), ("phase", 1), ("vcpu", "2"), ("vcpu", True),
-        ("memory_mib", -1), ("storage_gib", float("nan")), ("storage_gib", float("inf")),
-        ("memory_mib", 2**53), ("created_at", "yesterday"), ("status", "running"),
+        ("machine_id", None, "is missing"), ("machine_id", 1, "has the wrong type"),
+        ("phase", 1, "has the wrong type"), ("status", "running", "has the wrong type"),
+        ("vcpu", "2", "is not an amount"), ("vcpu", True, "is not an amount"),
+        ("memory_mib", -1, "is not an amount"), ("memory_mib", 2**53, "is not an amount"),
+        ("storage_gib", float("nan"), "is not an amount"),
+        ("storage_gib", float("inf"), "is not an amount"),
+        ("created_at", "yesterday", "is not a date and time"),
     ],
 )  # fmt: skip
-def test_a_machine_that_breaks_the_contract_is_named_by_field(field: str, value: object) -> None:
-    with pytest.raises(ApiProtocolError, match=field):
+def test_a_machine_that_breaks_the_contract_is_named_by_field(
+    field: str, value: object, what: str
+) -> None:
+    said = "the API's answer breaks its contract: {}{} {}"
+    with pytest.raises(ApiProtocolError) as in_list:
         parse_machines(page({**MACHINE, field: value}))
+    assert in_list.value.one_line() == said.format("items.", field, what)
+    with pytest.raises(ApiProtocolError) as alone:
+        parse_machine(json.dumps({**MACHINE, field: value}).encode(), NAME)
+    assert alone.value.one_line() == f"dm-foo: {said.format('', field, what)}"
 
 
-@pytest.mark.parametrize("body", [b"{}", b'{"items": [1]}', b'{"items": 1}'])
-def test_a_page_that_is_no_list_of_machines_is_refused(body: bytes) -> None:
-    with pytest.raises(ApiProtocolError, match="items"):
+def test_a_status_that_breaks_the_contract_is_named_by_field() -> None:
+    with pytest.raises(ApiProtocolError) as caught:
+        parse_machine(json.dumps({**MACHINE, "status": {"phase": 1}}).encode(), NAME)
+    said = "the API's answer breaks its contract: status.phase has the wrong type"
+    assert caught.value.one_line() == f"dm-foo: {said}"
+
+
+def test_a_machine_may_have_none_of_something() -> None:
+    (machine,), _ = parse_machines(page({**MACHINE, "autosleep_seconds": 0}))
+    assert machine.autosleep_seconds == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        (b"{}", "is missing"),
+        (b'{"items": [1]}', "holds something that is not a machine"),
+        (b'{"items": 1}', "has the wrong type"),
+    ],
+)
+def test_a_page_that_is_no_list_of_machines_is_refused(body: bytes, what: str) -> None:
+    with pytest.raises(ApiProtocolError) as caught:
         parse_machines(body)
+    assert caught.value.one_line() == f"the API's answer breaks its contract: items {what}"
 
 
 @given(st.binary() | st.dictionaries(st.text(), st.text()).map(lambda d: page(d)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -46,7 +47,8 @@ AUTHORITIES = Authorities()
 class FakePlane:
     """A control plane: `statuses` are what each look at a session finds, the last for ever.
 
-    A status that is an exception is raised.  `journal` is every call.
+    A status that is an exception is raised, None is a session that is known no more.  `journal` is
+    every call, and closing fails with `close_error`.
     """
 
     statuses: list[Any] = field(default_factory=lambda: ["ready"])
@@ -57,27 +59,33 @@ class FakePlane:
     changes: dict[str, Any] = field(default_factory=dict)
     clock_ahead_s: float = 0.0
     phase: str = "running"
+    close_error: DcsError | None = None
 
     def get_machine(self, name: MachineName) -> Machine:
         self.journal.append(("LOOK", name))
         return Machine(name, self.phase)
 
     def create_session(self, name: MachineName, public_key: str, idempotency_key: str) -> Session:
+        assert name == NAME
         self.journal.append(("POST", idempotency_key))
         known = self.keys.setdefault(idempotency_key, (f"wssh-{len(self.keys)}", public_key))
         assert known[1] == public_key, "one Idempotency-Key, two requests"
         return self.session(known[0], public_key)
 
     def get_session(self, name: MachineName, session_id: str) -> Session | None:
+        assert name == NAME
         self.journal.append(("GET", session_id))
-        if not self.has_get:
+        if not self.has_get or self.statuses[0] is None:
             return None
         return self.session(session_id, dict(self.keys.values())[session_id])
 
     def close_session(
         self, name: MachineName, session_id: str, idempotency_key: str, *, once: bool = False
     ) -> None:
+        assert name == NAME and idempotency_key
         self.journal.append(("DELETE once" if once else "DELETE", session_id))
+        if self.close_error is not None:
+            raise self.close_error
 
     def session(self, session_id: str, public_key: str) -> Session:
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
@@ -152,11 +160,11 @@ class Stage:
             state=self.state,
             deadline=Deadline(seconds),
             log=Log(self.state.file("log")),
-            agent_path=lambda name: self.agent.path,
+            agent_path=lambda name: self.agent.path if name == NAME else "",
             account="account",
             client=client,
             open_api=lambda: self.plane,
-            open_agent=lambda name: Agent(self.agent.path),
+            open_agent=lambda name: Agent(self.agent.path if name == NAME else ""),
             notice=self.notices.append,
             terminal=self.terminal,
             progress=Waking(self.notices),
@@ -170,6 +178,7 @@ class Stage:
 
     def knock(self, name: MachineName, record: Record) -> None:
         """Note that the guest was waited for; raise what the test has put first."""
+        assert name == NAME
         assert record.identity in self.store.held, "ssh could not have logged in"
         self.knocks.append(record.attempt.session_id)
         if isinstance(self.knocks[0], BaseException):
@@ -193,6 +202,55 @@ def test_a_ready_machine_takes_one_post_and_one_identity(stage: Stage) -> None:
     assert stage.plane.journal == [("POST", record.attempt.idempotency_key)]
     assert list(stage.store.held) == [record.identity]
     assert (stage.notices, stage.knocks) == ([], [])
+
+
+def test_each_step_is_logged_for_who_wants_to_know(stage: Stage) -> None:
+    path = stage.state.file("log")
+    log = Log(path, "debug")
+    stage.plane.statuses = ["wake_in_progress", "ready"]
+    stage.plane.clock_ahead_s = 400.0
+    stage.resolve(log=log)
+    stage.resolve(log=log, client="2:2")
+    stage.now = lambda: time.time() + 61
+    stage.resolve(log=log, client="3:3")
+    assert events(stage, "lock", "reuse", "session", "ready", "resume", "clock") == [
+        "lock machine=dm-foo held=yes ms=N",
+        "session machine=dm-foo session=wssh-0 status=wake_in_progress",
+        "clock machine=dm-foo ahead_s=400",
+        "ready machine=dm-foo session=wssh-0 login=wssh-0 seconds=N ms=N",
+        "reuse machine=dm-foo session=wssh-0 age_s=0 usable=yes",
+        "reuse machine=dm-foo session=wssh-0 age_s=61 usable=no",
+        "lock machine=dm-foo held=yes ms=N",
+        "reuse machine=dm-foo session=wssh-0 age_s=61 usable=no",
+        "resume machine=dm-foo session=wssh-0",
+    ]
+    (said,) = re.findall(r" seconds=(\d+) ms=(\d+)", Path(path).read_text())
+    assert 3500 < int(said[0]) <= 3600 and int(said[1]) < 60_000
+
+
+def events(stage: Stage, *names: str) -> list[str]:
+    """Return the lines of these events in the log, without what differs from run to run."""
+    lines = [line.split("] ", 1)[1] for line in stage.log().splitlines()]
+    changing = re.compile(r"\b(ms|seconds)=-?\d+")
+    return [changing.sub(r"\1=N", line) for line in lines if line.split()[0] in names]
+
+
+def test_an_agent_that_shows_nothing_is_asked_to_hold_a_new_session(stage: Stage) -> None:
+    stage.resolve()
+    stage.store.is_locked = True
+    assert stage.resolve(client="2:2").attempt.session_id == "wssh-1"
+
+
+@pytest.mark.parametrize(("age", "looks"), [(0, 0), (59.999, 0), (60, 1)])
+def test_a_session_is_used_unasked_for_a_minute_to_the_moment(
+    stage: Stage, age: float, looks: int
+) -> None:
+    start = time.time()
+    stage.now = lambda: start
+    stage.resolve()
+    stage.now = lambda: start + age
+    stage.resolve(client="2:2")
+    assert stage.plane.count("GET") == looks
 
 
 def test_a_wake_is_polled_and_announced_once(stage: Stage) -> None:
@@ -224,6 +282,28 @@ def test_a_clock_that_is_wrong_is_told_and_does_no_harm(stage: Stage, hours: int
     assert abs(record.ready.ends_at - time.time() - stage.plane.life_s) < 60
     how = "behind" if hours > 0 else "ahead of"
     assert stage.notices == [f"this computer's clock is 60 min {how} the API's: set it"]
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "told"), [(-299.0, []), (299.0, []), (300.0, ["behind"]), (-300.0, ["ahead of"])]
+)
+def test_a_clock_is_told_of_from_five_minutes_on(
+    stage: Stage, ahead_s: float, told: list[str]
+) -> None:
+    stage.plane.clock_ahead_s = ahead_s
+    stage.resolve()
+    assert stage.notices == [f"this computer's clock is 5 min {how} the API's: set it"
+                             for how in told]  # fmt: skip
+
+
+@pytest.mark.parametrize("is_wanted", [True, False])
+def test_a_certificate_is_bound_to_the_gateway_if_that_is_wanted(
+    stage: Stage, is_wanted: bool
+) -> None:
+    stage.settings = replace(stage.settings, destination_constraint=is_wanted)
+    stage.resolve()
+    asked = any(b"restrict-destination" in request for request in stage.agent.requests)
+    assert asked is is_wanted
 
 
 def test_a_deployment_without_get_repeats_the_post(stage: Stage) -> None:
@@ -292,7 +372,9 @@ def test_the_second_half_of_an_ssh_keeps_the_session_to_its_end(stage: Stage) ->
     stage.settings = replace(stage.settings, reuse_seconds=3600)
     stage.plane.life_s = 100
     first = stage.resolve()
-    stage.now = lambda: time.time() + 98
+    assert first.ready is not None
+    end = first.ready.ends_at
+    stage.now = lambda: end - 0.5
     assert stage.resolve(is_second=True) == first
     stage.now = lambda: time.time() + 101
     stage.plane.life_s = 1000
@@ -389,6 +471,16 @@ def test_a_bare_key_that_is_gone_closes_the_session_and_starts_again(stage: Stag
     assert len(stage.plane.keys) == 2
 
 
+def test_an_abandoned_session_that_cannot_be_closed_is_logged(stage: Stage) -> None:
+    stage.plane.statuses = ["wake_in_progress", ClientGone("gone"), "ready"]
+    with pytest.raises(ClientGone):
+        stage.resolve()
+    stage.store.held.clear()
+    stage.plane.close_error = ApiUnavailable("the API is down")
+    assert stage.resolve(client="2:2").attempt.session_id == "wssh-1"
+    assert events(stage, "close-failed") == ['close-failed machine=dm-foo what="the API is down"']
+
+
 @pytest.mark.parametrize("error", [ClientGone("gone"), ApiUnavailable("down")])
 def test_a_wake_broken_off_is_taken_up(stage: Stage, error: DcsError) -> None:
     stage.plane.statuses = ["wake_in_progress", error, "ready"]
@@ -414,9 +506,81 @@ def test_a_session_that_ends_while_waiting_is_a_clear_failure(stage: Stage, stat
     stage.plane.statuses = ["wake_in_progress", status]
     with pytest.raises(SessionFailed) as caught:
         stage.resolve()
-    assert caught.value.message == f'the session is {status}: "it broke" (BOOM)'
+    assert caught.value.one_line() == (
+        f'dm-foo: the session is {status}: "it broke" (BOOM); '
+        "hint: try again; if it fails again, look at the machine in the console"
+    )
     assert stage.store.held == {}
     assert stage.state.load(NAME) is None
+
+
+def test_a_session_that_failed_without_a_word_is_shown_without_one(stage: Stage) -> None:
+    stage.plane.changes = {"error_code": "", "error_message": ""}
+    stage.plane.statuses = ["failed"]
+    with pytest.raises(SessionFailed) as caught:
+        stage.resolve()
+    assert caught.value.message == "the session is failed"
+    stage.plane.changes = {"error_code": "B" * 100, "error_message": ""}
+    with pytest.raises(SessionFailed) as caught:
+        stage.resolve(client="2:2")
+    assert caught.value.message == f"the session is failed ({'B' * 59}…)"
+
+
+def test_a_session_that_is_forgotten_while_it_wakes_is_a_clear_failure(stage: Stage) -> None:
+    stage.plane.statuses = ["wake_in_progress", "wake_in_progress", None]
+    with pytest.raises(SessionFailed) as caught:
+        stage.resolve()
+    assert caught.value.one_line() == "dm-foo: the API no longer knows the session; hint: try again"
+
+
+@pytest.mark.parametrize("status", ["failed", None])
+def test_a_wake_broken_off_that_came_to_nothing_begins_anew(
+    stage: Stage, status: str | None
+) -> None:
+    stage.plane.statuses = ["wake_in_progress", "wake_in_progress", ClientGone("gone"), status]
+    with pytest.raises(ClientGone):
+        stage.resolve()
+    stage.plane.statuses = [status, "ready"] if status else [None]
+    if status is None:
+        stage.plane.create_session = ready_anew(stage.plane)  # type: ignore[method-assign]
+    assert stage.resolve(client="2:2").attempt.session_id == "wssh-1"
+
+
+def ready_anew(plane: FakePlane) -> Callable[..., Session]:
+    create = plane.create_session
+
+    def create_ready(*args: Any) -> Session:
+        plane.statuses = ["ready"]
+        return create(*args)
+
+    return create_ready
+
+
+class Naps(Deadline):
+    """A deadline that passes no time in sleep, and notes how much it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(30)
+        self.asked: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.asked.append(seconds)
+
+
+def test_a_wake_is_looked_at_as_often_as_the_api_asks(stage: Stage) -> None:
+    stage.plane.statuses = ["wake_in_progress", "ready"]
+    stage.plane.changes = {"retry_after_ms": 3000}
+    naps = Naps()
+    stage.resolve(deadline=naps)
+    (nap,) = naps.asked
+    assert 3 <= nap < 4
+
+
+def test_the_wait_for_another_process_has_a_deadline(stage: Stage) -> None:
+    with stage.state.lock(NAME, Deadline(30)) as is_held:
+        assert is_held
+        with pytest.raises(DeadlineExceeded):
+            stage.resolve(seconds=0.2)
 
 
 def test_an_unknown_machine_leaves_nothing_behind(stage: Stage) -> None:
@@ -428,9 +592,13 @@ def test_an_unknown_machine_leaves_nothing_behind(stage: Stage) -> None:
 
 
 def test_one_idempotency_conflict_is_an_accident_and_two_are_not(stage: Stage) -> None:
-    stage.plane.statuses = [IdempotencyConflict("used"), "ready"]
-    stage.resolve()
-    assert len(stage.plane.keys) == 2
+    first = stage.resolve()
+    stage.settings = replace(stage.settings, reuse_seconds=0)
+    stage.plane.statuses = ["closed", IdempotencyConflict("used"), "ready"]
+    record = stage.resolve()
+    assert len(stage.plane.keys) == 3
+    assert record.previous_username == first.attempt.session_id
+    assert events(stage, "idempotency-conflict") == ["idempotency-conflict machine=dm-foo"]
     stage.plane.statuses = [IdempotencyConflict("used")]
     stage.store.held.clear()
     with pytest.raises(IdempotencyConflict):

@@ -40,18 +40,26 @@ def test_a_path_that_cannot_be_quoted_is_refused(path: str) -> None:
         (("/p",), path, None),
         (("/p",), "/s", path),
     ):
-        with pytest.raises(ConfigError, match="cannot hold the path"):
+        with pytest.raises(ConfigError) as caught:
             Program(words, state, config)
+        assert caught.value.one_line() == (
+            f"ssh's config cannot hold the path {path!r}; "
+            "hint: use a path without quotation marks, backslashes and ${"
+        )
 
 
 @pytest.mark.parametrize("path", ["/a*b", "/a?b", "/a[b]", "/a{b,c}"])
 def test_a_state_directory_that_reads_as_a_pattern_is_refused(path: str) -> None:
-    with pytest.raises(ConfigError, match="take the state directory"):
+    with pytest.raises(ConfigError) as caught:
         Program(("/p",), path)
+    assert caught.value.one_line() == (
+        f"ssh would take the state directory {path!r} for a pattern; "
+        "hint: set DCS_PROXY_HOME to a path without * ? [ ] { }"
+    )
 
 
 def test_commands_are_quoted_only_where_they_must_be() -> None:
-    assert Program(("/bin/dcs-proxy",), "/s").command("'%h'") == "/bin/dcs-proxy --home /s '%h'"
+    assert Program(("/Bin/dcs-proxy",), "/s").command("'%h'") == "/Bin/dcs-proxy --home /s '%h'"
     spaced = Program(("/my bin/dcs-proxy",), "/100%/s", "/c d").command()
     assert spaced == "'/my bin/dcs-proxy' --home '/100%%/s' --config '/c d'"
 
@@ -110,9 +118,78 @@ def test_only_characters_that_single_quotes_hold_pass_the_pattern() -> None:
     assert passed == harmless | {chr(n) for n in range(32)} | {"\x7f"}
 
 
-def test_each_machine_has_a_host_line() -> None:
+TOP = """\
+# for OpenSSH 9.6
+Match originalhost "HOSTS" exec "exec /p --home /s prepare '%h'"
+    Include "/s/hosts/*.conf"
+Match originalhost "HOSTS" user "*,!*'*,!*\\*,!*`*,!*$*,!*;*,!*|*,!*&*,!*<*,!*>*,!*(*,!*)*,!*{*,!*}*,!*!*"
+    ProxyCommand /p --home /s --login '%r' '%h' %p
+    ProxyUseFdpass yes
+Match originalhost "HOSTS"
+    StrictHostKeyChecking yes
+    UpdateHostKeys no
+    VerifyHostKeyDNS no
+    CanonicalizeHostname no
+Host dm-a
+Host dm-b
+Host *
+"""  # noqa: E501
+END = """\
+Match originalhost "HOSTS"
+    Include "/s/agents/*.conf"
+Match originalhost "HOSTS"
+    ForwardAgent no
+    ForwardAgent /dev/null
+    ConnectTimeout 30
+Host *
+"""
+SNIPPET_FILE = """\
+Match originalhost dm-foo
+    User wssh-1
+    HostKeyAlias ssh.example
+    IdentityFile "/s/key.pub"
+    CertificateFile "/s/100%% cert"
+    IdentitiesOnly yes
+    IdentityAgent "/s/agent.sock"
+    UserKnownHostsFile "/s/known"
+    GlobalKnownHostsFile /dev/null
+"""
+AGENT_SNIPPET = """\
+Match originalhost "HOSTS" exec "printenv SSH_AUTH_SOCK | grep -qxF -e '/tmp/100%% mine'"
+    ForwardAgent no
+    ForwardAgent "/tmp/100%% mine"
+"""
+
+
+def test_all_that_ssh_is_given_to_read_is_this() -> None:
+    """The one place to read it whole; what each line is for is shown by tests with a real ssh."""
     top = render_top(PROGRAM, [MachineName("dm-a"), MachineName("dm-b")], SSH)
-    assert "\nHost dm-a\nHost dm-b\nHost *\n" in top
+    assert top == TOP.replace("HOSTS", HOSTS)
+    assert render_end(PROGRAM, SSH) == END.replace("HOSTS", HOSTS)
+    snippet = Snippet(**{**vars(SNIPPET), "certificate_file": "/s/100% cert"})
+    assert render_snippet(snippet) == SNIPPET_FILE
+    without = [line for line in SNIPPET_FILE.splitlines(True) if "Certificate" not in line]
+    assert render_snippet(SNIPPET) == "".join(without)
+    by_variable = render_agent_snippet("/tmp/100% mine", always=False)
+    assert by_variable == AGENT_SNIPPET.replace("HOSTS", HOSTS)
+    always = render_agent_snippet("/tmp/100% mine", always=True)
+    assert always == re.sub(" exec .*", "", AGENT_SNIPPET).replace("HOSTS", HOSTS)
+    known = render_known_hosts("ssh.example", "ssh-ed25519 AAAA")
+    assert known == "@cert-authority ssh.example ssh-ed25519 AAAA\n"
+
+
+def test_an_ssh_that_forwards_no_agent_by_path_forwards_none() -> None:
+    old = Version(8, 1)
+    lost = ", so never use it with them; ForwardAgent in the config is off (8.2 forwards your own)"
+    head = (
+        f"# for OpenSSH 8.1\n# ssh -A would give machines the agent that logs in to them{lost}\n"
+        "# the agent cannot bind a certificate to its machine's host key (8.9 can)\n"
+    )
+    top = TOP.replace("# for OpenSSH 9.6\n", head).replace("Host dm-a\nHost dm-b\n", "")
+    top = top.replace("Hostname no\n", "Hostname no\n    ForwardAgent no\n")
+    assert render_top(PROGRAM, [], old) == top.replace("HOSTS", HOSTS)
+    end = f'Match originalhost "{HOSTS}"\n    ConnectTimeout 30\nHost *\n'
+    assert render_end(PROGRAM, old) == end
 
 
 def test_blocks_end_so_that_the_users_lines_apply_to_every_host() -> None:
@@ -147,7 +224,7 @@ def test_the_environment_is_never_named_in_braces() -> None:
      ("identity_agent", "/${X}"), ("known_hosts_file", "/a\nb")],
 )  # fmt: skip
 def test_unsafe_values_reach_no_snippet(field: str, value: str) -> None:
-    with pytest.raises(ValueError, match="ssh's config cannot hold"):
+    with pytest.raises(ValueError, match=r"^a (path|value) that ssh's config cannot hold$"):
         render_snippet(Snippet(**{**vars(SNIPPET), field: value}))
 
 
@@ -157,7 +234,7 @@ def test_unsafe_values_reach_no_snippet(field: str, value: str) -> None:
      ("a", "ssh-ed25519 AAAA\nx"), ("a", "ssh-ed25519"), ("a", "@revoked AAAA BBBB")],
 )  # fmt: skip
 def test_unsafe_values_reach_no_known_hosts(endpoint: str, authority: str) -> None:
-    with pytest.raises(ValueError, match="ssh's config cannot hold"):
+    with pytest.raises(ValueError, match=r"^a value that ssh's config cannot hold$"):
         render_known_hosts(endpoint, authority)
 
 
