@@ -20,7 +20,7 @@ with atheris.instrument_imports(include=["dcs_proxy"]):
     from dcs_proxy.emulator.authority import Authorities, public_line
     from dcs_proxy.errors import ApiProtocolError, ConfigError, Untrusted
     from dcs_proxy.keypair import public_line as key_line
-    from dcs_proxy.model import check_host_trust, parse_fault, parse_machine_names, parse_session
+    from dcs_proxy.model import check_host_trust, parse_fault, parse_machines, parse_session
     from dcs_proxy.names import MachineName
     from dcs_proxy.state import parse_record
     from dcs_proxy.wire import WireError, pack_string, pack_u32
@@ -49,7 +49,7 @@ INSTALLED = install(b"Host mine\n", TOP, LAST)
 RECORD = {
     "attempt": {
         "idempotency_key": "k", "public_key": KEY.public.hex(), "agent_path": "/a",
-        "key_ends_at": 1.0, "account": "[]", "session_id": "s", "polled": True,
+        "key_ends_at": 1.0, "account": "[]", "session_id": "s", "polled": True, "machine": NAME,
     },
     "ready": {
         "endpoint": "e", "port": 22, "ssh_username": USER, "authority": "ssh-ed25519 AAAA",
@@ -70,7 +70,7 @@ def session(data: bytes) -> None:
         pass
     parse_fault(data)
     try:
-        parse_machine_names(data)
+        parse_machines(data)
     except ApiProtocolError:
         pass
 
