@@ -21,6 +21,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-table", type=Path, help="write what each fault led to, as a table")
     parser.addoption("--client-table", type=Path, help="write how each client works, as a table")
+    parser.addoption(
+        "--through-prism", action="store_true",
+        help="put Prism between users and emulators: it compares all they say with the contract",
+    )  # fmt: skip
     parser.addoption("--kills", type=int, default=12, help="how many helpers to kill (12)")
     parser.addoption("--soak-seconds", type=float, default=15, help="how long to soak (15)")
 

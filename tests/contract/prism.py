@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.documents import load_whole
 from tests.integration.harness import LIMIT_S, clean_environment, wait_until
 
 # Where contrib/test puts npm's packages.
@@ -41,6 +43,21 @@ class Prism:
         """
         lines = [line for line in self._text().splitlines() if "[CLI]" not in line]
         return [line for line in lines if re.search(r"\b(error|warn)\b", line)]
+
+
+def write_whole(directory: Path) -> Path:
+    """Write both documents as one, for Prism takes one; return its path."""
+    document = directory / "whole.json"
+    document.write_text(json.dumps(load_whole()))
+    return document
+
+
+@contextlib.contextmanager
+def compared(api: str, directory: Path) -> Iterator[str]:
+    """Put Prism before a control plane; give its URL, and fail if it has complained in the end."""
+    with run_prism(directory, "proxy", write_whole(directory), api) as prism:
+        yield prism.url
+        assert not prism.complaints()
 
 
 @contextlib.contextmanager

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.prism import compared
 from tests.integration.harness import Emulator, User
 from tests.integration.secret_service import SecretService
 
 
 @pytest.fixture
-def start_emulator(tmp_path: Path) -> Iterator[Callable[..., Emulator]]:
+def start_emulator(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Emulator]]:
     """Start emulators with the given arguments."""
     numbers = itertools.count()
     # One that gave a reply which breaks the contract must not leave the others running.
@@ -25,6 +28,8 @@ def start_emulator(tmp_path: Path) -> Iterator[Callable[..., Emulator]]:
             directory.mkdir()
             emulator = Emulator(directory, *arguments)
             started.callback(emulator.stop)
+            if request.config.getoption("--through-prism"):
+                emulator.front = started.enter_context(compared(emulator.api, directory))
             return emulator
 
         yield start

@@ -92,7 +92,10 @@ def insert_between_blocks(config: Path, text: str) -> None:
 
 
 class Emulator:
-    """A running emulator; `api` and `key` as its ready line gives them."""
+    """A running emulator; `api` and `key` as its ready line gives them.
+
+    `front` is the base URL that users are given.
+    """
 
     def __init__(self, directory: Path, *arguments: str) -> None:
         self.journal = directory / "journal"
@@ -110,6 +113,7 @@ class Emulator:
         assert line, "the emulator did not start"
         self.ready: dict[str, Any] = json.loads(line)
         self.api: str = self.ready["api"]
+        self.front = self.api
         self.key: str = self.ready["key"]
 
     def control(self, method: str, path: str, **body: Any) -> Any:
@@ -218,7 +222,7 @@ class User:
 
     def use(self, emulator: Emulator, *, config: bool = True) -> User:
         """Point the user at the emulator and, unless told otherwise, write the ssh config."""
-        self.environment["DEDALUS_BASE_URL"] = emulator.api
+        self.environment["DEDALUS_BASE_URL"] = emulator.front
         self.environment["DEDALUS_API_KEY"] = emulator.key
         if config:
             done = self.proxy("config-ssh", "--ssh-config", str(self.config))

@@ -62,7 +62,7 @@ def test_a_session_is_shown_as_it_is(start_emulator: Start, user: User) -> None:
     assert session.pop("expires_at") <= end
     assert begin < session.pop("proved_at") < end
     assert session == {
-        "machine": "dm-foo", "aliases": ["dm-web"], "base_url": emulator.api,
+        "machine": "dm-foo", "aliases": ["dm-web"], "base_url": emulator.front,
         "session_id": login, "status": "ready", "endpoint": "localhost",
         "port": emulator.ready["gateway"], "ssh_username": login,
         "certificate": {"principals": [login]}, "identity_held": True,
@@ -72,7 +72,7 @@ def test_a_session_is_shown_as_it_is(start_emulator: Start, user: User) -> None:
         "identities": 1, "problem": "",
     }  # fmt: skip
     assert (shown["api_key_source"], shown["api_key_problem"]) == ("DEDALUS_API_KEY", "")
-    assert (shown["base_url"], shown["config_file_exists"]) == (emulator.api, True)
+    assert (shown["base_url"], shown["config_file_exists"]) == (emulator.front, True)
     assert len(emulator.events(event="request")) == requests
     assert emulator.key not in user.proxy("status", "--json").stdout
 
@@ -88,7 +88,7 @@ def test_a_person_reads_the_same(start_emulator: Start, user: User) -> None:
     expected = [
         "dm-foo",
         rf"  session      {login}, ready, \d+ min left",
-        rf"  of           {re.escape(emulator.api)}",
+        rf"  of           {re.escape(emulator.front)}",
         rf"  login        {login} at localhost port {emulator.ready['gateway']}",
         rf"  certificate  {login}, valid {moment} to {moment} UTC",
         "  identity     in the agent",
