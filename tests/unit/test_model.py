@@ -64,7 +64,7 @@ def body(changes: dict[str, Any] | None = None, **fields: Any) -> bytes:
 def test_a_ready_session_is_parsed_whole() -> None:
     session = parse_session(body(), NAME)
     assert session.is_ready and not session.is_over
-    assert session.session_id == "wssh-1"
+    assert (session.machine, session.session_id) == (NAME, "wssh-1")
     assert session.expires_at == datetime(2026, 1, 2, 4, 4, 5, 500000, timezone.utc)
     assert session.connection is not None
     assert (session.connection.endpoint, session.connection.port) == ("ssh.example", 22)
@@ -392,6 +392,7 @@ def test_a_machine_is_read_from_either_shape() -> None:
     assert cursor == "more"
     status = {"phase": "failed", "reason": "no\x1b[31m room"}
     shown = parse_machine(json.dumps({**MACHINE, "phase": "x", "status": status}).encode(), NAME)
+    assert (shown.machine_id, shown.phase) == (NAME, "failed")
     assert (shown.phase, shown.reason, shown.vcpu) == ("failed", "no [31m room", 0.5)
     with pytest.raises(ApiProtocolError, match="another machine"):
         parse_machine(json.dumps(MACHINE).encode(), MachineName("dm-bar"))

@@ -97,7 +97,8 @@ class FakePlane:
             public_key, session_id, ends_at - self.clock_ahead_s, ahead=self.clock_ahead_s
         )
         session = Session(
-            session_id, NAME, status, datetime.now(timezone.utc),
+            session_id, NAME, status,
+            datetime.fromtimestamp(time.time() + self.clock_ahead_s, timezone.utc),
             datetime.fromtimestamp(ends_at, timezone.utc), 50, "BOOM", "it\x1b broke",
             Connection("ssh.example", 22, session_id, user, trust) if status == "ready" else None,
         )  # fmt: skip
@@ -174,7 +175,8 @@ class Stage:
         return replace(world, **changes)
 
     def resolve(self, *, is_second: bool = False, **changes: Any) -> Record:
-        return resolve(NAME, self.world(**changes), is_second=is_second)
+        world = self.world(**changes)
+        return resolve(NAME, world, is_second=True) if is_second else resolve(NAME, world)
 
     def knock(self, name: MachineName, record: Record) -> None:
         """Note that the guest was waited for; raise what the test has put first."""
@@ -200,7 +202,8 @@ def test_a_ready_machine_takes_one_post_and_one_identity(stage: Stage) -> None:
     record = stage.resolve()
     assert record.ready is not None and not record.ready.bare_key
     assert stage.plane.journal == [("POST", record.attempt.idempotency_key)]
-    assert list(stage.store.held) == [record.identity]
+    assert stage.store.held == {record.identity: b"dm-foo via ssh.example"}
+    assert record.attempt.machine == NAME
     assert (stage.notices, stage.knocks) == ([], [])
 
 
@@ -213,15 +216,18 @@ def test_each_step_is_logged_for_who_wants_to_know(stage: Stage) -> None:
     stage.resolve(log=log, client="2:2")
     stage.now = lambda: time.time() + 61
     stage.resolve(log=log, client="3:3")
-    assert events(stage, "lock", "reuse", "session", "ready", "resume", "clock") == [
+    listed = 'agent asked="list identities" reply=12 ms=N'
+    assert events(stage, "lock", "reuse", "session", "ready", "resume", "clock", "agent") == [
         "lock machine=dm-foo held=yes ms=N",
         "session machine=dm-foo session=wssh-0 status=wake_in_progress",
         "clock machine=dm-foo ahead_s=400",
         "ready machine=dm-foo session=wssh-0 login=wssh-0 seconds=N ms=N",
+        listed,
         "reuse machine=dm-foo session=wssh-0 age_s=0 usable=yes",
         "reuse machine=dm-foo session=wssh-0 age_s=61 usable=no",
         "lock machine=dm-foo held=yes ms=N",
         "reuse machine=dm-foo session=wssh-0 age_s=61 usable=no",
+        listed,
         "resume machine=dm-foo session=wssh-0",
     ]
     (said,) = re.findall(r" seconds=(\d+) ms=(\d+)", Path(path).read_text())
@@ -376,9 +382,20 @@ def test_the_second_half_of_an_ssh_keeps_the_session_to_its_end(stage: Stage) ->
     end = first.ready.ends_at
     stage.now = lambda: end - 0.5
     assert stage.resolve(is_second=True) == first
-    stage.now = lambda: time.time() + 101
+    stage.now = lambda: end
     stage.plane.life_s = 1000
     assert stage.resolve(is_second=True) != first
+
+
+@pytest.mark.parametrize(("after_s", "posts"), [(15, 1), (25, 2)])
+def test_a_short_session_is_used_for_half_of_its_life(
+    stage: Stage, after_s: float, posts: int
+) -> None:
+    stage.plane.life_s = 40
+    stage.resolve()
+    stage.now = lambda: time.time() + after_s
+    stage.resolve(client="2:2")
+    assert stage.plane.count("POST") == posts
 
 
 def test_a_session_whose_login_changed_is_replaced(stage: Stage) -> None:
@@ -403,6 +420,8 @@ def test_an_agent_that_lost_the_identity_makes_a_new_session(stage: Stage) -> No
     second = stage.resolve()
     assert second.identity != first.identity
     assert second.identity in stage.store.held
+    # Whoever logged in with the first may be at work.
+    assert stage.plane.count("DELETE once") == 0
 
 
 class Killed(BaseException):
@@ -491,6 +510,32 @@ def test_a_wake_broken_off_is_taken_up(stage: Stage, error: DcsError) -> None:
     assert record.ready is not None and record.ready.bare_key
 
 
+@pytest.mark.parametrize("field", ["expires_at", "created_at"])
+def test_a_wake_is_taken_up_if_nothing_says_how_long_the_session_lives(
+    stage: Stage, field: str
+) -> None:
+    stage.plane.changes = {field: None}
+    test_a_wake_broken_off_is_taken_up(stage, ClientGone("gone"))
+
+
+@pytest.mark.parametrize("ahead_s", [3600.0, -3600.0])
+def test_a_wake_is_taken_up_whatever_our_clock_says(stage: Stage, ahead_s: float) -> None:
+    stage.plane.clock_ahead_s, stage.plane.life_s = ahead_s, 100
+    test_a_wake_broken_off_is_taken_up(stage, ClientGone("gone"))
+
+
+def test_whoever_waits_for_another_process_says_that_the_machine_wakes(stage: Stage) -> None:
+    stage.plane.statuses = ["wake_in_progress", ClientGone("gone")]
+    with pytest.raises(ClientGone):
+        stage.resolve()
+    stage.notices.clear()
+    with stage.state.lock(NAME, Deadline(30)) as is_held, pytest.raises(DeadlineExceeded):
+        assert is_held
+        stage.resolve(client="2:2", seconds=0.3, log=Log(stage.state.file("log"), "debug"))
+    assert stage.notices == ["dm-foo: waking up, at most 300 s"]
+    assert events(stage, "lock") == [], "it looks again and again at a lock that it does not get"
+
+
 def test_the_deadline_ends_the_wait_and_keeps_the_attempt(stage: Stage) -> None:
     stage.plane.statuses = ["wake_in_progress"]
     with pytest.raises(DeadlineExceeded, match="not ready after") as caught:
@@ -570,10 +615,12 @@ class Naps(Deadline):
 def test_a_wake_is_looked_at_as_often_as_the_api_asks(stage: Stage) -> None:
     stage.plane.statuses = ["wake_in_progress", "ready"]
     stage.plane.changes = {"retry_after_ms": 3000}
-    naps = Naps()
+    naps, start = Naps(), time.time()
+    stage.now = lambda: start + sum(naps.asked)
     stage.resolve(deadline=naps)
     (nap,) = naps.asked
     assert 3 <= nap < 4
+    assert stage.log().rstrip().endswith(f" ms={int((start + nap - start) * 1000)}")
 
 
 def test_the_wait_for_another_process_has_a_deadline(stage: Stage) -> None:
@@ -754,6 +801,7 @@ def test_whoever_waits_for_an_answer_shares_it_and_says_why_it_waits(
         end = time.monotonic() + 30
         while len(told) < 9 and time.monotonic() < end:
             time.sleep(0.01)
+        time.sleep(0.3)  # long enough for them to say it twice
 
     stage.terminal.meanwhile = wait_for_the_others
 
@@ -763,7 +811,9 @@ def test_whoever_waits_for_an_answer_shares_it_and_says_why_it_waits(
         return stage.resolve(client=f"{number}:1", notice=told.append)
 
     results = at_once(10, run)
-    assert told[:9] == ["dm-foo: waiting, for another ssh asks whether to wake it"] * 9
+    assert [line for line in told if "waiting" in line] == [
+        "dm-foo: waiting, for another ssh asks whether to wake it"
+    ] * 9
     assert len(stage.terminal.questions) == 1
     assert stage.plane.count("POST") == answer
     assert {isinstance(result, NotWoken) for result in results} == {not answer}
