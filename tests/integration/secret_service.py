@@ -73,9 +73,16 @@ class SecretService:
 
     def entries(self) -> dict[str, str]:
         """Return what the keyring holds for the program: base URLs and keys."""
+        return wait_until(self._search)[0]
+
+    def _search(self) -> list[dict[str, str]]:
+        """Return what there is in a list, or nothing: a busy gnome-keyring may refuse to search."""
         with self.connect() as connection:
-            items = secretstorage.search_items(connection, {"service": "dcs-proxy"})
-            return {i.get_attributes()["username"]: i.get_secret().decode() for i in items}
+            try:
+                items = list(secretstorage.search_items(connection, {"service": "dcs-proxy"}))
+            except secretstorage.exceptions.ItemNotFoundException:
+                return []
+            return [{i.get_attributes()["username"]: i.get_secret().decode() for i in items}]
 
     def add(self, url: str, key: str, **attributes: str) -> None:
         """Keep a key as another program would."""
