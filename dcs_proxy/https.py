@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 _CONNECT_S = 10.0
 _REPLY_S = 15.0
+# What has not answered in less says nothing: the time was over, not the API silent.
+_NO_SILENCE_S = 1.0
 # Whoever waits longer than this for an answer is told why.
 _SILENT_S = 2.0
 _MAX_BODY = 1024 * 1024
@@ -160,8 +162,10 @@ class Exchange:
             error = self._unavailable(f"gave no whole answer in {_REPLY_S:g} s", machine)
             problem = _Problem(error, retryable=True)
         except DeadlineExceeded:
-            waited = f"{time.monotonic() - start:.0f} s"
-            raise self._unavailable(f"has not answered in {waited}", machine) from None
+            waited_s = time.monotonic() - start
+            if waited_s < _NO_SILENCE_S:
+                raise
+            raise self._unavailable(f"has not answered in {waited_s:.0f} s", machine) from None
         except _NetworkError as failed:
             error = self._unavailable(failed.what, machine, failed.hint)
             problem = _Problem(error, failed.retryable)

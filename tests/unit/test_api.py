@@ -20,6 +20,7 @@ from dcs_proxy.errors import (
     ApiUnavailable,
     CredentialsError,
     DcsError,
+    DeadlineExceeded,
     Forbidden,
     IdempotencyConflict,
     MachineNotFound,
@@ -267,12 +268,21 @@ def test_a_long_wait_is_told_once_and_a_short_one_not(fake: FakeApi, tmp_path: P
     assert "runtime unavailable" in notice and notice.endswith("; trying again")
 
 
-def test_an_api_that_says_nothing_is_named_when_the_deadline_passes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "kind", "said"),
+    [
+        (1.2, ApiUnavailable, r"has not answered in 1 s$"),
+        (0.3, DeadlineExceeded, r"^not ready after 0\.3 s$"),
+    ],
+)
+def test_an_api_that_says_nothing_is_named_when_the_deadline_passes(
+    tmp_path: Path, seconds: float, kind: type[DcsError], said: str
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         settings = Settings(base_url=f"http://127.0.0.1:{silent.getsockname()[1]}")
         log = Log(str(tmp_path / "log"))
-        api = Api(settings, Credentials(SECRET, None, ""), Deadline(0.3), log, print)
-        with pytest.raises(ApiUnavailable, match="has not answered in"):
+        api = Api(settings, Credentials(SECRET, None, ""), Deadline(seconds), log, print)
+        with pytest.raises(kind, match=said):
             api.create_session(NAME, "k", "id-1")
 
 
