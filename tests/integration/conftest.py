@@ -29,7 +29,7 @@ def start_emulator(
             emulator = Emulator(directory, *arguments)
             started.callback(emulator.stop)
             if request.config.getoption("--through-prism"):
-                emulator.front = started.enter_context(compared(emulator.api, directory))
+                emulator.in_between = started.enter_context(compared(emulator.api, directory))
             return emulator
 
         yield start
