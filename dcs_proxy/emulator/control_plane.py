@@ -10,6 +10,7 @@ import email.utils
 import hmac
 import http.server
 import json
+import re
 import socket
 import ssl
 import threading
@@ -159,11 +160,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _read_body(self) -> bytes | None:
         length = self.headers.get("Content-Length", "0")
-        if not length.isdigit() or int(length) > _MAX_BODY or self.headers.get("Transfer-Encoding"):
-            self.close_connection = True
-            self._send(problem(413, "Request Entity Too Large", "the body is too large"))
-            return None
-        return self.rfile.read(int(length))
+        if self.headers.get("Transfer-Encoding"):
+            refusal = problem(411, "Length Required", "the length of the body is needed")
+        elif not re.fullmatch("[0-9]{1,19}", length):
+            refusal = problem(400, "Bad Request", "Content-Length is not a length")
+        elif int(length) > _MAX_BODY:
+            refusal = problem(413, "Request Entity Too Large", "the body is too large")
+        else:
+            return self.rfile.read(int(length))
+        self.close_connection = True
+        self._send(refusal)
+        return None
 
     def _note(self, request: Request, path: str, reply: Reply) -> None:
         try:

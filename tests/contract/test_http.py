@@ -33,6 +33,9 @@ def test_the_refusal_of_head_has_no_body(start_emulator: Start) -> None:
             assert (reply.status_code, reply.content) == (405, b"")
 
 
+POST = b"POST /v1/machines HTTP/1.1\r\n"
+
+
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
@@ -40,7 +43,11 @@ def test_the_refusal_of_head_has_no_body(start_emulator: Start) -> None:
         (b"GET /v1/" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n", 414),
         (b'"\\ nonsense\r\n\r\n', 400),
         (b"BREW /v1/machines HTTP/1.1\r\n\r\n", 501),
-        (b"POST /v1/machines HTTP/1.1\r\nContent-Length: x\r\n\r\n", 413),
+        (POST + b"Content-Length: x\r\n\r\n", 400),
+        (POST + b"Content-Length: \xb2\r\n\r\n", 400),
+        (POST + b"Content-Length: " + b"1" * 5000 + b"\r\n\r\n", 400),
+        (POST + b"Content-Length: 99999999\r\n\r\n", 413),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n", 411),
     ],
 )
 def test_what_is_no_request_is_refused_once(
