@@ -490,6 +490,28 @@ def test_a_bare_key_that_is_gone_closes_the_session_and_starts_again(stage: Stag
     assert len(stage.plane.keys) == 2
 
 
+def test_an_ssh_that_goes_while_an_abandoned_session_is_closed_is_no_reason_to_go_on(
+    stage: Stage,
+) -> None:
+    stage.plane.statuses = ["wake_in_progress", ClientGone("gone"), "ready"]
+    with pytest.raises(ClientGone):
+        stage.resolve()
+    stage.store.held.clear()
+    stage.plane.close_error = ClientGone("gone")
+    with pytest.raises(ClientGone):
+        stage.resolve(client="2:2")
+    assert len(stage.plane.keys) == 1
+
+
+def test_an_attempt_whose_key_is_somebody_elses_by_now_begins_anew(stage: Stage) -> None:
+    stage.plane.has_get = False
+    stage.plane.statuses = ["wake_in_progress", ClientGone("gone")]
+    with pytest.raises(ClientGone):
+        stage.resolve()
+    stage.plane.statuses = [IdempotencyConflict("used"), "ready"]
+    assert stage.resolve(client="2:2").attempt.session_id == "wssh-1"
+
+
 def test_an_abandoned_session_that_cannot_be_closed_is_logged(stage: Stage) -> None:
     stage.plane.statuses = ["wake_in_progress", ClientGone("gone"), "ready"]
     with pytest.raises(ClientGone):
