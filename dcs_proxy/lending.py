@@ -78,8 +78,8 @@ class Lender:
             bare_key = self._add_identity(key, certificate, destination, ends_at)
         now = self._now()
         began_at = now
-        if session.created_at is not None:
-            began_at = min(now, session.created_at.timestamp() - self._ahead_s)
+        if session.began_at is not None:
+            began_at = min(now, session.began_at.timestamp() - self._ahead_s)
         return ReadySession(
             endpoint=connection.endpoint,
             port=connection.port,

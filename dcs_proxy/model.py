@@ -60,14 +60,15 @@ class Connection:
 class Session:
     """One SSH session of a machine (contract: SSHSessionResponse).
 
-    `status` is kept as it came: one that nobody knows counts as pending.  `error_code` and
-    `error_message` are the server's text, to be quoted before they are shown.
+    `status` is kept as it came: one that nobody knows counts as pending.  `began_at` is when it was
+    ready, or else when it was made.  `error_code` and `error_message` are the server's text, to be
+    quoted before they are shown.
     """
 
     session_id: str
     machine: MachineName
     status: str
-    created_at: datetime | None
+    began_at: datetime | None
     expires_at: datetime | None
     retry_after_ms: int | None
     error_code: str
@@ -128,11 +129,12 @@ def parse_session(body: bytes, machine: MachineName) -> Session:
     if not _SESSION_ID.match(session_id):
         raise fields.wrong("session_id", "is not an identifier")
     connection = fields.optional("connection", dict)
+    created_at, ready_at = fields.time("created_at"), fields.time("ready_at")
     session = Session(
         session_id=session_id,
         machine=machine,
         status=clean_text(fields.text("status"), 40),
-        created_at=fields.time("created_at"),
+        began_at=ready_at or created_at,
         expires_at=fields.time("expires_at"),
         retry_after_ms=_milliseconds(fields.optional("retry_after_ms", int)),
         error_code=fields.optional("error_code", str) or "",

@@ -142,10 +142,10 @@ class _Resolution:
 
     def is_fresh(self, session: Session, api: ControlPlane) -> bool:
         """Whether a session that woke for somebody else is not near its end by now."""
-        if session.expires_at is None or session.created_at is None:
+        if session.expires_at is None or session.began_at is None:
             return True
         ends_at = session.expires_at.timestamp() - api.clock_ahead_s
-        life = session.expires_at - session.created_at
+        life = session.expires_at - session.began_at
         return self.is_enough(ends_at - self.world.now(), life.total_seconds())
 
     def is_held(self, record: Record) -> bool:

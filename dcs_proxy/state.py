@@ -81,8 +81,8 @@ class ReadySession:
 
     `authority` and `certificate` are public key lines, `certificate` empty where the API gave
     none.  `bare_key` says that the agent holds the plain key rather than the certificate.
-    `ends_at`, `began_at` (the API made it) and `proved_at` (the API last said "ready", and the
-    machine let somebody in or had been running; NEVER where it has yet to) are unix times.
+    `began_at` (it was ready, or made), `ends_at` and `proved_at` (the API last said "ready", and
+    the machine let somebody in or had been running; NEVER where it has yet to) are unix times.
     """
 
     endpoint: str

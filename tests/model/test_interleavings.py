@@ -85,7 +85,7 @@ def test_a_session_that_woke_for_somebody_else_is_left_near_its_end(
     assert old.status == ("ready" if is_taken_up else "closed")
 
 
-def test_what_is_left_of_a_session_is_counted_from_when_it_was_made(stage: Stage) -> None:
+def test_what_is_left_of_a_session_is_counted_from_when_it_began(stage: Stage) -> None:
     stage.service.is_awake, stage.service.life_s = False, 45
     first = start(stage, "1:1")
     run_until(stage, first, Sleep)

@@ -72,7 +72,9 @@ def test_a_ready_session_is_parsed_whole() -> None:
         "cert_authority", "*.example", "ssh-ed25519 AAAA"
     )
     assert session.connection.user_certificate == "ssh-ed25519-cert-v01@openssh.com AAAA"
-    assert session.created_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+    assert session.began_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+    session = parse_session(body(ready_at="2026-01-02T03:05:05Z"), NAME)
+    assert session.began_at == datetime(2026, 1, 2, 3, 5, 5, tzinfo=timezone.utc)
     assert (session.error_code, session.error_message) == ("", "")
 
 
@@ -115,6 +117,7 @@ def test_optional_parts_may_be_missing_and_unknown_ones_there() -> None:
         ("session_id", "../x", "session_id is not an identifier"),
         ("status", 7, "status has the wrong type"),
         ("created_at", "yesterday", "created_at is not a date and time"),
+        ("ready_at", "yesterday", "ready_at is not a date and time"),
         ("expires_at", "2026-13-01T00:00:00Z", "expires_at is not a date and time"),
         ("retry_after_ms", True, "retry_after_ms has the wrong type"),
         ("retry_after_ms", "5", "retry_after_ms has the wrong type"),

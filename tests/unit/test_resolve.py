@@ -532,7 +532,7 @@ def test_a_wake_broken_off_is_taken_up(stage: Stage, error: DcsError) -> None:
     assert record.ready is not None and record.ready.bare_key
 
 
-@pytest.mark.parametrize("field", ["expires_at", "created_at"])
+@pytest.mark.parametrize("field", ["expires_at", "began_at"])
 def test_a_wake_is_taken_up_if_nothing_says_how_long_the_session_lives(
     stage: Stage, field: str
 ) -> None:
