@@ -77,6 +77,12 @@ def test_all_means_all_that_are_not_going(start_emulator: Start, user: User) -> 
     assert (done.returncode, woken(done.stdout)) == (0, ["dm-a", "dm-b"])
 
 
+def test_all_of_none_is_no_failure(start_emulator: Start, user: User) -> None:
+    user.use(start_emulator("--machine", "dm-gone:destroyed"), config=False)
+    done = user.proxy("wake", "--all")
+    assert (done.returncode, done.stderr) == (0, "dcs-proxy: the account has no machines\n")
+
+
 def test_a_pattern_matches_aliases_and_one_that_matches_nothing_is_told(
     start_emulator: Start, user: User
 ) -> None:

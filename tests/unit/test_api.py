@@ -388,6 +388,16 @@ def test_all_pages_are_listed_and_odd_names_left_out(fake: FakeApi, tmp_path: Pa
     assert fake.asked[1].path == "/v1/machines?limit=100&cursor=a%26b"
 
 
+def test_a_list_without_an_end_is_told(
+    fake: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dcs_proxy.api._MAX_PAGES", 3)
+    fake.answers = [Answer(200, {"items": [], "next_cursor": "on"})]
+    with pytest.raises(ApiProtocolError, match=r"^the API's list of machines has no end$"):
+        api_of(fake, tmp_path).list_machines()
+    assert len(fake.asked) == 3
+
+
 def test_a_machine_is_asked_for_by_its_name(fake: FakeApi, tmp_path: Path) -> None:
     fake.answers = [Answer(200, {"machine_id": "dm-foo", "status": {"phase": "sleeping"}})]
     assert api_of(fake, tmp_path).get_machine(NAME).phase == "sleeping"

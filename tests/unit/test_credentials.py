@@ -91,6 +91,22 @@ def test_a_kept_key_file_is_ours_alone_and_can_be_forgotten(tmp_path: Path) -> N
     assert sources_before_the_keyring({"DEDALUS_API_KEY": ""}, str(path)) == []
 
 
+def test_a_key_file_that_cannot_be_written_or_removed_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    below = tmp_path / "file" / "directory" / "key"
+    (tmp_path / "directory").mkdir()
+    taken = tmp_path / "directory"
+    hint = "make room or mend its permissions, or name another place as key_file in the config file"
+    for fail, path, why in (
+        (lambda path: keep_in_file(path, "dsk"), below, "Not a directory"),
+        (lambda path: keep_in_file(path, "dsk"), taken, "Is a directory"),
+        (forget_file, taken, "Is a directory"),
+    ):
+        with pytest.raises(CredentialsError) as caught:
+            fail(str(path))
+        assert caught.value.one_line() == f"{path} cannot be written: {why}; hint: {hint}"
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660])
 def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "key"
