@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
+import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from dcs_proxy.board import Board
 from dcs_proxy.errors import ClientGone, DcsError
@@ -51,8 +53,10 @@ class Many:
         for thread in self._threads:
             thread.start()
         try:
-            while len(self.outcomes) < len(self._names):
-                self._show_next()
+            # In the middle of drawing it would leave behind what nothing takes away again.
+            with _interrupt_as_event(self._events):
+                while len(self.outcomes) < len(self._names):
+                    self._show_next()
         except KeyboardInterrupt:
             self._stop()
             raise
@@ -105,3 +109,22 @@ class Many:
             raise outcome
         self.outcomes[name] = outcome
         self._board.end(name, outcome)
+
+
+@contextlib.contextmanager
+def _interrupt_as_event(events: queue.SimpleQueue[Callable[[], None]]) -> Iterator[None]:
+    """Let Ctrl-C be an event, whose turn comes; it raises KeyboardInterrupt then."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:
+        yield  # ignored, as under nohup
+        return
+    # A SimpleQueue may be put to in a signal handler.
+    signal.signal(signal.SIGINT, lambda _number, _frame: events.put(_interrupt))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt

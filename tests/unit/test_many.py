@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import signal
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
 
-from dcs_proxy.errors import ApiUnavailable, Forbidden
+from dcs_proxy.errors import ApiUnavailable, ClientGone, Forbidden
 from dcs_proxy.many import AT_ONCE, Many
 from dcs_proxy.names import MachineName
 
@@ -69,3 +71,28 @@ def test_a_fault_of_our_own_is_not_one_machines_failure() -> None:
 
     with pytest.raises(ZeroDivisionError):
         Many(NAMES[:1], work).run()
+
+
+def test_ctrl_c_in_the_middle_of_drawing_leaves_nothing_on_the_screen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written: list[str] = []
+
+    def write(text: str) -> None:
+        written.append(text)
+        if len(written) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    def work(name: MachineName, _: object, is_stopping: Callable[[], bool]) -> str:
+        while not is_stopping():
+            time.sleep(0.01)
+        raise ClientGone("told to stop")
+
+    monkeypatch.setattr("dcs_proxy.board._write", write)
+    many = Many(NAMES[:2], work)
+    many._board._in_place = True
+    with pytest.raises(KeyboardInterrupt):
+        many.run()
+    *_, drawn, taken_away = written
+    assert taken_away == f"\r\x1b[{drawn.count(chr(10))}A\x1b[J"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
