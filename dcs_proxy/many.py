@@ -113,13 +113,20 @@ class Many:
 
 @contextlib.contextmanager
 def _interrupt_as_event(events: queue.SimpleQueue[Callable[[], None]]) -> Iterator[None]:
-    """Let Ctrl-C be an event, whose turn comes; it raises KeyboardInterrupt then."""
+    """Let Ctrl-C be an event, whose turn comes; it raises KeyboardInterrupt then.
+
+    A second one is as ever, for the turn may not come while nobody reads what is written.
+    """
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.default_int_handler:
         yield  # ignored, as under nohup
         return
-    # A SimpleQueue may be put to in a signal handler.
-    signal.signal(signal.SIGINT, lambda _number, _frame: events.put(_interrupt))
+
+    def put(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        events.put(_interrupt)  # which a signal handler may do to a SimpleQueue
+
+    signal.signal(signal.SIGINT, put)
     try:
         yield
     finally:

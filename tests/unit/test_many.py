@@ -73,6 +73,27 @@ def test_a_fault_of_our_own_is_not_one_machines_failure() -> None:
         Many(NAMES[:1], work).run()
 
 
+def work_until_told(name: MachineName, _: object, is_stopping: Callable[[], bool]) -> str:
+    while not is_stopping():
+        time.sleep(0.01)
+    raise ClientGone("told to stop")
+
+
+def test_a_second_ctrl_c_does_not_wait_for_what_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def write(text: str) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("it went on")
+
+    monkeypatch.setattr("dcs_proxy.board._write", write)
+    many = Many(NAMES[:2], work_until_told)
+    many._board._in_place = True
+    with pytest.raises(KeyboardInterrupt):
+        many.run()
+
+
 def test_ctrl_c_in_the_middle_of_drawing_leaves_nothing_on_the_screen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -83,13 +104,8 @@ def test_ctrl_c_in_the_middle_of_drawing_leaves_nothing_on_the_screen(
         if len(written) == 1:
             signal.raise_signal(signal.SIGINT)
 
-    def work(name: MachineName, _: object, is_stopping: Callable[[], bool]) -> str:
-        while not is_stopping():
-            time.sleep(0.01)
-        raise ClientGone("told to stop")
-
     monkeypatch.setattr("dcs_proxy.board._write", write)
-    many = Many(NAMES[:2], work)
+    many = Many(NAMES[:2], work_until_told)
     many._board._in_place = True
     with pytest.raises(KeyboardInterrupt):
         many.run()

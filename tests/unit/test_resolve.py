@@ -602,14 +602,14 @@ def test_a_session_that_is_forgotten_while_it_wakes_is_a_clear_failure(stage: St
 
 @pytest.mark.parametrize("status", ["failed", None])
 def test_a_wake_broken_off_that_came_to_nothing_begins_anew(
-    stage: Stage, status: str | None
+    stage: Stage, status: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage.plane.statuses = ["wake_in_progress", "wake_in_progress", ClientGone("gone"), status]
     with pytest.raises(ClientGone):
         stage.resolve()
     stage.plane.statuses = [status, "ready"] if status else [None]
     if status is None:
-        stage.plane.create_session = ready_anew(stage.plane)  # type: ignore[method-assign]
+        monkeypatch.setattr(stage.plane, "create_session", ready_anew(stage.plane))
     assert stage.resolve(client="2:2").attempt.session_id == "wssh-1"
 
 

@@ -118,6 +118,7 @@ def test_only_characters_that_single_quotes_hold_pass_the_pattern() -> None:
     assert passed == harmless | {chr(n) for n in range(32)} | {"\x7f"}
 
 
+# ssh has no way to continue a line.
 TOP = """\
 # for OpenSSH 9.6
 Match originalhost "HOSTS" exec "exec /p --home /s prepare '%h'"
