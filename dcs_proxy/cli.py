@@ -16,10 +16,10 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from dcs_proxy import __version__
+from dcs_proxy.app import Options, open_log
+from dcs_proxy.console.stderr import show
 from dcs_proxy.errors import ClientGone, DcsError, UsageError, exit_codes, quote_server
-from dcs_proxy.log import milliseconds_since
-from dcs_proxy.stderr import show
-from dcs_proxy.wiring import Options, open_log
+from dcs_proxy.local.log import milliseconds_since
 
 # Pairs of what one wants and what to type, shown by --help and in the man page.
 Examples = tuple[tuple[str, str], ...]

@@ -10,8 +10,8 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 
-from dcs_proxy.keypair import KEY_TYPE, public_blob
-from dcs_proxy.wire import Reader, pack_string, pack_u32
+from dcs_proxy.ssh.keys import KEY_TYPE, public_blob
+from dcs_proxy.ssh.wire import Reader, pack_string, pack_u32
 
 
 def framed(*replies: bytes) -> Callable[[bytes], bytes]:

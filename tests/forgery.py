@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from dcs_proxy.keypair import KEY_TYPE, public_blob
-from dcs_proxy.wire import pack_string, pack_u32
+from dcs_proxy.ssh.keys import KEY_TYPE, public_blob
+from dcs_proxy.ssh.wire import pack_string, pack_u32
 
 FORGER = Ed25519PrivateKey.generate()
 KIND = b"ssh-ed25519-cert-v01@openssh.com"

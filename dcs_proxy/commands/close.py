@@ -11,19 +11,19 @@ import os
 import threading
 from collections.abc import Callable
 
-from dcs_proxy import selection
-from dcs_proxy.api import Api, account
-from dcs_proxy.closing import close_session
-from dcs_proxy.credentials import Credentials
-from dcs_proxy.deadline import Deadline
+from dcs_proxy.api.client import Api, account
+from dcs_proxy.api.credentials import Credentials
+from dcs_proxy.app import Options, find_credentials, open_log
+from dcs_proxy.commands import selection
+from dcs_proxy.commands._batch import Many
+from dcs_proxy.commands.closing import close_session
+from dcs_proxy.console.stderr import show
 from dcs_proxy.errors import ClientGone, about
-from dcs_proxy.log import Log
-from dcs_proxy.many import Many
+from dcs_proxy.local.deadline import Deadline
+from dcs_proxy.local.log import Log
+from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
-from dcs_proxy.settings import Settings
-from dcs_proxy.state import StateDirectory
-from dcs_proxy.stderr import show
-from dcs_proxy.wiring import Options, find_credentials, open_log
+from dcs_proxy.session.directory import StateDirectory
 
 HELP = "end sessions and take their certificates out of the agent"
 DESCRIPTION = (

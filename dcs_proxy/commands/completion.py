@@ -6,9 +6,9 @@ import argparse
 import importlib
 import sys
 
+from dcs_proxy.app import Options
 from dcs_proxy.cli import build_parser
 from dcs_proxy.syntax import read_syntax
-from dcs_proxy.wiring import Options
 
 HELP = "print the completion script for bash, zsh or fish"
 DESCRIPTION = (

@@ -8,18 +8,18 @@ import os
 import re
 import sys
 
-from dcs_proxy import configfile
+from dcs_proxy.app import Options, open_log, program_words
+from dcs_proxy.commands.listing import list_machines
+from dcs_proxy.console.stderr import show
+from dcs_proxy.doctor.vscode import remote_ssh_settings
 from dcs_proxy.errors import DcsError
-from dcs_proxy.listing import list_machines
-from dcs_proxy.log import Log
+from dcs_proxy.local.log import Log
+from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName, is_machine_name
-from dcs_proxy.openssh import find_client, losses
-from dcs_proxy.settings import Settings
-from dcs_proxy.sshconfig import Program, render_end, render_top
-from dcs_proxy.state import StateDirectory
-from dcs_proxy.stderr import show
-from dcs_proxy.vscode import remote_ssh_settings
-from dcs_proxy.wiring import Options, open_log, program_words
+from dcs_proxy.openssh import config_file
+from dcs_proxy.openssh.config_text import Program, render_end, render_top
+from dcs_proxy.openssh.version import find_client, losses
+from dcs_proxy.session.directory import StateDirectory
 
 HELP = "write the block in ~/.ssh/config that makes ssh use dcs-proxy"
 DESCRIPTION = (
@@ -61,25 +61,25 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         return 0
     path = os.path.abspath(os.path.expanduser(arguments.ssh_config))
     if arguments.remove:
-        changed = configfile.edit(path, lambda old: old and configfile.remove(old))
+        changed = config_file.edit(path, lambda old: old and config_file.remove(old))
         print(f"dcs-proxy: {path}: {'block removed' if changed else 'there was no block'}")
         return 0
     version = find_client().version
     settings = options.settings(os.environ)
     state = StateDirectory(options.state_directory(os.environ))
     program = Program(program_words(), state.path, options.config_file(os.environ))
-    with configfile.one_editor(state.file("config-ssh.lock")):
-        old, _ = configfile.read(os.path.realpath(path))
+    with config_file.one_editor(state.file("config-ssh.lock")):
+        old, _ = config_file.read(os.path.realpath(path))
         machines = _machines(settings, state, open_log(options, os.environ), old or b"")
         top, end = render_top(program, machines, version), render_end(program, version)
 
         def change(text: bytes | None) -> bytes:
-            return configfile.install(text or b"", top, end, created=text is None)
+            return config_file.install(text or b"", top, end, created=text is None)
 
         if arguments.dry_run:
-            sys.stdout.write(configfile.difference(old or b"", change(old), path))
+            sys.stdout.write(config_file.difference(old or b"", change(old), path))
             return 0
-        changed = configfile.edit(path, change)
+        changed = config_file.edit(path, change)
     _report(path, changed, len(machines))
     for lost in losses(version):
         _show(f"OpenSSH {version}: {lost}")
@@ -97,7 +97,7 @@ def _machines(settings: Settings, state: StateDirectory, log: Log, old: bytes) -
             "the block works for every dm- name all the same; run config-ssh again to list the "
             "machines for editors and completion"
         )
-        present = configfile.take_apart(old).top or b""
+        present = config_file.take_apart(old).top or b""
         names = [match.decode("utf-8", "replace") for match in _HOST_LINE.findall(present)]
         listed = [MachineName(name) for name in names if is_machine_name(name)]
     return sorted({*listed, *(MachineName(alias) for alias in settings.aliases)})

@@ -9,16 +9,16 @@ from __future__ import annotations
 import argparse
 import os
 
-from dcs_proxy import transport
+from dcs_proxy.app import Options, open_warmth, open_world
 from dcs_proxy.errors import DcsError, LoginMismatch, UsageError, about
-from dcs_proxy.http_connect import reach
-from dcs_proxy.log import milliseconds_since
+from dcs_proxy.local.log import milliseconds_since
 from dcs_proxy.names import MachineName
-from dcs_proxy.resolve import resolve
-from dcs_proxy.snippets import publish
-from dcs_proxy.state import Record
-from dcs_proxy.wiring import Options, open_warmth, open_world
-from dcs_proxy.world import World
+from dcs_proxy.publish.includes import publish
+from dcs_proxy.session.context import World
+from dcs_proxy.session.directory import Record
+from dcs_proxy.session.resolve import resolve
+from dcs_proxy.ssh import dial as transport
+from dcs_proxy.ssh.tunnel import reach
 
 DESCRIPTION = (
     "Connect ssh with the machine's gateway, as its ProxyCommand. The block that config-ssh writes "

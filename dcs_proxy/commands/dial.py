@@ -10,9 +10,9 @@ import argparse
 import os
 import time
 
-from dcs_proxy import transport
-from dcs_proxy.http_connect import reach
-from dcs_proxy.wiring import Options
+from dcs_proxy.app import Options
+from dcs_proxy.ssh import dial as transport
+from dcs_proxy.ssh.tunnel import reach
 
 HELP = "connect to the gateway through the proxy; ssh runs this while a machine wakes"
 DESCRIPTION = (

@@ -14,15 +14,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from dcs_proxy import __version__
-from dcs_proxy.bundle import check_bundle_path, write_bundle
-from dcs_proxy.checks.check import Check, run_steps
-from dcs_proxy.checks.examination import Examination
-from dcs_proxy.checks.plan import steps_for
-from dcs_proxy.log import milliseconds_since
-from dcs_proxy.masking import mask
-from dcs_proxy.stderr import show
-from dcs_proxy.stdout import put
-from dcs_proxy.wiring import Options
+from dcs_proxy.app import Options
+from dcs_proxy.console.stderr import show
+from dcs_proxy.console.stdout import put
+from dcs_proxy.doctor.bundle import check_bundle_path, write_bundle
+from dcs_proxy.doctor.context import Examination
+from dcs_proxy.doctor.plan import steps_for
+from dcs_proxy.doctor.redact import mask
+from dcs_proxy.doctor.runner import Check, run_steps
+from dcs_proxy.local.log import milliseconds_since
 
 HELP = "check everything from the API key to a shell on HOST, and say what to do"
 DESCRIPTION = (

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import argparse
 
+from dcs_proxy.app import Options
 from dcs_proxy.errors import ConfigError, DcsError, UsageError, clean_text
 from dcs_proxy.names import is_machine_name
-from dcs_proxy.wiring import Options
 
 HELP = "run a local control plane and SSH gateway that behave as the service does"
 DESCRIPTION = (

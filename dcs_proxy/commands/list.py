@@ -12,14 +12,14 @@ import os
 import time
 from collections.abc import Sequence
 
-from dcs_proxy.listing import list_machines
-from dcs_proxy.model import Machine
-from dcs_proxy.settings import Settings
-from dcs_proxy.state import StateDirectory
-from dcs_proxy.stderr import show
-from dcs_proxy.stdout import columns, put, put_json
-from dcs_proxy.times import in_words, rfc3339
-from dcs_proxy.wiring import Options, open_log
+from dcs_proxy.api.model import Machine
+from dcs_proxy.app import Options, open_log
+from dcs_proxy.commands.listing import list_machines
+from dcs_proxy.console.format import in_words, rfc3339
+from dcs_proxy.console.stderr import show
+from dcs_proxy.console.stdout import columns, put, put_json
+from dcs_proxy.local.settings import Settings
+from dcs_proxy.session.directory import StateDirectory
 
 HELP = "list the machines of the account with phase, size, age and alias"
 DESCRIPTION = (

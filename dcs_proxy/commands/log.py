@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 
-from dcs_proxy.logfile import follow_log, is_about, read_log
+from dcs_proxy.app import Options, open_log
+from dcs_proxy.console.stderr import show
+from dcs_proxy.console.stdout import put
+from dcs_proxy.local.log_reader import follow_log, is_about, read_log
+from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
-from dcs_proxy.settings import Settings
-from dcs_proxy.stderr import show
-from dcs_proxy.stdout import put
-from dcs_proxy.wiring import Options, open_log
 
 HELP = "print the log, of all machines or of one"
 DESCRIPTION = (

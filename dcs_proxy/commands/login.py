@@ -12,20 +12,20 @@ import shlex
 import sys
 import warnings
 
-from dcs_proxy.api import Api
-from dcs_proxy.credentials import (
+from dcs_proxy.api.client import Api
+from dcs_proxy.api.credentials import (
     MAX_KEY,
     Credentials,
     check_key,
     keep_in_file,
     sources_before_the_keyring,
 )
-from dcs_proxy.deadline import Deadline
+from dcs_proxy.app import Options, notice, open_keyring, open_log
+from dcs_proxy.console.stderr import show
 from dcs_proxy.errors import CredentialsError, UsageError
-from dcs_proxy.log import Log
-from dcs_proxy.settings import Settings
-from dcs_proxy.stderr import show
-from dcs_proxy.wiring import Options, notice, open_keyring, open_log
+from dcs_proxy.local.deadline import Deadline
+from dcs_proxy.local.log import Log
+from dcs_proxy.local.settings import Settings
 
 HELP = "keep an API key in the system keyring"
 DESCRIPTION = (

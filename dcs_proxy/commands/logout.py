@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 
-from dcs_proxy.credentials import forget_file, sources_before_the_keyring
+from dcs_proxy.api.credentials import forget_file, sources_before_the_keyring
+from dcs_proxy.app import Options, notice, open_keyring
 from dcs_proxy.errors import KeyringUnusable
-from dcs_proxy.wiring import Options, notice, open_keyring
 
 HELP = "remove the API key from the system keyring"
 DESCRIPTION = "Remove what login has kept, and say what else still gives a key."

@@ -9,15 +9,15 @@ from __future__ import annotations
 import argparse
 import os
 
-from dcs_proxy.client import wants_session
+from dcs_proxy.app import Options, open_warmth, open_world
 from dcs_proxy.errors import about
-from dcs_proxy.log import milliseconds_since
+from dcs_proxy.local.log import milliseconds_since
 from dcs_proxy.names import MachineName
-from dcs_proxy.resolve import resolve
-from dcs_proxy.snippets import heal
-from dcs_proxy.state import StateDirectory
-from dcs_proxy.warming import first_address, make_warm
-from dcs_proxy.wiring import Options, open_warmth, open_world
+from dcs_proxy.openssh.parent import wants_session
+from dcs_proxy.publish.includes import heal
+from dcs_proxy.publish.publish import first_address, make_warm
+from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.resolve import resolve
 
 HELP = "make a session ready; ssh runs this while it reads its configuration"
 DESCRIPTION = (

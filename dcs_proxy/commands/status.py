@@ -25,16 +25,16 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from dcs_proxy.deadline import Deadline
+from dcs_proxy.api.model import parse_time
+from dcs_proxy.app import Options, find_credentials, open_log
+from dcs_proxy.console.format import in_words
+from dcs_proxy.console.stdout import columns, put, put_json
 from dcs_proxy.errors import CredentialsError
-from dcs_proxy.model import parse_time
-from dcs_proxy.overview import Agents, AgentStatus, CertificateStatus, SessionStatus, sessions
-from dcs_proxy.private_agent import PrivateAgents
-from dcs_proxy.settings import Settings, config_path
-from dcs_proxy.state import StateDirectory
-from dcs_proxy.stdout import columns, put, put_json
-from dcs_proxy.times import in_words
-from dcs_proxy.wiring import Options, find_credentials, open_log
+from dcs_proxy.local.deadline import Deadline
+from dcs_proxy.local.settings import Settings, config_path
+from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.report import Agents, AgentStatus, CertificateStatus, SessionStatus, sessions
+from dcs_proxy.ssh.private_agents import PrivateAgents
 
 HELP = "show sessions, certificates, agent and settings, without asking the network"
 DESCRIPTION = (

@@ -13,23 +13,23 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from dcs_proxy import selection
-from dcs_proxy.api import Api
-from dcs_proxy.credentials import Credentials
-from dcs_proxy.deadline import Deadline
+from dcs_proxy.api.client import Api
+from dcs_proxy.api.credentials import Credentials
+from dcs_proxy.app import Options, find_credentials, open_log, open_warmth, open_world
+from dcs_proxy.commands import selection
+from dcs_proxy.commands._batch import Many
+from dcs_proxy.commands.listing import list_machines
+from dcs_proxy.console.progress import Progress
+from dcs_proxy.console.stderr import show
 from dcs_proxy.errors import ClientGone, about
-from dcs_proxy.listing import list_machines
-from dcs_proxy.many import Many
+from dcs_proxy.local.deadline import Deadline
+from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
-from dcs_proxy.progress import Progress
-from dcs_proxy.resolve import resolve
-from dcs_proxy.settings import Settings
-from dcs_proxy.snippets import heal
-from dcs_proxy.state import NEVER, Record, StateDirectory
-from dcs_proxy.stderr import show
-from dcs_proxy.warming import first_address, make_warm
-from dcs_proxy.wiring import Options, find_credentials, open_log, open_warmth, open_world
-from dcs_proxy.world import World
+from dcs_proxy.publish.includes import heal
+from dcs_proxy.publish.publish import first_address, make_warm
+from dcs_proxy.session.context import World
+from dcs_proxy.session.directory import NEVER, Record, StateDirectory
+from dcs_proxy.session.resolve import resolve
 
 HELP = "wake machines, many at once, so that ssh to them begins at once"
 DESCRIPTION = (

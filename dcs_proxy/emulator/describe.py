@@ -6,10 +6,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from dcs_proxy.console.format import rfc3339
 from dcs_proxy.emulator.authority import Authorities, public_line
 from dcs_proxy.emulator.faults import Fault, Faults, edit
 from dcs_proxy.emulator.machines import Machine, Service, Session
-from dcs_proxy.times import rfc3339
 
 _MEMORY_MIB = 4096
 # Where a machine is going that does not run, and is not about to.

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from dcs_proxy.times import rfc3339
+from dcs_proxy.console.format import rfc3339
 
 PHASES = (
     "accepted", "placement_pending", "starting", "running", "stopping", "sleeping",

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from dcs_proxy.files import write_whole
+from dcs_proxy.local.files import write_whole
 
 _LIFE = datetime.timedelta(days=30)
 

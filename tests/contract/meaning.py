@@ -9,9 +9,9 @@ from typing import Any
 
 import schemathesis
 
-from dcs_proxy.certificate import generate_key
-from dcs_proxy.keypair import public_line
 from dcs_proxy.names import is_machine_name
+from dcs_proxy.ssh.certificates import generate_key
+from dcs_proxy.ssh.keys import public_line
 
 _PUBLIC_KEY = public_line(generate_key().public)
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import requests
 
-from dcs_proxy.certificate import generate_key
-from dcs_proxy.keypair import public_line
+from dcs_proxy.ssh.certificates import generate_key
+from dcs_proxy.ssh.keys import public_line
 from tests.contract.documents import documented_errors
 from tests.integration.harness import LIMIT_S, Emulator
 

@@ -26,7 +26,7 @@ import requests
 
 from dcs_proxy.cli import main
 from dcs_proxy.names import MachineName
-from dcs_proxy.private_agent import PrivateAgents
+from dcs_proxy.ssh.private_agents import PrivateAgents
 from tests.contract import recording
 from tests.contract.documents import check_recorded
 

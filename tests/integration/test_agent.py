@@ -18,12 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from dcs_proxy import private_agent
-from dcs_proxy.agent import Agent, Destination
-from dcs_proxy.certificate import generate_key
 from dcs_proxy.errors import AgentRefused, AgentUnavailable, StateError
-from dcs_proxy.keypair import KeyPair, public_line
-from dcs_proxy.private_agent import ensure_private_agent
+from dcs_proxy.ssh import private_agents as private_agent
+from dcs_proxy.ssh.agent import Agent, Destination
+from dcs_proxy.ssh.certificates import generate_key
+from dcs_proxy.ssh.keys import KeyPair, public_line
+from dcs_proxy.ssh.private_agents import ensure_private_agent
 from tests.fake_agent import FakeAgent, fake_agent, framed, socket_directory
 from tests.integration.harness import agent_pid
 
@@ -367,7 +367,7 @@ def test_the_private_agent_is_started_once_and_found_again(place: Place) -> None
 
 ENSURE = """
 import sys
-from dcs_proxy.private_agent import ensure_private_agent
+from dcs_proxy.ssh.private_agents import ensure_private_agent
 print("ready", flush=True)
 sys.stdin.read()
 ensure_private_agent(sys.argv[1], sys.argv[2], timeout_s=60).identities()

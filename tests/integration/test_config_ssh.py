@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dcs_proxy.configfile import install
-from dcs_proxy.openssh import OLDEST, Version, find_client
-from dcs_proxy.sshconfig import Program, render_end, render_top
+from dcs_proxy.openssh.config_file import install
+from dcs_proxy.openssh.config_text import Program, render_end, render_top
+from dcs_proxy.openssh.version import OLDEST, Version, find_client
 from tests.integration.harness import (
     Emulator,
     User,

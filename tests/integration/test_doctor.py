@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from dcs_proxy.agent import Agent
-from dcs_proxy.configfile import install
-from dcs_proxy.openssh import find_client
-from dcs_proxy.sshconfig import Program, render_end, render_top
+from dcs_proxy.openssh.config_file import install
+from dcs_proxy.openssh.config_text import Program, render_end, render_top
+from dcs_proxy.openssh.version import find_client
+from dcs_proxy.ssh.agent import Agent
 from tests.integration.harness import Emulator, User
 
 Start = Callable[..., Emulator]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import dcs_proxy
-from dcs_proxy.agent import Agent
+from dcs_proxy.ssh.agent import Agent
 from tests.integration.harness import Emulator, User, helpers_for, wait_until
 
 Start = Callable[..., Emulator]
@@ -151,7 +151,8 @@ def test_a_line_cut_short_at_any_byte_is_left_to_the_full_program(
     path = user.state / "sessions" / "dm-foo.warm"
     whole = path.read_bytes()
     program = (
-        "import sys; sys.argv = ['']; from dcs_proxy import hot; from pathlib import Path\n"
+        "import sys; sys.argv = ['']; from dcs_proxy.fastpath import helper as hot\n"
+        "from pathlib import Path\n"
         "path, words = sys.stdin.read().splitlines()\n"
         "path, words = Path(path), words.split('|')\n"
         "whole = path.read_bytes(); good = []\n"

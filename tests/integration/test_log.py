@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dcs_proxy.log import LIMIT
+from dcs_proxy.local.log import LIMIT
 from tests.integration.harness import Emulator, User, wait_until
 
 Start = Callable[..., Emulator]

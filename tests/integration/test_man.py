@@ -14,8 +14,8 @@ import pytest
 from dcs_proxy.cli import build_connect_parser, build_parser
 from dcs_proxy.commands.status import Status
 from dcs_proxy.errors import exit_codes
-from dcs_proxy.overview import AgentStatus, CertificateStatus, SessionStatus
-from dcs_proxy.settings import Settings, load_settings
+from dcs_proxy.local.settings import Settings, load_settings
+from dcs_proxy.session.report import AgentStatus, CertificateStatus, SessionStatus
 from dcs_proxy.syntax import read_syntax
 
 ROOT = Path(__file__).parents[2]
@@ -31,9 +31,9 @@ def shown(page: Path) -> str:
 
 
 def test_the_pages_are_what_make_man_writes_now(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, ROOT / "contrib" / "make-man", tmp_path], check=True)
+    subprocess.run([sys.executable, ROOT / "contrib" / "dev" / "make-man", tmp_path], check=True)
     for page in PAGES:
-        assert page.read_text() == (tmp_path / page.name).read_text(), "run contrib/make-man again"
+        assert page.read_text() == (tmp_path / page.name).read_text(), "run make-man again"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

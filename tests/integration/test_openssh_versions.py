@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dcs_proxy.openssh import FORWARDS_ANY_AGENT, find_client
+from dcs_proxy.openssh.version import FORWARDS_ANY_AGENT, find_client
 from tests.integration.harness import Emulator, User, insert_between_blocks
 
 Start = Callable[..., Emulator]

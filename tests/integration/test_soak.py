@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dcs_proxy.agent import Agent
+from dcs_proxy.ssh.agent import Agent
 from tests.integration.harness import (
     LIMIT_S,
     Emulator,

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from dcs_proxy.agent import Agent
+from dcs_proxy.ssh.agent import Agent
 from tests.integration.harness import Emulator, User, wait_until
 
 Start = Callable[..., Emulator]

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from dcs_proxy.api.http import Reply
 from dcs_proxy.emulator.authority import Authorities, public_line
-from dcs_proxy.https import Reply
-from dcs_proxy.keypair import KEY_TYPE, public_blob
-from dcs_proxy.wire import Reader, pack_string, pack_u32
+from dcs_proxy.ssh.keys import KEY_TYPE, public_blob
+from dcs_proxy.ssh.wire import Reader, pack_string, pack_u32
 from tests.model.process import Ask
 
 AUTHORITIES = Authorities()

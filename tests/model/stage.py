@@ -9,18 +9,18 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from unittest import mock
 
-from dcs_proxy import https
-from dcs_proxy.agent import Agent
-from dcs_proxy.api import Api
-from dcs_proxy.credentials import Credentials
-from dcs_proxy.deadline import Deadline
-from dcs_proxy.log import Log
+from dcs_proxy.api import http as https
+from dcs_proxy.api.client import Api
+from dcs_proxy.api.credentials import Credentials
+from dcs_proxy.console.progress import Progress
+from dcs_proxy.local.deadline import Deadline
+from dcs_proxy.local.log import Log
+from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
-from dcs_proxy.progress import Progress
-from dcs_proxy.resolve import resolve
-from dcs_proxy.settings import Settings
-from dcs_proxy.state import Record, StateDirectory
-from dcs_proxy.world import World
+from dcs_proxy.session.context import World
+from dcs_proxy.session.directory import Record, StateDirectory
+from dcs_proxy.session.resolve import resolve
+from dcs_proxy.ssh.agent import Agent
 from tests.model.process import Ask, AskAgent, Knock, Process, Sleep, Write
 from tests.model.service import Clock, Keeper, Service
 

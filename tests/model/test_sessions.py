@@ -16,12 +16,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from dcs_proxy import https
-from dcs_proxy.deadline import Deadline
+from dcs_proxy.api import http as https
 from dcs_proxy.errors import ApiUnavailable, DeadlineExceeded, SessionFailed
-from dcs_proxy.lending import margin_s
-from dcs_proxy.resolve import COMMITTED_S
-from dcs_proxy.state import Record
+from dcs_proxy.local.deadline import Deadline
+from dcs_proxy.session.directory import Record
+from dcs_proxy.session.identity import margin_s
+from dcs_proxy.session.resolve import COMMITTED_S
 from tests.model.process import Ask, AskAgent, Killed, Process, Sleep
 from tests.model.service import Lease
 from tests.model.stage import NAME, SETTINGS, Stage

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dcs_proxy.agent import Agent
+from dcs_proxy.ssh.agent import Agent
 from tests.integration.conftest import make_user, start_emulator, user
 from tests.outside.openssh import openssh_agent
 

@@ -12,9 +12,9 @@ import asyncssh
 import paramiko
 import pytest
 
-from dcs_proxy.agent import Agent
-from dcs_proxy.certificate import generate_key
-from dcs_proxy.keypair import KeyPair, public_line
+from dcs_proxy.ssh.agent import Agent
+from dcs_proxy.ssh.certificates import generate_key
+from dcs_proxy.ssh.keys import KeyPair, public_line
 from tests.integration.harness import Emulator, User, agent_pid, wait_until
 from tests.outside.openssh import blob_of, certify, make_key
 

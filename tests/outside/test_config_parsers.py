@@ -16,12 +16,12 @@ import paramiko
 import pytest
 from asyncssh.config import SSHClientConfig
 
-from dcs_proxy.certificate import generate_key
-from dcs_proxy.files import make_private_directory
-from dcs_proxy.keypair import public_line
+from dcs_proxy.local.files import make_private_directory
 from dcs_proxy.names import MachineName
-from dcs_proxy.openssh import OLDEST, Version
-from dcs_proxy.sshconfig import Program, Snippet, render_end, render_snippet, render_top
+from dcs_proxy.openssh.config_text import Program, Snippet, render_end, render_snippet, render_top
+from dcs_proxy.openssh.version import OLDEST, Version
+from dcs_proxy.ssh.certificates import generate_key
+from dcs_proxy.ssh.keys import public_line
 from tests.integration.harness import clean_environment
 
 MACHINES = [MachineName("dm-bar"), MachineName("dm-foo")]

@@ -14,8 +14,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dcs_proxy.agent import Agent
-from dcs_proxy.certificate import (
+from dcs_proxy.errors import Untrusted
+from dcs_proxy.names import MachineName
+from dcs_proxy.openssh.config_text import render_known_hosts
+from dcs_proxy.ssh.agent import Agent
+from dcs_proxy.ssh.certificates import (
     START_TOLERANCE_S,
     _parse_certificate,
     check_user_certificate,
@@ -23,10 +26,7 @@ from dcs_proxy.certificate import (
     parse_authority,
     read_terms,
 )
-from dcs_proxy.errors import Untrusted
-from dcs_proxy.keypair import public_blob, public_line
-from dcs_proxy.names import MachineName
-from dcs_proxy.sshconfig import render_known_hosts
+from dcs_proxy.ssh.keys import public_blob, public_line
 from tests.forgery import Forgery, packed
 from tests.outside.openssh import (
     Shown,

@@ -1,4 +1,4 @@
-"""The targets of contrib/fuzz, without the fuzzer: each takes its seed, and a little damage."""
+"""The targets of contrib/dev/fuzz, without the fuzzer: each takes its seed, and a little damage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dcs_proxy.state import parse_record
+from dcs_proxy.session.directory import parse_record
 
 Targets = dict[str, tuple[Callable[[bytes], None], bytes]]
 
@@ -21,8 +21,8 @@ def targets(monkeypatch: pytest.MonkeyPatch) -> Targets:
     atheris: Any = ModuleType("atheris")
     atheris.instrument_imports = lambda include: contextlib.nullcontext()
     monkeypatch.setitem(sys.modules, "atheris", atheris)
-    module = importlib.import_module("contrib.fuzz_targets")
-    monkeypatch.delitem(sys.modules, "contrib.fuzz_targets")
+    module = importlib.import_module("contrib.dev.fuzz_targets")
+    monkeypatch.delitem(sys.modules, "contrib.dev.fuzz_targets")
     found: Targets = module.TARGETS
     return found
 

@@ -13,8 +13,8 @@ import docutils.core
 import docutils.nodes
 import pytest
 
-from contrib import simulate
-from contrib.simulation import (
+from contrib.dev import simulate
+from contrib.dev.simulation import (
     DCS_PROXY,
     NAIVE,
     REFUSALS,
@@ -109,7 +109,7 @@ def documented() -> list[tuple[list[str], docutils.nodes.table]]:
     words: list[str] | None = None
     for node in tree.findall():
         if isinstance(node, docutils.nodes.literal_block) and "simulate.py" in node.astext():
-            words = node.astext().removeprefix("$ contrib/simulate.py").split()
+            words = node.astext().removeprefix("$ contrib/dev/simulate.py").split()
         if isinstance(node, docutils.nodes.table) and words is not None:
             found.append((words, node))
             words = None

@@ -1,0 +1,101 @@
+# Sourced by contrib/demo and contrib/test: a virtual environment of their own, and the system
+# programs that they need.  POSIX sh.
+
+say() { printf '%s\n' "${0##*/}: $*" >&2; }
+
+die() { say "$@"; exit 1; }
+
+# find_python: print the first Python 3.10 or later.
+find_python() {
+    for candidate in ${PYTHON:-} python3 python3.13 python3.12 python3.11 python3.10; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+# need PROGRAM=PACKAGE...: install the Debian packages of the programs that are missing, where we
+# may; otherwise say which they are.
+need() {
+    missing=
+    for pair in "$@"; do
+        PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%=*}" >/dev/null 2>&1 ||
+            missing="$missing ${pair#*=}"
+    done
+    # Debian ships venv without ensurepip unless python3-venv is there.
+    "$python" -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
+    [ -n "$missing" ] || return 0
+    if [ "$(id -u)" = 0 ]; then sudo=; else sudo='sudo -n'; fi
+    if command -v apt-get >/dev/null 2>&1 && { [ -z "$sudo" ] || $sudo true 2>/dev/null; }; then
+        say "installing$missing"
+        # shellcheck disable=SC2086
+        { $sudo apt-get update -qq &&
+            $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+                --no-install-recommends $missing; } >&2 && return
+    fi
+    die "these packages are missing and could not be installed:$missing"
+}
+
+# without_user: forget the user's API, agent, home and keys, and find sshd.  Tests bring their own.
+without_user() {
+    unset DEDALUS_API_KEY DEDALUS_X_API_KEY DEDALUS_ORG_ID DEDALUS_BASE_URL
+    unset DCS_PROXY_HOME DCS_PROXY_CONFIG SSH_AUTH_SOCK DBUS_SESSION_BUS_ADDRESS
+    PATH=$PATH:/usr/sbin:/sbin
+    export PATH
+}
+
+# make_venv NAME EXTRA [PIP OPTIONS]: make .venv/NAME with this checkout and its extra; set $venv.
+# The path that an editable install adds, in place of a finder, costs a start of Python nothing.
+make_venv() {
+    venv="$root/.venv/$1"
+    extra=$2
+    shift 2
+    stamp="$("$python" -V) $(cksum <"$root/setup.cfg") $root"
+    if [ "$(cat "$venv/stamp" 2>/dev/null)" != "$stamp" ]; then
+        say "setting up the virtual environment ${venv##*/}"
+        rm -rf "$venv"
+        "$python" -m venv "$venv" || die "no virtual environment could be made"
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+            --config-settings editable_mode=compat --editable "$root[$extra]" "$@" >&2 ||
+            die "the Python packages could not be installed"
+        printf '%s\n' "$stamp" >"$venv/stamp"
+    fi
+}
+
+# make_node_modules PACKAGE...: install npm packages below $venv and export where they are.  Without
+# npm, or if it cannot install them, the tests that need them are skipped.
+make_node_modules() {
+    if [ "$(cat "$venv/node/packages" 2>/dev/null)" != "$*" ]; then
+        if ! command -v npm >/dev/null 2>&1 ||
+            ! npm install --silent --no-audit --no-fund --prefix "$venv/node" "$@" >&2; then
+            say "no npm packages ($*): the tests that need them are skipped"
+            return
+        fi
+        printf '%s\n' "$*" >"$venv/node/packages"
+    fi
+    DCS_PROXY_NODE_MODULES=$venv/node/node_modules
+    export DCS_PROXY_NODE_MODULES
+}
+
+# make_old_sdk: install the first of the service's Python libraries that has machines beside $venv's
+# own, and export where it is.
+make_old_sdk() {
+    DCS_PROXY_OLD_SDK=$venv/sdk-oldest
+    [ -d "$DCS_PROXY_OLD_SDK/dedalus_sdk" ] ||
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+            --target "$DCS_PROXY_OLD_SDK" dedalus-sdk==0.0.4 >&2 ||
+        die "dedalus-sdk 0.0.4 could not be installed"
+    export DCS_PROXY_OLD_SDK
+}
+
+# make_outsiders: install beside $venv's own packages what checks us from outside.
+make_outsiders() {
+    make_node_modules ssh2 ssh-config @stoplight/prism-cli
+    make_old_sdk
+}
+
+root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd) || exit
+until [ -f "$root/setup.cfg" ]; do root=${root%/*}; done
+python=$(find_python) || die "Python 3.10 or later is missing (Debian and Ubuntu: apt install python3)"

@@ -1,0 +1,1 @@
+"""The control plane over HTTPS: requests, retries, replies, and the API key."""

@@ -1,0 +1,130 @@
+"""The API key: from the environment, a key file that only its owner can read, or the keyring.
+
+That is the order: ``DEDALUS_API_KEY`` and ``DEDALUS_X_API_KEY``, then the key file, then the system
+keyring.  Each is looked at only if those before it have no key.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from dcs_proxy.api import keyring as system_keyring
+from dcs_proxy.errors import CredentialsError, KeyringUnusable, StateError
+from dcs_proxy.local.files import remove_file, write_whole
+
+MAX_KEY = 4096
+_VARIABLES = ("DEDALUS_API_KEY", "DEDALUS_X_API_KEY")
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """The secrets to send, and where they came from.
+
+    `bearer` goes into ``Authorization: Bearer``, `api_key` into ``x-api-key``; the contract takes
+    either, and each is sent that is set.  `renewal` is what to do if the API does not accept them.
+    """
+
+    bearer: str | None = field(repr=False)
+    api_key: str | None = field(repr=False)
+    source: str
+    renewal: str = "set DEDALUS_API_KEY to a valid key"
+
+
+def load_credentials(
+    environment: Mapping[str, str], key_file: str, read_keyring: Callable[[], str | None]
+) -> Credentials:
+    """Return the API key.  Raises CredentialsError if there is none or it cannot be used.
+
+    `read_keyring` is :meth:`SystemKeyring.read` for the API's base URL.
+    """
+    keys = [environment.get(name) or None for name in _VARIABLES]
+    if any(keys):
+        pairs = list(zip(_VARIABLES, keys, strict=True))
+        source = " and ".join(name for name, key in pairs if key)
+        bearer, api_key = (key and check_key(key, name) for name, key in pairs)
+        return Credentials(bearer, api_key, source, f"set {source} to a valid key")
+    key = _read_key_file(key_file)
+    if key is not None:
+        return Credentials(check_key(key, key_file), None, key_file, "dcs-proxy login --file")
+    try:
+        key = read_keyring()
+    except KeyringUnusable as error:
+        raise CredentialsError(
+            f"there is no API key, and {error.message}",
+            hint=f"dcs-proxy login --file keeps one in {key_file}; or set DEDALUS_API_KEY",
+        ) from None
+    if key is None:
+        raise CredentialsError(
+            "there is no API key",
+            hint=f"type: dcs-proxy login; or set DEDALUS_API_KEY, or put the key into {key_file} "
+            "(mode 0600)",
+        )
+    source = system_keyring.NAME
+    return Credentials(check_key(key, source), None, source, "dcs-proxy login")
+
+
+def sources_before_the_keyring(environment: Mapping[str, str], key_file: str) -> list[str]:
+    """Return the variables that are set, and the key file if it exists."""
+    found = [name for name in _VARIABLES if environment.get(name)]
+    return [*found, key_file] if os.path.exists(key_file) else found
+
+
+def keep_in_file(path: str, key: str) -> None:
+    """Write the key file, for its owner's eyes only.  Raises CredentialsError."""
+    try:
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        write_whole(path, f"{key}\n".encode())
+    except OSError as error:
+        raise _no_file(f"{path} cannot be written: {error.strerror}") from None
+    except StateError as error:
+        raise _no_file(error.message) from None
+
+
+def forget_file(path: str) -> bool:
+    """Remove the key file; return whether there was one.  Raises CredentialsError."""
+    existed = os.path.lexists(path)
+    try:
+        remove_file(path)
+    except StateError as error:
+        raise _no_file(error.message) from None
+    return existed
+
+
+def _no_file(message: str) -> CredentialsError:
+    hint = "make room or mend its permissions, or name another place as key_file in the config file"
+    return CredentialsError(message, hint=hint)
+
+
+def _read_key_file(path: str) -> str | None:
+    try:
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            text = file.read(MAX_KEY + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CredentialsError(
+            f"the key file {path} cannot be read: {error.strerror}",
+            hint="set DEDALUS_API_KEY, or mend the file",
+        ) from None
+    if status.st_uid not in (os.geteuid(), 0) or stat.S_IMODE(status.st_mode) & 0o077:
+        raise CredentialsError(
+            f"the key file {path} can be read by others", hint=f"chmod 600 {path}"
+        )
+    return text.decode("latin-1").strip()
+
+
+def check_key(key: str, source: str) -> str:
+    """Return a key without the space around it.  Raises CredentialsError, which never shows it,
+    for what could break out of an HTTP header.
+    """
+    key = key.strip()
+    if not 1 <= len(key) <= MAX_KEY or not key.isascii() or not key.isprintable() or " " in key:
+        raise CredentialsError(
+            f"the API key from {source} is not one printable word",
+            hint="copy the key again; it looks like dsk-…",
+        )
+    return key

@@ -1,0 +1,367 @@
+"""Values from the control plane, parsed and checked: bytes of JSON in, frozen values out.
+
+Source of every shape: the API contract, components SSHSessionResponse, SSHConnection,
+SSHHostTrust and the error objects of createMachineSSHSession; the routes for machines are those of
+the service's public clients.  Fields that the contract does not
+name are ignored, so that a newer service keeps working; a field of the wrong type, or a value
+that could not be written safely to a file, a terminal or a command line, raises ApiProtocolError.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from dcs_proxy.errors import ApiProtocolError, Untrusted, clean_text, quote_server
+from dcs_proxy.names import MachineName, is_machine_name, matches
+
+READY = "ready"
+OVER = frozenset({"closed", "expired", "failed"})
+# A machine that runs, or is about to without anybody's doing.
+_AWAKE = frozenset({"accepted", "placement_pending", "starting", "running"})
+_GOING = frozenset({"destroying", "destroyed"})
+
+_SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}\Z")
+_USERNAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,127}\Z")
+_HOST_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+_HOST_PATTERN = re.compile(r"[A-Za-z0-9.,:*?!\[\]_-]{1,1024}\Z")
+_RFC3339 = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d{1,12})?([Zz]|[+-]\d\d:\d\d)\Z", re.ASCII
+)
+# Past this a number of milliseconds is nonsense, and some would overflow a float or a timer.
+_MAX_MS = 2**53
+
+
+@dataclass(frozen=True)
+class HostTrust:
+    """Who vouches for the gateway's host key (contract: SSHHostTrust)."""
+
+    kind: str
+    host_pattern: str
+    public_key: str
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where and as whom to log in (contract: SSHConnection); every field safe to write."""
+
+    endpoint: str
+    port: int
+    ssh_username: str
+    user_certificate: str | None
+    host_trust: HostTrust | None
+
+
+@dataclass(frozen=True)
+class Session:
+    """One SSH session of a machine (contract: SSHSessionResponse).
+
+    `status` is kept as it came: one that nobody knows counts as pending.  `began_at` is when it was
+    ready, or else when it was made.  `error_code` and `error_message` are the server's text, to be
+    quoted before they are shown.
+    """
+
+    session_id: str
+    machine: MachineName
+    status: str
+    began_at: datetime | None
+    expires_at: datetime | None
+    retry_after_ms: int | None
+    error_code: str
+    error_message: str
+    connection: Connection | None
+
+    @property
+    def is_ready(self) -> bool:
+        return self.status == READY
+
+    @property
+    def is_over(self) -> bool:
+        return self.status in OVER
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One machine of the account; what the API leaves out is None.
+
+    `phase` and `reason` are kept as they came, cleaned: a phase that nobody knows is not awake.
+    `reason` is "" in a list.
+    """
+
+    machine_id: MachineName
+    phase: str
+    vcpu: float | None = None
+    memory_mib: float | None = None
+    storage_gib: float | None = None
+    autosleep_seconds: float | None = None
+    created_at: datetime | None = None
+    reason: str = ""
+
+    @property
+    def is_awake(self) -> bool:
+        return self.phase in _AWAKE
+
+    @property
+    def is_going(self) -> bool:
+        return self.phase in _GOING
+
+
+@dataclass(frozen=True)
+class ApiFault:
+    """What an error reply says (contract: the 4xx and 503 objects, or ErrorModel)."""
+
+    error_code: str
+    message: str
+    retryable: bool
+    retry_after_ms: int | None
+
+
+def parse_session(body: bytes, machine: MachineName) -> Session:
+    """Parse a session of `machine`.  Raises ApiProtocolError naming the field at fault."""
+    fields = _Fields(_load_object(body, machine), machine)
+    if fields.text("machine_id") != machine:
+        raise ApiProtocolError("the API answered about another machine", machine=machine)
+    session_id = fields.text("session_id")
+    if not _SESSION_ID.match(session_id):
+        raise fields.wrong("session_id", "is not an identifier")
+    connection = fields.optional("connection", dict)
+    created_at, ready_at = fields.time("created_at"), fields.time("ready_at")
+    session = Session(
+        session_id=session_id,
+        machine=machine,
+        status=clean_text(fields.text("status"), 40),
+        began_at=ready_at or created_at,
+        expires_at=fields.time("expires_at"),
+        retry_after_ms=_milliseconds(fields.optional("retry_after_ms", int)),
+        error_code=fields.optional("error_code", str) or "",
+        error_message=fields.optional("error_message", str) or "",
+        connection=None if connection is None else _parse_connection(connection, machine),
+    )
+    if session.is_ready and session.connection is None:
+        raise fields.wrong("connection", "is missing from a session that is ready")
+    return session
+
+
+def parse_fault(body: bytes) -> ApiFault | None:
+    """Parse the body of an error reply; None if it is neither of the contract's two shapes."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict):
+        return None
+    code, message = value.get("error_code"), value.get("message")
+    if isinstance(code, str) and isinstance(message, str):
+        wait = value.get("retry_after_ms")
+        wait = wait if isinstance(wait, int) and not isinstance(wait, bool) else None
+        return ApiFault(code, message, value.get("retryable") is True, _milliseconds(wait))
+    title, detail = value.get("title"), value.get("detail")
+    text = detail if isinstance(detail, str) else title
+    return ApiFault("", text, False, None) if isinstance(text, str) else None
+
+
+def parse_machine(body: bytes, machine: MachineName) -> Machine:
+    """Parse GET /v1/machines/{id}.  Raises ApiProtocolError naming the field at fault."""
+    fields = _Fields(_load_object(body, machine), machine)
+    if fields.text("machine_id") != machine:
+        raise ApiProtocolError("the API answered about another machine", machine=machine)
+    return _machine(fields, machine)
+
+
+def parse_machines(body: bytes) -> tuple[list[Machine], str | None]:
+    """Parse one page of GET /v1/machines: its machines and the cursor of the next page.
+
+    Ids that are no machine names are left out.  Raises ApiProtocolError.
+    """
+    fields = _Fields(_load_object(body, None), None)
+    items = fields.optional("items", list)
+    if items is None:
+        raise fields.wrong("items", "is missing")
+    machines = []
+    for item in items:
+        if not isinstance(item, dict):
+            raise fields.wrong("items", "holds something that is not a machine")
+        of_item = _Fields(item, None, "items.")
+        machine_id = of_item.text("machine_id")
+        if is_machine_name(machine_id):
+            machines.append(_machine(of_item, MachineName(machine_id)))
+    return machines, fields.optional("next_cursor", str) or None
+
+
+def covers(host_pattern: str, endpoint: str) -> bool:
+    """Tell whether a known_hosts pattern list matches `endpoint`.
+
+    As OpenSSH's match_hostname: comma separated, `*` and `?`, and a `!` that matches wins.
+    """
+    matched = False
+    for pattern in host_pattern.lower().split(","):
+        negated = pattern.startswith("!")
+        if matches(pattern[negated:], endpoint):
+            if negated:
+                return False
+            matched = True
+    return matched
+
+
+def check_host_trust(connection: Connection, machine: MachineName) -> str:
+    """Return the public key line of the authority that vouches for the endpoint.
+
+    The key itself is checked by :func:`dcs_proxy.ssh.certificates.parse_authority`.  Raises
+    Untrusted if there is no host trust, or none that covers the endpoint.
+    """
+    trust = connection.host_trust
+    if trust is None:
+        raise Untrusted(
+            "the API gave no host trust, so nothing proves who answers at the gateway",
+            hint="try again; if it stays so, report it to the service's support",
+            machine=machine,
+        )
+    if trust.kind != "cert_authority":
+        raise Untrusted(
+            f"the API gave host trust of the unknown kind {quote_server(trust.kind)}",
+            hint="a newer dcs-proxy may know it",
+            machine=machine,
+        )
+    if not _HOST_PATTERN.match(trust.host_pattern) or not covers(
+        trust.host_pattern, connection.endpoint
+    ):
+        raise Untrusted(
+            f"the API's host trust for {quote_server(trust.host_pattern)} does not cover the "
+            f"endpoint {connection.endpoint}",
+            hint="no connection was made; report it to the service's support",
+            machine=machine,
+        )
+    return trust.public_key
+
+
+def parse_endpoint(text: str) -> str | None:
+    """Return `text` as a lower-case host name or IP address; None if it is neither."""
+    host = text.lower()
+    try:
+        return str(ipaddress.ip_address(host)) if "%" not in host else None
+    except ValueError:
+        pass
+    labels = host.removesuffix(".").split(".")
+    if len(host) > 253 or not all(_HOST_LABEL.match(label) for label in labels):
+        return None
+    return host
+
+
+def parse_time(text: str) -> datetime | None:
+    """Parse an RFC 3339 date-time to aware UTC; None if it is none."""
+    match = _RFC3339.match(text)
+    if match is None:
+        return None
+    day, clock, fraction, offset = match.groups()
+    offset = "+00:00" if offset in "Zz" else offset
+    try:
+        whole = datetime.fromisoformat(f"{day}T{clock}{offset}").astimezone(timezone.utc)
+        return whole + timedelta(seconds=float(fraction or 0))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _parse_connection(value: dict[str, Any], machine: MachineName) -> Connection:
+    fields = _Fields(value, machine, "connection.")
+    endpoint = parse_endpoint(fields.text("endpoint"))
+    if endpoint is None:
+        raise fields.wrong("endpoint", "is not a host name or address")
+    port = fields.optional("port", int)
+    if port is None or not 1 <= port <= 65535:
+        raise fields.wrong("port", "is not a port")
+    username = fields.text("ssh_username")
+    if not _USERNAME.match(username):
+        raise fields.wrong("ssh_username", "is not a login name")
+    trust = fields.optional("host_trust", dict)
+    return Connection(
+        endpoint=endpoint,
+        port=port,
+        ssh_username=username,
+        user_certificate=fields.optional("user_certificate", str) or None,
+        host_trust=None if trust is None else _parse_host_trust(trust, machine),
+    )
+
+
+def _parse_host_trust(value: dict[str, Any], machine: MachineName) -> HostTrust:
+    fields = _Fields(value, machine, "connection.host_trust.")
+    return HostTrust(fields.text("kind"), fields.text("host_pattern"), fields.text("public_key"))
+
+
+def _machine(fields: _Fields, machine_id: MachineName) -> Machine:
+    """Read a machine in either shape: its phase is in ``status`` where one is asked for."""
+    status = fields.optional("status", dict)
+    of_phase = fields if status is None else _Fields(status, fields.machine, "status.")
+    return Machine(
+        machine_id=machine_id,
+        phase=clean_text(of_phase.optional("phase", str) or "unknown", 40),
+        vcpu=fields.amount("vcpu"),
+        memory_mib=fields.amount("memory_mib"),
+        storage_gib=fields.amount("storage_gib"),
+        autosleep_seconds=fields.amount("autosleep_seconds"),
+        created_at=fields.time("created_at"),
+        reason=clean_text(of_phase.optional("reason", str) or ""),
+    )
+
+
+def _load_object(body: bytes, machine: MachineName | None) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        raise ApiProtocolError("the API's answer is not JSON", machine=machine) from None
+    if not isinstance(value, dict):
+        raise ApiProtocolError("the API's answer is not a JSON object", machine=machine)
+    return value
+
+
+def _milliseconds(value: int | None) -> int | None:
+    return None if value is None else max(0, min(value, _MAX_MS))
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """The fields of one JSON object; every complaint names the field."""
+
+    value: dict[str, Any]
+    machine: MachineName | None
+    prefix: str = ""
+
+    def wrong(self, field: str, what: str) -> ApiProtocolError:
+        return ApiProtocolError(
+            f"the API's answer breaks its contract: {self.prefix}{field} {what}",
+            machine=self.machine,
+        )
+
+    def optional(self, field: str, kind: type) -> Any:
+        value = self.value.get(field)
+        # bool is an int to Python and not to JSON.
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+            raise self.wrong(field, "has the wrong type")
+        return value
+
+    def text(self, field: str) -> str:
+        value = self.optional(field, str)
+        if value is None:
+            raise self.wrong(field, "is missing")
+        return str(value)
+
+    def amount(self, field: str) -> float | None:
+        value = self.value.get(field)
+        if value is None:
+            return None
+        # The comparison is false for NaN, which Python's JSON lets through.
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:
+            raise self.wrong(field, "is not an amount")
+        return value
+
+    def time(self, field: str) -> datetime | None:
+        text = self.optional(field, str)
+        if text is None:
+            return None
+        moment = parse_time(text)
+        if moment is None:
+            raise self.wrong(field, "is not a date and time")
+        return moment

@@ -1,0 +1,209 @@
+"""Connect the parts: from options and environment to everything that a command works with."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from dcs_proxy.api.client import Api, account
+from dcs_proxy.api.credentials import Credentials, load_credentials
+from dcs_proxy.api.http import load_library
+from dcs_proxy.api.keyring import SystemKeyring
+from dcs_proxy.console.progress import Progress
+from dcs_proxy.console.prompt import Terminal
+from dcs_proxy.console.stderr import can_redraw, show
+from dcs_proxy.errors import AgentUnavailable
+from dcs_proxy.local.deadline import Deadline
+from dcs_proxy.local.log import VARIABLE, Log
+from dcs_proxy.local.settings import Settings, config_path, load_settings
+from dcs_proxy.names import MachineName
+from dcs_proxy.openssh.config_text import Program
+from dcs_proxy.openssh.parent import client_id, forbids_questions, wants_quiet
+from dcs_proxy.publish.fast_entry import Warmth
+from dcs_proxy.session.context import World
+from dcs_proxy.session.directory import Record, StateDirectory, default_state_directory
+from dcs_proxy.ssh.agent import Agent
+from dcs_proxy.ssh.private_agents import PrivateAgents
+
+# The name that gpg-agent gives its socket for ssh.
+_GPG_AGENT = "S.gpg-agent.ssh"
+_AGENT_START_S = 20.0
+_MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
+# Time to see a window and type a password: less than editors give ssh; more for who waits for it.
+_KEYRING_IN_SSH_S = 15
+_KEYRING_S = 120
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every command line may say: `home` and `config` as given there, or None."""
+
+    home: str | None = None
+    config: str | None = None
+
+    def state_directory(self, environment: Mapping[str, str]) -> str:
+        """Return the state directory's path."""
+        if self.home is not None:
+            return os.path.abspath(self.home)
+        return default_state_directory(environment)
+
+    def config_file(self, environment: Mapping[str, str]) -> str | None:
+        """Return the config file that ssh has to name to us, None for the one found anyway."""
+        chosen = self.config or environment.get("DCS_PROXY_CONFIG")
+        return os.path.abspath(os.path.expanduser(chosen)) if chosen else None
+
+    def settings(self, environment: Mapping[str, str]) -> Settings:
+        """Read the settings.  Raises ConfigError."""
+        return load_settings(environment, self.config)
+
+
+def notice(text: str) -> None:
+    """Show the user a line that is no result."""
+    show(f"dcs-proxy: {text}")
+
+
+def open_log(options: Options, environment: Mapping[str, str]) -> Log:
+    """Return the log of the state directory."""
+    path = os.path.join(options.state_directory(environment), "log")
+    return Log(path, environment.get(VARIABLE, ""))
+
+
+def program_words() -> tuple[str, ...]:
+    """Return how ssh is to start this very program: without site and user packages, at first."""
+    start = os.path.join(os.path.dirname(os.path.abspath(__file__)), "start.py")
+    return (os.path.abspath(sys.executable), "-I", "-S", start)
+
+
+def open_world(
+    options: Options,
+    environment: Mapping[str, str],
+    client_gone: Callable[[], bool],
+    *,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> World:
+    """Return the real world for one command.  Raises ConfigError, StateError, AgentUnavailable.
+
+    `progress` shows a wake; unless given, as whoever runs us wants it.  Nothing slow happens here:
+    the API and the agent are opened when they are first needed.
+    """
+    settings = settings or options.settings(environment)
+    state = StateDirectory(options.state_directory(environment))
+    log = open_log(options, environment)
+    parent = os.getppid()
+    progress = progress or Progress(is_quiet=wants_quiet(parent), in_place=can_redraw())
+    deadline = Deadline(settings.wake_seconds, client_gone, progress.tick)
+    agent_path, open_agent = _agents(settings, environment, state, deadline, log)
+
+    def wait_for_guest(name: MachineName, record: Record) -> None:
+        from dcs_proxy.publish.guest import await_guest  # only a wake pays for it
+
+        way = _proxy_command(record, settings, state, options.config or config_path(environment))
+        await_guest(state, name, record, deadline, log, way)
+
+    return World(
+        settings=settings,
+        state=state,
+        deadline=deadline,
+        log=log,
+        agent_path=agent_path,
+        account=account(settings),
+        client=client_id(parent),
+        open_api=lambda: open_api(settings, environment, deadline, log, progress.notice),
+        open_agent=open_agent,
+        notice=progress.notice,
+        progress=progress,
+        terminal=Terminal(client_gone, is_forbidden=forbids_questions(parent)),
+        await_guest=wait_for_guest,
+        now=time.time,
+    )
+
+
+def _proxy_command(
+    record: Record, settings: Settings, state: StateDirectory, config: str
+) -> str | None:
+    """Return what leads ssh to the session's endpoint; None where the way is direct."""
+    ready = record.ready
+    if ready is None or settings.proxy_to(ready.endpoint) is None:
+        return None
+    words = (os.path.abspath(sys.executable), _MAIN)
+    program = Program(words, state.path, os.path.abspath(config))
+    return program.command("dial", ready.endpoint, str(ready.port))
+
+
+def open_api(
+    settings: Settings,
+    environment: Mapping[str, str],
+    deadline: Deadline,
+    log: Log,
+    notice: Callable[[str], None] = notice,
+) -> Api:
+    """Return the control plane, asked with the user's key.  Raises CredentialsError, ClientGone."""
+    credentials = find_credentials(settings, environment, deadline)
+    log.event("key", source=credentials.source)
+    return Api(settings, credentials, deadline, log, notice)
+
+
+def find_credentials(
+    settings: Settings, environment: Mapping[str, str], deadline: Deadline
+) -> Credentials:
+    """Return the API key, wherever it is kept.  Raises CredentialsError or ClientGone."""
+    keyring = SystemKeyring(
+        settings.base_url, environment, deadline, _KEYRING_IN_SSH_S, notice, meanwhile=load_library
+    )
+    return load_credentials(environment, settings.key_file, keyring.read)
+
+
+def open_keyring(settings: Settings, environment: Mapping[str, str]) -> SystemKeyring:
+    """Return the system keyring as a person works with it, who can unlock it."""
+    deadline = Deadline(_KEYRING_S)
+    return SystemKeyring(settings.base_url, environment, deadline, _KEYRING_S, notice)
+
+
+def open_warmth(
+    options: Options,
+    environment: Mapping[str, str],
+    settings: Settings,
+    state: StateDirectory,
+) -> Warmth:
+    """Return what keeps sessions warm for ssh's next start."""
+    path = options.config or config_path(environment)
+    return Warmth(state, settings, environment, options.config or "", path)
+
+
+def _agents(
+    settings: Settings,
+    environment: Mapping[str, str],
+    state: StateDirectory,
+    deadline: Deadline,
+    log: Log,
+) -> tuple[Callable[[MachineName], str], Callable[[MachineName], Agent]]:
+    """Return what gives the socket of a machine's agent, and what opens that agent."""
+    if settings.agent == "user":
+        path = _user_agent(environment)
+        return lambda _name: path, lambda _name: Agent(path, log=log)
+    agents = PrivateAgents(state.path)
+
+    def ensure(name: MachineName) -> Agent:
+        limit = min(_AGENT_START_S, deadline.remaining())
+        return agents.ensure(name, timeout_s=limit, log=log)
+
+    return agents.path, ensure
+
+
+def _user_agent(environment: Mapping[str, str]) -> str:
+    path = environment.get("SSH_AUTH_SOCK", "")
+    if not path:
+        raise AgentUnavailable(
+            'the config file has agent = "user", and SSH_AUTH_SOCK is not set',
+            hint="start an agent, or remove that line to use the private one",
+        )
+    if os.path.basename(os.path.realpath(path)) == _GPG_AGENT:
+        raise AgentUnavailable(
+            "SSH_AUTH_SOCK is gpg-agent's, which writes every key to a file",
+            hint='remove agent = "user" from the config file to use the private agent',
+        )
+    return path

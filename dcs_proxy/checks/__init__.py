@@ -1,1 +1,0 @@
-"""What ``dcs-proxy doctor`` looks at: one function a check, grouped by what they look at."""

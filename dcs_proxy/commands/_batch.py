@@ -1,0 +1,137 @@
+"""One piece of work for each of many machines, a few at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from dcs_proxy.console.live_table import Board
+from dcs_proxy.errors import ClientGone, DcsError
+from dcs_proxy.names import MachineName
+
+AT_ONCE = 8
+_TICK_S = 0.2
+# How long those who are told to stop may take: they look every tenth of a second.
+_STOP_S = 2.0
+
+# Takes a machine, a function that shows the user a line, and one that tells, without waiting,
+# that the work must end with ClientGone; returns the result in words.
+Work = Callable[[MachineName, Callable[[str], None], Callable[[], bool]], str]
+
+
+class Many:
+    """Does `work` for each of `names` in threads, `AT_ONCE` of them, and shows it on a board.
+
+    A DcsError that work raises is that machine's outcome.
+    """
+
+    def __init__(self, names: Sequence[MachineName], work: Work) -> None:
+        self.outcomes: dict[MachineName, str | DcsError] = {}
+        self._stopping = threading.Event()
+        self._names = names
+        self._work = work
+        self._waiting: queue.SimpleQueue[MachineName] = queue.SimpleQueue()
+        # What the threads have to show; the board is the main thread's.
+        self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._board = Board(len(names))
+        self._threads = [
+            threading.Thread(target=self._run_thread, daemon=True)
+            for _ in range(min(AT_ONCE, len(names)))
+        ]
+
+    def run(self) -> int:
+        """Do it all; return the exit code of the first of the names that failed, 0 if none did.
+
+        KeyboardInterrupt ends the work that is under way, too; `outcomes` is what was done by then.
+        """
+        for name in self._names:
+            self._waiting.put(name)
+        for thread in self._threads:
+            thread.start()
+        try:
+            # In the middle of drawing it would leave behind what nothing takes away again.
+            with _interrupt_as_event(self._events):
+                while len(self.outcomes) < len(self._names):
+                    self._show_next()
+        except KeyboardInterrupt:
+            self._stop()
+            raise
+        finally:
+            self._board.clear()
+        failures = [self.outcomes[name] for name in self._names]
+        return next((f.exit_code for f in failures if isinstance(f, DcsError)), 0)
+
+    def _show_next(self) -> None:
+        try:
+            self._events.get(timeout=_TICK_S)()
+        except queue.Empty:
+            pass
+        if self._events.empty():
+            self._board.draw()
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        end = time.monotonic() + _STOP_S
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        while not self._events.empty():
+            self._events.get()()
+
+    def _run_thread(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                name = self._waiting.get_nowait()
+            except queue.Empty:
+                return
+            self._do(name)
+
+    def _do(self, name: MachineName) -> None:
+        self._events.put(lambda: self._board.begin(name))
+        outcome: str | BaseException
+        try:
+            outcome = self._work(
+                name,
+                lambda text: self._events.put(lambda: self._board.tell(name, text)),
+                self._stopping.is_set,
+            )
+        except BaseException as error:  # handed to the main thread, whatever it is
+            outcome = error
+        self._events.put(lambda: self._end(name, outcome))
+
+    def _end(self, name: MachineName, outcome: str | BaseException) -> None:
+        if isinstance(outcome, ClientGone):
+            return  # it was told to stop
+        if not isinstance(outcome, str | DcsError):
+            raise outcome
+        self.outcomes[name] = outcome
+        self._board.end(name, outcome)
+
+
+@contextlib.contextmanager
+def _interrupt_as_event(events: queue.SimpleQueue[Callable[[], None]]) -> Iterator[None]:
+    """Let Ctrl-C be an event, whose turn comes; it raises KeyboardInterrupt then.
+
+    A second one is as ever, for the turn may not come while nobody reads what is written.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:
+        yield  # ignored, as under nohup
+        return
+
+    def put(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        events.put(_interrupt)  # which a signal handler may do to a SimpleQueue
+
+    signal.signal(signal.SIGINT, put)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,1 @@
+"""What people read and type: stdout, stderr, prompts, progress and tables."""

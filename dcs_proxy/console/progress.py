@@ -1,0 +1,73 @@
+"""What a person sees while a machine wakes.
+
+On a terminal one line that counts the seconds and ends by saying how many there were:
+
+    dcs-proxy: dm-foo: waking up, 12 s
+
+Elsewhere (an editor's output panel, a file) plain lines without control characters: one at once,
+then one every half minute, for a panel that stands still looks like a fault.  A quiet ssh shows
+nothing.  Errors are no business of this module.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from dcs_proxy.console.stderr import redraw, show
+from dcs_proxy.names import MachineName
+
+_EVERY_S = 30
+
+
+class Progress:
+    """Shows the wake of one machine; `in_place` says that stderr can be written over.
+
+    `is_quiet` says that nothing is wanted.  `tick` is to be called several times a second.
+    """
+
+    def __init__(
+        self, *, is_quiet: bool, in_place: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._is_quiet = is_quiet
+        self._in_place = in_place
+        self._clock = clock
+        self._start = clock()
+        self._machine: MachineName | None = None
+        self._shown = 0
+
+    def notice(self, text: str) -> None:
+        """Show a line that is no error."""
+        if not self._is_quiet:
+            show(f"dcs-proxy: {text}")
+
+    def waking(self, machine: MachineName, limit_s: int) -> None:
+        """Begin to show that the machine wakes, which may take up to `limit_s`."""
+        self._machine = machine
+        if self._in_place:
+            self._shown = -1
+            self.tick()
+        else:
+            self.notice(f"{machine}: waking up, at most {limit_s} s")
+
+    def tick(self) -> None:
+        """Show how long it has taken until now, if that has changed."""
+        seconds = self._seconds()
+        step = 1 if self._in_place else _EVERY_S
+        if self._machine is None or seconds // step == self._shown // step:
+            return
+        self._shown = seconds
+        text = f"{self._machine}: waking up, {seconds} s"
+        if not self._in_place:
+            self.notice(text)
+        elif not self._is_quiet:
+            redraw(f"dcs-proxy: {text}")
+
+    def ready(self) -> None:
+        """End what was shown: the machine is awake."""
+        if self._machine is not None and self._in_place:
+            self.notice(f"{self._machine}: ready after {self._seconds()} s")
+        self._machine = None
+
+    def _seconds(self) -> int:
+        return int(self._clock() - self._start)

@@ -1,0 +1,1 @@
+"""The checks of ``dcs-proxy doctor``: one function per check."""

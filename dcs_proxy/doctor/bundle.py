@@ -1,0 +1,154 @@
+"""What a bug report needs, in one text file of our own, with secrets masked."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields
+
+from dcs_proxy import __version__
+from dcs_proxy.doctor.api import PROXY_VARIABLES
+from dcs_proxy.doctor.context import NO_MACHINE, SECRET_VARIABLES, Examination
+from dcs_proxy.doctor.redact import MASK, mask
+from dcs_proxy.doctor.runner import Check
+from dcs_proxy.errors import AgentRefused, AgentUnavailable, DcsError, StateError, UsageError
+from dcs_proxy.local.files import cannot_write, read_small
+from dcs_proxy.local.log_reader import read_log
+from dcs_proxy.openssh import config_file
+from dcs_proxy.session.directory import parse_record
+from dcs_proxy.ssh.agent import Agent
+from dcs_proxy.ssh.private_agents import PrivateAgents
+
+_LOG_LINES = 500
+_VARIABLES = (
+    "DEDALUS_BASE_URL", "DEDALUS_ORG_ID", "DCS_PROXY_HOME", "DCS_PROXY_CONFIG", "DCS_PROXY_LOG",
+    *PROXY_VARIABLES, "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "SSH_AUTH_SOCK", "XDG_CONFIG_HOME",
+    "XDG_RUNTIME_DIR", "HOME", "PATH", "LANG", "LC_ALL", "TERM",
+)  # fmt: skip
+# Options of the user's own, whose values are nobody's business.
+_PRIVATE_OPTIONS = frozenset(
+    {"setenv", "localcommand", "remotecommand", "knownhostscommand", "pkcs11provider"}
+)
+
+
+def check_bundle_path(path: str) -> None:
+    """Raise UsageError if the file is there: nothing of the user's is overwritten."""
+    if os.path.lexists(path):
+        raise UsageError(f"{path} exists already", hint="name a file that is not there yet")
+
+
+def write_bundle(path: str, exam: Examination, checks: Sequence[Check]) -> None:
+    """Write the file, 0600.  Raises UsageError if it exists, StateError if it cannot be written."""
+    text = mask(render_bundle(exam, checks), exam.secrets())
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(text.encode("utf-8", "replace"))
+    except FileExistsError:
+        check_bundle_path(path)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
+def render_bundle(exam: Examination, checks: Sequence[Check]) -> str:
+    """Return the file's text, before anything in it is masked."""
+    parts: list[tuple[str, Callable[[], Iterable[str]]]] = [
+        ("versions", lambda: _versions(exam)),
+        ("checks", lambda: _checks(checks)),
+        ("environment", lambda: _environment(exam)),
+        ("settings", lambda: _settings(exam)),
+        ("sessions", lambda: _sessions(exam)),
+        ("agent", lambda: _agent(exam)),
+        ("block", lambda: _block(exam)),
+        ("ssh -G", lambda: _options(exam)),
+        ("log", lambda: deque(read_log(exam.log.path), _LOG_LINES)),
+    ]
+    lines = ["dcs-proxy doctor --bundle: secrets are masked; read it before you send it"]
+    for title, part in parts:
+        lines += ["", f"== {title} =="]
+        try:
+            lines += part()
+        except DcsError as error:
+            lines.append(error.one_line())
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _versions(exam: Examination) -> Iterator[str]:
+    yield f"dcs-proxy {__version__}"
+    yield f"Python {platform.python_version()}, {platform.platform()}"
+    if exam.ssh is not None:
+        yield exam.ssh.text
+
+
+def _checks(checks: Sequence[Check]) -> Iterator[str]:
+    for check in checks:
+        yield f"{check.status:7} {check.name}: {check.text} ({check.seconds:.3f} s)"
+        if check.hint:
+            yield f"        hint: {check.hint}"
+
+
+def _environment(exam: Examination) -> Iterator[str]:
+    for name in SECRET_VARIABLES:
+        yield f"{name} {'set' if exam.environment.get(name) else 'not set'}"
+    for name in _VARIABLES:
+        if name in exam.environment:
+            yield f"{name}={exam.environment[name]!r}"
+
+
+def _settings(exam: Examination) -> Iterator[str]:
+    if exam.settings is not None:
+        for field in fields(exam.settings):
+            yield f"{field.name} = {getattr(exam.settings, field.name)!r}"
+
+
+def _sessions(exam: Examination) -> Iterator[str]:
+    if exam.state is None:
+        return
+    for entry in sorted(os.scandir(exam.state.file("sessions")), key=lambda e: e.name):
+        data = read_small(entry.path) if entry.name.endswith(".json") else None
+        record = None if data is None else parse_record(data)
+        if record is not None:
+            ready = record.ready
+            where = f"{ready.ssh_username}@{ready.endpoint}:{ready.port}" if ready else "not ready"
+            yield f"{entry.name} {record.attempt.session_id} {where} until {record.ends_at():.0f}"
+
+
+def _agent(exam: Examination) -> Iterator[str]:
+    if exam.state is None:
+        return
+    for path in PrivateAgents(exam.state.path).paths():
+        name = os.path.basename(path)
+        try:
+            for identity in Agent(path, timeout_s=2).identities():
+                yield f"{name}: {len(identity.blob)} bytes, {identity.comment}"
+        except (AgentRefused, AgentUnavailable) as error:
+            yield f"{name}: {error.message}"
+
+
+def _block(exam: Examination) -> Iterator[str]:
+    data, _ = config_file.read(os.path.realpath(exam.ssh_config))
+    parts = config_file.take_apart(data or b"")
+    for part in (parts.top, parts.end):
+        yield from (part or b"(none)").decode("utf-8", "replace").splitlines()
+
+
+def _options(exam: Examination) -> Iterator[str]:
+    if exam.ssh is None:
+        raise StateError("ssh cannot be run")
+    options, errors = exam.read_options(exam.host or NO_MACHINE)
+    yield from errors.splitlines()
+    for option, values in options.items():
+        for value in values:
+            yield f"{option} {_shown(exam, option, value)}"
+
+
+def _shown(exam: Examination, option: str, value: str) -> str:
+    """Return an option's value, but not what a user has written for their own purposes."""
+    if option in _PRIVATE_OPTIONS:
+        return MASK
+    if option == "proxycommand" and exam.options.state_directory(exam.environment) not in value:
+        return f"{value.split()[0]} {MASK}"
+    return value

@@ -1,0 +1,113 @@
+"""What the checks share: what they are asked about, and what those before have found."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from dcs_proxy.api.credentials import Credentials
+from dcs_proxy.app import Options, open_log, open_world
+from dcs_proxy.errors import DcsError
+from dcs_proxy.local.files import read_small
+from dcs_proxy.local.log import Log
+from dcs_proxy.local.settings import Settings
+from dcs_proxy.names import MachineName
+from dcs_proxy.openssh.version import Client
+from dcs_proxy.session.context import World
+from dcs_proxy.session.directory import ReadySession, StateDirectory
+
+T = TypeVar("T")
+
+
+# A name that matches our patterns and that no machine has.
+NO_MACHINE = MachineName("dm-dcs-proxy-doctor")
+_SSH_S = 30
+_BOOLEANS = {"true": "yes", "false": "no"}
+SECRET_VARIABLES = ("DEDALUS_API_KEY", "DEDALUS_X_API_KEY")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How the API answered: its clock, an HTTP status, and why it refused the key, if it did."""
+
+    clock_ahead_s: float
+    status: int
+    refusal: DcsError | None
+
+
+@dataclass
+class Examination:
+    """One run of the checks.
+
+    `ssh_config` is the user's ssh config file, and `is_default_config` says that ssh reads it
+    unasked; `host` is the machine to log in to, or None.  What follows is None until the check
+    of that name has found it.
+    """
+
+    options: Options
+    environment: Mapping[str, str]
+    ssh_config: str
+    is_default_config: bool
+    host: str | None
+    ssh: Client | None = None
+    settings: Settings | None = None
+    credentials: Credentials | None = None
+    answer: Answer | None = None
+    state: StateDirectory | None = None
+    machine: MachineName | None = None
+    session: ReadySession | None = None
+    log: Log = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.log = open_log(self.options, self.environment)
+
+    def open_world(self) -> World:
+        """Return the world that ssh would find, with a deadline that begins now.
+
+        Raises ConfigError, StateError or AgentUnavailable.
+        """
+        return open_world(
+            self.options, self.environment, lambda: False, settings=found(self.settings)
+        )
+
+    def secrets(self) -> set[str]:
+        """Return every secret that is known, so that it can be masked wherever it turns up."""
+        secrets = {self.environment.get(name, "").strip() for name in SECRET_VARIABLES}
+        if self.credentials is not None:
+            secrets |= {self.credentials.bearer or "", self.credentials.api_key or ""}
+        if self.settings is not None:
+            key = read_small(self.settings.key_file) or b""
+            secrets.add(key.decode("utf-8", "replace").strip())
+        return secrets
+
+    def read_options(self, host: str) -> tuple[dict[str, list[str]], str]:
+        """Return what ``ssh -G`` says, by lower-case option, and what it says on stderr.
+
+        The options are empty where ssh fails.
+        """
+        try:
+            done = subprocess.run(
+                self.ssh_command("-G", host), capture_output=True, text=True, errors="replace",
+                check=False, stdin=subprocess.DEVNULL, timeout=_SSH_S, env=dict(self.environment),
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return {}, f"no answer after {_SSH_S} s"
+        options: dict[str, list[str]] = {}
+        for line in done.stdout.splitlines() if done.returncode == 0 else ():
+            option, _, value = line.partition(" ")
+            options.setdefault(option, []).append(_BOOLEANS.get(value, value))
+        return options, done.stderr
+
+    def ssh_command(self, *arguments: str) -> list[str]:
+        """Return a command line of ssh that reads the user's ssh config."""
+        file = [] if self.is_default_config else ["-F", self.ssh_config]
+        return [found(self.ssh).path, *file, *arguments]
+
+
+def found(value: T | None) -> T:
+    """Return what an earlier check has found: those that need it are skipped otherwise."""
+    if value is None:
+        raise ValueError("a check ran before what it needs")
+    return value

@@ -1,0 +1,111 @@
+"""Checks of the whole way to one machine's shell, each step as ssh itself goes it."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+
+from dcs_proxy.doctor.context import Examination, found
+from dcs_proxy.doctor.runner import Check, failed, passed
+from dcs_proxy.errors import clean_text
+from dcs_proxy.local.deadline import Deadline
+from dcs_proxy.names import MachineName
+from dcs_proxy.publish.includes import publish
+from dcs_proxy.session.resolve import resolve
+from dcs_proxy.ssh import dial as transport
+
+_LOGIN_S = 60.0
+# RFC 4253 §4.2: lines may come before the version, which is at most 255 characters.
+_MAX_BANNER = 8192
+# A login of its own: no master connection, no forwarding, nobody asked.
+_PLAIN = (
+    "-T", "-n", "-o", "BatchMode=yes", "-o", "ControlPath=none", "-o", "ClearAllForwardings=yes",
+    "-o", "RemoteCommand=none",
+)  # fmt: skip
+
+
+def check_machine(exam: Examination) -> Check:
+    """The machine's name."""
+    host = found(exam.host)
+    exam.machine = found(exam.settings).machine(host)
+    return passed(host if host == exam.machine else f"{host} is {exam.machine}")
+
+
+def check_session(exam: Examination) -> Check:
+    """A session that is ready; the machine is woken for it."""
+    world = exam.open_world()
+    machine = found(exam.machine)
+    record = resolve(machine, world)
+    exam.session = found(record.ready)
+    publish(world.state, MachineName(found(exam.host)), machine, record)
+    minutes = max(0, int(exam.session.ends_at - world.now())) // 60
+    login = exam.session.ssh_username
+    return passed(f"{record.attempt.session_id} for the login {login}, {minutes} min left")
+
+
+def check_gateway(exam: Examination) -> Check:
+    """The gateway: it accepts a connection, and speaks SSH."""
+    session, limit = found(exam.session), float(found(exam.settings).connect_seconds)
+    sock = transport.dial(
+        session.endpoint, session.port, timeout_s=limit, deadline=time.monotonic() + 3 * limit,
+        client_gone=lambda: False,
+    )  # fmt: skip
+    where = f"{session.endpoint} port {session.port}"
+    with sock:
+        address = sock.getpeername()[0]
+        banner = _read_banner(sock, limit)
+    if not banner.startswith("SSH-"):
+        said = f"says {banner!r}, which is not SSH" if banner else "says nothing"
+        return failed(
+            f"{where} accepts a connection and {said}",
+            "does a firewall or a network's login page stand in between?",
+        )
+    return passed(f"{where} at {address}: {banner}")
+
+
+def check_login(exam: Examination) -> Check:
+    """A real ssh that runs ``true`` on the machine."""
+    host = found(exam.host)
+    process = subprocess.Popen(
+        exam.ssh_command(*_PLAIN, host, "true"), stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=dict(exam.environment),
+    )  # fmt: skip
+    try:
+        _, errors = Deadline(2 * _LOGIN_S).call(process.communicate, within_s=_LOGIN_S)
+    except TimeoutError:
+        errors = f"no end after {_LOGIN_S:g} s".encode()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    if process.returncode == 0:
+        return passed(f"ssh {host} true")
+    hint = f"see where it stops: ssh -v {host}; and what was done for it: dcs-proxy log {host}"
+    return failed(f"ssh {host} true fails: {_reason(errors, process.returncode)}", hint)
+
+
+def _read_banner(sock: transport.Socket, limit_s: float) -> str:
+    """Return the server's version line, else its last words, "" if it says nothing in time."""
+    end = time.monotonic() + limit_s
+    data = b""
+    while len(data) < _MAX_BANNER and (left := end - time.monotonic()) > 0:
+        sock.settimeout(left)
+        try:
+            part = sock.recv(1024)
+        except OSError:
+            break
+        data += part
+        if not part or any(line.startswith(b"SSH-") for line in data.split(b"\n")[:-1]):
+            break
+    lines = [clean_text(line.decode("utf-8", "replace"), 80) for line in data.split(b"\n")]
+    versions = [line for line in lines if line.startswith("SSH-")]
+    return (versions or [line for line in lines if line] or [""])[-1]
+
+
+def _reason(errors: bytes, status: int) -> str:
+    """Return the line of ssh's errors that tells most: ours, else the last."""
+    lines = errors.decode("utf-8", "replace").splitlines()
+    ours = [line.removeprefix("dcs-proxy: ") for line in lines if line.startswith("dcs-proxy: ")]
+    said = [line for line in ours if "waking up" not in line] or [ln for ln in lines if ln.strip()]
+    line = said[0] if ours and said else (said or [f"exit status {status}"])[-1]
+    return clean_text(line)

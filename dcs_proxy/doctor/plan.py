@@ -1,0 +1,47 @@
+"""Which checks there are, in which order, and what each of them needs."""
+
+from __future__ import annotations
+
+from dcs_proxy.doctor.api import (
+    check_access,
+    check_api,
+    check_clock,
+    check_key,
+    check_settings,
+)
+from dcs_proxy.doctor.computer import check_agent, check_state
+from dcs_proxy.doctor.context import Examination
+from dcs_proxy.doctor.editor import check_vscode
+from dcs_proxy.doctor.login import check_gateway, check_login, check_machine, check_session
+from dcs_proxy.doctor.programs import check_python, check_ssh
+from dcs_proxy.doctor.runner import Step
+from dcs_proxy.doctor.ssh_config import check_block, check_permissions
+from dcs_proxy.doctor.ssh_options import check_host_options, check_options
+
+COMPUTER = (
+    Step("python", check_python),
+    Step("ssh", check_ssh),
+    Step("settings", check_settings),
+    Step("key", check_key, ("settings",)),
+    Step("api", check_api, ("settings",)),
+    Step("access", check_access, ("key", "api")),
+    Step("clock", check_clock, ("api",)),
+    Step("state", check_state),
+    Step("agent", check_agent, ("settings", "state")),
+    Step("ssh-config", check_permissions),
+    Step("block", check_block, ("state", "ssh-config")),
+    Step("options", check_options, ("ssh", "state", "block")),
+    Step("vscode", check_vscode),
+)
+MACHINE = (
+    Step("machine", check_machine, ("settings",)),
+    Step("session", check_session, ("machine", "access", "state", "agent")),
+    Step("machine-options", check_host_options, ("session", "options")),
+    Step("gateway", check_gateway, ("session",)),
+    Step("login", check_login, ("gateway", "machine-options")),
+)
+
+
+def steps_for(host: str | None) -> tuple[Step[Examination], ...]:
+    """Return the checks of this computer, and of the way to `host` if there is one."""
+    return COMPUTER + (() if host is None else MACHINE)

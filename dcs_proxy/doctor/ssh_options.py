@@ -1,0 +1,140 @@
+"""Checks of what ssh makes of its whole configuration: ``ssh -G`` with a session of ours in place.
+
+Whatever stands above our block wins over it, so the options are compared with those that a
+session needs, and the line that has won is looked for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dcs_proxy.doctor.context import NO_MACHINE, Examination, found
+from dcs_proxy.doctor.runner import Check, failed, passed
+from dcs_proxy.doctor.ssh_config import parse_program
+from dcs_proxy.errors import clean_text
+from dcs_proxy.local.files import read_small, remove_file, write_whole
+from dcs_proxy.names import MachineName
+from dcs_proxy.openssh import config_file
+from dcs_proxy.openssh.config_text import Snippet, render_snippet
+from dcs_proxy.ssh.agent import CERTIFICATE_TYPE
+from dcs_proxy.ssh.private_agents import PrivateAgents
+
+_FIXED = {
+    "ProxyUseFdpass": "yes",
+    "StrictHostKeyChecking": "yes",
+    "UpdateHostKeys": "no",
+    "VerifyHostKeyDNS": "no",
+    "CanonicalizeHostname": "no",
+}
+_CERTIFICATES = "-cert-v01@openssh.com"
+_ORDER = "lines for dm- hosts belong below the dcs-proxy block: dcs-proxy config-ssh puts it first"
+_LISTS = "begin the list with + or ^, so that it keeps the certificates' algorithms"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An option that is not as a session needs it: its name in ssh's words, and what it is."""
+
+    option: str
+    text: str
+    hint: str
+
+
+def check_options(exam: Examination) -> Check:
+    """The options of any machine, seen through a snippet of no session."""
+    state = found(exam.state)
+    path = state.snippet_path(NO_MACHINE)
+    snippet = Snippet(
+        machine=NO_MACHINE,
+        user="dcs-proxy-doctor",
+        host_key_alias="doctor.invalid",
+        identity_file=state.file("sessions", "doctor-cert.pub"),
+        certificate_file=None,
+        identity_agent=PrivateAgents(state.path).path(NO_MACHINE),
+        known_hosts_file=state.file("sessions", "doctor.known_hosts"),
+    )
+    write_whole(path, os.fsencode(render_snippet(snippet)))
+    try:
+        return _compare(exam, NO_MACHINE, path)
+    finally:
+        remove_file(path)
+
+
+def check_host_options(exam: Examination) -> Check:
+    """The options of the machine that was asked for, with its own session."""
+    host = MachineName(found(exam.host))
+    return _compare(exam, host, found(exam.state).snippet_path(host))
+
+
+def find_faults(options: Mapping[str, list[str]], wanted: Mapping[str, str]) -> list[Fault]:
+    """Return the options that are not as `wanted`, and what else would break a login."""
+    faults = []
+    for option, value in wanted.items():
+        have = options.get(option.lower(), [])
+        if value not in have:
+            # The words after a command's first may be secret.
+            words = [value.partition(" ")[0] for value in have]
+            shown = clean_text(", ".join(words), 60) or "not set"
+            faults.append(Fault(option, f"{option} is {shown}", _ORDER))
+    if options.get("proxyjump", ["none"]) != ["none"]:
+        faults.insert(0, Fault("ProxyJump", "ProxyJump takes the place of our command", _ORDER))
+    faults += _find_missing_algorithms(options)
+    return faults
+
+
+def _find_missing_algorithms(options: Mapping[str, list[str]]) -> list[Fault]:
+    host = "".join(options.get("hostkeyalgorithms", []))
+    # Before OpenSSH 8.5 it had another name.
+    names = ("pubkeyacceptedalgorithms", "pubkeyacceptedkeytypes")
+    user = "".join(value for name in names for value in options.get(name, []))
+    faults = []
+    if _CERTIFICATES not in host:
+        text = "HostKeyAlgorithms has no certificates, so the gateway cannot prove who it is"
+        faults.append(Fault("HostKeyAlgorithms", text, _LISTS))
+    if CERTIFICATE_TYPE.decode() not in user.split(","):
+        text = f"PubkeyAcceptedAlgorithms lacks {CERTIFICATE_TYPE.decode()}"
+        faults.append(Fault("PubkeyAccepted(Algorithms|KeyTypes)", text, _LISTS))
+    return faults
+
+
+def _compare(exam: Examination, host: MachineName, snippet: str) -> Check:
+    options, errors = exam.read_options(host)
+    if not options:
+        lines = errors.strip().splitlines() or ["it says nothing"]
+        return failed(f"ssh -G fails: {clean_text(lines[-1])}", f"mend that; see: ssh -G {host}")
+    faults = find_faults(options, _wanted(exam, snippet))
+    if not faults:
+        return passed(f"ssh -G {host} gives what a session needs")
+    shown = [fault.text + _where(exam, fault.option) for fault in faults[:3]]
+    more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+    return failed("; ".join(shown) + more, faults[0].hint)
+
+
+def _wanted(exam: Examination, snippet: str) -> dict[str, str]:
+    """Return the options that our block and the snippet set, as ``ssh -G`` shows them."""
+    wanted = dict(_FIXED)
+    data, _ = config_file.read(os.path.realpath(exam.ssh_config))
+    program = parse_program((config_file.take_apart(data or b"").top or b"").decode())
+    if program is not None:
+        wanted["ProxyCommand"] = program.command("--login", "'%r'", "'%h'", "%p")
+    for line in os.fsdecode(read_small(snippet) or b"").splitlines()[1:]:
+        option, _, value = line.strip().partition(" ")
+        wanted[option] = value.strip('"').replace("%%", "%")
+    return wanted
+
+
+def _where(exam: Examination, option: str) -> str:
+    """Return which line of the user's file sets an option, in words; "" if none does."""
+    data, _ = config_file.read(os.path.realpath(exam.ssh_config))
+    pattern = re.compile(rf"\s*{option}[\s=]", re.IGNORECASE)
+    inside = False
+    for number, line in enumerate((data or b"").decode("utf-8", "replace").splitlines(), 1):
+        inside = line.startswith("# >>> dcs-proxy") or (
+            inside and not line.startswith("# <<< dcs-proxy")
+        )
+        if not inside and pattern.match(line):
+            return f" (line {number} of {exam.ssh_config})"
+    return ""

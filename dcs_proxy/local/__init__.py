@@ -1,0 +1,1 @@
+"""This computer: files, the log, deadlines, and the user's settings.  No network, no terminal."""

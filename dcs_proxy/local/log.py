@@ -1,0 +1,85 @@
+"""The log: one capped file, one line for each event, no secrets.
+
+A line is ``TIME [PROCESS/PARENT] EVENT key=value ...``: UTC to the millisecond, the number of our
+process and of the one that started it (ssh), and values that are quoted where they hold spaces.
+``DCS_PROXY_LOG=debug`` adds events, ``off`` writes nothing.  A log that cannot be written is no
+reason to refuse a connection, so nothing here raises.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+
+from dcs_proxy.errors import clean_text
+from dcs_proxy.fastpath.helper import write_line
+
+VARIABLE = "DCS_PROXY_LOG"
+# What has been written when a file is full becomes `path.1`, in place of the one before.
+LIMIT = 1024 * 1024
+_MAX_VALUE = 2000
+# Asked at once: whoever outlives ssh has another parent.
+_PARENT = os.getppid()
+_STARTED = time.monotonic()
+
+
+class Log:
+    """Appends to the file at `path`; `verbosity` is what ``DCS_PROXY_LOG`` says."""
+
+    def __init__(self, path: str, verbosity: str = "") -> None:
+        self.path = path
+        self._is_on = verbosity != "off"
+        self._is_debug = verbosity == "debug"
+
+    def event(self, event: str, **values: object) -> None:
+        """Write one line.  Values are cleaned of control characters and cut; None is left out."""
+        if self._is_on:
+            pairs = [f" {key}={_word(value)}" for key, value in values.items() if value is not None]
+            self._append(event + "".join(pairs))
+
+    def debug(self, event: str, **values: object) -> None:
+        """Write one line if the user asked for more of them."""
+        if self._is_debug:
+            self.event(event, **values)
+
+    def traceback(self, error: BaseException) -> None:
+        """Write where an unexpected error happened: places in the code, never values."""
+        import traceback  # it costs milliseconds, and is hardly ever needed
+
+        frames = traceback.extract_tb(error.__traceback__)
+        places = " < ".join(f"{f.filename}:{f.lineno} {f.name}" for f in reversed(frames))
+        self.event("internal-error", kind=type(error).__name__, at=places)
+
+    def _append(self, text: str) -> None:
+        try:
+            if write_line(self.path, _PARENT, text) > LIMIT:
+                _rotate(self.path)
+        except OSError:
+            pass
+
+
+def milliseconds_since(start: float = _STARTED) -> int:
+    """Return the time since `start` (monotonic), or since this program began."""
+    return int((time.monotonic() - start) * 1000)
+
+
+def _rotate(path: str) -> None:
+    """Give a full log its second name, once, whoever else sees that it is full."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        # The lock belongs to the file, not to its name, which may have gone to a new one.  Whoever
+        # holds it does what there is to do.
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held = os.fstat(fd)
+        if held.st_size > LIMIT and os.path.samestat(held, os.stat(path)):
+            os.rename(path, f"{path}.1")
+    finally:
+        os.close(fd)
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = clean_text(str(value), _MAX_VALUE)
+    return '"{}"'.format(text.replace('"', "'")) if " " in text or not text else text

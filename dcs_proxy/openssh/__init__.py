@@ -1,0 +1,1 @@
+"""The OpenSSH client: its version, its config files, and the ssh process that runs us."""

@@ -1,0 +1,206 @@
+"""The user's ssh config file: our two blocks put in, found and taken out; nothing else touched.
+
+Bytes in, bytes out, for the file may hold anything.  A block is
+
+    # >>> dcs-proxy top DIGEST >>> written by dcs-proxy config-ssh, do not edit
+    ...
+    # <<< dcs-proxy top <<<
+
+DIGEST tells whether the block is still as we wrote it.  A word after it may say how the file was
+before: ``created`` (there was none), ``no-newline`` (its last line had no end).
+"""
+
+from __future__ import annotations
+
+import difflib
+import fcntl
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from dcs_proxy.errors import ConfigError
+from dcs_proxy.local.files import cannot_write
+
+_BEGIN = re.compile(
+    rb"# >>> dcs-proxy (top|end) ([0-9a-f]{16})((?: [a-z-]+)*) >>> [^\n]*\n", re.MULTILINE
+)
+_ANY_MARK = re.compile(rb"^# (?:>>>|<<<) dcs-proxy\b[^\n]*\n?", re.MULTILINE)
+_NOTE = "written by dcs-proxy config-ssh, which also rewrites and removes it"
+_MAX_FILE = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A config file taken apart: the user's bytes, and our blocks' bodies where there are any."""
+
+    own: bytes
+    top: bytes | None
+    end: bytes | None
+    words: frozenset[str]
+
+
+def install(text: bytes, top: str, end: str, *, created: bool = False) -> bytes:
+    """Return `text` with our blocks at its top and end, in place of any older ones.
+
+    `created` says that there was no file.  Raises ConfigError as :func:`take_apart`.
+    """
+    parts = take_apart(text)
+    own = parts.own
+    words = {"created"} if created or "created" in parts.words else set()
+    if own and not own.endswith(b"\n"):
+        own += b"\n"
+        words.add("no-newline")
+    return _block("top", top, words & {"created"}) + own + _block("end", end, words)
+
+
+def remove(text: bytes) -> bytes | None:
+    """Return `text` without our blocks, to the byte as it was; None if there was no file.
+
+    Raises ConfigError as :func:`take_apart`.
+    """
+    parts = take_apart(text)
+    if "created" in parts.words and not parts.own.strip():
+        return None
+    return parts.own
+
+
+def take_apart(text: bytes) -> Parts:
+    """Find our blocks.  Raises ConfigError naming the line if they are broken or were edited."""
+    blocks: dict[str, bytes] = {}
+    words: set[str] = set()
+    own = b""
+    position = 0
+    while (mark := _ANY_MARK.search(text, position)) is not None:
+        own += text[position : mark.start()]
+        kind, body, more, position = _read_block(text, mark.start())
+        if kind in blocks:
+            raise _broken(text, mark.start(), "is there twice")
+        blocks[kind] = body
+        words |= more
+    # What somebody has since written below our block needs the line end above it.
+    if "no-newline" in words and position == len(text):
+        own = own.removesuffix(b"\n")
+    own += text[position:]
+    return Parts(own, blocks.get("top"), blocks.get("end"), frozenset(words))
+
+
+def edit(path: str, change: Callable[[bytes | None], bytes | None]) -> bool:
+    """Replace the file at `path` by what `change` makes of its bytes; return whether it differs.
+
+    None stands for no file.  A symbolic link stays one, mode and owner are kept, the write is
+    whole.  Raises ConfigError if it is no plain file, StateError if it cannot be written, and
+    what `change` raises.
+    """
+    target = os.path.realpath(path)
+    old, status = read(target)
+    new = change(old)
+    if new == old:
+        return False
+    if new is None:
+        os.unlink(target)
+        return True
+    os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+    temporary = f"{target}.dcs-proxy-{os.getpid()}"
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            if status is not None:
+                if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
+                    os.fchown(fd, status.st_uid, status.st_gid)
+                os.fchmod(fd, stat.S_IMODE(status.st_mode))
+            file.write(new)
+            file.flush()
+            os.fsync(fd)
+        os.replace(temporary, target)
+    except OSError as error:
+        try:
+            os.unlink(temporary)
+        except OSError:
+            pass
+        raise cannot_write(target, error) from None
+    return True
+
+
+def read(path: str) -> tuple[bytes | None, os.stat_result | None]:
+    """Return a config file's bytes and status, None for a file that is not there.
+
+    Raises ConfigError if it is not a plain file of reasonable size that we may read.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None, None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError(f"{path} is not a plain file")
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            text = file.read(_MAX_FILE + 1)
+    finally:
+        os.close(fd)
+    if len(text) > _MAX_FILE:
+        raise ConfigError(f"{path} is too large to be an ssh config file")
+    return text, status
+
+
+@contextmanager
+def one_editor(lock_path: str) -> Iterator[None]:
+    """Keep other config-ssh from editing meanwhile.  Raises StateError."""
+    try:
+        fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise cannot_write(lock_path, error) from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def difference(old: bytes, new: bytes, path: str) -> str:
+    """Return what would change, as a unified diff."""
+    before, after = (data.decode("utf-8", "backslashreplace").splitlines() for data in (old, new))
+    diff = difflib.unified_diff(before, after, fromfile=path, tofile=path, lineterm="")
+    return "".join(f"{line}\n" for line in diff)
+
+
+def _block(kind: str, body: str, words: set[str]) -> bytes:
+    data = body.encode("utf-8", "surrogateescape")
+    more = "".join(f" {word}" for word in sorted(words))
+    begin = f"# >>> dcs-proxy {kind} {_digest(data)}{more} >>> {_NOTE}\n"
+    return begin.encode() + data + f"# <<< dcs-proxy {kind} <<<\n".encode()
+
+
+def _read_block(text: bytes, start: int) -> tuple[str, bytes, set[str], int]:
+    """Return kind, body and words of the block at `start`, and where the text goes on."""
+    begin = _BEGIN.match(text, start)
+    if begin is None:
+        raise _broken(text, start, "has no beginning that we wrote")
+    kind = begin[1].decode()
+    close = f"# <<< dcs-proxy {kind} <<<\n".encode()
+    following = _ANY_MARK.search(text, begin.end())
+    if following is None or following[0] != close:
+        raise _broken(text, start, "has no end")
+    body = text[begin.end() : following.start()]
+    if _digest(body) != begin[2].decode():
+        raise _broken(text, start, "was edited by hand")
+    return kind, body, set(begin[3].decode().split()), following.end()
+
+
+def _digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()[:16]
+
+
+def _broken(text: bytes, position: int, what: str) -> ConfigError:
+    line = text.count(b"\n", 0, position) + 1
+    return ConfigError(
+        f"the dcs-proxy block at line {line} of the ssh config {what}; nothing was changed",
+        hint="move lines of your own out of it, delete it from its >>> to its <<< line, "
+        "and run dcs-proxy config-ssh again",
+    )

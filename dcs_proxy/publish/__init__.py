@@ -1,0 +1,1 @@
+"""The files that ssh reads for a ready session: included config, fast entries, known hosts."""

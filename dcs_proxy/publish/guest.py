@@ -1,0 +1,104 @@
+"""After a wake: whether the machine itself answers, asked with a short ssh of our own.
+
+The control plane calls a session ready a little before the gateway can reach the guest.  Until
+then the gateway ends every login with one of a few codes on stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+
+from dcs_proxy.errors import DeadlineExceeded
+from dcs_proxy.local.deadline import Deadline
+from dcs_proxy.local.log import Log, milliseconds_since
+from dcs_proxy.names import MachineName
+from dcs_proxy.openssh.config_text import session_options
+from dcs_proxy.publish.includes import write_identity
+from dcs_proxy.session.directory import Record, StateDirectory
+
+_NOT_READY = re.compile(
+    r"SSH_(TUNNEL_NOT_READY|GUEST_CONNECT_FAILED|GUEST_AUTH_FAILED|GUEST_SESSION_TERMINATED)"
+)
+_PAUSE_S = 0.5
+_CONNECT_S = 10
+# For one login, from the first packet to the end.
+_TRY_S = 20.0
+
+
+def await_guest(
+    state: StateDirectory,
+    name: MachineName,
+    record: Record,
+    deadline: Deadline,
+    log: Log,
+    proxy_command: str | None,
+) -> None:
+    """Return when the session's machine lets it in, or fails for a reason that ssh will tell.
+
+    `proxy_command` leads ssh to the endpoint, None where the way is direct.
+    Raises DeadlineExceeded with the gateway's last code, or ClientGone.
+    """
+    program = shutil.which("ssh")
+    if program is None:
+        return
+    command = [program, *_arguments(state, name, record, proxy_command)]
+    code, start = "", time.monotonic()
+    try:
+        while code := _log_in(command, deadline):
+            log.event("guest-not-ready", machine=name, code=code)
+            deadline.sleep(_PAUSE_S)
+        log.event("guest-asked", machine=name, ms=milliseconds_since(start))
+    except DeadlineExceeded:
+        if not code:
+            raise
+        raise DeadlineExceeded(
+            f"the machine woke, but did not let anybody in within {deadline.seconds:g} s ({code})",
+            hint="try again; if it stays so, look at the machine in the console",
+        ) from None
+
+
+def _arguments(
+    state: StateDirectory,
+    name: MachineName,
+    record: Record,
+    proxy_command: str | None,
+) -> list[str]:
+    ready = record.ready
+    if ready is None:
+        raise ValueError("only a ready session can be logged in to")
+    options = [
+        *session_options(write_identity(state, name, name, record)),
+        "BatchMode yes",
+        "StrictHostKeyChecking yes",
+        f"ConnectTimeout {_CONNECT_S}",
+    ]
+    if proxy_command is not None:
+        options += [f"ProxyCommand {proxy_command}", "ProxyUseFdpass yes"]
+    words = [word for option in options for word in ("-o", option)]
+    return ["-F", "none", "-T", *words, "-p", str(ready.port), "--", ready.endpoint, "true"]
+
+
+def _log_in(command: list[str], deadline: Deadline) -> str:
+    """Log in once; return the code with which the gateway said "not yet", "" for any other end."""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        # The API key in our environment is no business of ssh's.
+        env={"PATH": os.defpath, "HOME": os.path.expanduser("~")},
+    )
+    try:
+        _, errors = deadline.call(process.communicate, within_s=_TRY_S)
+    except TimeoutError:
+        return "no answer"
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    found = _NOT_READY.search(errors.decode(errors="replace"))
+    return found[0] if found and process.returncode else ""

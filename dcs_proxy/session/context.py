@@ -1,0 +1,63 @@
+"""What finding a session touches outside: the API, the agent, the user, the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from dcs_proxy.api.model import Machine, Session
+from dcs_proxy.console.progress import Progress
+from dcs_proxy.local.deadline import Deadline
+from dcs_proxy.local.log import Log
+from dcs_proxy.local.settings import Settings
+from dcs_proxy.names import MachineName
+from dcs_proxy.session.directory import Record, StateDirectory
+from dcs_proxy.session.wake_policy import Questioner
+from dcs_proxy.ssh.agent import Agent
+
+
+class ControlPlane(Protocol):
+    """What resolving needs of the API; :class:`dcs_proxy.api.client.Api` says what each raises."""
+
+    @property
+    def clock_ahead_s(self) -> float: ...
+
+    def create_session(
+        self, name: MachineName, public_key: str, idempotency_key: str
+    ) -> Session: ...
+
+    def get_machine(self, name: MachineName) -> Machine: ...
+
+    def get_session(self, name: MachineName, session_id: str) -> Session | None: ...
+
+    def close_session(
+        self, name: MachineName, session_id: str, idempotency_key: str, *, once: bool = False
+    ) -> None: ...
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything that resolving touches, so that tests can stand in for it.
+
+    `open_api` and `open_agent` are called when first needed, for both may be slow or fail.
+    `agent_path` gives the socket of a machine's agent, `account` tells one API and organisation
+    from another, `client` one ssh process from another, `now` gives unix time.  `notice` shows the
+    user a line, `progress` that a machine wakes; `terminal` is where a person may be asked.
+    `await_guest` returns when a machine that has just woken lets its session in.
+    """
+
+    settings: Settings
+    state: StateDirectory
+    deadline: Deadline
+    log: Log
+    agent_path: Callable[[MachineName], str]
+    account: str
+    client: str
+    open_api: Callable[[], ControlPlane]
+    open_agent: Callable[[MachineName], Agent]
+    notice: Callable[[str], None]
+    terminal: Questioner
+    progress: Progress
+    await_guest: Callable[[MachineName, Record], None]
+    now: Callable[[], float]

@@ -1,0 +1,1 @@
+"""The SSH protocol on our side: keys, certificates, agents, and sockets to a gateway."""

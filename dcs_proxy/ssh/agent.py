@@ -1,0 +1,293 @@
+"""A client of the ssh-agent protocol (RFC 9987; OpenSSH's PROTOCOL.agent): list, add, remove.
+
+Every request has a connection of its own: requests are few, and an agent that was restarted
+in between is found again.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from dataclasses import dataclass
+
+from dcs_proxy.errors import AgentRefused, AgentUnavailable, clean_text
+from dcs_proxy.local.log import Log, milliseconds_since
+from dcs_proxy.ssh.keys import KEY_TYPE, KeyPair
+from dcs_proxy.ssh.wire import Reader, WireError, pack_string, pack_u32
+
+CERTIFICATE_TYPE = b"ssh-ed25519-cert-v01@openssh.com"
+
+# RFC 9987 §6.1; 30 and 102 are the failures of older agents that OpenSSH's authfd.c knows too.
+_FAILURES = (5, 30, 102)
+_SUCCESS = 6
+_REQUEST_IDENTITIES = 11
+_IDENTITIES_ANSWER = 12
+_REMOVE_IDENTITY = 18
+_ADD_ID_CONSTRAINED = 25
+_CONSTRAIN_LIFETIME = 1
+_CONSTRAIN_EXTENSION = 255
+_RESTRICT_DESTINATION = b"restrict-destination-v00@openssh.com"
+
+_MAX_REPLY = 256 * 1024  # AGENT_MAX_LEN of ssh-agent.c
+_MAX_LIFETIME_S = 2**32 - 1
+_BACKLOG_PAUSE_S = 0.01
+
+_UNAVAILABLE_HINT = (
+    'try again; if the config file has agent = "user", check that SSH_AUTH_SOCK names a running'
+    " agent (ssh-add -l)"
+)
+_REFUSED_HINT = (
+    "unlock the agent if it is locked (ssh-add -X); 1Password and gnome-keyring refuse"
+    ' certificates or lifetimes: then remove agent = "user" from the config file'
+)
+
+
+class AgentMissing(AgentUnavailable):
+    """Nothing listens on the socket: it does not exist, or its agent is gone."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One key or certificate that an agent holds: `blob` as on the wire, `comment` as received."""
+
+    blob: bytes
+    comment: str
+
+
+@dataclass(frozen=True)
+class Destination:
+    """The only host an identity may log in to: its name, and its host CA's public key blob."""
+
+    hostname: str
+    ca_blob: bytes
+
+
+class Agent:
+    """The agent on the socket `path`; `timeout_s` limits each request from connect to reply.
+
+    With `peer_uid`, an agent of another user is not spoken to, where the platform can tell.
+    `log` is told of each reply when it wants to know.
+    Every method raises AgentUnavailable (AgentMissing if nothing listens) when no valid reply
+    comes, and AgentRefused on SSH_AGENT_FAILURE unless it says otherwise.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        timeout_s: float = 10.0,
+        peer_uid: int | None = None,
+        log: Log | None = None,
+    ) -> None:
+        self.path = path
+        self._log = log
+        self._timeout_s = timeout_s
+        self._peer_uid = peer_uid
+
+    def identities(self) -> list[Identity]:
+        """List what the agent holds; a locked agent shows nothing."""
+        reply = self._request(bytes([_REQUEST_IDENTITIES]), _IDENTITIES_ANSWER, "list identities")
+        try:
+            return parse_identities(reply)
+        except WireError as error:
+            raise self._unavailable(f"sent a malformed list: {error}") from error
+
+    def holds(self, blob: bytes) -> bool:
+        """Tell whether the agent holds the key or certificate `blob`."""
+        return any(identity.blob == blob for identity in self.identities())
+
+    def add_key(
+        self, key: KeyPair, *, comment: str, lifetime_s: int, destination: Destination | None = None
+    ) -> bool:
+        """Add a bare key for `lifetime_s` seconds; return as `add_certificate` does."""
+        return self._add(key_fields(key), "an identity", comment, lifetime_s, destination)
+
+    def add_certificate(
+        self,
+        key: KeyPair,
+        certificate: bytes,
+        *,
+        comment: str,
+        lifetime_s: int,
+        destination: Destination | None,
+    ) -> bool:
+        """Add the certificate blob and its key, not usable as a bare key, for `lifetime_s` seconds.
+
+        Return whether the identity is bound to `destination`.  An agent that refuses the
+        constraint (OpenSSH before 8.9) gets the identity with its lifetime alone.
+        """
+        fields = certificate_fields(key, certificate)
+        return self._add(fields, "a certificate identity", comment, lifetime_s, destination)
+
+    def remove(self, blob: bytes) -> bool:
+        """Remove the identity `blob`; False if the agent refuses, which means it held none."""
+        request = bytes([_REMOVE_IDENTITY]) + pack_string(blob)
+        try:
+            self._command(request, "remove an identity")
+        except AgentRefused:
+            return False
+        return True
+
+    def _add(
+        self,
+        fields: bytes,
+        what: str,
+        comment: str,
+        lifetime_s: int,
+        destination: Destination | None,
+    ) -> bool:
+        request = bytes([_ADD_ID_CONSTRAINED]) + fields + pack_string(comment.encode())
+        request += lifetime_constraint(lifetime_s)
+        if destination is not None:
+            try:
+                self._command(request + destination_constraint(destination), f"take {what}")
+            except AgentRefused:
+                pass
+            else:
+                return True
+        try:
+            self._command(request, f"take {what}")
+        except AgentRefused as error:
+            message = f"the agent at {clean_text(self.path)} does not take {what}"
+            raise AgentRefused(message, hint=_REFUSED_HINT) from error
+        return False
+
+    def _command(self, request: bytes, action: str) -> None:
+        if self._request(request, _SUCCESS, action):
+            raise self._unavailable("sent a malformed reply: bytes after SSH_AGENT_SUCCESS")
+
+    def _request(self, request: bytes, expected: int, action: str) -> bytes:
+        """Return the body of the reply, whose type must be `expected`."""
+        start = time.monotonic()
+        reply = self._exchange(request)
+        kind, body = reply[0], reply[1:]
+        if self._log is not None:
+            self._log.debug("agent", asked=action, reply=kind, ms=milliseconds_since(start))
+        if kind in _FAILURES and not body:
+            path = clean_text(self.path)
+            raise AgentRefused(f"the agent at {path} refused to {action}", hint=_REFUSED_HINT)
+        if kind != expected:
+            raise self._unavailable(f"sent a malformed reply: type {kind}, {len(body)} bytes")
+        return body
+
+    def _exchange(self, request: bytes) -> bytes:
+        """Return the reply to `request`, both without their length; it has 1 byte or more."""
+        deadline = time.monotonic() + self._timeout_s
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+                self._connect(sock, deadline)
+                self._check_peer(sock)
+                _set_timeout(sock, deadline)
+                sock.sendall(pack_string(request))
+                length = int.from_bytes(self._receive(sock, 4, deadline), "big")
+                if not 1 <= length <= _MAX_REPLY:
+                    raise self._unavailable(f"sent a malformed reply: {length} bytes announced")
+                return self._receive(sock, length, deadline)
+        except TimeoutError as error:
+            raise self._unavailable(f"did not answer within {self._timeout_s:.3g} s") from error
+        except OSError as error:
+            raise self._unavailable(f"cannot be used: {error.strerror or error}") from error
+
+    def _connect(self, sock: socket.socket, deadline: float) -> None:
+        while True:
+            _set_timeout(sock, deadline)
+            try:
+                return sock.connect(self.path)
+            except BlockingIOError:
+                # A full backlog: with a timeout set, Linux says EAGAIN at once, not later.
+                time.sleep(_BACKLOG_PAUSE_S)
+            except (FileNotFoundError, ConnectionRefusedError) as error:
+                path = clean_text(self.path)
+                message = f"no agent listens at {path}: {error.strerror}"
+                raise AgentMissing(message, hint=_UNAVAILABLE_HINT) from error
+
+    def _check_peer(self, sock: socket.socket) -> None:
+        option = getattr(socket, "SO_PEERCRED", None)
+        if self._peer_uid is None or option is None:
+            return
+        # struct ucred (unix(7)): pid, uid, gid of whoever called listen.
+        _, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, option, 12))
+        if uid != self._peer_uid:
+            raise self._unavailable(f"belongs to user id {uid}, not {self._peer_uid}")
+
+    def _receive(self, sock: socket.socket, size: int, deadline: float) -> bytes:
+        received = b""
+        while len(received) < size:
+            _set_timeout(sock, deadline)
+            part = sock.recv(size - len(received))
+            if not part:
+                raise self._unavailable("closed the connection in the middle of a request")
+            received += part
+        return received
+
+    def _unavailable(self, what: str) -> AgentUnavailable:
+        message = f"the agent at {clean_text(self.path)} {what}"
+        return AgentUnavailable(message, hint=_UNAVAILABLE_HINT)
+
+
+def parse_identities(body: bytes) -> list[Identity]:
+    """Parse the body of SSH_AGENT_IDENTITIES_ANSWER (RFC 9987 §3.5).  Raises WireError.
+
+    uint32 count, then for each: string blob, string comment.  The list is walked: a certificate
+    contains its CA's key, so a search for a key's bytes would find keys that are not there.
+    """
+    reader = Reader(body)
+    identities = []
+    for _ in range(reader.u32()):
+        blob = reader.string()
+        identities.append(Identity(blob, reader.string().decode(errors="replace")))
+    reader.finish()
+    return identities
+
+
+def key_fields(key: KeyPair) -> bytes:
+    """Return the key's fields of an add request (RFC 9987 §3.2.3).
+
+    string "ssh-ed25519", string public key, string private key (seed and public key).
+    """
+    return pack_string(KEY_TYPE) + _private_fields(key)
+
+
+def certificate_fields(key: KeyPair, certificate: bytes) -> bytes:
+    """Return the certificate identity's fields of an add request.
+
+    string "ssh-ed25519-cert-v01@openssh.com", string certificate, then the key's two strings as
+    in `key_fields` (sshkey_private_serialize in OpenSSH's sshkey.c).
+    """
+    return pack_string(CERTIFICATE_TYPE) + pack_string(certificate) + _private_fields(key)
+
+
+def lifetime_constraint(lifetime_s: int) -> bytes:
+    """Return SSH_AGENT_CONSTRAIN_LIFETIME (RFC 9987 §3.2.7.1): byte 1, uint32 seconds."""
+    # Some agents take 0 for no limit; a certificate without an end exceeds a uint32.
+    seconds = min(max(lifetime_s, 1), _MAX_LIFETIME_S)
+    return bytes([_CONSTRAIN_LIFETIME]) + pack_u32(seconds)
+
+
+def destination_constraint(destination: Destination) -> bytes:
+    """Return the destination constraint, one hop from here (OpenSSH's PROTOCOL.agent §2).
+
+    byte 255, string name, string constraints; each constraint is a string of string from, string
+    to, string reserved; each hop is string user, string hostname, string reserved, then for each
+    key string blob and byte is_ca (encode_dest_constraint in authfd.c has these inner lengths,
+    PROTOCOL.agent leaves them out).
+    """
+    origin = pack_string(b"") * 3
+    hostname = pack_string(destination.hostname.encode())
+    gateway = pack_string(b"") + hostname + pack_string(b"")
+    gateway += pack_string(destination.ca_blob) + b"\x01"
+    constraint = pack_string(origin) + pack_string(gateway) + pack_string(b"")
+    head = bytes([_CONSTRAIN_EXTENSION]) + pack_string(_RESTRICT_DESTINATION)
+    return head + pack_string(pack_string(constraint))
+
+
+def _private_fields(key: KeyPair) -> bytes:
+    return pack_string(key.public) + pack_string(key.seed + key.public)
+
+
+def _set_timeout(sock: socket.socket, deadline: float) -> None:
+    remaining = deadline - time.monotonic()
+    if remaining <= 0:
+        raise TimeoutError
+    sock.settimeout(remaining)

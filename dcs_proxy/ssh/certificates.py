@@ -1,0 +1,329 @@
+"""Ed25519 keys, OpenSSH user certificates and the authority behind a host certificate.
+
+Formats: OpenSSH's PROTOCOL.certkeys.  Nothing here touches a file, a socket or the clock.  What is
+read is read here; `cryptography` makes keys and checks signatures, and is imported where that is
+done.  Its reader of ssh's formats costs three times as much to import as the rest that is needed,
+so it is asked only about authorities whose keys are not Ed25519.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from dcs_proxy.errors import Untrusted, clean_text
+from dcs_proxy.names import MachineName
+from dcs_proxy.ssh.keys import KEY_TYPE, KeyPair
+from dcs_proxy.ssh.wire import Reader, WireError
+
+_CERTIFICATE_TYPE = b"ssh-ed25519-cert-v01@openssh.com"
+_USER = 1  # SSH_CERT_TYPE_USER
+# sshd refuses a certificate with a critical option it does not know (PROTOCOL.certkeys).
+_CRITICAL_OPTIONS = frozenset({b"force-command", b"source-address", b"verify-required"})
+_MAX_PRINCIPALS = 256  # SSHKEY_CERT_MAX_PRINCIPALS of sshkey.c
+# A certificate made this second by a clock slightly ahead of ours is good; the gateway's own
+# clock decides in the end.
+START_TOLERANCE_S = 300
+_FOREVER = 2**64 - 1
+_MAX_LINE = 64 * 1024
+
+
+@dataclass(frozen=True)
+class UserCertificate:
+    """A checked user certificate: its wire blob, its end (unix time), None for never."""
+
+    blob: bytes
+    ends_at: float | None
+
+    @property
+    def line(self) -> str:
+        """The certificate as a line of a ``-cert.pub`` file, without comment and line end."""
+        return _line(self.blob)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a certificate says: for whom, and from when to when (unix time; no end is None)."""
+
+    principals: tuple[str, ...]
+    begins_at: float
+    ends_at: float | None
+
+
+@dataclass(frozen=True)
+class Authority:
+    """The public key of a certificate authority for hosts."""
+
+    blob: bytes
+
+    @property
+    def line(self) -> str:
+        """The key as ``TYPE BASE64``, as known_hosts and authorized_keys have it."""
+        return _line(self.blob)
+
+
+def generate_key() -> KeyPair:
+    """Make a new Ed25519 key pair; its private half is for an agent's memory only."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    private = Ed25519PrivateKey.generate()
+    return KeyPair(private.private_bytes_raw(), private.public_key().public_bytes_raw())
+
+
+def check_user_certificate(
+    text: str, *, public: bytes, username: str, now: float, machine: MachineName
+) -> UserCertificate:
+    """Return the user certificate in `text` if it lets `public` log in as `username` now.
+
+    `public` is the raw Ed25519 key (32 bytes), `now` unix time.  Raises Untrusted with the check
+    that failed.
+    """
+    try:
+        blob = _blob(text)
+        certificate = _parse_certificate(blob)
+        _check_user_certificate(certificate, public, username, now)
+        _check_signature(certificate, blob)
+    except ValueError as error:
+        raise Untrusted(
+            f"the API's certificate cannot be used: {error}",
+            hint=_clock_hint(str(error)),
+            machine=machine,
+        ) from None
+    return UserCertificate(blob, certificate.ends_at)
+
+
+def read_terms(text: str) -> Terms | None:
+    """Return what the certificate in `text` says, unchecked; None if it is none."""
+    try:
+        certificate = _parse_certificate(_blob(text))
+    except ValueError:
+        return None
+    principals = [clean_text(p.decode("utf-8", "replace")) for p in certificate.principals]
+    return Terms(tuple(principals), float(certificate.valid_after), certificate.ends_at)
+
+
+def parse_authority(text: str, machine: MachineName) -> Authority:
+    """Return the host authority's key in `text`.  Raises Untrusted if it is not one key."""
+    try:
+        authority = Authority(_blob(text))
+        if _raw_key(authority.blob) is None:
+            _check_other_key(authority)
+        return authority
+    except ValueError:
+        raise Untrusted(
+            "the API's host trust holds no usable public key",
+            hint="no connection was made; report it to the service's support",
+            machine=machine,
+        ) from None
+
+
+@dataclass(frozen=True)
+class _Certificate:
+    """What a certificate of an Ed25519 key says (PROTOCOL.certkeys); times are unix times.
+
+    `authority` and `signature` are blobs; the signature is that of the first `signed` bytes.
+    """
+
+    public: bytes
+    kind: int
+    principals: list[bytes]
+    valid_after: int
+    valid_before: int
+    critical_options: list[bytes]
+    authority: bytes
+    signature: bytes
+    signed: int
+
+    @property
+    def ends_at(self) -> float | None:
+        return None if self.valid_before == _FOREVER else float(self.valid_before)
+
+
+def _parse_certificate(blob: bytes) -> _Certificate:
+    """Read the fields of a certificate.  Raises ValueError.
+
+    string type, string nonce, string public key, uint64 serial, uint32 kind, string key id,
+    string principals, uint64 valid after, uint64 valid before, string critical options, string
+    extensions, string reserved, string signature key, string signature.
+    """
+    reader = Reader(blob)
+    try:
+        if reader.string() != _CERTIFICATE_TYPE:
+            raise ValueError("it is not a certificate of an Ed25519 key")
+        reader.string()
+        public = reader.string()
+        reader.u64()
+        kind = reader.u32()
+        _check_texts([reader.string()])
+        principals = _principals(reader.string())
+        valid_after, valid_before = reader.u64(), reader.u64()
+        critical_options = _names(reader.string())
+        _names(reader.string())
+        reader.string()
+        authority = reader.string()
+        signed = len(blob) - reader.remaining
+        signature = reader.string()
+        reader.finish()
+    except WireError:
+        raise ValueError("it is not a certificate that OpenSSH can read") from None
+    return _Certificate(
+        public, kind, principals, valid_after, valid_before, critical_options, authority,
+        signature, signed,
+    )  # fmt: skip
+
+
+def _principals(data: bytes) -> list[bytes]:
+    """Read principals.  Raises WireError where OpenSSH does not take them either."""
+    found = _strings(data)
+    _check_texts(found)
+    if len(found) > _MAX_PRINCIPALS:
+        raise WireError("too many principals")
+    return found
+
+
+def _names(data: bytes) -> list[bytes]:
+    """Read options, names and values in turn; return the names.  Raises WireError."""
+    found = _strings(data)
+    if len(found) % 2:
+        raise WireError("the last option has no value")
+    _check_texts(found[::2])
+    return found[::2]
+
+
+def _strings(data: bytes) -> list[bytes]:
+    reader, found = Reader(data), []
+    while reader.remaining:
+        found.append(reader.string())
+    return found
+
+
+def _check_texts(values: list[bytes]) -> None:
+    """Raise WireError for what OpenSSH, which reads texts as C does, refuses."""
+    if any(b"\0" in value for value in values):
+        raise WireError("a text holds a NUL")
+
+
+def _check_user_certificate(
+    certificate: _Certificate, public: bytes, username: str, now: float
+) -> None:
+    if certificate.kind != _USER:
+        raise ValueError("it is not a user certificate")
+    if certificate.public != public:
+        raise ValueError("it is for another key")
+    # OpenSSH reads an empty list as "any user"; a session's certificate must name its login.
+    if username.encode() not in certificate.principals:
+        raise ValueError(f"it is not for the session's login name {username}")
+    if certificate.valid_after > now + START_TOLERANCE_S:
+        raise ValueError(f"it is not valid before {_date(certificate.valid_after)}")
+    if certificate.valid_before <= now:
+        raise ValueError(f"it ended at {_date(certificate.valid_before)}")
+    if not _CRITICAL_OPTIONS.issuperset(certificate.critical_options):
+        raise ValueError("it carries a critical option that OpenSSH does not know")
+
+
+def _check_signature(certificate: _Certificate, blob: bytes) -> None:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    try:
+        raw = _raw_key(certificate.authority)
+        if raw is None:
+            return _check_other_signature(blob)
+        signature = _raw_signature(certificate.signature)
+        Ed25519PublicKey.from_public_bytes(raw).verify(signature, blob[: certificate.signed])
+    except (InvalidSignature, WireError):
+        raise ValueError("its signature does not hold") from None
+
+
+def _raw_key(blob: bytes) -> bytes | None:
+    """Return the 32 bytes of an Ed25519 key's blob, None if it is another kind of key's.
+
+    Raises WireError if it is broken.
+    """
+    reader = Reader(blob)
+    if reader.string() != KEY_TYPE:
+        return None
+    raw = reader.string()
+    reader.finish()
+    if len(raw) != 32:
+        raise WireError("an Ed25519 key has 32 bytes")
+    return raw
+
+
+def _raw_signature(blob: bytes) -> bytes:
+    """Return what an Ed25519 signature's blob holds after its type (RFC 8709 §6)."""
+    reader = Reader(blob)
+    kind, signature = reader.string(), reader.string()
+    reader.finish()
+    return signature if kind == KEY_TYPE else b""
+
+
+def _check_other_signature(blob: bytes) -> None:
+    """Check a certificate whose authority's key is not Ed25519.  Raises as verify, ValueError."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import (
+        SSHCertificate,
+        load_ssh_public_identity,
+    )
+
+    try:
+        loaded = load_ssh_public_identity(_line(blob).encode("ascii"))
+        if isinstance(loaded, SSHCertificate):
+            loaded.verify_cert_signature()
+    except UnsupportedAlgorithm:
+        raise ValueError("it is signed by a kind of key that is not known here") from None
+
+
+def _check_other_key(authority: Authority) -> None:
+    """Raise ValueError unless an authority's key that is not Ed25519 is a whole public key."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+
+    if "-cert-v01@" in authority.line:
+        raise ValueError("it is a certificate")
+    try:
+        load_ssh_public_key(authority.line.encode("ascii"))
+    except UnsupportedAlgorithm as error:
+        raise ValueError(str(error)) from None
+
+
+def _one_line(text: str) -> str:
+    """Return the one line in `text`.  Raises ValueError for several, or for a long one."""
+    line = text.removesuffix("\n").removesuffix("\r")
+    if len(line) > _MAX_LINE or not line.isascii() or not line.isprintable():
+        raise ValueError("it is not one line of text")
+    return line
+
+
+def _blob(text: str) -> bytes:
+    """Return the blob in a line, which must be written as ssh writes it.
+
+    All that follows is about the blob and nothing else in the line.
+    """
+    words = _one_line(text).split()
+    try:
+        blob = base64.b64decode(words[1])
+        if " ".join(words[:2]) != _line(blob):
+            raise ValueError
+    except (IndexError, ValueError):
+        raise ValueError("it is not a certificate that OpenSSH can read") from None
+    return blob
+
+
+def _line(blob: bytes) -> str:
+    kind = blob[4 : 4 + int.from_bytes(blob[:4], "big")].decode("ascii")
+    return f"{kind} {base64.b64encode(blob).decode('ascii')}"
+
+
+def _date(moment: int) -> str:
+    try:
+        return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (OverflowError, ValueError, OSError):
+        return "a time without meaning"
+
+
+def _clock_hint(problem: str) -> str:
+    if "ended at" in problem or "not valid before" in problem:
+        return "is this computer's clock right?"
+    return "no connection was made; report it to the service's support"

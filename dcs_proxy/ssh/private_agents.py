@@ -1,0 +1,298 @@
+"""The private ssh-agents: started when missing, found again afterwards.
+
+ssh checks the signature of every certificate that its agent lists, about a millisecond each, and
+takes no list over 256 KiB (OpenSSH's authfd.c), which some five hundred certificates fill.  So the
+machines are spread over several agents.
+
+An agent ends by itself when it has held nothing for a day.  ssh-agent ends with the command that
+it is given, so that command is a shell which looks at it now and then.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import stat
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from dcs_proxy.errors import AgentUnavailable, StateError, clean_text, quote_server
+from dcs_proxy.local.files import make_private_directory, remove_file
+from dcs_proxy.local.log import Log
+from dcs_proxy.names import MachineName
+from dcs_proxy.ssh.agent import Agent, AgentMissing
+
+if TYPE_CHECKING:
+    import subprocess
+
+# With the shell that looks at it an agent takes 2 MiB, and only those in use are started.
+AGENTS = 64
+_MAX_PATH = 107  # bytes; sun_path of sockaddr_un less its final NUL (unix(7))
+# The BSDs allow 103, and ssh-agent binds to a temporary name first on some systems.
+_MAX_OWN_PATH = 100
+_POLL_S = 0.02
+_START_S = 1.0  # then it is one that keeps its stderr, and is asked now and then
+_LEAST_PROBE_S = 0.1
+_SYSTEM_DIRECTORIES = ("/usr/bin", "/usr/local/bin")
+_IDLE_CHECK_S, _IDLE_CHECKS = 60, 24 * 60
+# `ssh-add -l` ends with 1 where the agent holds nothing, with 2 where there is none.  The shell is
+# the process that listens, to whoever asks the kernel (SO_PEERCRED): it passes its end on.
+_WATCH = """\
+exec >/dev/null 2>&1
+end() { kill "$SSH_AGENT_PID" $!; exit; }
+trap end HUP INT TERM
+empty=0
+while [ $empty -lt "$2" ]; do
+    sleep "$1" &
+    wait $!
+    "$0" -l
+    case $? in
+        0) empty=0 ;;
+        1) empty=$((empty + 1)) ;;
+        *) exit ;;
+    esac
+done
+kill "$SSH_AGENT_PID"
+"""
+_START_HINT = "see whether ssh-agent works at all: ssh-agent true && echo it does"
+
+
+class PrivateAgents:
+    """The private agents of one state directory, on sockets in a directory of their own.
+
+    That is in `state_directory`, unless paths there are too long for a socket; it is made when
+    missing.  Raises StateError if it cannot be trusted or used.
+    """
+
+    def __init__(self, state_directory: str) -> None:
+        self.directory = os.path.join(state_directory, "sockets")
+        if len(os.fsencode(self.directory)) + len("/00.sock") > _MAX_OWN_PATH:
+            self.directory = _short_directory(state_directory)
+        # Who can write to it can put an agent of their own in the place of ours.
+        make_private_directory(self.directory)
+
+    def path(self, name: MachineName) -> str:
+        """Return the socket of the agent that a machine's identities go to."""
+        number = zlib.crc32(name.encode()) % AGENTS
+        return os.path.join(self.directory, f"{number:02}.sock")
+
+    def paths(self) -> list[str]:
+        """Return the sockets that there are, of agents that may have ended."""
+        names = sorted(os.listdir(self.directory))
+        return [os.path.join(self.directory, name) for name in names if name.endswith(".sock")]
+
+    def ensure(self, name: MachineName, *, timeout_s: float, log: Log | None = None) -> Agent:
+        """Return the agent of a machine's identities: see :func:`ensure_private_agent`."""
+        path = self.path(name)
+        lock = f"{path.removesuffix('.sock')}.lock"
+        return ensure_private_agent(path, lock, timeout_s=timeout_s, log=log)
+
+
+def _short_directory(state_directory: str) -> str:
+    """Return where the sockets of a state directory with a long path are."""
+    import hashlib
+
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    # /tmp by name: the path must be the same for a desktop program with another TMPDIR.
+    base = os.path.join("/tmp", f"dcs-proxy-{os.geteuid()}")
+    if runtime.startswith("/") and len(os.fsencode(runtime)) < 50 and os.path.isdir(runtime):
+        base = os.path.join(runtime, "dcs-proxy")
+    make_private_directory(base)
+    return os.path.join(base, hashlib.sha256(os.fsencode(state_directory)).hexdigest()[:16])
+
+
+def ensure_private_agent(
+    path: str, lock_path: str, *, timeout_s: float, log: Log | None = None
+) -> Agent:
+    """Return the private agent on the socket `path`, starting `ssh-agent` if none answers there.
+
+    Both paths are absolute; the socket's directory is made if missing.  Any number of processes
+    may call this at once: one of them, holding the flock on `lock_path`, starts the agent.
+    Raises AgentUnavailable if within `timeout_s` no agent of ours answers, StateError if the
+    directory or the lock file cannot be used.
+    """
+    _check_length(path)
+    make_private_directory(os.path.dirname(path))
+    deadline = time.monotonic() + timeout_s
+    while not _answers_unlocked(path, deadline):
+        with _try_lock(lock_path) as holder:
+            if holder is None:
+                _start_if_missing(path, deadline)
+                break
+        if time.monotonic() >= deadline:
+            raise AgentUnavailable(
+                f"{holder} has held {clean_text(lock_path)} for {timeout_s:.3g} s and not started"
+                " the private agent",
+                hint="end that process if it is stopped (fuser shows who holds a file)",
+            )
+        time.sleep(_POLL_S)
+    return Agent(path, timeout_s=timeout_s, peer_uid=os.geteuid(), log=log)
+
+
+def _check_length(path: str) -> None:
+    length = len(os.fsencode(path))
+    if length > _MAX_PATH:
+        raise AgentUnavailable(
+            f"the agent's socket {clean_text(path)} has a path of {length} bytes, and a socket's"
+            f" may have {_MAX_PATH}",
+            hint="set DCS_PROXY_HOME to a shorter directory",
+        )
+
+
+def _answers_unlocked(path: str, deadline: float) -> bool:
+    try:
+        return _answers(path, deadline)
+    except AgentUnavailable:
+        if time.monotonic() >= deadline:
+            raise
+        # It may have ended while we asked; whoever holds the lock asks again.
+        return False
+
+
+def _answers(path: str, deadline: float) -> bool:
+    """Tell whether an agent of ours answers; False if none listens, AgentUnavailable otherwise."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise StateError(
+            f"cannot look at {clean_text(path)}: {error.strerror}",
+            hint=f"chmod 700 '{clean_text(os.path.dirname(path))}'",
+        ) from error
+    if not stat.S_ISSOCK(mode):
+        raise AgentUnavailable(
+            f"{clean_text(path)} is in the way: the private agent's socket belongs there",
+            hint="move it away",
+        )
+    # The request is the check: a stopped agent still accepts connections.
+    limit = max(_remaining(deadline), _LEAST_PROBE_S)
+    try:
+        Agent(path, timeout_s=limit, peer_uid=os.geteuid()).identities()
+    except AgentMissing:
+        return False
+    except AgentUnavailable as error:
+        hint = "end that agent (pgrep -a ssh-agent) and try again: a new one is started"
+        raise AgentUnavailable(error.message, hint=hint) from error
+    return True
+
+
+@contextmanager
+def _try_lock(lock_path: str) -> Iterator[str | None]:
+    """Hold the lock inside the block and yield None, or yield words for the one who holds it."""
+    name = clean_text(lock_path)
+    try:
+        lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise StateError(f"cannot open the lock {name}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(lock, 20, 0).strip()
+            yield f"process {int(holder)}" if holder.isdigit() else "another process"
+        except OSError as error:
+            raise StateError(f"cannot take the lock {name}: {error.strerror}") from error
+        else:
+            _sign(lock)
+            yield None
+    finally:
+        os.close(lock)
+
+
+def _sign(lock: int) -> None:
+    try:
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    except OSError:
+        pass  # a full disk: the name of the holder is only for the message
+
+
+def _start_if_missing(path: str, deadline: float) -> None:
+    """Start the agent unless it answers by now; the caller holds the lock."""
+    if _answers(path, deadline):
+        return
+    remove_file(path)
+    errors_in, errors_out = os.pipe()
+    try:
+        process = _start(path, errors_out)
+        # ssh-agent listens before its shell starts, and that closes stderr, which ends the pipe.
+        closing = select.poll()
+        closing.register(errors_in)
+        closing.poll(min(_START_S, _remaining(deadline)) * 1000)
+        while not _answers(path, deadline):
+            if (reason := _give_up(process, errors_in, deadline)) is not None:
+                message = f"ssh-agent does not listen at {clean_text(path)}: {reason}"
+                raise AgentUnavailable(message, hint=_START_HINT)
+            time.sleep(_POLL_S)
+    finally:
+        os.close(errors_in)
+
+
+def _give_up(process: subprocess.Popen[bytes], errors: int, deadline: float) -> str | None:
+    """Return why there is no more reason to wait for an agent to listen, None if there is."""
+    status = process.poll()
+    if status is not None:
+        return _complaint(errors) or f"exit status {status}"
+    if time.monotonic() < deadline:
+        return None
+    process.kill()  # it holds no key yet
+    process.wait()
+    return "it did not start in time"
+
+
+def _start(path: str, errors: int) -> subprocess.Popen[bytes]:
+    """Start the agent, whose complaints go to the descriptor `errors`, which is closed here."""
+    import subprocess  # only a start pays for it
+
+    program = _find_program()
+    try:
+        return subprocess.Popen(
+            [
+                program, "-a", path, "/bin/sh", "-c", _WATCH,
+                os.path.join(os.path.dirname(program), "ssh-add"),
+                str(_IDLE_CHECK_S), str(_IDLE_CHECKS),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            # Not ours: an agent that holds our stderr hangs `ssh ... 2>&1 | cat`.
+            stderr=errors,
+            cwd="/",
+            # The API key in our environment would be the agent's for as long as it lives.
+            env={"PATH": os.defpath},
+            # Ctrl-C goes to every process of ssh's group.
+            start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        message = f"cannot run {clean_text(program)}: {error.strerror}"
+        raise AgentUnavailable(message, hint=_START_HINT) from error
+    finally:
+        os.close(errors)
+
+
+def _complaint(errors: int) -> str:
+    """Return what the agent has written, quoted.  It may run on and hold the pipe: never wait."""
+    os.set_blocking(errors, False)
+    try:
+        text = os.read(errors, 4096).decode(errors="replace")
+    except BlockingIOError:
+        return ""
+    return quote_server(text) if text.strip() else ""
+
+
+def _find_program() -> str:
+    # Only absolute entries: an empty one stands for the current directory, maybe a stranger's.
+    entries = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    for directory in (*filter(os.path.isabs, entries), *_SYSTEM_DIRECTORIES):
+        program = os.path.join(directory, "ssh-agent")
+        if os.path.isfile(program) and os.access(program, os.X_OK):
+            return program
+    raise AgentUnavailable("ssh-agent is not installed", hint="install openssh-client")
+
+
+def _remaining(deadline: float) -> float:
+    return max(deadline - time.monotonic(), 0.0)

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from dcs_proxy.api import credentials as module
+from dcs_proxy.api.credentials import (
+    Credentials,
+    forget_file,
+    keep_in_file,
+    sources_before_the_keyring,
+)
+from dcs_proxy.errors import CredentialsError, KeyringUnusable
+
+
+def never() -> str | None:
+    raise AssertionError("the keyring was asked")
+
+
+def load_credentials(
+    environment: Mapping[str, str],
+    key_file: str,
+    read_keyring: Callable[[], str | None] = never,
+) -> Credentials:
+    return module.load_credentials(environment, key_file, read_keyring)
+
+
+def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("dsk-file\n")
+    (tmp_path / "key").chmod(0o600)
+    both = {"DEDALUS_API_KEY": "dsk-a", "DEDALUS_X_API_KEY": "dsk-b"}
+    credentials = load_credentials(both, str(tmp_path / "key"))
+    assert (credentials.bearer, credentials.api_key) == ("dsk-a", "dsk-b")
+    assert credentials.source == "DEDALUS_API_KEY and DEDALUS_X_API_KEY"
+    from_file = load_credentials({"DEDALUS_API_KEY": ""}, str(tmp_path / "key"))
+    assert (from_file.bearer, from_file.api_key) == ("dsk-file", None)
+    assert from_file.source == str(tmp_path / "key")
+
+
+def test_a_key_is_never_shown() -> None:
+    credentials = load_credentials({"DEDALUS_X_API_KEY": "dsk-secret"}, "/none")
+    assert "secret" not in repr(credentials)
+    for wrong in ("dsk-secret\nX: y", "dsk-secret x", "dsk-secrét", "dsk-secret\x00"):
+        with pytest.raises(CredentialsError) as caught:
+            load_credentials({"DEDALUS_API_KEY": wrong}, "/none")
+        assert "secr" not in caught.value.one_line()
+
+
+def test_the_keyring_comes_last_and_is_named(tmp_path: Path) -> None:
+    credentials = load_credentials({}, str(tmp_path / "none"), lambda: "dsk-ring")
+    assert (credentials.bearer, credentials.api_key) == ("dsk-ring", None)
+    assert credentials.source == "the system keyring"
+    assert credentials.renewal == "dcs-proxy login"
+    with pytest.raises(CredentialsError, match="from the system keyring is not one printable"):
+        load_credentials({}, str(tmp_path / "none"), lambda: "dsk ring")
+
+
+def test_no_key_at_all_says_all_the_ways_to_give_one(tmp_path: Path) -> None:
+    path = str(tmp_path / "none")
+    with pytest.raises(CredentialsError, match=r"there is no API key$") as caught:
+        load_credentials({}, path, lambda: None)
+    for way in ("dcs-proxy login", "DEDALUS_API_KEY", path):
+        assert way in caught.value.hint
+
+    def unusable() -> str | None:
+        raise KeyringUnusable("this computer has none (so)")
+
+    with pytest.raises(
+        CredentialsError, match=r"there is no API key, and .* none \(so\)"
+    ) as caught:
+        load_credentials({}, path, unusable)
+    for way in ("dcs-proxy login --file", "DEDALUS_API_KEY", path):
+        assert way in caught.value.hint
+
+
+def test_each_source_says_how_to_renew_the_key(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    keep_in_file(str(path), "dsk-file")
+    assert load_credentials({}, str(path)).renewal == "dcs-proxy login --file"
+    assert load_credentials({"DEDALUS_X_API_KEY": "k"}, "").renewal == (
+        "set DEDALUS_X_API_KEY to a valid key"
+    )
+
+
+def test_a_kept_key_file_is_ours_alone_and_can_be_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "key"
+    keep_in_file(str(path), "dsk-file")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert load_credentials({}, str(path)).bearer == "dsk-file"
+    assert sources_before_the_keyring({"DEDALUS_API_KEY": "k"}, str(path)) == [
+        "DEDALUS_API_KEY", str(path)
+    ]  # fmt: skip
+    assert forget_file(str(path)) and not forget_file(str(path))
+    assert sources_before_the_keyring({"DEDALUS_API_KEY": ""}, str(path)) == []
+
+
+def test_a_key_file_that_cannot_be_written_or_removed_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    below = tmp_path / "file" / "directory" / "key"
+    (tmp_path / "directory").mkdir()
+    taken = tmp_path / "directory"
+    hint = "make room or mend its permissions, or name another place as key_file in the config file"
+    for fail, path, why in (
+        (lambda path: keep_in_file(path, "dsk"), below, "Not a directory"),
+        (lambda path: keep_in_file(path, "dsk"), taken, "Is a directory"),
+        (forget_file, taken, "Is a directory"),
+    ):
+        with pytest.raises(CredentialsError) as caught:
+            fail(str(path))
+        assert caught.value.one_line() == f"{path} cannot be written: {why}; hint: {hint}"
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660])
+def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "key"
+    path.write_text("dsk-file")
+    path.chmod(mode)
+    with pytest.raises(CredentialsError, match="can be read by others") as caught:
+        load_credentials({}, str(path))
+    assert caught.value.hint == f"chmod 600 {path}"
+
+
+def test_an_empty_or_unreadable_key_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "key").touch(0o600)
+    with pytest.raises(CredentialsError, match="not one printable word"):
+        load_credentials({}, str(tmp_path / "key"))
+    with pytest.raises(CredentialsError, match="cannot be read: Is a directory"):
+        load_credentials({}, str(tmp_path))

@@ -1,0 +1,485 @@
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dcs_proxy.api.model import (
+    ApiFault,
+    Connection,
+    HostTrust,
+    Machine,
+    check_host_trust,
+    covers,
+    parse_endpoint,
+    parse_fault,
+    parse_machine,
+    parse_machines,
+    parse_session,
+    parse_time,
+)
+from dcs_proxy.errors import ApiProtocolError, Untrusted
+from dcs_proxy.names import MachineName, is_machine_name
+
+NAME = MachineName("dm-foo")
+READY: dict[str, Any] = {
+    "machine_id": "dm-foo",
+    "session_id": "wssh-1",
+    "status": "ready",
+    "created_at": "2026-01-02T03:04:05Z",
+    "expires_at": "2026-01-02T04:04:05.5Z",
+    "connection": {
+        "endpoint": "ssh.example",
+        "port": 22,
+        "ssh_username": "wssh-1",
+        "user_certificate": "ssh-ed25519-cert-v01@openssh.com AAAA",
+        "host_trust": {
+            "kind": "cert_authority",
+            "host_pattern": "*.example",
+            "public_key": "ssh-ed25519 AAAA",
+        },
+    },
+}
+
+
+def body(changes: dict[str, Any] | None = None, **fields: Any) -> bytes:
+    """Return READY as JSON, with fields replaced; a dotted path in `changes` goes deeper."""
+    value: dict[str, Any] = json.loads(json.dumps(READY))
+    for path, new in {**fields, **(changes or {})}.items():
+        *parents, last = path.split(".")
+        place = value
+        for parent in parents:
+            place = place[parent]
+        if new is ...:
+            del place[last]
+        else:
+            place[last] = new
+    return json.dumps(value).encode()
+
+
+def test_a_ready_session_is_parsed_whole() -> None:
+    session = parse_session(body(), NAME)
+    assert session.is_ready and not session.is_over
+    assert (session.machine, session.session_id) == (NAME, "wssh-1")
+    assert session.expires_at == datetime(2026, 1, 2, 4, 4, 5, 500000, timezone.utc)
+    assert session.connection is not None
+    assert (session.connection.endpoint, session.connection.port) == ("ssh.example", 22)
+    assert session.connection.host_trust == HostTrust(
+        "cert_authority", "*.example", "ssh-ed25519 AAAA"
+    )
+    assert session.connection.user_certificate == "ssh-ed25519-cert-v01@openssh.com AAAA"
+    assert session.began_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+    session = parse_session(body(ready_at="2026-01-02T03:05:05Z"), NAME)
+    assert session.began_at == datetime(2026, 1, 2, 3, 5, 5, tzinfo=timezone.utc)
+    assert (session.error_code, session.error_message) == ("", "")
+
+
+def test_what_a_session_failed_with_is_kept_as_it_came() -> None:
+    data = body(status="failed", error_code="BOOM", error_message="it\x1b broke", connection=...)
+    session = parse_session(data, NAME)
+    assert (session.error_code, session.error_message) == ("BOOM", "it\x1b broke")
+
+
+def test_words_of_the_api_that_are_shown_on_one_line_are_cut() -> None:
+    session = parse_session(body(status="s" * 50, connection=...), NAME)
+    (machine,), _ = parse_machines(page({**MACHINE, "phase": "p" * 50}))
+    assert (session.status, machine.phase) == ("s" * 39 + "…", "p" * 39 + "…")
+
+
+@pytest.mark.parametrize("status", ["wake_in_progress", "ssh_in_progress", "brand_new", ""])
+def test_a_status_that_nobody_knows_is_pending(status: str) -> None:
+    session = parse_session(body(status=status, connection=..., expires_at=None), NAME)
+    assert not session.is_ready and not session.is_over
+
+
+@pytest.mark.parametrize("status", ["closed", "expired", "failed"])
+def test_a_session_that_is_over_needs_no_connection(status: str) -> None:
+    assert parse_session(body(status=status, connection=...), NAME).is_over
+
+
+def test_optional_parts_may_be_missing_and_unknown_ones_there() -> None:
+    missing = {"connection.user_certificate": ..., "connection.host_trust": ..., "extra": [1]}
+    session = parse_session(body(missing), NAME)
+    assert session.connection is not None
+    assert session.connection.user_certificate is None
+    assert session.connection.host_trust is None
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        ("machine_id", ..., "machine_id is missing"),
+        ("session_id", "a b", "session_id is not an identifier"),
+        ("session_id", "../x", "session_id is not an identifier"),
+        ("status", 7, "status has the wrong type"),
+        ("created_at", "yesterday", "created_at is not a date and time"),
+        ("ready_at", "yesterday", "ready_at is not a date and time"),
+        ("expires_at", "2026-13-01T00:00:00Z", "expires_at is not a date and time"),
+        ("retry_after_ms", True, "retry_after_ms has the wrong type"),
+        ("retry_after_ms", "5", "retry_after_ms has the wrong type"),
+        ("connection", ..., "connection is missing from a session that is ready"),
+        ("connection", [], "connection has the wrong type"),
+        ("connection.port", 0, "connection.port is not a port"),
+        ("connection.port", 65536, "connection.port is not a port"),
+        ("connection.port", True, "connection.port has the wrong type"),
+        ("connection.port", 22.0, "connection.port has the wrong type"),
+        ("connection.endpoint", "a\nb", "connection.endpoint is not a host name or address"),
+        (
+            "connection.endpoint",
+            "-oProxyCommand=id",
+            "connection.endpoint is not a host name or address",
+        ),
+        ("connection.endpoint", "a,b", "connection.endpoint is not a host name or address"),
+        (
+            "connection.ssh_username",
+            "-oProxyCommand=id",
+            "connection.ssh_username is not a login name",
+        ),
+        ("connection.ssh_username", "$(id)", "connection.ssh_username is not a login name"),
+        ("connection.ssh_username", "a b", "connection.ssh_username is not a login name"),
+        ("connection.ssh_username", "a\n", "connection.ssh_username is not a login name"),
+        ("connection.ssh_username", "", "connection.ssh_username is not a login name"),
+        ("connection.user_certificate", 1, "connection.user_certificate has the wrong type"),
+        ("connection.host_trust.kind", ..., "connection.host_trust.kind is missing"),
+    ],
+)
+def test_what_breaks_the_contract_is_named(path: str, value: Any, named: str) -> None:
+    with pytest.raises(ApiProtocolError) as caught:
+        parse_session(body({path: value}), NAME)
+    assert caught.value.one_line() == f"dm-foo: the API's answer breaks its contract: {named}"
+
+
+@pytest.mark.parametrize("port", [1, 65535])
+def test_the_first_and_the_last_port_are_ports(port: int) -> None:
+    session = parse_session(body({"connection.port": port}), NAME)
+    assert session.connection is not None and session.connection.port == port
+
+
+@pytest.mark.parametrize("parse", [parse_session, parse_machine])
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [(b"[]", "is not a JSON object"), (b"null", "is not a JSON object")]
+    + [(data, "is not JSON") for data in (b"", b"{", b"\xff", b"[" * 100_000)],
+)
+def test_what_is_no_json_object_is_refused(parse: Any, data: bytes, said: str) -> None:
+    with pytest.raises(ApiProtocolError) as caught:
+        parse(data, NAME)
+    assert caught.value.one_line() == f"dm-foo: the API's answer {said}"
+
+
+@pytest.mark.parametrize("parse", [parse_session, parse_machine])
+def test_an_answer_about_another_machine_is_refused(parse: Any) -> None:
+    with pytest.raises(ApiProtocolError) as caught:
+        parse(body(machine_id="dm-bar"), NAME)
+    assert caught.value.one_line() == "dm-foo: the API answered about another machine"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+PATHS = ["machine_id", "session_id", "status", "created_at", "expires_at", "retry_after_ms",
+         "error_message", "connection", "connection.endpoint", "connection.port",
+         "connection.ssh_username", "connection.user_certificate", "connection.host_trust",
+         "connection.host_trust.host_pattern"]  # fmt: skip
+
+
+@given(st.sampled_from(PATHS), JSON)
+def test_any_value_in_any_place_gives_a_session_or_a_clear_error(path: str, value: Any) -> None:
+    try:
+        session = parse_session(body({path: value}), NAME)
+    except ApiProtocolError as error:
+        assert error.message.isprintable()
+    else:
+        assert session.status.isprintable()
+        if session.connection is not None:
+            assert session.connection.ssh_username[0] not in "-$"
+            assert set(session.connection.endpoint) <= set(
+                "abcdefghijklmnopqrstuvwxyz0123456789.:-"
+            )
+
+
+@given(st.binary())
+def test_any_bytes_give_a_session_or_a_clear_error(data: bytes) -> None:
+    with pytest.raises(ApiProtocolError):
+        parse_session(data, NAME)
+    parse_fault(data)
+
+
+@given(st.integers())
+def test_any_wait_is_a_time_that_can_be_waited(asked: int) -> None:
+    session = parse_session(body(retry_after_ms=asked), NAME)
+    assert session.retry_after_ms is not None and 0 <= session.retry_after_ms <= 2**53
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-01-02T03:04:05Z", datetime(2026, 1, 2, 3, 4, 5)),
+        ("2026-01-02t03:04:05z", datetime(2026, 1, 2, 3, 4, 5)),
+        ("2026-01-02T03:04:05.25Z", datetime(2026, 1, 2, 3, 4, 5, 250000)),
+        ("2026-01-02T03:04:05.123456789+02:00", datetime(2026, 1, 2, 1, 4, 5, 123457)),
+        ("2026-01-02T03:04:05-08:00", datetime(2026, 1, 2, 11, 4, 5)),
+        ("9999-12-31T23:59:59.5Z", datetime(9999, 12, 31, 23, 59, 59, 500000)),
+    ],
+)
+def test_rfc_3339_dates_are_understood(text: str, expected: datetime) -> None:
+    moment = parse_time(text)
+    assert moment == expected.replace(tzinfo=timezone.utc)
+    assert moment is not None and moment.tzinfo is timezone.utc
+
+
+@pytest.mark.parametrize(
+    "text", ["", "2026-01-02", "2026-01-02T03:04:05", "2026-02-30T00:00:00Z",
+             "0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59.9999999Z", "٢٠٢٦-01-02T03:04:05Z"],
+)  # fmt: skip
+def test_other_dates_are_not(text: str) -> None:
+    assert parse_time(text) is None
+
+
+@given(st.datetimes(timezones=st.timezones(), max_value=datetime(9998, 1, 1),
+                    min_value=datetime(2, 1, 1)))  # fmt: skip
+def test_pythons_dates_come_back(moment: datetime) -> None:
+    moment = moment.replace(fold=0, microsecond=0)
+    offset = moment.utcoffset() or timedelta()
+    if offset.total_seconds() % 60 == 0:
+        assert parse_time(moment.isoformat()) == moment.astimezone(timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "host", "expected"),
+    [
+        ("ssh.example", "ssh.example", True),
+        ("*", "ssh.example", True),
+        ("*.example", "ssh.example", True),
+        ("*.example", "example", False),
+        ("s?h.example", "ssh.example", True),
+        ("SSH.example", "ssh.example", True),
+        ("other,ssh.example", "ssh.example", True),
+        ("*,!ssh.example", "ssh.example", False),
+        ("!ssh.example", "other", False),
+        ("ssh.exampl", "ssh.example", False),
+        ("ssh.example.evil", "ssh.example", False),
+        ("sshxexample", "ssh.example", False),
+        ("", "ssh.example", False),
+    ],
+)
+def test_patterns_match_as_in_openssh(pattern: str, host: str, expected: bool) -> None:
+    assert covers(pattern, host) is expected
+
+
+def connection(trust: HostTrust | None) -> Connection:
+    return Connection("ssh.example", 22, "wssh-1", None, trust)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "shown"),
+    [
+        ("other.example", "other.example"),
+        ("ssh.example\n* evil", "ssh.example * evil"),
+        ("ssh.example evil", "ssh.example evil"),
+        ("*" * 2000, "*" * 199 + "…"),
+    ],
+)
+def test_host_trust_that_does_not_cover_the_endpoint_is_refused(pattern: str, shown: str) -> None:
+    with pytest.raises(Untrusted) as caught:
+        check_host_trust(connection(HostTrust("cert_authority", pattern, "k")), NAME)
+    assert caught.value.one_line() == (
+        f'dm-foo: the API\'s host trust for "{shown}" does not cover the endpoint ssh.example; '
+        "hint: no connection was made; report it to the service's support"
+    )
+
+
+def test_without_host_trust_of_a_kind_that_is_known_nobody_is_trusted() -> None:
+    with pytest.raises(Untrusted) as missing:
+        check_host_trust(connection(None), NAME)
+    assert missing.value.one_line() == (
+        "dm-foo: the API gave no host trust, so nothing proves who answers at the gateway; "
+        "hint: try again; if it stays so, report it to the service's support"
+    )
+    with pytest.raises(Untrusted) as unknown:
+        check_host_trust(connection(HostTrust("pinned\x1b[0m", "*", "k")), NAME)
+    assert unknown.value.one_line() == (
+        'dm-foo: the API gave host trust of the unknown kind "pinned [0m"; '
+        "hint: a newer dcs-proxy may know it"
+    )
+
+
+def test_host_trust_that_covers_the_endpoint_gives_its_key() -> None:
+    trust = HostTrust("cert_authority", "*.example", "ssh-ed25519 AAAA")
+    assert check_host_trust(connection(trust), NAME) == "ssh-ed25519 AAAA"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("SSH.Example", "ssh.example"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("::1", "::1"),
+        ("2001:DB8::1", "2001:db8::1"),
+        ("fe80::1%eth0", None),
+        ("a_b", None),
+        ("a..b", None),
+        ("a" * 64 + ".example", None),
+        ("x." * 126 + "x", "x." * 126 + "x"),
+        ("x." * 126 + "xx", None),
+        ("ssh.example.", "ssh.example."),
+        (".example", None),
+        ("x." * 127 + "x", None),
+        ("münchen.example", None),
+        ("", None),
+    ],
+)
+def test_an_endpoint_is_a_name_or_an_address(text: str, expected: str | None) -> None:
+    assert parse_endpoint(text) == expected
+
+
+def test_errors_come_in_two_shapes() -> None:
+    fault = parse_fault(
+        b'{"error_code": "RATE_LIMITED", "message": "m", "retryable": true, "retry_after_ms": 84}'
+    )
+    assert fault is not None
+    assert (fault.error_code, fault.retryable, fault.retry_after_ms) == ("RATE_LIMITED", True, 84)
+    problem = parse_fault(b'{"title": "Bad Request", "detail": "no such field", "status": 400}')
+    assert problem is not None
+    assert problem == ApiFault("", "no such field", False, None)
+    assert parse_fault(b'{"title": "Bad Request"}') == ApiFault("", "Bad Request", False, None)
+    assert parse_fault(b"<html>") is None
+    assert parse_fault(b"[]") is None
+    assert parse_fault(b"{}") is None
+
+
+@pytest.mark.parametrize("wait", [True, "84", 8.5, None, ...])
+def test_a_wait_that_is_no_number_of_milliseconds_is_none(wait: Any) -> None:
+    fields = {"error_code": "RATE_LIMITED", "message": "m", "retryable": 1, "retry_after_ms": wait}
+    data = json.dumps({key: value for key, value in fields.items() if value is not ...}).encode()
+    assert parse_fault(data) == ApiFault("RATE_LIMITED", "m", False, None)
+
+
+@pytest.mark.parametrize("missing", ["error_code", "message"])
+def test_half_of_an_error_is_none(missing: str) -> None:
+    fields = {"error_code": "RATE_LIMITED", "message": "m", missing: None}
+    assert parse_fault(json.dumps(fields).encode()) is None
+
+
+def test_no_time_to_wait_is_none_at_all() -> None:
+    assert parse_session(body(retry_after_ms=0), NAME).retry_after_ms == 0
+
+
+MACHINE = {
+    "machine_id": "dm-foo",
+    "phase": "sleeping",
+    "desired_state": "sleeping",
+    "vcpu": 0.5,
+    "memory_mib": 512,
+    "storage_gib": 20,
+    "autosleep_seconds": 300,
+    "created_at": "2026-01-02T03:04:05Z",
+}
+
+
+def page(*items: object, **more: object) -> bytes:
+    return json.dumps({"items": items, **more}).encode()
+
+
+def test_a_machine_is_read_from_either_shape() -> None:
+    (listed,), cursor = parse_machines(page(MACHINE, next_cursor="more"))
+    assert listed == Machine(
+        NAME, "sleeping", 0.5, 512, 20, 300, datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+    )
+    assert cursor == "more"
+    status = {"phase": "failed", "reason": "no\x1b[31m room"}
+    shown = parse_machine(json.dumps({**MACHINE, "phase": "x", "status": status}).encode(), NAME)
+    assert (shown.machine_id, shown.phase) == (NAME, "failed")
+    assert (shown.phase, shown.reason, shown.vcpu) == ("failed", "no [31m room", 0.5)
+    with pytest.raises(ApiProtocolError, match="another machine"):
+        parse_machine(json.dumps(MACHINE).encode(), MachineName("dm-bar"))
+
+
+@pytest.mark.parametrize("field", sorted(MACHINE.keys() - {"machine_id"}))
+def test_what_a_machine_leaves_out_is_unknown(field: str) -> None:
+    fewer = {key: value for key, value in MACHINE.items() if key != field}
+    for body in (fewer, {**MACHINE, field: None}):
+        (machine,), _ = parse_machines(page(body))
+        assert machine.machine_id == NAME
+        assert field == "desired_state" or getattr(machine, field) in (None, "unknown")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "what"),
+    [
+        ("machine_id", None, "is missing"), ("machine_id", 1, "has the wrong type"),
+        ("phase", 1, "has the wrong type"), ("status", "running", "has the wrong type"),
+        ("vcpu", "2", "is not an amount"), ("vcpu", True, "is not an amount"),
+        ("memory_mib", -1, "is not an amount"), ("memory_mib", 2**53, "is not an amount"),
+        ("storage_gib", float("nan"), "is not an amount"),
+        ("storage_gib", float("inf"), "is not an amount"),
+        ("created_at", "yesterday", "is not a date and time"),
+    ],
+)  # fmt: skip
+def test_a_machine_that_breaks_the_contract_is_named_by_field(
+    field: str, value: object, what: str
+) -> None:
+    said = "the API's answer breaks its contract: {}{} {}"
+    with pytest.raises(ApiProtocolError) as in_list:
+        parse_machines(page({**MACHINE, field: value}))
+    assert in_list.value.one_line() == said.format("items.", field, what)
+    with pytest.raises(ApiProtocolError) as alone:
+        parse_machine(json.dumps({**MACHINE, field: value}).encode(), NAME)
+    assert alone.value.one_line() == f"dm-foo: {said.format('', field, what)}"
+
+
+def test_a_status_that_breaks_the_contract_is_named_by_field() -> None:
+    with pytest.raises(ApiProtocolError) as caught:
+        parse_machine(json.dumps({**MACHINE, "status": {"phase": 1}}).encode(), NAME)
+    said = "the API's answer breaks its contract: status.phase has the wrong type"
+    assert caught.value.one_line() == f"dm-foo: {said}"
+
+
+def test_a_machine_may_have_none_of_something() -> None:
+    (machine,), _ = parse_machines(page({**MACHINE, "autosleep_seconds": 0}))
+    assert machine.autosleep_seconds == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        (b"{}", "is missing"),
+        (b'{"items": [1]}', "holds something that is not a machine"),
+        (b'{"items": 1}', "has the wrong type"),
+    ],
+)
+def test_a_page_that_is_no_list_of_machines_is_refused(body: bytes, what: str) -> None:
+    with pytest.raises(ApiProtocolError) as caught:
+        parse_machines(body)
+    assert caught.value.one_line() == f"the API's answer breaks its contract: items {what}"
+
+
+@given(st.binary() | st.dictionaries(st.text(), st.text()).map(lambda d: page(d)))
+def test_any_page_is_machines_or_a_protocol_error(body: bytes) -> None:
+    try:
+        machines, _ = parse_machines(body)
+    except ApiProtocolError:
+        return
+    assert all(is_machine_name(machine.machine_id) for machine in machines)
+
+
+@pytest.mark.parametrize(
+    ("phase", "is_awake", "is_going"),
+    [
+        ("accepted", True, False), ("placement_pending", True, False), ("starting", True, False),
+        ("running", True, False), ("stopping", False, False), ("sleeping", False, False),
+        ("failed", False, False), ("destroying", False, True), ("destroyed", False, True),
+        ("hibernating", False, False),
+    ],
+)  # fmt: skip
+def test_a_phase_tells_whether_a_machine_is_awake(
+    phase: str, is_awake: bool, is_going: bool
+) -> None:
+    machine = Machine(NAME, phase)
+    assert (machine.is_awake, machine.is_going) == (is_awake, is_going)

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from dcs_proxy.commands.selection import select
+from dcs_proxy.errors import MachineNotFound, UsageError
+from dcs_proxy.local.settings import Settings
+from dcs_proxy.names import MachineName
+
+KNOWN = [MachineName(name) for name in ("dm-a", "dm-b", "dm-ci-1", "dm-ci-2")]
+SETTINGS = Settings(aliases={"dm-web": KNOWN[0], "dm-wiki": KNOWN[1]})
+
+
+def chosen(*hosts: str, everything: bool = False) -> list[str]:
+    arguments = argparse.Namespace(hosts=list(hosts), all=everything)
+    return [*select(arguments, SETTINGS, lambda: KNOWN, hint="look")]
+
+
+def test_names_aliases_and_patterns_mean_each_machine_once_in_order() -> None:
+    assert chosen("dm-ci-*", "dm-new", "dm-web", "dm-ci-2", "dm-a") == [
+        "dm-ci-1", "dm-ci-2", "dm-new", "dm-a"
+    ]  # fmt: skip
+    assert chosen("dm-w*") == ["dm-a", "dm-b"]
+    assert chosen("dm-?") == ["dm-a", "dm-b"]
+    assert chosen(everything=True) == KNOWN
+
+
+def test_a_pattern_that_means_nothing_and_a_wrong_name_are_told() -> None:
+    with pytest.raises(MachineNotFound, match="no machine matches"):
+        chosen("dm-a", "dm-x*")
+    with pytest.raises(UsageError, match="not the name of a machine"):
+        chosen("web")
+    for arguments in ({}, {"everything": True}):
+        with pytest.raises(UsageError, match="name machines, or give --all"):
+            chosen(*(["dm-a"] if arguments else []), **arguments)
+
+
+def test_the_list_is_not_asked_for_where_names_are_enough() -> None:
+    arguments = argparse.Namespace(hosts=["dm-a"], all=False)
+
+    def fail() -> list[MachineName]:
+        raise AssertionError
+
+    assert select(arguments, SETTINGS, fail, hint="look") == ["dm-a"]

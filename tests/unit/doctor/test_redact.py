@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dcs_proxy.doctor.redact import mask, mask_urls
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("http://me:pw@proxy:3128", "http://[masked]@proxy:3128"),
+        ("at http://me:p@w@proxy/a b", "at http://[masked]@proxy/a b"),
+        ("HTTPS_PROXY='http://tok@proxy'", "HTTPS_PROXY='http://[masked]@proxy'"),
+        ("HTTPS_PROXY=me:pw@proxy:3128", "HTTPS_PROXY=[masked]@proxy:3128"),
+        ("https://h/p?a=1&api_key=x&b=2", "https://h/p?a=1&api_key=[masked]&b=2"),
+        ("https://h/p?Access-Token=x", "https://h/p?Access-Token=[masked]"),
+        ("https://h/v1/machines?limit=1", "https://h/v1/machines?limit=1"),
+        ("git@github.com:a/b.git", "git@github.com:a/b.git"),
+        ("2026-01-01T00:00:00.000Z [1/2] ready me@host", None),
+    ],
+)
+def test_urls_lose_what_opens_doors(text: str, masked: str | None) -> None:
+    assert mask_urls(text) == (masked or text)
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("key dsk-abc_DEF-1.2 end", "key dsk-[masked] end"),
+        ("Authorization: Bearer abc.def", "Authorization: Bearer [masked]"),
+        ("X-API-Key: abc", "X-API-Key: [masked]"),
+        ("the secret hunter22 and hunter22x", "the secret [masked] and [masked]x"),
+        ("short words stay", "short words stay"),
+    ],
+)
+def test_what_is_known_or_looks_like_a_secret_is_masked(text: str, masked: str) -> None:
+    assert mask(text, {"hunter22", "hunter2", "short", ""}) == masked
+
+
+@given(st.text(), st.text(alphabet="abcdefgh0123-_@:/?=&", min_size=6), st.text())
+def test_a_known_secret_is_gone_wherever_it_stands(before: str, secret: str, after: str) -> None:
+    assert secret not in mask(f"{before}{secret}{after}".replace("[masked]", ""), {secret})

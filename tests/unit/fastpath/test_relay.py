@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import os
+import random
+import select
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+import dcs_proxy.fastpath.relay
+from dcs_proxy.fastpath.relay import relay
+
+DATA = random.Random(1).randbytes(5_000_000)
+
+
+@dataclass
+class Ends:
+    """Both sides of a running relay: the client's two descriptors, and the server's socket."""
+
+    to_relay: int
+    from_relay: int
+    server: socket.socket
+    status: list[int] = field(default_factory=list)
+    thread: threading.Thread = field(default_factory=threading.Thread)
+    closed: set[int] = field(default_factory=set)
+
+    def read(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size and (part := os.read(self.from_relay, 1 << 20)):
+            data += part
+        return data
+
+    def close(self, *fds: int) -> None:
+        """Close what is still open of the client's descriptors `fds`."""
+        for fd in fds:
+            if fd not in self.closed:
+                self.closed.add(fd)
+                os.close(fd)
+
+    def finish(self) -> int:
+        self.thread.join(30)
+        assert not self.thread.is_alive()
+        return self.status[0]
+
+
+def pipes() -> tuple[int, int, int, int]:
+    stdin, to_relay = os.pipe()
+    from_relay, stdout = os.pipe()
+    return stdin, stdout, to_relay, from_relay
+
+
+def sockets() -> tuple[int, int, int, int]:
+    """What asyncssh gives: a socket for each way."""
+    a, b = socket.socketpair()
+    c, d = socket.socketpair()
+    return a.detach(), c.detach(), b.detach(), d.detach()
+
+
+def one_socket() -> tuple[int, int, int, int]:
+    """The same socket on both descriptors, with --relay."""
+    a, b = socket.socketpair()
+    return a.fileno(), os.dup(a.detach()), b.fileno(), os.dup(b.detach())
+
+
+@pytest.fixture(params=["splice", "copy"])
+def can_splice(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "copy":
+        monkeypatch.setattr(dcs_proxy.fastpath.relay, "_CAN_SPLICE", False)
+    return str(request.param)
+
+
+@pytest.fixture(params=[pipes, sockets, one_socket])
+def ends(request: pytest.FixtureRequest, can_splice: str) -> Iterator[Ends]:
+    make: Callable[[], tuple[int, int, int, int]] = request.param
+    stdin, stdout, to_relay, from_relay = make()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sock = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+    made = Ends(to_relay, from_relay, server)
+
+    def run() -> None:
+        made.status.append(relay(sock, stdin, stdout))
+        os.close(stdin)
+        os.close(stdout)
+
+    made.thread = threading.Thread(target=run, daemon=True)
+    made.thread.start()
+    yield made
+    server.close()
+    made.close(to_relay, from_relay)
+    made.thread.join(30)
+
+
+def in_background(work: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def read_all(sock: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size and (part := sock.recv(1 << 20)):
+        data += part
+    return data
+
+
+def test_bytes_go_both_ways_at_once_and_whole(ends: Ends) -> None:
+    up = in_background(lambda: write_all(ends.to_relay, DATA))
+    down = in_background(lambda: ends.server.sendall(DATA[::-1]))
+    received: list[bytes] = []
+    reader = in_background(lambda: received.append(ends.read(len(DATA))))
+    assert read_all(ends.server, len(DATA)) == DATA
+    for thread in (up, down, reader):
+        thread.join(30)
+    assert received == [DATA[::-1]]
+
+
+def test_the_end_of_input_is_passed_on_and_output_goes_on(ends: Ends) -> None:
+    os.write(ends.to_relay, b"question")
+    if os.fstat(ends.to_relay).st_ino == os.fstat(ends.from_relay).st_ino:
+        with socket.socket(fileno=os.dup(ends.to_relay)) as sock:
+            sock.shutdown(socket.SHUT_WR)
+    else:
+        ends.close(ends.to_relay)
+    assert read_all(ends.server, 100) == b"question"
+    ends.server.sendall(b"answer")
+    ends.server.close()
+    assert ends.read(100) == b"answer"
+    assert ends.finish() == 0
+
+
+def test_the_end_of_output_ends_it_though_input_is_open(ends: Ends) -> None:
+    ends.server.sendall(b"bye")
+    ends.server.close()
+    assert ends.read(100) == b"bye"
+    assert ends.finish() == 0
+
+
+def test_a_client_that_dies_ends_it_while_the_server_says_nothing(ends: Ends) -> None:
+    ends.close(ends.to_relay, ends.from_relay)
+    assert ends.finish() == 1
+    assert ends.server.recv(1) == b""
+
+
+def test_a_reset_by_the_server_ends_it(ends: Ends) -> None:
+    ends.server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    ends.server.close()
+    assert ends.finish() == 1
+
+
+def test_it_wakes_only_when_there_is_something_to_do(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    polls = 0
+    make = select.poll
+
+    def count() -> select.poll:
+        nonlocal polls
+        polls += 1
+        return make()
+
+    monkeypatch.setattr(select, "poll", count)
+    # Half closed is where a careless relay spins.
+    if os.fstat(ends.to_relay).st_ino != os.fstat(ends.from_relay).st_ino:
+        ends.close(ends.to_relay)
+        assert ends.server.recv(1) == b""
+    for _ in range(10):
+        ends.server.sendall(b"y")
+        assert ends.read(1) == b"y"
+    assert polls < 60

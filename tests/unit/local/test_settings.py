@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import os
+from dataclasses import fields
+from pathlib import Path
+
+import docutils.core
+import docutils.nodes
+import pytest
+
+from dcs_proxy.errors import ConfigError, UsageError
+from dcs_proxy.local.http_proxy import HttpProxy
+from dcs_proxy.local.settings import Settings, config_path, describe_settings, load_settings
+from dcs_proxy.names import MachineName
+
+
+def load(tmp_path: Path, toml: str, **environment: str) -> Settings:
+    path = tmp_path / "config.toml"
+    path.write_text(toml)
+    return load_settings({"XDG_CONFIG_HOME": str(tmp_path / "xdg"), **environment}, str(path))
+
+
+def test_no_file_means_the_defaults(tmp_path: Path) -> None:
+    settings = load_settings({"XDG_CONFIG_HOME": str(tmp_path)})
+    assert settings.base_url == "https://dcs.dedaluslabs.ai"
+    assert (settings.wake_seconds, settings.reuse_seconds, settings.agent) == (300, 60, "private")
+    assert settings.key_file == str(tmp_path / "dcs-proxy" / "api-key")
+
+
+def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
+    missing = str(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_settings({}, missing)
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_settings({"DCS_PROXY_CONFIG": missing})
+    assert config_path({"DCS_PROXY_CONFIG": missing}) == missing
+
+
+def test_every_key_is_read(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        """
+        base_url = "http://127.0.0.1:8080/"
+        org_id = "org-1"
+        key_file = "/k"
+        proxy = "http://proxy.example:3128"
+        wake_seconds = 10
+        reuse_seconds = 0
+        connect_seconds = 3
+        agent = "user"
+        destination_constraint = false
+        wake = "ask"
+        [aliases]
+        dm-web = "dm-0a1b"
+        """,
+    )
+    assert settings == Settings(
+        base_url="http://127.0.0.1:8080",
+        org_id="org-1",
+        key_file="/k",
+        proxy=HttpProxy("proxy.example", 3128),
+        wake_seconds=10,
+        reuse_seconds=0,
+        connect_seconds=3,
+        agent="user",
+        destination_constraint=False,
+        aliases={"dm-web": "dm-0a1b"},
+        wake=(("*", "ask"),),
+    )
+    assert settings.is_loopback
+    assert settings.machine("dm-web") == "dm-0a1b"
+    assert settings.machine("dm-other") == "dm-other"
+    with pytest.raises(UsageError):
+        settings.machine("web")
+
+
+def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        'base_url = "https://file.example"\norg_id = "file"\n',
+        DEDALUS_BASE_URL="https://environment.example/",
+        DEDALUS_ORG_ID="environment",
+    )
+    assert (settings.base_url, settings.org_id) == ("https://environment.example", "environment")
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        ("wake_seconds = ", "config.toml: "),
+        ("wake_secs = 1", "wake_secs is not a setting"),
+        ("wake_seconds = 0", "wake_seconds must be a whole number of seconds from 1 to 3600"),
+        ("wake_seconds = true", "wake_seconds must be a whole number"),
+        ("wake_seconds = 1.5", "wake_seconds must be a whole number"),
+        ("agent = 'mine'", "agent must be"),
+        ("destination_constraint = 1", "destination_constraint must be true or false"),
+        ("base_url = 'http://example.com'", "must begin with https://"),
+        ("base_url = 'http://localhost.example.com'", "must begin with https://"),
+        ("base_url = 'ftp://127.0.0.1'", "must begin with https://"),
+        ("base_url = 'https://user:pass@example.com'", "not the base URL"),
+        ("base_url = 'https://example.com/?a=b'", "not the base URL"),
+        ("base_url = 'https://example.com:port'", "not the base URL"),
+        ("base_url = 'https://'", "not the base URL"),
+        ("base_url = 1", "must be a text"),
+        ("org_id = 'a b'", "org_id must be one printable word"),
+        ('org_id = "a\\u000d"', "org_id must be one printable word"),
+        ("proxy = 'proxy:3128'", 'proxy must be "http://host:port"'),
+        ("proxy = 3128", "proxy must be a text"),
+        ("aliases = 1", "aliases must be a table"),
+        ("[aliases]\nweb = 'dm-a'", "must look like a machine's name"),
+        ("[aliases]\ndm-web = 'a'", "aliases.dm-web is wrong: "),
+        ("[aliases]\ndm-web = 1", "aliases.dm-web must be a text"),
+        ("wake = 'sometimes'", 'wake must be "always", "ask" or "never"'),
+        ("wake = true", 'wake must be "always", "ask" or "never"'),
+        ("[wake]\n'dm-*' = 1", 'wake.dm-* must be "always"'),
+        ("[wake]\n'DM-*' = 'ask'", 'wake.DM-* is no pattern'),
+        ("[wake]\n'a\tb' = 'ask'", 'wake.a b is no pattern'),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_is_named_with_its_file(tmp_path: Path, toml: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, toml)
+    assert said in caught.value.message
+    assert str(tmp_path / "config.toml") in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("toml", "line"),
+    [
+        ("wake_secs = 1", 1),
+        ("# a comment\n\nwake_seconds = 0  # wrong\n", 3),
+        ('org_id = """a\nwake_secs = 1"""\nkey_file = "k"\n', 1),
+        ('key_file = """\nwake_secs = 1\n"""\n# next\nwake_secs = 1\n', 5),
+        ("wake_seconds = [\n  1,\n]\n", 1),
+        ("key_file = 'k'\r\nwake_secs = 1\r\n", 2),
+        ('[aliases]\ndm-a = "dm-b"\ndm-web = 1\n', 3),
+        ('aliases.dm-a = "dm-b"\naliases."dm-web" = 1\n', 2),
+        ('"\\u0077ake_secs" = 1', 1),
+        ('key_file = "k"\n"wake\\u005fsecs" = 1\n', 2),
+        ("[wake]\nx = 1\n", 2),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_line(tmp_path: Path, toml: str, line: int) -> None:
+    with pytest.raises(ConfigError) as caught:
+        (tmp_path / "config.toml").write_bytes(toml.encode())
+        load_settings({}, str(tmp_path / "config.toml"))
+    assert caught.value.message.startswith(f"{tmp_path}/config.toml:{line}: "), caught.value
+
+
+@pytest.mark.parametrize("wrong", ["wake_second", "wake-seconds", "Wake_Seconds"])
+def test_the_nearest_right_key_is_named(tmp_path: Path, wrong: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, f"{wrong} = 1")
+    assert caught.value.hint == "did you mean wake_seconds?"
+
+
+def test_a_key_like_no_other_is_answered_with_all_of_them(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, "zzz = 1")
+    assert all(row.key in caught.value.hint for row in describe_settings())
+
+
+def test_every_setting_says_what_it_takes_and_means() -> None:
+    rows = describe_settings()
+    assert [row.key for row in rows] == [f.name for f in fields(Settings)]
+    for row in rows:
+        assert row.values and row.meaning[0].isupper() and row.meaning.endswith("."), row
+
+
+def test_the_defaults_that_are_told_are_the_real_ones(tmp_path: Path) -> None:
+    environment = {"XDG_CONFIG_HOME": os.path.expanduser("~/.config")}
+    told = "".join(f"{row.key} = {row.default}\n" for row in describe_settings() if row.default)
+    path = tmp_path / "config.toml"
+    path.write_text(told)
+    assert load_settings(environment, str(path)) == load_settings(environment)
+
+
+def test_the_readme_has_every_setting_with_its_default() -> None:
+    readme = Path(__file__).parents[3] / "README.rst"
+    tree = docutils.core.publish_doctree(readme.read_text())
+    rows = [
+        [entry.astext() for entry in row.findall(docutils.nodes.entry)]
+        for row in tree.findall(docutils.nodes.row)
+    ]
+    told = {row[0].strip("[]"): row[1] for row in rows if len(row) == 3}
+    for setting in describe_settings():
+        assert told[setting.key] == (setting.default or "none")
+
+
+def test_a_proxy_leads_everywhere_but_to_this_computer(tmp_path: Path) -> None:
+    settings = load(tmp_path, 'proxy = "http://proxy.example:3128"')
+    assert settings.proxy_to("ssh.dedaluslabs.ai") == HttpProxy("proxy.example", 3128)
+    assert settings.proxy_to("localhost") is None
+    assert settings.proxy_to("127.0.0.1") is None
+    assert load(tmp_path, "").proxy_to("ssh.dedaluslabs.ai") is None
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644])
+def test_a_proxys_password_is_for_its_owner_alone(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('proxy = "http://me:secret@proxy.example:3128"')
+    path.chmod(mode)
+    with pytest.raises(ConfigError, match="the proxy's password and can be read by") as caught:
+        load_settings({}, str(path))
+    assert caught.value.hint == f"chmod 600 {path}"
+    path.chmod(0o600)
+    settings = load_settings({}, str(path))
+    assert settings.proxy == HttpProxy("proxy.example", 3128, "me", "secret")
+    assert "secret" not in repr(settings)
+
+
+def test_a_wrong_proxy_is_not_quoted(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, 'proxy = "http://me:secret@proxy.example"')
+    assert "secret" not in caught.value.one_line()
+
+
+def test_a_wrong_base_url_in_the_environment_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="DEDALUS_BASE_URL must begin with https"):
+        load(tmp_path, "", DEDALUS_BASE_URL="http://example.com")
+
+
+def test_the_first_pattern_of_the_file_that_matches_decides_on_waking(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        """
+        aliases = {dm-night = "dm-0a1b"}
+        [wake]
+        "dm-ci-*" = "never"
+        "dm-night" = "never"
+        "dm-0a??" = "ask"
+        "dm-ci-1" = "always"
+        """,
+    )
+    policies = [settings.wake_policy(MachineName(name))
+                for name in ("dm-ci-1", "dm-0a1b", "dm-0a1c", "dm-0a1", "dm-x")]  # fmt: skip
+    assert policies == ["never", "never", "ask", "always", "always"]
+
+
+def test_the_environment_decides_on_waking_for_one_run(tmp_path: Path) -> None:
+    toml = '[wake]\n"dm-a" = "always"\n"*" = "never"\n'
+    for policy in ("always", "ask", "never"):
+        settings = load(tmp_path, toml, DCS_PROXY_WAKE=policy)
+        assert {settings.wake_policy(MachineName(n)) for n in ("dm-a", "dm-b")} == {policy}
+    assert load(tmp_path, toml, DCS_PROXY_WAKE="").wake_policy(MachineName("dm-b")) == "never"
+    with pytest.raises(ConfigError, match="DCS_PROXY_WAKE must be"):
+        load(tmp_path, toml, DCS_PROXY_WAKE="maybe")

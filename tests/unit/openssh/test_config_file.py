@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dcs_proxy.errors import ConfigError, StateError
+from dcs_proxy.openssh.config_file import difference, edit, install, read, remove, take_apart
+
+TOP, END = "Host dm-*\n    User x\n", "Host *\n"
+NEWER = "Host dm-*\n    User y\n"
+LINES = st.sampled_from(
+    [b"Host a\n", b"  User b\n", b"\n", b"# >>> other >>>\n", b"\r\n", b"\xff\n", b"Host *\n",
+     b"# dcs-proxy\n", b" # >>> dcs-proxy top\n"]
+)  # fmt: skip
+FILES = st.builds(lambda lines, last: b"".join(lines) + last, st.lists(LINES), st.binary())
+
+
+def has_mark(text: bytes) -> bool:
+    return any(line.startswith((b"# >>> dcs-proxy", b"# <<< dcs-proxy"))
+               for line in text.split(b"\n"))  # fmt: skip
+
+
+@given(FILES)
+def test_install_then_remove_gives_the_same_bytes(text: bytes) -> None:
+    if has_mark(text):
+        return
+    installed = install(text, TOP, END)
+    assert remove(installed) == text
+    assert remove(text) == text
+
+
+@given(FILES)
+def test_installing_twice_changes_nothing_and_newer_blocks_take_the_place(text: bytes) -> None:
+    if has_mark(text):
+        return
+    once = install(text, TOP, END)
+    assert install(once, TOP, END) == once
+    newer = install(once, NEWER, END)
+    assert newer == install(text, NEWER, END)
+    assert take_apart(newer).top == NEWER.encode()
+    assert remove(newer) == text
+
+
+@given(FILES)
+def test_every_line_of_the_users_stands_whole_between_our_blocks(text: bytes) -> None:
+    if has_mark(text):
+        return
+    installed = install(text, TOP, END)
+    assert installed.startswith(b"# >>> dcs-proxy top ")
+    assert installed.endswith(b"# <<< dcs-proxy end <<<\n")
+    own = text if text.endswith(b"\n") or not text else text + b"\n"
+    assert b"# <<< dcs-proxy top <<<\n" + own + b"# >>> dcs-proxy end " in installed
+
+
+@given(FILES, st.binary(), st.binary())
+def test_what_the_user_writes_around_the_blocks_stays(
+    text: bytes, before: bytes, after: bytes
+) -> None:
+    before += b"\n"
+    if has_mark(text) or has_mark(before) or has_mark(after):
+        return
+    parts = take_apart(before + install(text, TOP, END) + after)
+    assert parts.own.startswith(before) and parts.own.endswith(after)
+    assert text in parts.own
+
+
+def test_a_file_that_we_made_goes_when_nothing_else_is_in_it() -> None:
+    made = install(b"", TOP, END, created=True)
+    assert remove(made) is None
+    assert remove(install(made, NEWER, END)) is None
+    assert remove(made + b"Host mine\n") == b"Host mine\n"
+    assert remove(install(b"", TOP, END)) == b""
+
+
+INSTALLED = install(b"Host mine\n", TOP, END)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (INSTALLED.replace(b"User x", b"User me"), "line 1 .* was edited by hand"),
+        (INSTALLED.replace(b"# <<< dcs-proxy top <<<\n", b""), "line 1 .* has no end"),
+        (INSTALLED.replace(b"# <<< dcs-proxy end <<<\n", b""), "line 6 .* has no end"),
+        (INSTALLED.partition(b"\n")[2], "line 3 .* has no beginning"),
+        (INSTALLED + INSTALLED, "line 9 .* is there twice"),
+        (b"# >>> dcs-proxy >>>\n", "line 1 .* has no beginning"),
+        (INSTALLED.replace(b"dcs-proxy top ", b"dcs-proxy middle ", 1), "line 1 .* no beginning"),
+    ],
+)
+def test_a_broken_block_is_refused_with_its_line(text: bytes, said: str) -> None:
+    for change in (remove, lambda data: install(data, TOP, END)):
+        with pytest.raises(ConfigError, match=said) as caught:
+            change(text)
+        assert "nothing was changed" in caught.value.message
+
+
+@given(st.data())
+def test_a_block_damaged_anywhere_is_refused_or_unharmed(data: st.DataObject) -> None:
+    position = data.draw(st.integers(0, len(INSTALLED) - 1))
+    damaged = bytearray(INSTALLED)
+    damaged[position] = data.draw(st.integers(0, 255))
+    try:
+        left = remove(bytes(damaged))
+    except ConfigError:
+        return
+    # A mark that is none any more is the user's text; nothing but our whole blocks is taken.
+    assert left is not None
+    assert b"Host mine" in left or position in range(*_place(b"Host mine\n"))
+
+
+def _place(text: bytes) -> tuple[int, int]:
+    start = INSTALLED.index(text)
+    return start, start + len(text)
+
+
+def test_editing_keeps_link_mode_and_contents(tmp_path: Path) -> None:
+    (tmp_path / "dotfiles").mkdir()
+    target = tmp_path / "dotfiles" / "config"
+    target.write_bytes(b"Host mine\n")
+    target.chmod(0o644)
+    link = tmp_path / "config"
+    link.symlink_to("dotfiles/config")
+    assert edit(str(link), lambda old: install(old or b"", TOP, END))
+    assert link.is_symlink() and target.read_bytes() == INSTALLED
+    assert target.stat().st_mode & 0o777 == 0o644
+    before = target.stat()
+    assert not edit(str(link), lambda old: install(old or b"", TOP, END))
+    after = target.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert os.listdir(target.parent) == ["config"]
+
+
+def test_a_new_file_is_private_and_goes_again(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "config"
+    assert edit(str(path), lambda old: install(old or b"", TOP, END, created=old is None))
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert edit(str(path), lambda old: old and remove(old))
+    assert not path.exists()
+    assert not edit(str(path), lambda old: old and remove(old))
+
+
+def test_what_is_no_plain_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path, tmp_path / "fifo"):
+        with pytest.raises(ConfigError, match="is not a plain file"):
+            read(str(path))
+    (tmp_path / "large").write_bytes(b"#" * (4 * 1024 * 1024 + 1))
+    with pytest.raises(ConfigError, match="too large"):
+        read(str(tmp_path / "large"))
+
+
+def test_a_write_that_fails_leaves_the_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "config"
+    path.write_bytes(b"Host mine\n")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StateError, match="No space left"):
+        edit(str(path), lambda old: install(old or b"", TOP, END))
+    assert path.read_bytes() == b"Host mine\n"
+    assert os.listdir(tmp_path) == ["config"]
+
+
+def test_the_difference_is_a_diff() -> None:
+    said = difference(b"Host mine\n", INSTALLED, "config")
+    assert "+# <<< dcs-proxy end <<<" in said
+    assert not [line for line in said.splitlines()[2:] if line.startswith("-")]

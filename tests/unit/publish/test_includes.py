@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dcs_proxy.names import MachineName
+from dcs_proxy.publish.includes import heal, publish, publish_user_agent, withdraw
+from dcs_proxy.session.directory import Attempt, ReadySession, Record, StateDirectory
+from dcs_proxy.ssh.private_agents import PrivateAgents
+
+NAME, ALIAS = MachineName("dm-foo"), MachineName("dm-web")
+READY = ReadySession(
+    "ssh.example", 22, "wssh-1", "ssh-ed25519 AAAA", "", True, 3000.0, 1000.0, 1000.0
+)
+
+
+def record(token: str, previous: str = "") -> Record:
+    return Record(Attempt("k", token * 32, "/agent.sock", 2000.0, "a"), READY, previous * 6)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> StateDirectory:
+    return StateDirectory(str(tmp_path))
+
+
+def files(state: StateDirectory) -> set[str]:
+    return set(os.listdir(state.file("sessions")))
+
+
+def test_publishing_twice_writes_once(state: StateDirectory) -> None:
+    publish(state, NAME, NAME, record("ab"))
+    before = os.stat(state.snippet_path(NAME))
+    publish(state, NAME, NAME, record("ab"))
+    assert os.stat(state.snippet_path(NAME)).st_ino == before.st_ino
+
+
+def test_an_alias_has_a_snippet_of_its_own(state: StateDirectory) -> None:
+    publish(state, ALIAS, NAME, record("ab"))
+    assert os.listdir(state.file("hosts")) == ["dm-web.conf"]
+    assert Path(state.snippet_path(ALIAS)).read_text().startswith("Match originalhost dm-web\n")
+
+
+def test_the_files_of_the_last_session_stay_and_older_ones_go(state: StateDirectory) -> None:
+    publish(state, NAME, NAME, record("ab"))
+    publish(state, NAME, NAME, record("cd", "ab"))
+    publish(state, NAME, NAME, record("ef", "cd"))
+    assert {name.split(".")[1] for name in files(state)} == {"cd" * 6, "ef" * 6}
+
+
+def test_with_a_certificate_in_the_agent_ssh_names_only_the_certificate(
+    state: StateDirectory,
+) -> None:
+    ready = replace(READY, certificate="kind Y2VydA==", bare_key=False)
+    publish(state, NAME, NAME, replace(record("ab"), ready=ready))
+    assert {name.partition(".")[2] for name in files(state)} == {
+        "abababababab-cert.pub", "abababababab.known_hosts"
+    }  # fmt: skip
+    text = Path(state.snippet_path(NAME)).read_text()
+    assert "-cert.pub" in text and "CertificateFile" not in text
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"Match originalhost dm-foo\n    User wssh", b"Garbage yes\n", b"\0" * 100, b"x" * 10**6,
+     b'Match originalhost dm-foo\n    IdentityFile "/a\n', b"Host *\n    ProxyCommand id\n"],
+)  # fmt: skip
+def test_a_damaged_snippet_is_removed_and_the_others_stay(
+    state: StateDirectory, data: bytes
+) -> None:
+    publish(state, NAME, NAME, record("ab"))
+    damaged = Path(state.file("hosts", "dm-bar.conf"))
+    damaged.write_bytes(data)
+    heal(state)
+    assert os.listdir(state.file("hosts")) == ["dm-foo.conf"]
+
+
+def test_what_ssh_would_refuse_to_read_is_mended(state: StateDirectory) -> None:
+    publish(state, NAME, NAME, record("ab"))
+    path = Path(state.snippet_path(NAME))
+    path.chmod(0o666)
+    Path(state.file("hosts", "dm-bar.conf")).symlink_to(path)
+    Path(state.file("hosts", "not-ours")).write_text("kept")
+    heal(state)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert set(os.listdir(state.file("hosts"))) == {"dm-foo.conf", "not-ours"}
+
+
+def test_agents_that_are_gone_are_forgotten(state: StateDirectory, tmp_path: Path) -> None:
+    paths = [str(tmp_path / name) for name in ("one", "two")]
+    for path in paths:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+    publish_user_agent(state, paths[0])
+    os.unlink(paths[0])
+    publish_user_agent(state, paths[1])
+    (name,) = os.listdir(state.file("agents"))
+    assert paths[1] in Path(state.file("agents", name)).read_text()
+    os.unlink(paths[1])
+    publish_user_agent(state, paths[1])
+    assert os.listdir(state.file("agents")) == []
+
+
+def test_our_own_agent_is_never_the_users(state: StateDirectory) -> None:
+    publish_user_agent(state, PrivateAgents(state.path).path(NAME))
+    publish_user_agent(state, "")
+    assert os.listdir(state.file("agents")) == []
+
+
+def test_withdrawing_takes_every_file_of_the_machine_and_no_other(state: StateDirectory) -> None:
+    other = MachineName("dm-foo-2")
+    publish(state, ALIAS, NAME, record("ab"))
+    publish(state, NAME, NAME, record("cd", "ab"))
+    publish(state, other, other, record("ef"))
+    for host in (NAME, ALIAS, other):
+        Path(state.session_path(host, ".warm")).write_text("line")
+    for name in (NAME, other):
+        state.save(name, record("cd"))
+        Path(state.session_path(name, ".lock")).touch()
+    Path(state.snippet_path(NAME)).write_text("damaged")
+    kept = {entry for entry in files(state) if entry.startswith("dm-foo-2.")}
+    withdraw(state, NAME)
+    assert files(state) == kept | {"dm-foo.lock"}
+    assert os.listdir(state.file("hosts")) == ["dm-foo-2.conf"]
+    withdraw(state, NAME)

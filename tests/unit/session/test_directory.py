@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dcs_proxy.errors import DeadlineExceeded
+from dcs_proxy.local.deadline import Deadline
+from dcs_proxy.names import MachineName
+from dcs_proxy.session.directory import (
+    Attempt,
+    Failure,
+    ReadySession,
+    Record,
+    StateDirectory,
+    parse_record,
+)
+from dcs_proxy.ssh.keys import public_blob
+
+NAME = MachineName("dm-foo")
+ATTEMPT = Attempt("key-1", "ab" * 32, "/agent.sock", 2000.0, "account", "wssh-1", True)
+READY = ReadySession(
+    "ssh.example", 22, "wssh-1", "ssh-ed25519 AAAA", "", True, 3000.0, 1000.0, 1000.0
+)
+RECORD = Record(ATTEMPT, READY, "cd" * 6, "wssh-0")
+DATA = json.dumps(asdict(RECORD)).encode()
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> StateDirectory:
+    return StateDirectory(str(tmp_path / "state"))
+
+
+def test_a_record_comes_back_as_it_was_written(state: StateDirectory) -> None:
+    assert state.load(NAME) is None
+    for record in (RECORD, Record(ATTEMPT), replace(RECORD, previous_token="")):
+        state.save(NAME, record)
+        assert state.load(NAME) == record
+    state.forget(NAME)
+    assert state.load(NAME) is None
+
+
+def test_everything_is_for_us_alone(state: StateDirectory) -> None:
+    state.save(NAME, RECORD)
+    with state.lock(NAME, Deadline(1)):
+        pass
+    for directory, _, names in os.walk(state.path):
+        assert os.stat(directory).st_mode & 0o777 == 0o700
+        assert all(os.stat(os.path.join(directory, n)).st_mode & 0o777 == 0o600 for n in names)
+
+
+def test_a_record_cut_short_at_any_byte_is_no_record() -> None:
+    assert parse_record(DATA) == RECORD
+    for length in range(len(DATA)):
+        assert parse_record(DATA[:length]) is None
+
+
+@given(st.binary())
+def test_any_bytes_are_a_record_or_none(data: bytes) -> None:
+    assert parse_record(data) is None
+
+
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.none())
+
+
+@given(st.sampled_from(["attempt", "ready"]), st.data(), VALUES)
+def test_a_value_of_the_wrong_type_is_no_record(
+    part: str, data: st.DataObject, value: object
+) -> None:
+    fields = json.loads(DATA)
+    name = data.draw(st.sampled_from(sorted(fields[part])))
+    kind = type(fields[part][name])
+    fields[part][name] = value
+    record = parse_record(json.dumps(fields).encode())
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        assert record is None
+
+
+def test_records_of_another_version_are_none() -> None:
+    more = {**json.loads(DATA), "brand_new": 1}
+    assert parse_record(json.dumps(more).encode()) is None
+    fewer = json.loads(DATA)
+    del fewer["attempt"]["account"]
+    assert parse_record(json.dumps(fewer).encode()) is None
+
+
+def test_the_identity_is_the_certificate_or_the_bare_key() -> None:
+    assert RECORD.identity == public_blob(ATTEMPT.public)
+    ready = replace(READY, certificate="kind Y2VydA==", bare_key=False)
+    assert replace(RECORD, ready=ready).identity == b"cert"
+    assert replace(RECORD, ready=replace(ready, bare_key=True)).identity == RECORD.identity
+    broken = replace(RECORD, ready=replace(ready, certificate="kind"))
+    assert parse_record(json.dumps(asdict(broken)).encode()) is None
+
+
+def test_a_failure_comes_back_as_it_was_written(state: StateDirectory) -> None:
+    failure = Failure(9, "it failed", "try again", 1000.0, "1:2")
+    assert state.load_failure(NAME) is None
+    state.save_failure(NAME, failure)
+    assert state.load_failure(NAME) == failure
+
+
+HOLD = """
+import sys
+from dcs_proxy.local.deadline import Deadline
+from dcs_proxy.session.directory import StateDirectory
+with StateDirectory(sys.argv[1]).lock("dm-foo", Deadline(60)):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_lock_held_elsewhere_is_named_when_the_deadline_passes(state: StateDirectory) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, state.path],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as holder:  # fmt: skip
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with (
+            pytest.raises(DeadlineExceeded, match=rf"\(process {holder.pid}\)"),
+            state.lock(NAME, Deadline(0.2)),
+        ):
+            pass
+        with state.lock(NAME, Deadline(60), lambda: True) as mine:
+            assert not mine
+        holder.communicate("")
+    with state.lock(NAME, Deadline(60)) as mine:
+        assert mine
+
+
+def test_garbage_of_ended_sessions_goes_and_the_rest_stays(state: StateDirectory) -> None:
+    other = MachineName("dm-bar")
+    for name, ends_at in ((NAME, 1000.0), (other, 90_000.0)):
+        with state.lock(name, Deadline(1)):
+            state.save(name, replace(RECORD, ready=replace(READY, ends_at=ends_at)))
+        Path(state.snippet_path(name)).touch()
+        Path(state.session_path(name, ".abababababab.known_hosts")).touch()
+        os.utime(state.session_path(name, ".lock"), (1000.0, 1000.0))
+    temporary = Path(state.file("sessions", ".x.1.tmp"))
+    temporary.touch()
+    os.utime(temporary, (1000.0, 1000.0))
+    state.collect_garbage(now=50_000.0)
+    left = {name for part in ("hosts", "sessions") for name in os.listdir(state.file(part))}
+    assert left == {
+        "dm-bar.conf", "dm-bar.json", "dm-bar.lock", "dm-bar.abababababab.known_hosts"
+    }  # fmt: skip
+
+
+def test_a_machine_that_is_worked_on_is_no_garbage(state: StateDirectory) -> None:
+    with state.lock(NAME, Deadline(1)):
+        os.utime(state.session_path(NAME, ".lock"), (1000.0, 1000.0))
+        state.collect_garbage(now=50_000.0)
+        assert os.path.exists(state.session_path(NAME, ".lock"))
+
+
+def test_every_machine_with_a_record_is_known_by_its_whole_name(state: StateDirectory) -> None:
+    long = MachineName("dm-" + "a" * 249 + "b")
+    for name in (NAME, long):
+        state.save(name, replace(RECORD, attempt=replace(ATTEMPT, machine=name)))
+    earlier = asdict(RECORD)
+    del earlier["attempt"]["machine"]
+    write(state, "dm-earlier.json", json.dumps(earlier).encode())
+    lying = replace(RECORD, attempt=replace(ATTEMPT, machine="dm-foo"))
+    write(state, "dm-bar.json", json.dumps(asdict(lying)).encode())
+    write(state, "dm-damaged.json", DATA[:-1])
+    write(state, "dm-not.failure", DATA)
+    assert state.machines() == sorted([NAME, long, MachineName("dm-earlier")])
+
+
+def write(state: StateDirectory, name: str, data: bytes) -> None:
+    Path(state.file("sessions", name)).write_bytes(data)
+
+
+def test_who_waits_for_a_lock_can_tell_that_a_person_is_asked(state: StateDirectory) -> None:
+    assert not state.is_asking(NAME)
+    with state.lock(NAME, Deadline(1)):
+        assert not state.is_asking(NAME)
+        with state.asking(NAME):
+            assert state.is_asking(NAME)
+            with (
+                pytest.raises(DeadlineExceeded, match=rf"\(process {os.getpid()}\)"),
+                state.lock(NAME, Deadline(0.1)),
+            ):
+                pass
+        assert not state.is_asking(NAME)
+    # A holder that was killed while it asked is not taken for the next one.
+    with state.lock(NAME, Deadline(1)), state.asking(NAME):
+        asking = Path(state.session_path(NAME, ".lock")).read_bytes()
+    Path(state.session_path(NAME, ".lock")).write_bytes(asking)
+    with state.lock(NAME, Deadline(1)):
+        assert not state.is_asking(NAME)
+
+
+def test_the_names_of_machines_are_written_whole(state: StateDirectory) -> None:
+    state.save_machines([NAME, MachineName("dm-bar")])
+    assert Path(state.file("machines")).read_text() == "dm-foo\ndm-bar\n"

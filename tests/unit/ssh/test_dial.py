@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import paramiko
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dcs_proxy.emulator.loopback import closed_port, listen
+from dcs_proxy.errors import ClientGone, GatewayUnreachable
+from dcs_proxy.ssh.dial import (
+    client_gone,
+    dial,
+    disconnect_bytes,
+    hand_over,
+    is_fdpass,
+    send_disconnect,
+)
+
+
+@pytest.fixture
+def gateway() -> Iterator[list[socket.socket]]:
+    sockets = listen(0)
+    yield sockets
+    for sock in sockets:
+        sock.close()
+
+
+def call(endpoint: str, port: int, **changes: Any) -> socket.socket:
+    options: dict[str, Any] = {
+        "timeout_s": 20.0, "deadline": time.monotonic() + 60, "client_gone": lambda: False
+    }  # fmt: skip
+    return dial(endpoint, port, **{**options, **changes})
+
+
+def test_a_dialled_socket_is_ready_to_be_handed_over(gateway: list[socket.socket]) -> None:
+    with call("localhost", gateway[0].getsockname()[1]) as sock:
+        assert sock.getblocking()
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+def resolves_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
+    infos = [(socket.AF_INET6 if ":" in host else socket.AF_INET, 1, 6, "", (host, port))
+             for host, port in addresses]  # fmt: skip
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: infos)
+
+
+def test_an_address_where_nobody_listens_is_passed_over(
+    gateway: list[socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolves_to(monkeypatch, ("127.0.0.1", closed_port()), gateway[0].getsockname())
+    call("gateway.example", 22).close()
+
+
+@pytest.fixture
+def silent() -> Iterator[tuple[str, int]]:
+    """An address that never answers a connection: its backlog is full."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        waiting = []
+        for _ in range(4):
+            waiting.append(socket.socket())
+            waiting[-1].setblocking(False)
+            waiting[-1].connect_ex(address)
+        yield address
+        for sock in waiting:
+            sock.close()
+
+
+def test_an_address_that_does_not_answer_holds_nobody_up(
+    silent: tuple[str, int], gateway: list[socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolves_to(monkeypatch, silent, gateway[0].getsockname())
+    # The limit for each address is longer than the test would be given.
+    call("gateway.example", 22, timeout_s=600, deadline=time.monotonic() + 600).close()
+
+
+def test_every_address_is_named_with_its_reason(
+    silent: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolves_to(monkeypatch, ("127.0.0.1", closed_port()), silent)
+    with pytest.raises(GatewayUnreachable) as caught:
+        call("gateway.example", 22, timeout_s=0.5)
+    assert "127.0.0.1: Connection refused" in caught.value.message
+    assert "127.0.0.1: no answer after 0.5 s" in caught.value.message
+
+
+def test_a_name_that_nobody_knows_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    with pytest.raises(GatewayUnreachable, match="cannot be looked up: Name or service"):
+        call("none.example", 22)
+
+
+def test_a_lookup_that_hangs_ends_with_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    never = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [never.wait()][:0])
+    with pytest.raises(GatewayUnreachable, match=r"looked up: no answer after 0\.2 s"):
+        call("slow.example", 22, timeout_s=0.2)
+    with pytest.raises(ClientGone):
+        call("slow.example", 22, client_gone=lambda: True)
+    never.set()
+
+
+def test_dialling_ends_when_the_client_goes(
+    silent: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolves_to(monkeypatch, silent)
+    with pytest.raises(ClientGone):
+        call("gateway.example", 22, client_gone=lambda: True)
+
+
+def test_one_socket_on_both_descriptors_is_fdpass() -> None:
+    ours, theirs = socket.socketpair()
+    ends = os.pipe()
+    with ours, theirs:
+        again = os.dup(theirs.fileno())
+        assert is_fdpass(theirs.fileno(), again)
+        assert not is_fdpass(ours.fileno(), theirs.fileno())
+        assert not is_fdpass(*ends)
+        assert not is_fdpass(ends[0], ends[0])
+        os.close(again)
+    for fd in ends:
+        os.close(fd)
+
+
+def test_a_socket_is_handed_over_with_one_byte(gateway: list[socket.socket]) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, call("127.0.0.1", gateway[0].getsockname()[1]) as sock:
+        hand_over(sock, theirs.fileno())
+        data, fds, _, _ = socket.recv_fds(ours, 10, 2)
+        assert data == b"\0" and len(fds) == 1
+        with socket.socket(fileno=fds[0]) as passed:
+            assert passed.getpeername() == sock.getpeername()
+
+
+def test_a_client_that_closed_its_end_is_noticed() -> None:
+    reader, writer = os.pipe()
+    assert not client_gone(writer)
+    os.close(reader)
+    assert client_gone(writer)
+    os.close(writer)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=3000))
+def test_the_disconnect_message_is_one_whole_packet(text: str) -> None:
+    banner, _, packet = disconnect_bytes(text).partition(b"\r\n")
+    assert banner == b"SSH-2.0-dcs_proxy"
+    length, padding = int.from_bytes(packet[:4], "big"), packet[4]
+    assert len(packet) == 4 + length and len(packet) % 8 == 0 and padding >= 4
+    message = paramiko.Message(packet[5 : len(packet) - padding])
+    assert (message.get_byte(), message.get_int()) == (b"\x01", 11)
+    said = message.get_binary().decode()
+    assert text.startswith(said) and len(said.encode()) > min(len(text.encode()), 2000) - 4
+    assert message.get_binary() == b"" and message.get_remainder() == b""
+
+
+def test_a_disconnect_is_sent_and_what_ssh_says_is_read_to_its_end() -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        sender = threading.Thread(
+            target=send_disconnect, args=("dm-foo: so",),
+            kwargs={"fdpass": False, "stdin": theirs.fileno(), "stdout": theirs.fileno()},
+        )  # fmt: skip
+        sender.start()
+        assert b"dm-foo: so" in ours.recv(4096)
+        ours.sendall(b"SSH-2.0-client\r\n" * 1000)
+        assert sender.is_alive()
+        ours.shutdown(socket.SHUT_WR)
+        sender.join(20)
+        assert not sender.is_alive()
+    theirs.close()
+
+
+def test_a_disconnect_to_nobody_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    send_disconnect("so", fdpass=False, stdin=writer, stdout=writer)
+    send_disconnect("so", fdpass=True, stdin=writer, stdout=writer)
+    os.close(writer)
