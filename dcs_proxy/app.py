@@ -22,8 +22,8 @@ from dcs_proxy.local.settings import Settings, config_path, load_settings
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh.config_text import Program
 from dcs_proxy.openssh.parent import client_id, forbids_questions, wants_quiet
-from dcs_proxy.publish.fast_entry import Warmth
-from dcs_proxy.session.context import World
+from dcs_proxy.publish.fast_entry import FastEntry
+from dcs_proxy.session.context import Context
 from dcs_proxy.session.directory import Record, StateDirectory, default_state_directory
 from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.private_agents import PrivateAgents
@@ -77,14 +77,14 @@ def program_words() -> tuple[str, ...]:
     return (os.path.abspath(sys.executable), "-I", "-S", start)
 
 
-def open_world(
+def open_context(
     options: Options,
     environment: Mapping[str, str],
     client_gone: Callable[[], bool],
     *,
     settings: Settings | None = None,
     progress: Progress | None = None,
-) -> World:
+) -> Context:
     """Return the real world for one command.  Raises ConfigError, StateError, AgentUnavailable.
 
     `progress` shows a wake; unless given, as whoever runs us wants it.  Nothing slow happens here:
@@ -104,7 +104,7 @@ def open_world(
         way = _proxy_command(record, settings, state, options.config or config_path(environment))
         await_guest(state, name, record, deadline, log, way)
 
-    return World(
+    return Context(
         settings=settings,
         state=state,
         deadline=deadline,
@@ -163,15 +163,15 @@ def open_keyring(settings: Settings, environment: Mapping[str, str]) -> SystemKe
     return SystemKeyring(settings.base_url, environment, deadline, _KEYRING_S, notice)
 
 
-def open_warmth(
+def open_fast_entry(
     options: Options,
     environment: Mapping[str, str],
     settings: Settings,
     state: StateDirectory,
-) -> Warmth:
+) -> FastEntry:
     """Return what keeps sessions warm for ssh's next start."""
     path = options.config or config_path(environment)
-    return Warmth(state, settings, environment, options.config or "", path)
+    return FastEntry(state, settings, environment, options.config or "", path)
 
 
 def _agents(

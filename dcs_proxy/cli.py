@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ClientGone.exit_code
     except DcsError as error:
         open_log(options, os.environ).event(
-            "failed", machine=error.machine, code=error.exit_code, what=error.about(),
+            "failed", machine=error.machine, code=error.exit_code, what=error.summary(),
             ms=milliseconds_since(),
         )  # fmt: skip
         if not error.was_shown and not isinstance(error, ClientGone):

@@ -36,15 +36,15 @@ class DcsError(Exception):
 
     def one_line(self) -> str:
         """Return the whole on one line, as it goes through ssh in a disconnect message."""
-        return "; hint: ".join([self.about(), *([self.hint] if self.hint else [])])
+        return "; hint: ".join([self.summary(), *([self.hint] if self.hint else [])])
 
-    def about(self) -> str:
+    def summary(self) -> str:
         """Return the machine's name, where there is one, and the message."""
         return f"{self.machine}: {self.message}" if self.machine else self.message
 
     def lines(self) -> list[str]:
         """Return the one or two lines that a person reads, without line ends."""
-        lines = [f"dcs-proxy: {self.about()}"]
+        lines = [f"dcs-proxy: {self.summary()}"]
         if self.hint:
             lines.append(f"dcs-proxy: hint: {self.hint}")
         return lines
@@ -182,7 +182,7 @@ def exit_codes() -> list[tuple[int, str]]:
 
 
 @contextlib.contextmanager
-def about(host: str) -> Iterator[None]:
+def concerning(host: str) -> Iterator[None]:
     """Let every DcsError from inside the block name the machine that the user asked for."""
     try:
         yield

@@ -14,11 +14,16 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["dcs_proxy"]):
-    from dcs_proxy.api.model import check_host_trust, parse_fault, parse_machines, parse_session
+    from dcs_proxy.api.model import (
+        check_host_trust,
+        parse_error_body,
+        parse_machines,
+        parse_session,
+    )
     from dcs_proxy.emulator.authority import Authorities, public_line
     from dcs_proxy.errors import ApiProtocolError, ConfigError, Untrusted
     from dcs_proxy.names import MachineName
-    from dcs_proxy.openssh.config_file import install, remove, take_apart
+    from dcs_proxy.openssh.config_file import install, parse_blocks, remove
     from dcs_proxy.session.directory import parse_record
     from dcs_proxy.ssh.agent import parse_identities
     from dcs_proxy.ssh.certificates import check_user_certificate, generate_key, parse_authority
@@ -68,7 +73,7 @@ def session(data: bytes) -> None:
             parse_authority(check_host_trust(parsed.connection, NAME), NAME)
     except (ApiProtocolError, Untrusted):
         pass
-    parse_fault(data)
+    parse_error_body(data)
     try:
         parse_machines(data)
     except ApiProtocolError:
@@ -113,11 +118,11 @@ def record(data: bytes) -> None:
 def config(data: bytes) -> None:
     """the user's ssh config, with and without our blocks"""
     try:
-        own = take_apart(data).own
+        own = parse_blocks(data).own
     except ConfigError:
         return
     assert remove(data) is None or remove(data) == own
-    if take_apart(own).own == own and take_apart(own).top is None:
+    if parse_blocks(own).own == own and parse_blocks(own).top is None:
         assert remove(install(own, TOP, LAST)) == own
 
 

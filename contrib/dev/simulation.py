@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 
-from dcs_proxy.api.retry import MAX_BACKOFF_S, SPREAD_PART, SPREAD_S, Patience, poll_wait_s
+from dcs_proxy.api.retry import MAX_BACKOFF_S, SPREAD_PART, SPREAD_S, RetryPolicy, poll_wait_s
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.session.directory import LOCK_TURN_S
 from dcs_proxy.session.identity import margin_s
@@ -44,14 +44,14 @@ class Scenario:
     seed: int = 1
 
 
-class Fixed(Patience):
+class Fixed(RetryPolicy):
     """Every half second, whatever the API asks for, for ever."""
 
     def wait_s(self, asked_s: float | None, *, has_answered: bool) -> float | None:
         return 0.5
 
 
-class AsAsked(Patience):
+class AsAsked(RetryPolicy):
     """After the wait asked for, spread but never longer; `tries` in all."""
 
     def __init__(self, *, spread: bool, tries: float = math.inf) -> None:
@@ -66,7 +66,7 @@ class AsAsked(Patience):
         return asked_s + random.uniform(0, wide) if self.left > 0 else None
 
 
-class Doubling(Patience):
+class Doubling(RetryPolicy):
     """After the wait asked for and as much more as dcs-proxy adds on average, for everybody."""
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class Client:
     name: str
     reuses: bool = True
     single_flight: bool = True
-    patience: Callable[[], Patience] = Patience
+    policy: Callable[[], RetryPolicy] = RetryPolicy
     poll_s: Callable[[int], float] = poll_wait_s
 
 
@@ -95,11 +95,11 @@ DCS_PROXY = Client("dcs-proxy")
 NAIVE = Client("naive", False, False, Fixed, lambda asked_ms: asked_ms / 1000)
 REFUSALS = [
     NAIVE,
-    Client("every 500 ms", patience=Fixed),
-    Client("as asked", patience=lambda: AsAsked(spread=False)),
-    Client("as asked, spread", patience=lambda: AsAsked(spread=True)),
-    Client("as asked, spread, 8 times", patience=lambda: AsAsked(spread=True, tries=8)),
-    Client("doubling, no spread", patience=Doubling),
+    Client("every 500 ms", policy=Fixed),
+    Client("as asked", policy=lambda: AsAsked(spread=False)),
+    Client("as asked, spread", policy=lambda: AsAsked(spread=True)),
+    Client("as asked, spread, 8 times", policy=lambda: AsAsked(spread=True, tries=8)),
+    Client("doubling, no spread", policy=Doubling),
     DCS_PROXY,
 ]
 SESSIONS = [
@@ -307,7 +307,7 @@ class World:
 
     def ask(self, counts: Counter[int], machine: Machine, began: float) -> Process:
         """Send a request until the API does it (https.Exchange.ask)."""
-        patience = self.client.patience()
+        policy = self.client.policy()
         wait = 0.0
         while True:
             yield from self.sleep(wait + self.half_round_trip(), began)
@@ -321,7 +321,7 @@ class World:
                 return
             asked_s = None if is_down else self.scenario.retry_after_ms / 1000
             has_answered = not (is_down and self.scenario.unreachable)
-            rest = patience.wait_s(asked_s, has_answered=has_answered)
+            rest = policy.wait_s(asked_s, has_answered=has_answered)
             if rest is None or back + rest >= began + Settings.wake_seconds - self.now:
                 yield from self.sleep(back, began)
                 raise GivesUp

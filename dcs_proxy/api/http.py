@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from dcs_proxy import __version__
 from dcs_proxy.api.credentials import Credentials
-from dcs_proxy.api.model import ApiFault, parse_fault
-from dcs_proxy.api.retry import Patience
+from dcs_proxy.api.model import ApiErrorBody, parse_error_body
+from dcs_proxy.api.retry import RetryPolicy
 from dcs_proxy.errors import (
     ApiProtocolError,
     ApiUnavailable,
@@ -82,7 +82,7 @@ class _Problem:
     wait_s: float | None = None
 
 
-class Exchange:
+class HttpClient:
     """Exchanges requests and replies with the control plane at `settings.base_url`.
 
     All waiting happens under `deadline`; `notice` is told when there is more of it than usual.
@@ -124,7 +124,7 @@ class Exchange:
         CredentialsError, Forbidden, MachineNotFound, IdempotencyConflict, DeadlineExceeded or
         ClientGone.
         """
-        patience = Patience()
+        policy = RetryPolicy()
         silent_until = time.monotonic() + _SILENT_S
         while True:
             outcome = self._try(method, path, machine, headers or {}, body, absent)
@@ -133,12 +133,12 @@ class Exchange:
             problem = outcome
             if once or not problem.retryable:
                 raise problem.error
-            wait = patience.wait_s(problem.wait_s, has_answered=self._has_answered)
+            wait = policy.wait_s(problem.wait_s, has_answered=self._has_answered)
             if wait is None or wait >= self._deadline.remaining():
                 raise problem.error
             if time.monotonic() + wait > silent_until:
                 silent_until = math.inf
-                self._notice(f"{problem.error.about()}; trying again")
+                self._notice(f"{problem.error.summary()}; trying again")
             self._deadline.sleep(wait)
 
     def _try(
@@ -243,7 +243,7 @@ class Exchange:
         return ApiUnavailable(message, hint=hint, machine=machine)
 
     def _problem(self, reply: Reply, machine: MachineName | None) -> _Problem:
-        fault = parse_fault(reply.body)
+        fault = parse_error_body(reply.body)
         said = self._what_it_said(reply.status, fault)
         match reply.status:
             case 401:
@@ -271,7 +271,7 @@ class Exchange:
                 error = ApiProtocolError(f"the API answered {said}", machine=machine)
         return _Problem(error, bool(fault and fault.retryable))
 
-    def _what_it_said(self, status: int, fault: ApiFault | None) -> str:
+    def _what_it_said(self, status: int, fault: ApiErrorBody | None) -> str:
         if fault is None:
             return f"HTTP {status}"
         code = f" ({clean_text(fault.error_code, 60)})" if fault.error_code else ""
@@ -292,7 +292,7 @@ class Exchange:
         self.clock_ahead_s = ahead if abs(ahead) >= _CLOCK_TOLERANCE_S else 0.0
 
     def _transient(
-        self, reply: Reply, fault: ApiFault | None, said: str, machine: MachineName | None
+        self, reply: Reply, fault: ApiErrorBody | None, said: str, machine: MachineName | None
     ) -> _Problem:
         wait = _wait_asked(reply, fault)
         retryable = fault.retryable if fault and fault.error_code else True
@@ -313,7 +313,7 @@ class _NetworkError(Exception):
         self.hint = hint
 
 
-def _wait_asked(reply: Reply, fault: ApiFault | None) -> float | None:
+def _wait_asked(reply: Reply, fault: ApiErrorBody | None) -> float | None:
     """Return the seconds that the API asks for: `retry_after_ms`, else Retry-After (RFC 9110)."""
     if fault is not None and fault.retry_after_ms is not None:
         return fault.retry_after_ms / 1000

@@ -111,7 +111,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class ApiFault:
+class ApiErrorBody:
     """What an error reply says (contract: the 4xx and 503 objects, or ErrorModel)."""
 
     error_code: str
@@ -146,7 +146,7 @@ def parse_session(body: bytes, machine: MachineName) -> Session:
     return session
 
 
-def parse_fault(body: bytes) -> ApiFault | None:
+def parse_error_body(body: bytes) -> ApiErrorBody | None:
     """Parse the body of an error reply; None if it is neither of the contract's two shapes."""
     try:
         value = json.loads(body)
@@ -158,10 +158,10 @@ def parse_fault(body: bytes) -> ApiFault | None:
     if isinstance(code, str) and isinstance(message, str):
         wait = value.get("retry_after_ms")
         wait = wait if isinstance(wait, int) and not isinstance(wait, bool) else None
-        return ApiFault(code, message, value.get("retryable") is True, _milliseconds(wait))
+        return ApiErrorBody(code, message, value.get("retryable") is True, _milliseconds(wait))
     title, detail = value.get("title"), value.get("detail")
     text = detail if isinstance(detail, str) else title
-    return ApiFault("", text, False, None) if isinstance(text, str) else None
+    return ApiErrorBody("", text, False, None) if isinstance(text, str) else None
 
 
 def parse_machine(body: bytes, machine: MachineName) -> Machine:

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import random
 
-# Failures in a row before giving up: few while the API has never answered, for then it is most
+# LastFailure in a row before giving up: few while the API has never answered, for then it is most
 # likely this computer that has no network; more once it has, for a wake is worth waiting for.
-PATIENCE_NEW, PATIENCE_KNOWN = 4, 8
+FAILURES_NEW, FAILURES_KNOWN = 4, 8
 BACKOFF_S, MAX_BACKOFF_S = 0.25, 8.0
 # What is added to a wait that the API asks for: at least this, or this part of it.
 SPREAD_S, SPREAD_PART = 0.05, 0.1
 DEFAULT_POLL_MS, MIN_POLL_S, MAX_POLL_S = 500, 0.05, 30.0
 
 
-class Patience:
+class RetryPolicy:
     """What is left of it for one request, which is sent again until it is answered."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Patience:
             self._failures = 0
             return asked_s + self._spread(asked_s)
         self._failures += 1
-        if self._failures >= (PATIENCE_KNOWN if has_answered else PATIENCE_NEW):
+        if self._failures >= (FAILURES_KNOWN if has_answered else FAILURES_NEW):
             return None
         ceiling = min(MAX_BACKOFF_S, BACKOFF_S * float(2**self._failures))
         return random.uniform(ceiling / 2, ceiling)

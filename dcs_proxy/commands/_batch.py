@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from dcs_proxy.console.live_table import Board
+from dcs_proxy.console.live_table import LiveTable
 from dcs_proxy.errors import ClientGone, DcsError
 from dcs_proxy.names import MachineName
 
@@ -23,7 +23,7 @@ _STOP_S = 2.0
 Work = Callable[[MachineName, Callable[[str], None], Callable[[], bool]], str]
 
 
-class Many:
+class Batch:
     """Does `work` for each of `names` in threads, `AT_ONCE` of them, and shows it on a board.
 
     A DcsError that work raises is that machine's outcome.
@@ -37,7 +37,7 @@ class Many:
         self._waiting: queue.SimpleQueue[MachineName] = queue.SimpleQueue()
         # What the threads have to show; the board is the main thread's.
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._board = Board(len(names))
+        self._board = LiveTable(len(names))
         self._threads = [
             threading.Thread(target=self._run_thread, daemon=True)
             for _ in range(min(AT_ONCE, len(names)))

@@ -15,10 +15,10 @@ from dcs_proxy.api.client import Api, account
 from dcs_proxy.api.credentials import Credentials
 from dcs_proxy.app import Options, find_credentials, open_log
 from dcs_proxy.commands import selection
-from dcs_proxy.commands._batch import Many
+from dcs_proxy.commands._batch import Batch
 from dcs_proxy.commands.closing import close_session
 from dcs_proxy.console.stderr import show
-from dcs_proxy.errors import ClientGone, about
+from dcs_proxy.errors import ClientGone, concerning
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.log import Log
 from dcs_proxy.local.settings import Settings
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     if not names:
         show("dcs-proxy: there are no sessions")
         return 0
-    many = Many(names, _Closer(settings, state, open_log(options, os.environ)).close)
+    many = Batch(names, _Closer(settings, state, open_log(options, os.environ)).close)
     try:
         return many.run()
     except KeyboardInterrupt:
@@ -77,7 +77,7 @@ class _Closer:
         def open_api() -> Api:
             return Api(self._settings, self._load_credentials(), deadline, self._log, notice)
 
-        with about(name):
+        with concerning(name):
             session_id = close_session(
                 name,
                 self._state,

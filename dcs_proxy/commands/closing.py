@@ -8,7 +8,7 @@ from dcs_proxy.api.idempotency import new_key
 from dcs_proxy.errors import ConfigError
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.names import MachineName
-from dcs_proxy.publish.includes import withdraw
+from dcs_proxy.publish.includes import unpublish
 from dcs_proxy.session.context import ControlPlane
 from dcs_proxy.session.directory import Record, StateDirectory
 from dcs_proxy.ssh.agent import Agent, AgentMissing
@@ -33,7 +33,7 @@ def close_session(
     with state.lock(name, deadline):
         record = state.load(name)
         if record is None:
-            withdraw(state, name)
+            unpublish(state, name)
             return ""
         attempt = record.attempt
         if attempt.account != account:
@@ -46,7 +46,7 @@ def close_session(
         finally:
             if attempt.session_id:
                 open_api().close_session(name, attempt.session_id, new_key())
-        withdraw(state, name)
+        unpublish(state, name)
         return attempt.session_id
 
 

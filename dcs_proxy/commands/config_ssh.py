@@ -18,7 +18,7 @@ from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName, is_machine_name
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import Program, render_end, render_top
-from dcs_proxy.openssh.version import find_client, losses
+from dcs_proxy.openssh.version import find_client, missing_features
 from dcs_proxy.session.directory import StateDirectory
 
 HELP = "write the block in ~/.ssh/config that makes ssh use dcs-proxy"
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     settings = options.settings(os.environ)
     state = StateDirectory(options.state_directory(os.environ))
     program = Program(program_words(), state.path, options.config_file(os.environ))
-    with config_file.one_editor(state.file("config-ssh.lock")):
+    with config_file.edit_lock(state.file("config-ssh.lock")):
         old, _ = config_file.read(os.path.realpath(path))
         machines = _machines(settings, state, open_log(options, os.environ), old or b"")
         top, end = render_top(program, machines, version), render_end(program, version)
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
             return 0
         changed = config_file.edit(path, change)
     _report(path, changed, len(machines))
-    for lost in losses(version):
+    for lost in missing_features(version):
         _show(f"OpenSSH {version}: {lost}")
     return 0
 
@@ -97,7 +97,7 @@ def _machines(settings: Settings, state: StateDirectory, log: Log, old: bytes) -
             "the block works for every dm- name all the same; run config-ssh again to list the "
             "machines for editors and completion"
         )
-        present = config_file.take_apart(old).top or b""
+        present = config_file.parse_blocks(old).top or b""
         names = [match.decode("utf-8", "replace") for match in _HOST_LINE.findall(present)]
         listed = [MachineName(name) for name in names if is_machine_name(name)]
     return sorted({*listed, *(MachineName(alias) for alias in settings.aliases)})

@@ -1,6 +1,6 @@
 """``dcs-proxy HOST PORT``: what ssh runs as its ProxyCommand.
 
-The gateway's address is the session's; the port that ssh names is not used.  Failures go to
+The gateway's address is the session's; the port that ssh names is not used.  LastFailure go to
 stderr and, because that is thrown away under ControlPersist, through ssh as a disconnect message.
 """
 
@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 import os
 
-from dcs_proxy.app import Options, open_warmth, open_world
-from dcs_proxy.errors import DcsError, LoginMismatch, UsageError, about
+from dcs_proxy.app import Options, open_context, open_fast_entry
+from dcs_proxy.errors import DcsError, LoginMismatch, UsageError, concerning
 from dcs_proxy.local.log import milliseconds_since
 from dcs_proxy.names import MachineName
 from dcs_proxy.publish.includes import publish
-from dcs_proxy.session.context import World
+from dcs_proxy.session.context import Context
 from dcs_proxy.session.directory import Record
 from dcs_proxy.session.resolve import resolve
 from dcs_proxy.ssh import dial as transport
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     """
     fdpass = not arguments.relay and (arguments.fdpass or transport.is_fdpass())
     try:
-        with about(arguments.host):
+        with concerning(arguments.host):
             if not arguments.port.isdigit():
                 raise UsageError("PORT must be a number", hint="dcs-proxy --help")
             return _connect(arguments, options, fdpass)
@@ -63,34 +63,34 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
 def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool) -> int:
     settings = options.settings(os.environ)
     name = settings.machine(arguments.host)
-    world = open_world(options, os.environ, transport.client_gone, settings=settings)
-    record = resolve(name, world, is_second=True)
-    files = publish(world.state, arguments.host, name, record)
+    context = open_context(options, os.environ, transport.client_gone, settings=settings)
+    record = resolve(name, context, is_second=True)
+    files = publish(context.state, arguments.host, name, record)
     if arguments.login is not None:
         check_login(arguments.login, arguments.host, record)
-    sock = _dial(record, world)
-    world.log.event(
+    sock = _dial(record, context)
+    context.log.event(
         "connected", machine=name, session=record.attempt.session_id, fdpass=fdpass,
         address=sock.getpeername()[0], ms=milliseconds_since(),
     )  # fmt: skip
-    warmth = open_warmth(options, os.environ, settings, world.state)
-    warmth.keep(arguments.host, record, files, address=sock.getpeername()[0])
+    fast_entry = open_fast_entry(options, os.environ, settings, context.state)
+    fast_entry.write(arguments.host, record, files, address=sock.getpeername()[0])
     if not fdpass:
-        transport.become_relay(sock, arguments.host, world.state.path)
+        transport.become_relay(sock, arguments.host, context.state.path)
     transport.hand_over(sock)
     return 0
 
 
-def _dial(record: Record, world: World) -> transport.Socket:
+def _dial(record: Record, context: Context) -> transport.Socket:
     ready = record.ready
     if ready is None:
         raise ValueError("only a ready session has an endpoint")
     return reach(
-        world.settings.proxy_to(ready.endpoint),
+        context.settings.proxy_to(ready.endpoint),
         ready.endpoint,
         ready.port,
-        timeout_s=world.settings.connect_seconds,
-        deadline=world.deadline.at,
+        timeout_s=context.settings.connect_seconds,
+        deadline=context.deadline.at,
         client_gone=transport.client_gone,
     )
 

@@ -18,7 +18,7 @@ from dcs_proxy.app import Options
 from dcs_proxy.console.stderr import show
 from dcs_proxy.console.stdout import put
 from dcs_proxy.doctor.bundle import check_bundle_path, write_bundle
-from dcs_proxy.doctor.context import Examination
+from dcs_proxy.doctor.context import Context
 from dcs_proxy.doctor.plan import steps_for
 from dcs_proxy.doctor.redact import mask
 from dcs_proxy.doctor.runner import Check, run_steps
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     if arguments.bundle is not None:
         check_bundle_path(arguments.bundle)
     chosen = arguments.ssh_config
-    exam = Examination(
+    exam = Context(
         options=options,
         environment=os.environ,
         ssh_config=os.path.abspath(os.path.expanduser(chosen or "~/.ssh/config")),

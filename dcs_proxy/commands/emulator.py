@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     """Serve until a signal.  Raises UsageError, or ConfigError without the extra."""
     try:
         from dcs_proxy.emulator import serve
-        from dcs_proxy.emulator.faults import describe_faults, parse_fault
+        from dcs_proxy.emulator.faults import describe_faults, parse_error_body
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"the emulator needs the Python package {error.name}",
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         serve.serve(
             serve.EmulatorOptions(
                 machines=machines,
-                faults=[parse_fault(text) for text in arguments.faults],
+                faults=[parse_error_body(text) for text in arguments.faults],
                 wake_seconds=arguments.wake_seconds,
                 session_seconds=arguments.session_seconds,
                 autosleep_seconds=arguments.autosleep_seconds,

@@ -9,13 +9,13 @@ from __future__ import annotations
 import argparse
 import os
 
-from dcs_proxy.app import Options, open_warmth, open_world
-from dcs_proxy.errors import about
+from dcs_proxy.app import Options, open_context, open_fast_entry
+from dcs_proxy.errors import concerning
 from dcs_proxy.local.log import milliseconds_since
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh.parent import wants_session
-from dcs_proxy.publish.includes import heal
-from dcs_proxy.publish.publish import first_address, make_warm
+from dcs_proxy.publish.includes import remove_broken
+from dcs_proxy.publish.publish import first_address, publish_session
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.resolve import resolve
 
@@ -42,9 +42,9 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     parent = os.getppid()
     if arguments.host == _NOT_EXPANDED or not wants_session(parent):
         # Whatever else is wrong, ssh can read what lies ready.
-        heal(StateDirectory(options.state_directory(os.environ)))
+        remove_broken(StateDirectory(options.state_directory(os.environ)))
         return 0
-    with about(arguments.host):
+    with concerning(arguments.host):
         return _prepare(arguments.host, options, parent)
 
 
@@ -53,18 +53,18 @@ def _prepare(host: str, options: Options, parent: int) -> int:
     name = settings.machine(host)
     # With `exec` in the Match line our parent is ssh itself; when it dies we are handed to
     # another process.
-    world = open_world(options, os.environ, lambda: os.getppid() != parent, settings=settings)
-    heal(world.state)
-    record = resolve(name, world)
-    make_warm(
+    context = open_context(options, os.environ, lambda: os.getppid() != parent, settings=settings)
+    remove_broken(context.state)
+    record = resolve(name, context)
+    publish_session(
         [MachineName(host)],
         name,
         record,
-        world,
-        open_warmth(options, os.environ, settings, world.state),
+        context,
+        open_fast_entry(options, os.environ, settings, context.state),
         user_agent=os.environ.get("SSH_AUTH_SOCK", ""),
-        address=first_address(record, world),
+        address=first_address(record, context),
     )
     session = record.attempt.session_id
-    world.log.event("prepared", machine=name, session=session, ms=milliseconds_since())
+    context.log.event("prepared", machine=name, session=session, ms=milliseconds_since())
     return 0

@@ -15,19 +15,19 @@ from functools import partial
 
 from dcs_proxy.api.client import Api
 from dcs_proxy.api.credentials import Credentials
-from dcs_proxy.app import Options, find_credentials, open_log, open_warmth, open_world
+from dcs_proxy.app import Options, find_credentials, open_context, open_fast_entry, open_log
 from dcs_proxy.commands import selection
-from dcs_proxy.commands._batch import Many
+from dcs_proxy.commands._batch import Batch
 from dcs_proxy.commands.listing import list_machines
 from dcs_proxy.console.progress import Progress
 from dcs_proxy.console.stderr import show
-from dcs_proxy.errors import ClientGone, about
+from dcs_proxy.errors import ClientGone, concerning
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
-from dcs_proxy.publish.includes import heal
-from dcs_proxy.publish.publish import first_address, make_warm
-from dcs_proxy.session.context import World
+from dcs_proxy.publish.includes import remove_broken
+from dcs_proxy.publish.publish import first_address, publish_session
+from dcs_proxy.session.context import Context
 from dcs_proxy.session.directory import NEVER, Record, StateDirectory
 from dcs_proxy.session.resolve import resolve
 
@@ -61,9 +61,9 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     if not names:
         show("dcs-proxy: the account has no machines")
         return 0
-    heal(state)
+    remove_broken(state)
     credentials = find_credentials(settings, os.environ, Deadline(settings.wake_seconds))
-    many = Many(names, _Waker(options, settings, credentials).wake)
+    many = Batch(names, _Waker(options, settings, credentials).wake)
     try:
         return many.run()
     except KeyboardInterrupt:
@@ -98,30 +98,32 @@ class _Waker:
     ) -> str:
         """Make the machine ready and the next ssh to it warm; say how long that took."""
         begun = time.monotonic()
-        with about(name):
-            world = self._open_world(notice, is_stopping)
-            record = resolve(name, world)
-            self._make_warm(name, record, world)
+        with concerning(name):
+            context = self._open_context(notice, is_stopping)
+            record = resolve(name, context)
+            self._make_warm(name, record, context)
         return f"ready after {time.monotonic() - begun:.1f} s"
 
-    def _open_world(self, notice: Callable[[str], None], is_stopping: Callable[[], bool]) -> World:
+    def _open_context(
+        self, notice: Callable[[str], None], is_stopping: Callable[[], bool]
+    ) -> Context:
         # Asked for by a person, now: no policy forbids it, and no earlier proof is enough.
         settings = replace(self._settings, wake=(), reuse_seconds=0)
-        world = open_world(
+        context = open_context(
             self._options, os.environ, is_stopping, settings=settings, progress=_Told(notice)
         )
         # A keyring is asked once, not for each machine.
-        api = partial(Api, settings, self._credentials, world.deadline, world.log, notice)
-        return replace(world, open_api=api)
+        api = partial(Api, settings, self._credentials, context.deadline, context.log, notice)
+        return replace(context, open_api=api)
 
-    def _make_warm(self, name: MachineName, record: Record, world: World) -> None:
-        address = first_address(record, world)
+    def _make_warm(self, name: MachineName, record: Record, context: Context) -> None:
+        address = first_address(record, context)
         aliases = [MachineName(alias) for alias in self._settings.aliases_of(name)]
-        warmth = open_warmth(self._options, os.environ, self._settings, world.state)
+        fast_entry = open_fast_entry(self._options, os.environ, self._settings, context.state)
         # Some of these files are the same for all machines.
         with self._writing:
-            make_warm(
-                [name, *aliases], name, record, world, warmth,
+            publish_session(
+                [name, *aliases], name, record, context, fast_entry,
                 user_agent=os.environ.get("SSH_AUTH_SOCK", ""), address=address,
             )  # fmt: skip
 

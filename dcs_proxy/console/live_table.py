@@ -17,7 +17,7 @@ from dcs_proxy.errors import DcsError, ReaderGone
 from dcs_proxy.names import MachineName
 
 
-class Board:
+class LiveTable:
     """Shows the progress of `total` machines.  One thread uses it; clear() when done."""
 
     def __init__(self, total: int) -> None:

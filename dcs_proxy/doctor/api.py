@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from dcs_proxy.api.credentials import Credentials
-from dcs_proxy.api.http import Exchange
+from dcs_proxy.api.http import HttpClient
 from dcs_proxy.app import find_credentials
-from dcs_proxy.doctor.context import Answer, Examination, found
+from dcs_proxy.doctor.context import Answer, Context, required
 from dcs_proxy.doctor.redact import mask_urls
 from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.errors import ApiUnavailable, CredentialsError, Forbidden
@@ -22,7 +22,7 @@ _API_S = 20.0
 _NOT_THERE = (404, 405)
 
 
-def check_settings(exam: Examination) -> Check:
+def check_settings(exam: Context) -> Check:
     """The config file and the environment."""
     exam.settings = exam.options.settings(exam.environment)
     path = exam.options.config or config_path(exam.environment)
@@ -30,18 +30,18 @@ def check_settings(exam: Examination) -> Check:
     return passed(f"{where}; API {exam.settings.base_url}, agent {exam.settings.agent}")
 
 
-def check_key(exam: Examination) -> Check:
+def check_key(exam: Context) -> Check:
     """The API key, wherever it is kept; it is never shown."""
-    settings = found(exam.settings)
+    settings = required(exam.settings)
     exam.credentials = find_credentials(settings, exam.environment, Deadline(_API_S))
     return passed(f"found: {exam.credentials.source}")
 
 
-def check_api(exam: Examination) -> Check:
+def check_api(exam: Context) -> Check:
     """Whether the API answers at all; without a key it is expected to refuse."""
-    settings = found(exam.settings)
+    settings = required(exam.settings)
     credentials = exam.credentials or Credentials(None, None, "", "")
-    exchange = Exchange(settings, credentials, Deadline(_API_S), exam.log, lambda _: None)
+    exchange = HttpClient(settings, credentials, Deadline(_API_S), exam.log, lambda _: None)
     refusal: CredentialsError | Forbidden | None = None
     status = 0
     try:
@@ -50,25 +50,25 @@ def check_api(exam: Examination) -> Check:
     except (CredentialsError, Forbidden) as error:
         refusal = error
     except ApiUnavailable as error:
-        return failed(error.about() + _proxies(exam), error.hint)
+        return failed(error.summary() + _proxies(exam), error.hint)
     exam.answer = Answer(exchange.clock_ahead_s, status, refusal)
     return passed(f"{settings.base_url} answers{_proxies(exam)}")
 
 
-def check_access(exam: Examination) -> Check:
+def check_access(exam: Context) -> Check:
     """Whether the API accepts the key."""
-    answer = found(exam.answer)
+    answer = required(exam.answer)
     if answer.refusal is not None:
-        return failed(answer.refusal.about(), answer.refusal.hint)
+        return failed(answer.refusal.summary(), answer.refusal.hint)
     if answer.status in _NOT_THERE:
         return passed("not refused; this API has no list of machines to ask for")
-    organisation = found(exam.settings).org_id
+    organisation = required(exam.settings).org_id
     return passed("the key is accepted" + (f" for {organisation}" if organisation else ""))
 
 
-def check_clock(exam: Examination) -> Check:
+def check_clock(exam: Context) -> Check:
     """Whether this computer's clock agrees with the API's: certificates are judged by it."""
-    ahead_s = found(exam.answer).clock_ahead_s
+    ahead_s = required(exam.answer).clock_ahead_s
     if not ahead_s:
         return passed("agrees with the API's")
     how = "behind" if ahead_s > 0 else "ahead of"
@@ -78,11 +78,11 @@ def check_clock(exam: Examination) -> Check:
     )
 
 
-def _proxies(exam: Examination) -> str:
+def _proxies(exam: Context) -> str:
     """Return the proxy variables that are set, without passwords."""
     values = [(name, exam.environment.get(name)) for name in PROXY_VARIABLES]
     shown = [f"{name}={mask_urls(value)}" for name, value in values if value]
     if not shown:
         return ""
-    unused = ", not used for this computer" if found(exam.settings).is_loopback else ""
+    unused = ", not used for this computer" if required(exam.settings).is_loopback else ""
     return f" ({', '.join(shown)}{unused})"

@@ -10,7 +10,7 @@ from dataclasses import fields
 
 from dcs_proxy import __version__
 from dcs_proxy.doctor.api import PROXY_VARIABLES
-from dcs_proxy.doctor.context import NO_MACHINE, SECRET_VARIABLES, Examination
+from dcs_proxy.doctor.context import NO_MACHINE, SECRET_VARIABLES, Context
 from dcs_proxy.doctor.redact import MASK, mask
 from dcs_proxy.doctor.runner import Check
 from dcs_proxy.errors import AgentRefused, AgentUnavailable, DcsError, StateError, UsageError
@@ -39,7 +39,7 @@ def check_bundle_path(path: str) -> None:
         raise UsageError(f"{path} exists already", hint="name a file that is not there yet")
 
 
-def write_bundle(path: str, exam: Examination, checks: Sequence[Check]) -> None:
+def write_bundle(path: str, exam: Context, checks: Sequence[Check]) -> None:
     """Write the file, 0600.  Raises UsageError if it exists, StateError if it cannot be written."""
     text = mask(render_bundle(exam, checks), exam.secrets())
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -53,7 +53,7 @@ def write_bundle(path: str, exam: Examination, checks: Sequence[Check]) -> None:
         raise cannot_write(path, error) from None
 
 
-def render_bundle(exam: Examination, checks: Sequence[Check]) -> str:
+def render_bundle(exam: Context, checks: Sequence[Check]) -> str:
     """Return the file's text, before anything in it is masked."""
     parts: list[tuple[str, Callable[[], Iterable[str]]]] = [
         ("versions", lambda: _versions(exam)),
@@ -76,7 +76,7 @@ def render_bundle(exam: Examination, checks: Sequence[Check]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _versions(exam: Examination) -> Iterator[str]:
+def _versions(exam: Context) -> Iterator[str]:
     yield f"dcs-proxy {__version__}"
     yield f"Python {platform.python_version()}, {platform.platform()}"
     if exam.ssh is not None:
@@ -90,7 +90,7 @@ def _checks(checks: Sequence[Check]) -> Iterator[str]:
             yield f"        hint: {check.hint}"
 
 
-def _environment(exam: Examination) -> Iterator[str]:
+def _environment(exam: Context) -> Iterator[str]:
     for name in SECRET_VARIABLES:
         yield f"{name} {'set' if exam.environment.get(name) else 'not set'}"
     for name in _VARIABLES:
@@ -98,13 +98,13 @@ def _environment(exam: Examination) -> Iterator[str]:
             yield f"{name}={exam.environment[name]!r}"
 
 
-def _settings(exam: Examination) -> Iterator[str]:
+def _settings(exam: Context) -> Iterator[str]:
     if exam.settings is not None:
         for field in fields(exam.settings):
             yield f"{field.name} = {getattr(exam.settings, field.name)!r}"
 
 
-def _sessions(exam: Examination) -> Iterator[str]:
+def _sessions(exam: Context) -> Iterator[str]:
     if exam.state is None:
         return
     for entry in sorted(os.scandir(exam.state.file("sessions")), key=lambda e: e.name):
@@ -116,7 +116,7 @@ def _sessions(exam: Examination) -> Iterator[str]:
             yield f"{entry.name} {record.attempt.session_id} {where} until {record.ends_at():.0f}"
 
 
-def _agent(exam: Examination) -> Iterator[str]:
+def _agent(exam: Context) -> Iterator[str]:
     if exam.state is None:
         return
     for path in PrivateAgents(exam.state.path).paths():
@@ -128,14 +128,14 @@ def _agent(exam: Examination) -> Iterator[str]:
             yield f"{name}: {error.message}"
 
 
-def _block(exam: Examination) -> Iterator[str]:
+def _block(exam: Context) -> Iterator[str]:
     data, _ = config_file.read(os.path.realpath(exam.ssh_config))
-    parts = config_file.take_apart(data or b"")
+    parts = config_file.parse_blocks(data or b"")
     for part in (parts.top, parts.end):
         yield from (part or b"(none)").decode("utf-8", "replace").splitlines()
 
 
-def _options(exam: Examination) -> Iterator[str]:
+def _options(exam: Context) -> Iterator[str]:
     if exam.ssh is None:
         raise StateError("ssh cannot be run")
     options, errors = exam.read_options(exam.host or NO_MACHINE)
@@ -145,7 +145,7 @@ def _options(exam: Examination) -> Iterator[str]:
             yield f"{option} {_shown(exam, option, value)}"
 
 
-def _shown(exam: Examination, option: str, value: str) -> str:
+def _shown(exam: Context, option: str, value: str) -> str:
     """Return an option's value, but not what a user has written for their own purposes."""
     if option in _PRIVATE_OPTIONS:
         return MASK

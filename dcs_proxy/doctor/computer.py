@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from dcs_proxy.doctor.context import NO_MACHINE, Examination
+from dcs_proxy.doctor.context import NO_MACHINE, Context
 from dcs_proxy.doctor.runner import Check, passed
 from dcs_proxy.errors import AgentRefused
 from dcs_proxy.local.files import remove_file, write_whole
@@ -20,7 +20,7 @@ _LIFETIME_S = 60
 _NOWHERE = "doctor.invalid"
 
 
-def check_state(exam: Examination) -> Check:
+def check_state(exam: Context) -> Check:
     """The state directory: ours, closed to others, and with room to write."""
     state = StateDirectory(exam.options.state_directory(exam.environment))
     probe = state.file(f"doctor.{os.getpid()}.tmp")
@@ -32,10 +32,10 @@ def check_state(exam: Examination) -> Check:
     return passed(f"{state.path}, mode {stat.S_IMODE(os.stat(state.path).st_mode):04o}")
 
 
-def check_agent(exam: Examination) -> Check:
+def check_agent(exam: Context) -> Check:
     """The agent: it answers, takes what we lend for a while, and gives it back."""
-    world = exam.open_world()
-    agent = world.open_agent(NO_MACHINE)
+    session_context = exam.open_context()
+    agent = session_context.open_agent(NO_MACHINE)
     held = len(agent.identities())
     takes = _try_agent(agent)
     identities = f"{held} identit{'y' if held == 1 else 'ies'}"

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from dcs_proxy.api.credentials import Credentials
-from dcs_proxy.app import Options, open_log, open_world
+from dcs_proxy.app import Options, open_context, open_log
 from dcs_proxy.errors import DcsError
 from dcs_proxy.local.files import read_small
 from dcs_proxy.local.log import Log
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh.version import Client
-from dcs_proxy.session.context import World
+from dcs_proxy.session.context import Context as SessionContext
 from dcs_proxy.session.directory import ReadySession, StateDirectory
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class Answer:
 
 
 @dataclass
-class Examination:
+class Context:
     """One run of the checks.
 
     `ssh_config` is the user's ssh config file, and `is_default_config` says that ssh reads it
@@ -63,13 +63,13 @@ class Examination:
     def __post_init__(self) -> None:
         self.log = open_log(self.options, self.environment)
 
-    def open_world(self) -> World:
+    def open_context(self) -> SessionContext:
         """Return the world that ssh would find, with a deadline that begins now.
 
         Raises ConfigError, StateError or AgentUnavailable.
         """
-        return open_world(
-            self.options, self.environment, lambda: False, settings=found(self.settings)
+        return open_context(
+            self.options, self.environment, lambda: False, settings=required(self.settings)
         )
 
     def secrets(self) -> set[str]:
@@ -103,10 +103,10 @@ class Examination:
     def ssh_command(self, *arguments: str) -> list[str]:
         """Return a command line of ssh that reads the user's ssh config."""
         file = [] if self.is_default_config else ["-F", self.ssh_config]
-        return [found(self.ssh).path, *file, *arguments]
+        return [required(self.ssh).path, *file, *arguments]
 
 
-def found(value: T | None) -> T:
+def required(value: T | None) -> T:
     """Return what an earlier check has found: those that need it are skipped otherwise."""
     if value is None:
         raise ValueError("a check ran before what it needs")

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from dcs_proxy.doctor.context import Examination
+from dcs_proxy.doctor.context import Context
 from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.doctor.vscode import CONNECT_TIMEOUT
 from dcs_proxy.local.files import read_small
@@ -28,7 +28,7 @@ _COMMENT = re.compile(r'("(?:\\.|[^"\\\n])*")|//[^\n]*|/\*.*?(?:\*/|\Z)', re.DOT
 _VALUE = re.compile(rf'(?<!\\)"{re.escape(CONNECT_TIMEOUT)}"\s*:\s*"?(-?\d+)')
 
 
-def check_vscode(exam: Examination) -> Check | None:
+def check_vscode(exam: Context) -> Check | None:
     """Whether Remote-SSH waits long enough; None where there is no VS Code."""
     found = [_look(*place) for place in _places(exam.environment)]
     known = [(name, path, seconds) for name, path, seconds in found if seconds is not None]

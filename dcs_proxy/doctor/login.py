@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 
-from dcs_proxy.doctor.context import Examination, found
+from dcs_proxy.doctor.context import Context, required
 from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.errors import clean_text
 from dcs_proxy.local.deadline import Deadline
@@ -24,28 +24,28 @@ _PLAIN = (
 )  # fmt: skip
 
 
-def check_machine(exam: Examination) -> Check:
+def check_machine(exam: Context) -> Check:
     """The machine's name."""
-    host = found(exam.host)
-    exam.machine = found(exam.settings).machine(host)
+    host = required(exam.host)
+    exam.machine = required(exam.settings).machine(host)
     return passed(host if host == exam.machine else f"{host} is {exam.machine}")
 
 
-def check_session(exam: Examination) -> Check:
+def check_session(exam: Context) -> Check:
     """A session that is ready; the machine is woken for it."""
-    world = exam.open_world()
-    machine = found(exam.machine)
-    record = resolve(machine, world)
-    exam.session = found(record.ready)
-    publish(world.state, MachineName(found(exam.host)), machine, record)
-    minutes = max(0, int(exam.session.ends_at - world.now())) // 60
+    session_context = exam.open_context()
+    machine = required(exam.machine)
+    record = resolve(machine, session_context)
+    exam.session = required(record.ready)
+    publish(session_context.state, MachineName(required(exam.host)), machine, record)
+    minutes = max(0, int(exam.session.ends_at - session_context.now())) // 60
     login = exam.session.ssh_username
     return passed(f"{record.attempt.session_id} for the login {login}, {minutes} min left")
 
 
-def check_gateway(exam: Examination) -> Check:
+def check_gateway(exam: Context) -> Check:
     """The gateway: it accepts a connection, and speaks SSH."""
-    session, limit = found(exam.session), float(found(exam.settings).connect_seconds)
+    session, limit = required(exam.session), float(required(exam.settings).connect_seconds)
     sock = transport.dial(
         session.endpoint, session.port, timeout_s=limit, deadline=time.monotonic() + 3 * limit,
         client_gone=lambda: False,
@@ -63,9 +63,9 @@ def check_gateway(exam: Examination) -> Check:
     return passed(f"{where} at {address}: {banner}")
 
 
-def check_login(exam: Examination) -> Check:
+def check_login(exam: Context) -> Check:
     """A real ssh that runs ``true`` on the machine."""
-    host = found(exam.host)
+    host = required(exam.host)
     process = subprocess.Popen(
         exam.ssh_command(*_PLAIN, host, "true"), stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=dict(exam.environment),

@@ -10,7 +10,7 @@ from dcs_proxy.doctor.api import (
     check_settings,
 )
 from dcs_proxy.doctor.computer import check_agent, check_state
-from dcs_proxy.doctor.context import Examination
+from dcs_proxy.doctor.context import Context
 from dcs_proxy.doctor.editor import check_vscode
 from dcs_proxy.doctor.login import check_gateway, check_login, check_machine, check_session
 from dcs_proxy.doctor.programs import check_python, check_ssh
@@ -42,6 +42,6 @@ MACHINE = (
 )
 
 
-def steps_for(host: str | None) -> tuple[Step[Examination], ...]:
+def steps_for(host: str | None) -> tuple[Step[Context], ...]:
     """Return the checks of this computer, and of the way to `host` if there is one."""
     return COMPUTER + (() if host is None else MACHINE)

@@ -8,7 +8,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from dcs_proxy import __version__
-from dcs_proxy.doctor.context import Examination
+from dcs_proxy.doctor.context import Context
 from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.errors import ConfigError
 from dcs_proxy.openssh.version import find_client
@@ -16,7 +16,7 @@ from dcs_proxy.openssh.version import find_client
 _PACKAGES = ("requests", "cryptography")
 
 
-def check_python(exam: Examination) -> Check:
+def check_python(exam: Context) -> Check:
     """Python and the packages that it needs."""
     versions = [f"dcs-proxy {__version__}"]
     for package in _PACKAGES:
@@ -30,7 +30,7 @@ def check_python(exam: Examination) -> Check:
     return passed(f"{platform.python_version()} at {sys.executable}, {', '.join(versions)}")
 
 
-def check_ssh(exam: Examination) -> Check:
+def check_ssh(exam: Context) -> Check:
     """OpenSSH, in a version that works."""
     try:
         exam.ssh = find_client()

@@ -75,6 +75,6 @@ def _run(step: Step[T], subject: T) -> Check | None:
     try:
         check = step.run(subject)
     except DcsError as error:
-        check = failed(error.about(), error.hint)
+        check = failed(error.summary(), error.hint)
     seconds = time.monotonic() - start
     return None if check is None else replace(check, name=step.name, seconds=seconds)

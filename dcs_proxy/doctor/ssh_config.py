@@ -9,20 +9,20 @@ import shlex
 import stat
 
 from dcs_proxy.app import program_words
-from dcs_proxy.doctor.context import NO_MACHINE, Examination, found
+from dcs_proxy.doctor.context import NO_MACHINE, Context, required
 from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.errors import ConfigError
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import Program, render_end, render_top, written_for
-from dcs_proxy.openssh.version import losses
+from dcs_proxy.openssh.version import missing_features
 
 _EXEC = re.compile(r'^Match \S+ .*exec "exec (.+) prepare [^"]*"$', re.MULTILINE)
 _HOST = re.compile(r"^Host (dm-\S+)$", re.MULTILINE)
 _AGAIN = "dcs-proxy config-ssh"
 
 
-def check_permissions(exam: Examination) -> Check:
+def check_permissions(exam: Context) -> Check:
     """Whether ssh reads the file at all: it refuses one that others can change."""
     path = exam.ssh_config
     home = pwd.getpwuid(os.geteuid()).pw_dir
@@ -46,11 +46,11 @@ def check_permissions(exam: Examination) -> Check:
     return passed(f"{path}, {mode}")
 
 
-def check_block(exam: Examination) -> Check:
+def check_block(exam: Context) -> Check:
     """Our blocks: there, not edited, and what config-ssh would write today."""
     path = exam.ssh_config
     data, _ = config_file.read(os.path.realpath(path))
-    parts = config_file.take_apart(data or b"")
+    parts = config_file.parse_blocks(data or b"")
     if parts.top is None and parts.end is None and _is_elsewhere(exam):
         return passed(f"in a file that {path} includes")
     if parts.top is None or parts.end is None:
@@ -68,7 +68,7 @@ def check_block(exam: Examination) -> Check:
         or (top, end) != (render_top(program, hosts, version), render_end(program, version))
     ):
         return failed(f"the block in {path} is not what this version writes", _again(exam))
-    if exam.ssh is not None and losses(exam.ssh.version) != losses(version):
+    if exam.ssh is not None and missing_features(exam.ssh.version) != missing_features(version):
         return failed(
             f"the block in {path} is for OpenSSH {version}, and {exam.ssh.path} is "
             f"{exam.ssh.version}", _again(exam),
@@ -77,7 +77,7 @@ def check_block(exam: Examination) -> Check:
     return passed(f"{path}: up to date, {listed}")
 
 
-def _is_elsewhere(exam: Examination) -> bool:
+def _is_elsewhere(exam: Context) -> bool:
     """Tell whether ssh starts us though our blocks are not in the user's own file."""
     if exam.ssh is None:
         return False
@@ -99,7 +99,7 @@ def parse_program(top: str) -> Program | None:
         return None
 
 
-def _wrong_program(exam: Examination, program: Program) -> str:
+def _wrong_program(exam: Context, program: Program) -> str:
     """Return what is wrong with the program that the block starts, "" if nothing is."""
     for word in program.words:
         if word.startswith("/") and not os.path.exists(word):
@@ -107,7 +107,7 @@ def _wrong_program(exam: Examination, program: Program) -> str:
     ours = program_words()[-1]
     if os.path.realpath(program.words[-1]) != os.path.realpath(ours):
         return f"the block starts another dcs-proxy, {program.words[-1]}, than this one, {ours}"
-    state = found(exam.state).path
+    state = required(exam.state).path
     if os.path.realpath(program.state_directory) != os.path.realpath(state):
         return f"the block uses the state directory {program.state_directory}, and not {state}"
     config = exam.options.config_file(exam.environment)
@@ -117,5 +117,5 @@ def _wrong_program(exam: Examination, program: Program) -> str:
     return ""
 
 
-def _again(exam: Examination) -> str:
+def _again(exam: Context) -> str:
     return _AGAIN if exam.is_default_config else f"{_AGAIN} --ssh-config '{exam.ssh_config}'"

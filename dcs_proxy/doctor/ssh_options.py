@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dcs_proxy.doctor.context import NO_MACHINE, Examination, found
+from dcs_proxy.doctor.context import NO_MACHINE, Context, required
 from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.doctor.ssh_config import parse_program
 from dcs_proxy.errors import clean_text
@@ -35,7 +35,7 @@ _LISTS = "begin the list with + or ^, so that it keeps the certificates' algorit
 
 
 @dataclass(frozen=True)
-class Fault:
+class WrongOption:
     """An option that is not as a session needs it: its name in ssh's words, and what it is."""
 
     option: str
@@ -43,9 +43,9 @@ class Fault:
     hint: str
 
 
-def check_options(exam: Examination) -> Check:
+def check_options(exam: Context) -> Check:
     """The options of any machine, seen through a snippet of no session."""
-    state = found(exam.state)
+    state = required(exam.state)
     path = state.snippet_path(NO_MACHINE)
     snippet = Snippet(
         machine=NO_MACHINE,
@@ -63,13 +63,13 @@ def check_options(exam: Examination) -> Check:
         remove_file(path)
 
 
-def check_host_options(exam: Examination) -> Check:
+def check_host_options(exam: Context) -> Check:
     """The options of the machine that was asked for, with its own session."""
-    host = MachineName(found(exam.host))
-    return _compare(exam, host, found(exam.state).snippet_path(host))
+    host = MachineName(required(exam.host))
+    return _compare(exam, host, required(exam.state).snippet_path(host))
 
 
-def find_faults(options: Mapping[str, list[str]], wanted: Mapping[str, str]) -> list[Fault]:
+def find_faults(options: Mapping[str, list[str]], wanted: Mapping[str, str]) -> list[WrongOption]:
     """Return the options that are not as `wanted`, and what else would break a login."""
     faults = []
     for option, value in wanted.items():
@@ -78,14 +78,16 @@ def find_faults(options: Mapping[str, list[str]], wanted: Mapping[str, str]) -> 
             # The words after a command's first may be secret.
             words = [value.partition(" ")[0] for value in have]
             shown = clean_text(", ".join(words), 60) or "not set"
-            faults.append(Fault(option, f"{option} is {shown}", _ORDER))
+            faults.append(WrongOption(option, f"{option} is {shown}", _ORDER))
     if options.get("proxyjump", ["none"]) != ["none"]:
-        faults.insert(0, Fault("ProxyJump", "ProxyJump takes the place of our command", _ORDER))
+        faults.insert(
+            0, WrongOption("ProxyJump", "ProxyJump takes the place of our command", _ORDER)
+        )
     faults += _find_missing_algorithms(options)
     return faults
 
 
-def _find_missing_algorithms(options: Mapping[str, list[str]]) -> list[Fault]:
+def _find_missing_algorithms(options: Mapping[str, list[str]]) -> list[WrongOption]:
     host = "".join(options.get("hostkeyalgorithms", []))
     # Before OpenSSH 8.5 it had another name.
     names = ("pubkeyacceptedalgorithms", "pubkeyacceptedkeytypes")
@@ -93,14 +95,14 @@ def _find_missing_algorithms(options: Mapping[str, list[str]]) -> list[Fault]:
     faults = []
     if _CERTIFICATES not in host:
         text = "HostKeyAlgorithms has no certificates, so the gateway cannot prove who it is"
-        faults.append(Fault("HostKeyAlgorithms", text, _LISTS))
+        faults.append(WrongOption("HostKeyAlgorithms", text, _LISTS))
     if CERTIFICATE_TYPE.decode() not in user.split(","):
         text = f"PubkeyAcceptedAlgorithms lacks {CERTIFICATE_TYPE.decode()}"
-        faults.append(Fault("PubkeyAccepted(Algorithms|KeyTypes)", text, _LISTS))
+        faults.append(WrongOption("PubkeyAccepted(Algorithms|KeyTypes)", text, _LISTS))
     return faults
 
 
-def _compare(exam: Examination, host: MachineName, snippet: str) -> Check:
+def _compare(exam: Context, host: MachineName, snippet: str) -> Check:
     options, errors = exam.read_options(host)
     if not options:
         lines = errors.strip().splitlines() or ["it says nothing"]
@@ -113,11 +115,11 @@ def _compare(exam: Examination, host: MachineName, snippet: str) -> Check:
     return failed("; ".join(shown) + more, faults[0].hint)
 
 
-def _wanted(exam: Examination, snippet: str) -> dict[str, str]:
+def _wanted(exam: Context, snippet: str) -> dict[str, str]:
     """Return the options that our block and the snippet set, as ``ssh -G`` shows them."""
     wanted = dict(_FIXED)
     data, _ = config_file.read(os.path.realpath(exam.ssh_config))
-    program = parse_program((config_file.take_apart(data or b"").top or b"").decode())
+    program = parse_program((config_file.parse_blocks(data or b"").top or b"").decode())
     if program is not None:
         wanted["ProxyCommand"] = program.command("--login", "'%r'", "'%h'", "%p")
     for line in os.fsdecode(read_small(snippet) or b"").splitlines()[1:]:
@@ -126,7 +128,7 @@ def _wanted(exam: Examination, snippet: str) -> dict[str, str]:
     return wanted
 
 
-def _where(exam: Examination, option: str) -> str:
+def _where(exam: Context, option: str) -> str:
     """Return which line of the user's file sets an option, in words; "" if none does."""
     data, _ = config_file.read(os.path.realpath(exam.ssh_config))
     pattern = re.compile(rf"\s*{option}[\s=]", re.IGNORECASE)

@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Reply:
+class Response:
     """One HTTP reply."""
 
     status: int
@@ -17,17 +17,17 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def json_reply(value: object, status: int = 200) -> Reply:
+def json_reply(value: object, status: int = 200) -> Response:
     """Return `value` as JSON."""
-    return Reply(status, json.dumps(value).encode())
+    return Response(status, json.dumps(value).encode())
 
 
-def _error(status: int, code: str, message: str, retryable: bool, **more: Any) -> Reply:
+def _error(status: int, code: str, message: str, retryable: bool, **more: Any) -> Response:
     body = {"error_code": code, "message": message, "retryable": retryable, **more}
     headers = {}
     if "retry_after_ms" in more:
         headers["Retry-After"] = str(-(-int(more["retry_after_ms"]) // 1000))
-    return Reply(status, json.dumps(body).encode(), headers=headers)
+    return Response(status, json.dumps(body).encode(), headers=headers)
 
 
 _LIMITER = {"rate_limit_scope": "mutating_lifecycle_routes"}
@@ -57,25 +57,25 @@ ERRORS = {
 }  # fmt: skip
 
 
-def with_retry_after_ms(reply: Reply, milliseconds: str) -> Reply:
+def with_retry_after_ms(reply: Response, milliseconds: str) -> Response:
     """Return an error reply that asks to wait `milliseconds`, if that is not empty."""
     if not milliseconds:
         return reply
     body = {**json.loads(reply.body), "retry_after_ms": int(milliseconds)}
     headers = {"Retry-After": str(-(-int(milliseconds) // 1000))}
-    return Reply(reply.status, json.dumps(body).encode(), headers=headers)
+    return Response(reply.status, json.dumps(body).encode(), headers=headers)
 
 
-def key_reused(first: str, second: str) -> Reply:
+def key_reused(first: str, second: str) -> Response:
     """Return the contract's 409."""
     message = "idempotency key reused with different request parameters"
     details = {"expected_request_hash": first, "provided_request_hash": second}
     return _error(409, "IDEMPOTENCY_KEY_REUSED", message, False, details=details)
 
 
-def problem(status: int, title: str, detail: str, location: str = "") -> Reply:
+def problem(status: int, title: str, detail: str, location: str = "") -> Response:
     """Return application/problem+json (contract: ErrorModel)."""
     body: dict[str, Any] = {"title": title, "status": status, "detail": detail}
     if location:
         body["errors"] = [{"message": detail, "location": location}]
-    return Reply(status, json.dumps(body).encode(), "application/problem+json")
+    return Response(status, json.dumps(body).encode(), "application/problem+json")

@@ -19,7 +19,7 @@ import uuid
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from dcs_proxy.emulator.contract import ERRORS, Reply, problem
+from dcs_proxy.emulator.contract import ERRORS, Response, problem
 from dcs_proxy.emulator.faults import Faults, reply_of
 from dcs_proxy.emulator.journal import Journal
 from dcs_proxy.emulator.routes import Request, Routes
@@ -28,7 +28,7 @@ _MAX_BODY = 16 * 1024 * 1024
 _HUGE = 64 * 1024 * 1024
 
 
-class ControlPlane:
+class ControlPlaneServer:
     """Serves `routes` on listening sockets until it is stopped, each request in a thread.
 
     `key` is the one API key and `org_id` its organisation, "" where any will do; `tls` makes it
@@ -75,7 +75,7 @@ class ControlPlane:
             server.shutdown()
             server.server_close()
 
-    def refuse(self, headers: Any) -> Reply | None:
+    def refuse(self, headers: Any) -> Response | None:
         """Return the reply to a request whose credentials do not hold, None if they do."""
         bearer = headers.get("Authorization")
         given = headers.get("x-api-key")
@@ -96,7 +96,7 @@ class ControlPlane:
 class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, sock: socket.socket, plane: ControlPlane) -> None:
+    def __init__(self, sock: socket.socket, plane: ControlPlaneServer) -> None:
         self.address_family = sock.family
         super().__init__(sock.getsockname()[:2], _Handler, bind_and_activate=False)
         self.socket.close()
@@ -141,7 +141,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         replies = [reply_of(fault) for fault in faults if fault.kind not in _WIRE]
         reply = replies[0] if replies else plane.refuse(self.headers)
         if wire in ("reset", "stall"):
-            reply = reply or Reply(0, b"")
+            reply = reply or Response(0, b"")
         elif reply is None:
             reply = plane.routes.answer(request)
         self._note(request, url.path, reply)
@@ -172,7 +172,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._send(refusal)
         return None
 
-    def _note(self, request: Request, path: str, reply: Reply) -> None:
+    def _note(self, request: Request, path: str, reply: Response) -> None:
         try:
             answer = json.loads(reply.body)
         except ValueError:
@@ -191,7 +191,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             user_agent=request.header("User-Agent"),
         )
 
-    def _send(self, reply: Reply, body: bytes | None = None) -> None:
+    def _send(self, reply: Response, body: bytes | None = None) -> None:
         """Send a reply in one piece, for small writes would wait for each other."""
         body = reply.body if body is None else body
         phrase = self.responses.get(reply.status, ("",))[0]
@@ -212,11 +212,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _ahead(self) -> float:
         return self.server.plane.faults.clock_ahead()
 
-    def reset(self, _: Reply) -> None:
+    def reset(self, _: Response) -> None:
         """Close without an answer."""
         self.close_connection = True
 
-    def stall(self, _: Reply) -> None:
+    def stall(self, _: Response) -> None:
         """Answer nothing until the client or the emulator goes."""
         self.close_connection = True
         self.connection.settimeout(0.1)
@@ -227,15 +227,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             except TimeoutError:
                 pass
 
-    def stall_body(self, reply: Reply) -> None:
+    def stall_body(self, reply: Response) -> None:
         """Send half a body, and then nothing."""
         self._send(reply, reply.body[: len(reply.body) // 2])
         self.stall(reply)
 
-    def huge(self, _: Reply) -> None:
+    def huge(self, _: Response) -> None:
         """Send far more than anybody wants."""
         self.close_connection = True
-        self._send(Reply(200, b'"' + b"A" * _HUGE + b'"'))
+        self._send(Response(200, b'"' + b"A" * _HUGE + b'"'))
 
 
 _WIRE = {

@@ -9,7 +9,7 @@ from typing import Any
 from dcs_proxy.console.format import rfc3339
 from dcs_proxy.emulator.authority import Authorities, public_line
 from dcs_proxy.emulator.faults import Fault, Faults, edit
-from dcs_proxy.emulator.machines import Machine, Service, Session
+from dcs_proxy.emulator.machines import Machine, Service, SshSession
 
 _MEMORY_MIB = 4096
 # Where a machine is going that does not run, and is not about to.
@@ -36,7 +36,7 @@ class Describer:
     ports: dict[str, int]
     without: frozenset[str]
 
-    def session(self, session: Session, method: str) -> dict[str, Any]:
+    def session(self, session: SshSession, method: str) -> dict[str, Any]:
         """Return a session (contract: SSHSessionResponse) in answer to a request."""
         service = self.service
         name = session.machine.name
@@ -92,7 +92,7 @@ class Describer:
             "created_at": self.service.date(machine.created_at),
         }
 
-    def _connection(self, session: Session, ahead: float) -> dict[str, Any]:
+    def _connection(self, session: SshSession, ahead: float) -> dict[str, Any]:
         name = session.machine.name
         gateway = [fault.kind for fault in self.faults.strike(name, "gateway")] or [""]
         connection: dict[str, Any] = {
@@ -112,14 +112,14 @@ class Describer:
             }
         return connection
 
-    def _certificate(self, session: Session, ahead: float) -> str:
+    def _certificate(self, session: SshSession, ahead: float) -> str:
         ends_at = time.time() if session.ends_at is None else self.service.wall(session.ends_at)
         kinds = [fault.kind for fault in self.faults.strike(session.machine.name, "certificate")]
         return self.authorities.sign_user(
             session.public_key, session.username, ends_at, *kinds[:1], ahead=ahead
         )
 
-    def _apply(self, body: dict[str, Any], session: Session, fault: Fault) -> None:
+    def _apply(self, body: dict[str, Any], session: SshSession, fault: Fault) -> None:
         if fault.kind == "closes" and session.status == "ready":
             self.service.close(session)
         elif fault.kind in ("set", "missing"):

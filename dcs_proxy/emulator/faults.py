@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from dcs_proxy.emulator.contract import ERRORS, Reply, key_reused, problem, with_retry_after_ms
+from dcs_proxy.emulator.contract import ERRORS, Response, key_reused, problem, with_retry_after_ms
 from dcs_proxy.errors import UsageError
 
 _TEXT = re.compile(
@@ -39,7 +39,7 @@ class Fault:
 
 
 # Stage "reply": another reply is sent in place of the right one.
-_REPLIES: dict[str, tuple[str, Callable[[str], Reply]]] = {
+_REPLIES: dict[str, tuple[str, Callable[[str], Response]]] = {
     "401": ("the key is invalid", lambda _: ERRORS["invalid_key"]),
     "401-missing": ("the key is missing", lambda _: ERRORS["missing_key"]),
     "403": ("the organisation is another", lambda _: ERRORS["org_mismatch"]),
@@ -55,12 +55,12 @@ _REPLIES: dict[str, tuple[str, Callable[[str], Reply]]] = {
     "503": ("runtime unavailable", lambda _: ERRORS["runtime_unavailable"]),
     "503-limiter": ("limiter unavailable", lambda _: ERRORS["mutation_limiter_unavailable"]),
     "problem": ("problem+json 500", lambda _: problem(500, "Internal Server Error", "broken")),
-    "html": ("a load balancer's 502", lambda _: Reply(502, _BAD_GATEWAY, "text/html")),
-    "not-json": ("a body that is not JSON", lambda _: Reply(200, b'{"session_id": ')),
-    "body": ("ARGUMENT as the whole body", lambda text: Reply(200, text.encode())),
+    "html": ("a load balancer's 502", lambda _: Response(502, _BAD_GATEWAY, "text/html")),
+    "not-json": ("a body that is not JSON", lambda _: Response(200, b'{"session_id": ')),
+    "body": ("ARGUMENT as the whole body", lambda text: Response(200, text.encode())),
     "redirect": (
         "a redirect to ARGUMENT",
-        lambda url: Reply(307, b"", headers={"Location": url}),
+        lambda url: Response(307, b"", headers={"Location": url}),
     ),
 }  # fmt: skip
 
@@ -109,7 +109,7 @@ STAGES = dict.fromkeys(_REPLIES, "reply") | {
 }
 
 
-def parse_fault(text: str) -> Fault:
+def parse_error_body(text: str) -> Fault:
     """Parse ``NAME=KIND[:ARGUMENT][/METHOD][@COUNT][~SHARE]``.  Raises UsageError."""
     match = _TEXT.fullmatch(text)
     if match is None or match["kind"] not in STAGES:
@@ -177,7 +177,7 @@ class Faults:
             )
 
 
-def reply_of(fault: Fault) -> Reply:
+def reply_of(fault: Fault) -> Response:
     """Return the reply of a fault of stage "reply"."""
     return _REPLIES[fault.kind][1](fault.argument)
 

@@ -21,7 +21,7 @@ from dcs_proxy.emulator.authority import Authorities, private_pem, public_line
 from dcs_proxy.emulator.faults import Faults
 from dcs_proxy.emulator.guest import Guest, GuestSFTPServer
 from dcs_proxy.emulator.journal import Journal
-from dcs_proxy.emulator.machines import Service, Session
+from dcs_proxy.emulator.machines import Service, SshSession
 from dcs_proxy.errors import DcsError
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -99,7 +99,7 @@ class Gateway:
         for guest in list(self.guests):
             guest.kill()
 
-    def home(self, session: Session) -> str:
+    def home(self, session: SshSession) -> str:
         """Return the home directory of a session's machine, made if it is missing."""
         path = os.path.join(self.homes, session.machine.name)
         os.makedirs(path, mode=0o700, exist_ok=True)
@@ -146,12 +146,12 @@ class _Login(asyncssh.SSHServer):
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._session: Session | None = None
+        self._session: SshSession | None = None
         self._offered = ""
         self._is_in = False
 
     @property
-    def session(self) -> Session:
+    def session(self) -> SshSession:
         """The session that logged in."""
         if self._session is None:
             raise DcsError("nobody has logged in")

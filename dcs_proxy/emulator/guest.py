@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import asyncssh
 
-from dcs_proxy.emulator.machines import Session
+from dcs_proxy.emulator.machines import SshSession
 
 _CHUNK = 64 * 1024
 _ACCEPTED = ("LANG", "LC_", "COLORTERM", "GIT_PROTOCOL")
@@ -31,7 +31,7 @@ class Guest:
     def __init__(
         self,
         process: asyncssh.SSHServerProcess[bytes],
-        session: Session,
+        session: SshSession,
         home: str,
         x_authority: str,
     ) -> None:

@@ -45,7 +45,7 @@ class Machine:
 
 
 @dataclass
-class Session:
+class SshSession:
     """One SSH session; times by the monotonic clock, None while unknown."""
 
     session_id: str
@@ -82,7 +82,7 @@ class Service:
     login: str | None = None
     now: Callable[[], float] = time.monotonic
     machines: dict[str, Machine] = field(default_factory=dict)
-    sessions: dict[str, Session] = field(default_factory=dict)
+    sessions: dict[str, SshSession] = field(default_factory=dict)
     keys: dict[str, tuple[str, str]] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -106,7 +106,7 @@ class Service:
         with self.lock:
             return self._settle(self.machines[name])
 
-    def create(self, name: str, public_key: str, idempotency_key: str, digest: str) -> Session:
+    def create(self, name: str, public_key: str, idempotency_key: str, digest: str) -> SshSession:
         """Return the session that `idempotency_key` stands for, new or not.
 
         `digest` identifies the request.  Raises KeyError for an unknown machine, Conflict.
@@ -119,13 +119,15 @@ class Service:
                 return self._refresh(self.sessions[session_id])
             machine = self.machines[name]
             session_id = f"wssh-{secrets.token_hex(10)}"
-            session = Session(session_id, machine, public_key, self.login or session_id, self.now())
+            session = SshSession(
+                session_id, machine, public_key, self.login or session_id, self.now()
+            )
             self.sessions[session_id] = session
             self.keys[idempotency_key] = (digest, session_id)
             self._wake(machine, session)
             return self._refresh(session)
 
-    def get(self, name: str, session_id: str) -> Session:
+    def get(self, name: str, session_id: str) -> SshSession:
         """Return a session as it is now.  Raises KeyError."""
         with self.lock:
             session = self.sessions[session_id]
@@ -133,13 +135,13 @@ class Service:
                 raise KeyError(session_id)
             return self._refresh(session)
 
-    def of_machine(self, name: str) -> list[Session]:
+    def of_machine(self, name: str) -> list[SshSession]:
         """Return all sessions of a machine, oldest first.  Raises KeyError."""
         with self.lock:
             machine = self.machines[name]
             return [self._refresh(s) for s in self.sessions.values() if s.machine is machine]
 
-    def close(self, session: Session) -> None:
+    def close(self, session: SshSession) -> None:
         """End a session that is not over."""
         with self.lock:
             if session.status in ("wake_in_progress", "ready"):
@@ -155,7 +157,7 @@ class Service:
         with self.lock:
             return [self._settle(self.machines[name]) for name in sorted(self.machines)]
 
-    def for_login(self, username: str, public_key: str) -> Session | None:
+    def for_login(self, username: str, public_key: str) -> SshSession | None:
         """Return the ready session that may log in as `username` with that key."""
         with self.lock:
             for session in reversed(self.sessions.values()):
@@ -163,13 +165,13 @@ class Service:
                     return session if self._refresh(session).status == "ready" else None
             return None
 
-    def connect(self, session: Session, step: int) -> None:
+    def connect(self, session: SshSession, step: int) -> None:
         """Count a connection to the session's machine that came (+1) or went (-1)."""
         with self.lock:
             session.machine.connections += step
             session.machine.used_at = self.now()
 
-    def _wake(self, machine: Machine, session: Session) -> None:
+    def _wake(self, machine: Machine, session: SshSession) -> None:
         self._settle(machine)
         if machine.phase in _DEAD:
             session.status, session.error_code = "failed", "MACHINE_UNAVAILABLE"
@@ -200,7 +202,7 @@ class Service:
             if session.machine is machine and session.status == "ready":
                 session.status = "closed"
 
-    def _refresh(self, session: Session) -> Session:
+    def _refresh(self, session: SshSession) -> SshSession:
         machine = self._settle(session.machine)
         now = self.now()
         if session.status == "wake_in_progress" and machine.phase == "running":
@@ -212,7 +214,7 @@ class Service:
             session.status = "expired"
         return session
 
-    def retry_after_ms(self, session: Session) -> int:
+    def retry_after_ms(self, session: SshSession) -> int:
         """Return when to ask about a waking session again."""
         wakes_at = session.machine.wakes_at
         left = (wakes_at - self.now()) * 1000 if wakes_at is not None else _POLL_MS

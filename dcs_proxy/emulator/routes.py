@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from dcs_proxy.emulator.authority import parse_public_key
-from dcs_proxy.emulator.contract import ERRORS, Reply, json_reply, key_reused, problem
+from dcs_proxy.emulator.contract import ERRORS, Response, json_reply, key_reused, problem
 from dcs_proxy.emulator.describe import Describer
-from dcs_proxy.emulator.faults import Faults, parse_fault
-from dcs_proxy.emulator.machines import PHASES, Conflict, Service, Session
+from dcs_proxy.emulator.faults import Faults, parse_error_body
+from dcs_proxy.emulator.machines import PHASES, Conflict, Service, SshSession
 from dcs_proxy.errors import UsageError
 from dcs_proxy.names import is_machine_name
 
@@ -52,7 +52,7 @@ class Request:
 class _Invalid(Exception):
     """The request breaks the contract: `reply` says how."""
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: Response) -> None:
         super().__init__(reply.status)
         self.reply = reply
 
@@ -79,7 +79,7 @@ class Routes:
         self._post_only = post_only
         self._limiter = _Limiter(rate_limit)
 
-    def answer(self, request: Request) -> Reply:
+    def answer(self, request: Request) -> Response:
         """Return the reply to a request."""
         routes = self._routes(request)
         if routes is None:
@@ -87,7 +87,9 @@ class Routes:
         route = routes.get(request.method)
         if route is None:
             reply = problem(405, "Method Not Allowed", f"{request.method} is not allowed here")
-            return Reply(reply.status, reply.body, reply.content_type, {"Allow": ", ".join(routes)})
+            return Response(
+                reply.status, reply.body, reply.content_type, {"Allow": ", ".join(routes)}
+            )
         try:
             return route(request)
         except _Invalid as invalid:
@@ -95,7 +97,7 @@ class Routes:
         except KeyError:
             return problem(404, "Not Found", "machine or session not found")
 
-    def _routes(self, request: Request) -> dict[str, Callable[[Request], Reply]] | None:
+    def _routes(self, request: Request) -> dict[str, Callable[[Request], Response]] | None:
         match request.parts:
             case ["emulator", *rest]:
                 return self._control_routes(rest)
@@ -113,7 +115,7 @@ class Routes:
                 return {"GET": self._get_session, "DELETE": self._close_session}
         return None
 
-    def _create(self, request: Request) -> Reply:
+    def _create(self, request: Request) -> Response:
         name = _machine_name(request)
         key = _idempotency_key(request)
         public_key = _public_key(request)
@@ -126,10 +128,10 @@ class Routes:
             return key_reused(conflict.first, conflict.second)
         return self._session(session, request)
 
-    def _get_session(self, request: Request) -> Reply:
+    def _get_session(self, request: Request) -> Response:
         return self._session(self._find(request), request)
 
-    def _close_session(self, request: Request) -> Reply:
+    def _close_session(self, request: Request) -> Response:
         _idempotency_key(request)
         session = self._find(request)
         if (limited := self._limiter.refuse()) is not None:
@@ -137,25 +139,25 @@ class Routes:
         self._service.close(session)
         return self._session(session, request)
 
-    def _find(self, request: Request) -> Session:
+    def _find(self, request: Request) -> SshSession:
         return self._service.get(_machine_name(request), request.parts[4])
 
-    def _session(self, session: Session, request: Request) -> Reply:
+    def _session(self, session: SshSession, request: Request) -> Response:
         return json_reply(self._describer.session(session, request.method))
 
-    def _list_sessions(self, request: Request) -> Reply:
+    def _list_sessions(self, request: Request) -> Response:
         sessions = self._service.of_machine(_machine_name(request))
         page, more = _page(request, sessions)
         return json_reply({"items": [self._describer.session(s, "GET") for s in page], **more})
 
-    def _list_machines(self, request: Request) -> Reply:
+    def _list_machines(self, request: Request) -> Response:
         page, more = _page(request, self._service.all_machines())
         return json_reply({"items": [self._describer.listed_machine(m) for m in page], **more})
 
-    def _get_machine(self, request: Request) -> Reply:
+    def _get_machine(self, request: Request) -> Response:
         return json_reply(self._describer.machine(self._service.machine(_machine_name(request))))
 
-    def _control_routes(self, parts: list[str]) -> dict[str, Callable[[Request], Reply]] | None:
+    def _control_routes(self, parts: list[str]) -> dict[str, Callable[[Request], Response]] | None:
         match parts:
             case ["state"]:
                 return {"GET": self._state}
@@ -167,7 +169,7 @@ class Routes:
                 return {"POST": lambda _: self._close_sessions(name)}
         return None
 
-    def _state(self, _: Request) -> Reply:
+    def _state(self, _: Request) -> Response:
         machines = self._service.all_machines()
         sessions = [s for m in machines for s in self._service.of_machine(m.name)]
         return json_reply(
@@ -177,26 +179,26 @@ class Routes:
             }
         )
 
-    def _put_machine(self, name: str, request: Request) -> Reply:
+    def _put_machine(self, name: str, request: Request) -> Response:
         phase = _json_object(request).get("phase", "running")
         if phase not in PHASES or not is_machine_name(name):
             return problem(422, "Unprocessable Entity", "no such phase or name", "body.phase")
         self._service.put(name, phase)
         return json_reply({"name": name, "phase": phase})
 
-    def _close_sessions(self, name: str) -> Reply:
+    def _close_sessions(self, name: str) -> Response:
         self._service.close_all(name)
         return json_reply({})
 
-    def _add_fault(self, request: Request) -> Reply:
+    def _add_fault(self, request: Request) -> Response:
         try:
-            fault = parse_fault(str(_json_object(request).get("fault")))
+            fault = parse_error_body(str(_json_object(request).get("fault")))
         except UsageError as error:
             return problem(422, "Unprocessable Entity", error.message, "body.fault")
         self._faults.add(fault)
         return json_reply({})
 
-    def _clear_faults(self, _: Request) -> Reply:
+    def _clear_faults(self, _: Request) -> Response:
         self._faults.clear()
         return json_reply({})
 
@@ -210,7 +212,7 @@ class _Limiter:
         self._at = time.monotonic()
         self._lock = threading.Lock()
 
-    def refuse(self) -> Reply | None:
+    def refuse(self) -> Response | None:
         """Return the contract's 429 when the bucket is empty, else take one out."""
         if self._rate is None:
             return None
@@ -283,5 +285,5 @@ def _page(request: Request, items: Sequence[Any]) -> tuple[Sequence[Any], dict[s
     return items[start:end], {"next_cursor": base64.urlsafe_b64encode(str(end).encode()).decode()}
 
 
-def _invalid(message: str, location: str) -> Reply:
+def _invalid(message: str, location: str) -> Response:
     return problem(422, "Unprocessable Entity", message, location)

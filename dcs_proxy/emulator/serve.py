@@ -15,7 +15,7 @@ from typing import Any
 
 from dcs_proxy.emulator.authority import Authorities, public_line
 from dcs_proxy.emulator.broken import BrokenGateway
-from dcs_proxy.emulator.control_plane import ControlPlane
+from dcs_proxy.emulator.control_plane import ControlPlaneServer
 from dcs_proxy.emulator.describe import Describer
 from dcs_proxy.emulator.faults import STAGES, Fault, Faults
 from dcs_proxy.emulator.gateway import KEY_FAULTS, Gateway
@@ -89,7 +89,7 @@ async def _run(options: EmulatorOptions, homes: str, stop: asyncio.Event) -> Non
         service, describer, faults, post_only=options.post_only, rate_limit=options.rate_limit
     )
     key = options.api_key or f"dsk-{secrets.token_urlsafe(24)}"
-    plane = ControlPlane(
+    plane = ControlPlaneServer(
         listen(options.port), routes, faults, journal, key=key, org_id=options.org_id,
         tls=None if options.tls is None else make_context(options.tls, options.tls_name),
     )  # fmt: skip
@@ -124,7 +124,7 @@ async def _open_faulty(gateway: Gateway, kind: str, broken: list[BrokenGateway])
 
 
 def _print_ready(
-    plane: ControlPlane, key: str, endpoint: str, port: int, authorities: Authorities
+    plane: ControlPlaneServer, key: str, endpoint: str, port: int, authorities: Authorities
 ) -> None:
     ready: dict[str, Any] = {
         "api": plane.url,

@@ -46,9 +46,9 @@ class Parts:
 def install(text: bytes, top: str, end: str, *, created: bool = False) -> bytes:
     """Return `text` with our blocks at its top and end, in place of any older ones.
 
-    `created` says that there was no file.  Raises ConfigError as :func:`take_apart`.
+    `created` says that there was no file.  Raises ConfigError as :func:`parse_blocks`.
     """
-    parts = take_apart(text)
+    parts = parse_blocks(text)
     own = parts.own
     words = {"created"} if created or "created" in parts.words else set()
     if own and not own.endswith(b"\n"):
@@ -60,15 +60,15 @@ def install(text: bytes, top: str, end: str, *, created: bool = False) -> bytes:
 def remove(text: bytes) -> bytes | None:
     """Return `text` without our blocks, to the byte as it was; None if there was no file.
 
-    Raises ConfigError as :func:`take_apart`.
+    Raises ConfigError as :func:`parse_blocks`.
     """
-    parts = take_apart(text)
+    parts = parse_blocks(text)
     if "created" in parts.words and not parts.own.strip():
         return None
     return parts.own
 
 
-def take_apart(text: bytes) -> Parts:
+def parse_blocks(text: bytes) -> Parts:
     """Find our blocks.  Raises ConfigError naming the line if they are broken or were edited."""
     blocks: dict[str, bytes] = {}
     words: set[str] = set()
@@ -150,7 +150,7 @@ def read(path: str) -> tuple[bytes | None, os.stat_result | None]:
 
 
 @contextmanager
-def one_editor(lock_path: str) -> Iterator[None]:
+def edit_lock(lock_path: str) -> Iterator[None]:
     """Keep other config-ssh from editing meanwhile.  Raises StateError."""
     try:
         fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from dcs_proxy.errors import ConfigError
 from dcs_proxy.names import MachineName
-from dcs_proxy.openssh.version import FORWARDS_ANY_AGENT, Version, losses
+from dcs_proxy.openssh.version import FORWARDS_ANY_AGENT, Version, missing_features
 
 # Not in here, for a pattern list has no way to say them: * ? , and ".  Upper case is not either:
 # patterns are compared in lower case.  Nor is =, at which asyncssh takes a word apart.
@@ -99,7 +99,7 @@ def render_top(program: Program, machines: Sequence[MachineName], version: Versi
     connect = program.command("--login", "'%r'", "'%h'", "%p")
     lines = [
         f"# for OpenSSH {version}",
-        *(f"# {lost}" for lost in losses(version)),
+        *(f"# {lost}" for lost in missing_features(version)),
         f'Match originalhost "{HOSTS}" exec "exec {prepare}"',
         f'    Include "{program.state_directory}/hosts/*.conf"',
         f'Match originalhost "{HOSTS}" user "{_LOGINS}"',

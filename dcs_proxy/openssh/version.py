@@ -60,7 +60,7 @@ def parse_version(text: str) -> Version | None:
     return Version(int(match[1]), int(match[2])) if match else None
 
 
-def losses(version: Version) -> list[str]:
+def missing_features(version: Version) -> list[str]:
     """Return what `version` cannot do and later ones can, each a sentence; the worst first."""
     lost = []
     if version < FORWARDS_ANY_AGENT:

@@ -19,7 +19,7 @@ from dcs_proxy.session.resolve import COMMITTED_S
 _VERSION = "1"
 
 
-class Warmth:
+class FastEntry:
     """Writes the lines of one state directory, as seen from one configuration.
 
     `config` is the config file as the command line names it ("" if it does not), `config_path`
@@ -40,7 +40,7 @@ class Warmth:
         self._config = config
         self._config_path = config_path
 
-    def keep(self, host: MachineName, record: Record, files: list[str], address: str = "") -> None:
+    def write(self, host: MachineName, record: Record, files: list[str], address: str = "") -> None:
         """Write the line of a ready session that ssh knows as `host`.
 
         `files` are those that ssh reads for it; `address` is the gateway's that has answered, ""

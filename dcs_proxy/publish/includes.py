@@ -75,7 +75,7 @@ def write_identity(
     )
 
 
-def withdraw(state: StateDirectory, name: MachineName) -> None:
+def unpublish(state: StateDirectory, name: MachineName) -> None:
     """Remove every file of the machine's sessions, those of its aliases too.  Raises StateError.
 
     Not its lock, which the caller holds.
@@ -126,7 +126,7 @@ def _forwarded(file: str) -> str:
     return os.fsdecode(match[1]).replace("%%", "%") if match else ""
 
 
-def heal(state: StateDirectory) -> None:
+def remove_broken(state: StateDirectory) -> None:
     """Remove or mend every included file that would stop ssh.  Raises StateError."""
     for directory in ("hosts", "agents"):
         for entry in os.scandir(state.file(directory)):
@@ -143,7 +143,7 @@ def heal(state: StateDirectory) -> None:
                 os.chmod(entry.path, 0o600)
 
 
-def mark_healed(state: StateDirectory) -> None:
+def mark_checked(state: StateDirectory) -> None:
     """Note that all included files are well formed, those written until now among them."""
     write_whole(state.file("healed"), b"")
 

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 from dcs_proxy.errors import GatewayUnreachable
 from dcs_proxy.names import MachineName
-from dcs_proxy.publish.fast_entry import Warmth
-from dcs_proxy.publish.includes import mark_healed, publish, publish_user_agent
-from dcs_proxy.session.context import World
+from dcs_proxy.publish.fast_entry import FastEntry
+from dcs_proxy.publish.includes import mark_checked, publish, publish_user_agent
+from dcs_proxy.session.context import Context
 from dcs_proxy.session.directory import Record
 from dcs_proxy.ssh.dial import look_up
 
 
-def make_warm(
+def publish_session(
     hosts: Sequence[MachineName],
     name: MachineName,
     record: Record,
-    world: World,
-    warmth: Warmth,
+    context: Context,
+    fast_entry: FastEntry,
     *,
     user_agent: str,
     address: str,
@@ -29,23 +29,25 @@ def make_warm(
     ``ssh -A`` is to forward ("" for none), `address` what `first_address` has found.  The caller
     has healed the included files before.  Raises StateError.
     """
-    files = {host: publish(world.state, host, name, record) for host in hosts}
-    publish_user_agent(world.state, user_agent)
-    mark_healed(world.state)
+    files = {host: publish(context.state, host, name, record) for host in hosts}
+    publish_user_agent(context.state, user_agent)
+    mark_checked(context.state)
     for host in hosts:
-        warmth.keep(host, record, files[host], address=address)
+        fast_entry.write(host, record, files[host], address=address)
 
 
-def first_address(record: Record, world: World) -> str:
+def first_address(record: Record, context: Context) -> str:
     """Return the address that ssh's second half is to try first, "" if none is found.
 
     That half has no time for a lookup; if the address does not answer, it looks for itself.
     """
-    if record.ready is None or world.settings.proxy_to(record.ready.endpoint):
+    if record.ready is None or context.settings.proxy_to(record.ready.endpoint):
         return ""
-    limit = min(world.settings.connect_seconds, world.deadline.remaining())
+    limit = min(context.settings.connect_seconds, context.deadline.remaining())
     try:
-        found = look_up(record.ready.endpoint, record.ready.port, limit, world.deadline.client_gone)
+        found = look_up(
+            record.ready.endpoint, record.ready.port, limit, context.deadline.client_gone
+        )
     except GatewayUnreachable:
         return ""
     return found[0][1][0]

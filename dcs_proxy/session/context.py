@@ -37,7 +37,7 @@ class ControlPlane(Protocol):
 
 
 @dataclass(frozen=True)
-class World:
+class Context:
     """Everything that resolving touches, so that tests can stand in for it.
 
     `open_api` and `open_agent` are called when first needed, for both may be slow or fail.

@@ -20,12 +20,12 @@ from dcs_proxy.session.directory import Failure, StateDirectory
 _SAME_CLIENT_S = 5.0
 # Many ssh that have waited for one answer come to their second halves one after the other.
 _ANSWER_S = 30.0
-# Failures that say nothing about the process that met them.
+# LastFailure that say nothing about the process that met them.
 _SHARED = (SessionFailed, DeadlineExceeded, ApiUnavailable, MachineNotFound)
 _BY_EXIT_CODE = {kind.exit_code: kind for kind in DcsError.__subclasses__()}
 
 
-class Failures:
+class LastFailure:
     """One machine's last failure, as the ssh process `client` sees it.
 
     `takes_answers` says that a person's answer to somebody else's question counts here too;

@@ -36,11 +36,11 @@ from dcs_proxy.errors import (
 )
 from dcs_proxy.local.log import milliseconds_since
 from dcs_proxy.names import MachineName
-from dcs_proxy.session.context import ControlPlane, World
+from dcs_proxy.session.context import Context, ControlPlane
 from dcs_proxy.session.directory import NEVER, Attempt, ReadySession, Record
 from dcs_proxy.session.identity import UNKNOWN_LIFE_S, Lender, margin_s
-from dcs_proxy.session.last_failure import Failures
-from dcs_proxy.session.wake_policy import Consent
+from dcs_proxy.session.last_failure import LastFailure
+from dcs_proxy.session.wake_policy import WakePolicy
 from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.keys import KeyPair, public_line
@@ -54,7 +54,7 @@ _KEY_GRACE_S = 300
 _CLOCK_NOTICE_S = 300
 
 
-def resolve(name: MachineName, world: World, *, is_second: bool = False) -> Record:
+def resolve(name: MachineName, context: Context, *, is_second: bool = False) -> Record:
     """Return the record of a ready session of the machine.
 
     `is_second` says that the same ssh has asked before, while it read its configuration: what it
@@ -63,8 +63,8 @@ def resolve(name: MachineName, world: World, *, is_second: bool = False) -> Reco
     Raises any DcsError but UsageError, ConfigError and LoginMismatch, with the machine's name.
     """
     try:
-        record = _Resolution(name, world, is_second).run()
-        world.progress.ready()
+        record = _Resolution(name, context, is_second).run()
+        context.progress.ready()
         return record
     except DcsError as error:
         error.machine = error.machine or name
@@ -72,16 +72,20 @@ def resolve(name: MachineName, world: World, *, is_second: bool = False) -> Reco
 
 
 class _Resolution:
-    def __init__(self, name: MachineName, world: World, is_second: bool) -> None:
+    def __init__(self, name: MachineName, context: Context, is_second: bool) -> None:
         self.name = name
-        self.world = world
+        self.context = context
         self.is_second = is_second
-        self.agent_path = world.agent_path(name)
-        self.started_at = world.now()
-        policy = world.settings.wake_policy(name)
-        self.consent = Consent(name, policy, world.state, world.terminal, world.deadline)
-        self.failures = Failures(
-            name, world.state, world.client, world.now, takes_answers=not self.consent.is_given
+        self.agent_path = context.agent_path(name)
+        self.started_at = context.now()
+        policy = context.settings.wake_policy(name)
+        self.consent = WakePolicy(name, policy, context.state, context.terminal, context.deadline)
+        self.failures = LastFailure(
+            name,
+            context.state,
+            context.client,
+            context.now,
+            takes_answers=not self.consent.is_given,
         )
         self.get_is_missing = False
         self.announced = False
@@ -93,9 +97,9 @@ class _Resolution:
         self.failures.raise_own(is_second=self.is_second)
         start = time.monotonic()
         while True:
-            with self.world.state.lock(self.name, self.world.deadline, self.is_settled) as held:
+            with self.context.state.lock(self.name, self.context.deadline, self.is_settled) as held:
                 waited = milliseconds_since(start)
-                self.world.log.debug("lock", machine=self.name, held=held, ms=waited)
+                self.context.log.debug("lock", machine=self.name, held=held, ms=waited)
                 if (record := self.reusable()) is not None:
                     return record
                 self.failures.raise_shared()
@@ -115,26 +119,26 @@ class _Resolution:
 
     def reusable(self) -> Record | None:
         """Return the session if it may be used without asking the API (DESIGN rule 4)."""
-        record = self.world.state.load(self.name)
+        record = self.context.state.load(self.name)
         if record is None or record.ready is None or not self.is_alive(record):
             return None
-        age = self.world.now() - record.ready.proved_at
-        limit = self.world.settings.reuse_seconds
+        age = self.context.now() - record.ready.proved_at
+        limit = self.context.settings.reuse_seconds
         if self.is_second:
             limit += COMMITTED_S  # the first half may have come late in the time before
         # A negative age is a clock that was set back: nothing is known then.
         is_usable = 0 <= age < limit and self.is_held(record)
-        self.world.log.debug("reuse", machine=self.name, session=record.attempt.session_id,
+        self.context.log.debug("reuse", machine=self.name, session=record.attempt.session_id,
                              age_s=int(age), usable=is_usable)  # fmt: skip
         return record if is_usable else None
 
     def is_alive(self, record: Record) -> bool:
         """Whether a record belongs to this account and agent, and is not near its end."""
-        attempt, world = record.attempt, self.world
-        if attempt.account != world.account or attempt.agent_path != self.agent_path:
+        attempt, context = record.attempt, self.context
+        if attempt.account != context.account or attempt.agent_path != self.agent_path:
             return False
         life = record.ready.ends_at - record.ready.began_at if record.ready else UNKNOWN_LIFE_S
-        return self.is_enough(record.ends_at() - world.now(), life)
+        return self.is_enough(record.ends_at() - context.now(), life)
 
     def is_enough(self, left_s: float, life_s: float) -> bool:
         """Whether this ssh may begin with what is left of a session."""
@@ -146,31 +150,31 @@ class _Resolution:
             return True
         ends_at = session.expires_at.timestamp() - api.clock_ahead_s
         life = session.expires_at - session.began_at
-        return self.is_enough(ends_at - self.world.now(), life.total_seconds())
+        return self.is_enough(ends_at - self.context.now(), life.total_seconds())
 
     def is_held(self, record: Record) -> bool:
         """Whether the agent has what ssh will ask it for."""
         try:
-            return Agent(record.attempt.agent_path, log=self.world.log).holds(record.identity)
+            return Agent(record.attempt.agent_path, log=self.context.log).holds(record.identity)
         except (AgentRefused, AgentUnavailable):
             return False
 
     def is_settled(self) -> bool:
         """Whether another process has found a session, or failed, while this one waited."""
-        record = self.world.state.load(self.name)
+        record = self.context.state.load(self.name)
         if record is not None and record.ready is None and record.attempt.session_id:
             self.announce()
-        if not self.told_of_question and self.world.state.is_asking(self.name):
+        if not self.told_of_question and self.context.state.is_asking(self.name):
             self.told_of_question = True
-            self.world.notice(f"{self.name}: waiting, for another ssh asks whether to wake it")
+            self.context.notice(f"{self.name}: waiting, for another ssh asks whether to wake it")
         return self.failures.is_shared() or self.reusable() is not None
 
     def take_up_or_create(self) -> Record:
-        api = self.world.open_api()
+        api = self.context.open_api()
         self.consent.require(api.get_machine)
-        agent = self.world.open_agent(self.name)
-        record = self.world.state.load(self.name)
-        if record is not None and record.attempt.account == self.world.account:
+        agent = self.context.open_agent(self.name)
+        record = self.context.state.load(self.name)
+        if record is not None and record.attempt.account == self.context.account:
             if self.is_alive(record) and self.is_held(record):
                 taken_up = self.take_up(api, agent, record)
                 if taken_up is not None:
@@ -181,7 +185,7 @@ class _Resolution:
 
     def take_up(self, api: ControlPlane, agent: Agent, record: Record) -> Record | None:
         """Go on with an earlier session; None if there is nothing to go on with."""
-        self.world.log.event("resume", machine=self.name, session=record.attempt.session_id)
+        self.context.log.event("resume", machine=self.name, session=record.attempt.session_id)
         record, session = self.wait(api, record, self.look(api, record))
         if session is None or not session.is_ready:
             return None
@@ -196,12 +200,12 @@ class _Resolution:
         return self.prove(record, record.ready)
 
     def create(self, api: ControlPlane, agent: Agent, old: Record | None) -> Record:
-        self.world.state.collect_garbage(self.world.now())
+        self.context.state.collect_garbage(self.context.now())
         try:
             return self.attempt(api, agent, old)
         except IdempotencyConflict:
             # A key made of 122 random bits was used by somebody else: once is an accident.
-            self.world.log.event("idempotency-conflict", machine=self.name)
+            self.context.log.event("idempotency-conflict", machine=self.name)
             return self.attempt(api, agent, old)
 
     def attempt(self, api: ControlPlane, agent: Agent, old: Record | None) -> Record:
@@ -218,20 +222,20 @@ class _Resolution:
         except (DeadlineExceeded, ClientGone, ApiUnavailable):
             raise  # the next try takes the attempt up
         except DcsError:
-            self.world.state.forget(self.name)
+            self.context.state.forget(self.name)
             agent.remove(key.blob)
             raise
 
     def begin(self, agent: Agent, key: KeyPair, old: Record | None) -> Record:
         """Put the key into the agent and write the attempt down."""
-        lifetime_s = int(self.world.settings.wake_seconds + _KEY_GRACE_S)
+        lifetime_s = int(self.context.settings.wake_seconds + _KEY_GRACE_S)
         agent.add_key(key, comment=self.name, lifetime_s=lifetime_s)
         attempt = Attempt(
             idempotency_key=new_key(),
             public_key=key.public.hex(),
             agent_path=self.agent_path,
-            key_ends_at=self.world.now() + lifetime_s,
-            account=self.world.account,
+            key_ends_at=self.context.now() + lifetime_s,
+            account=self.context.account,
             machine=self.name,
         )
         if old is None:
@@ -285,13 +289,13 @@ class _Resolution:
         if record == before:
             return record
         if not before.attempt.session_id:
-            self.world.log.event("session", machine=self.name, session=session.session_id,
+            self.context.log.event("session", machine=self.name, session=session.session_id,
                                  status=session.status)  # fmt: skip
         return record if session.is_ready else self.save(record)
 
     def pause(self, session: Session) -> None:
         self.announce()
-        self.world.deadline.sleep(poll_wait_s(session.retry_after_ms))
+        self.context.deadline.sleep(poll_wait_s(session.retry_after_ms))
 
     def accept(
         self,
@@ -302,37 +306,37 @@ class _Resolution:
         key: KeyPair | None,
     ) -> Record:
         """Lend the session to ssh and write it down; then the bare key may leave the agent."""
-        world = self.world
+        context = self.context
         if api.clock_ahead_s:
             self.tell_of_clock(api.clock_ahead_s)
         lender = Lender(
-            self.name, agent, constrained=world.settings.destination_constraint, log=world.log,
-            now=world.now, ahead_s=api.clock_ahead_s,
+            self.name, agent, constrained=context.settings.destination_constraint, log=context.log,
+            now=context.now, ahead_s=api.clock_ahead_s,
         )  # fmt: skip
         ready = lender.lend(session, record.attempt, key)
         # A machine that was running answers; one that has woken has yet to show that it does.
         woke = self.announced or key is None
-        ready = replace(ready, proved_at=NEVER if woke else world.now())
+        ready = replace(ready, proved_at=NEVER if woke else context.now())
         record = self.save(replace(record, ready=ready))
         if key is not None and not ready.bare_key:
             agent.remove(key.blob)
-        world.log.event("ready", machine=self.name, session=session.session_id,
-                        login=ready.ssh_username, seconds=int(ready.ends_at - world.now()),
-                        ms=int((world.now() - self.started_at) * 1000))  # fmt: skip
+        context.log.event("ready", machine=self.name, session=session.session_id,
+                        login=ready.ssh_username, seconds=int(ready.ends_at - context.now()),
+                        ms=int((context.now() - self.started_at) * 1000))  # fmt: skip
         return self.prove(record, ready) if woke else record
 
     def prove(self, record: Record, ready: ReadySession) -> Record:
         """Write down that the session is good now; after a wake, wait until the guest answers."""
         if ready.proved_at == NEVER:
-            self.world.await_guest(self.name, record)
-        return self.save(replace(record, ready=replace(ready, proved_at=self.world.now())))
+            self.context.await_guest(self.name, record)
+        return self.save(replace(record, ready=replace(ready, proved_at=self.context.now())))
 
     def tell_of_clock(self, ahead_s: float) -> None:
-        self.world.log.event("clock", machine=self.name, ahead_s=int(ahead_s))
+        self.context.log.event("clock", machine=self.name, ahead_s=int(ahead_s))
         if abs(ahead_s) >= _CLOCK_NOTICE_S:
             how = "behind" if ahead_s > 0 else "ahead of"
             minutes = round(abs(ahead_s) / 60)
-            self.world.notice(f"this computer's clock is {minutes} min {how} the API's: set it")
+            self.context.notice(f"this computer's clock is {minutes} min {how} the API's: set it")
 
     def close_abandoned(self, api: ControlPlane, attempt: Attempt) -> None:
         """End a session whose key is lost; it is of no use to anybody, and not worth a wait."""
@@ -341,15 +345,15 @@ class _Resolution:
         except (DeadlineExceeded, ClientGone):
             raise
         except DcsError as error:
-            self.world.log.event("close-failed", machine=self.name, what=error.message)
+            self.context.log.event("close-failed", machine=self.name, what=error.message)
 
     def announce(self) -> None:
         if not self.announced:
             self.announced = True
-            self.world.progress.waking(self.name, self.world.settings.wake_seconds)
+            self.context.progress.waking(self.name, self.context.settings.wake_seconds)
 
     def save(self, record: Record) -> Record:
-        self.world.state.save(self.name, record)
+        self.context.state.save(self.name, record)
         return record
 
 

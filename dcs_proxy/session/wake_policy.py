@@ -26,7 +26,7 @@ class Questioner(Protocol):
     def ask(self, question: str, within_s: float) -> bool: ...
 
 
-class Consent:
+class WakePolicy:
     """Leave to wake one machine under `policy`, for a process that holds the machine's lock."""
 
     def __init__(

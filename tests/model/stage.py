@@ -17,7 +17,7 @@ from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.log import Log
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
-from dcs_proxy.session.context import World
+from dcs_proxy.session.context import Context
 from dcs_proxy.session.directory import Record, StateDirectory
 from dcs_proxy.session.resolve import resolve
 from dcs_proxy.ssh.agent import Agent
@@ -90,7 +90,7 @@ class Stage:
         self.running: Process | None = None
         self.patches = [
             mock.patch.object(https, "time", self.clock),
-            mock.patch.object(https.Exchange, "_send", self._send),
+            mock.patch.object(https.HttpClient, "_send", self._send),
             mock.patch.object(Agent, "_exchange", self._exchange),
         ]
         for patch in self.patches:
@@ -135,7 +135,7 @@ class Stage:
         deadline = ModelDeadline(SETTINGS.wake_seconds, self.clock, process)
         log = Log(os.path.join(self.path, "log"), "off")
         credentials = Credentials("key", None, "the model")
-        world = World(
+        world = Context(
             settings=SETTINGS,
             state=ModelState(self.path, process),
             deadline=deadline,

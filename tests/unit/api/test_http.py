@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dcs_proxy.api.credentials import Credentials
-from dcs_proxy.api.http import Exchange
+from dcs_proxy.api.http import HttpClient
 from dcs_proxy.emulator.loopback import closed_port
 from dcs_proxy.emulator.tls import make_context
 from dcs_proxy.errors import ApiUnavailable
@@ -48,7 +48,7 @@ def ask(api: FakeApi, tmp_path: Path, proxy: HttpProxy | None) -> None:
     settings = replace(Settings(base_url=f"https://api.test:{api.port}"), proxy=proxy)
     log = Log(str(tmp_path / "log"))
     credentials = Credentials("dsk-key", None, "a test")
-    exchange = Exchange(settings, credentials, NoWaits(60), log, lambda _: None)
+    exchange = HttpClient(settings, credentials, NoWaits(60), log, lambda _: None)
     exchange.ask("GET", "/v1/machines", machine=None)
 
 
@@ -78,7 +78,9 @@ def test_an_api_on_this_computer_is_asked_directly(proxy: ConnectProxy, tmp_path
         api.answers = [Answer(200, {})]
         settings = Settings(base_url=api.url, proxy=HttpProxy("127.0.0.1", proxy.port))
         log = Log(str(tmp_path / "log"))
-        exchange = Exchange(settings, Credentials("k", None, ""), NoWaits(60), log, lambda _: None)
+        exchange = HttpClient(
+            settings, Credentials("k", None, ""), NoWaits(60), log, lambda _: None
+        )
         exchange.ask("GET", "/v1/machines", machine=None)
         assert len(api.asked) == 1
     assert not proxy.asked

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcs_proxy.api.model import (
-    ApiFault,
+    ApiErrorBody,
     Connection,
     HostTrust,
     Machine,
     check_host_trust,
     covers,
     parse_endpoint,
-    parse_fault,
+    parse_error_body,
     parse_machine,
     parse_machines,
     parse_session,
@@ -208,7 +208,7 @@ def test_any_value_in_any_place_gives_a_session_or_a_clear_error(path: str, valu
 def test_any_bytes_give_a_session_or_a_clear_error(data: bytes) -> None:
     with pytest.raises(ApiProtocolError):
         parse_session(data, NAME)
-    parse_fault(data)
+    parse_error_body(data)
 
 
 @given(st.integers())
@@ -340,31 +340,35 @@ def test_an_endpoint_is_a_name_or_an_address(text: str, expected: str | None) ->
 
 
 def test_errors_come_in_two_shapes() -> None:
-    fault = parse_fault(
+    fault = parse_error_body(
         b'{"error_code": "RATE_LIMITED", "message": "m", "retryable": true, "retry_after_ms": 84}'
     )
     assert fault is not None
     assert (fault.error_code, fault.retryable, fault.retry_after_ms) == ("RATE_LIMITED", True, 84)
-    problem = parse_fault(b'{"title": "Bad Request", "detail": "no such field", "status": 400}')
+    problem = parse_error_body(
+        b'{"title": "Bad Request", "detail": "no such field", "status": 400}'
+    )
     assert problem is not None
-    assert problem == ApiFault("", "no such field", False, None)
-    assert parse_fault(b'{"title": "Bad Request"}') == ApiFault("", "Bad Request", False, None)
-    assert parse_fault(b"<html>") is None
-    assert parse_fault(b"[]") is None
-    assert parse_fault(b"{}") is None
+    assert problem == ApiErrorBody("", "no such field", False, None)
+    assert parse_error_body(b'{"title": "Bad Request"}') == ApiErrorBody(
+        "", "Bad Request", False, None
+    )
+    assert parse_error_body(b"<html>") is None
+    assert parse_error_body(b"[]") is None
+    assert parse_error_body(b"{}") is None
 
 
 @pytest.mark.parametrize("wait", [True, "84", 8.5, None, ...])
 def test_a_wait_that_is_no_number_of_milliseconds_is_none(wait: Any) -> None:
     fields = {"error_code": "RATE_LIMITED", "message": "m", "retryable": 1, "retry_after_ms": wait}
     data = json.dumps({key: value for key, value in fields.items() if value is not ...}).encode()
-    assert parse_fault(data) == ApiFault("RATE_LIMITED", "m", False, None)
+    assert parse_error_body(data) == ApiErrorBody("RATE_LIMITED", "m", False, None)
 
 
 @pytest.mark.parametrize("missing", ["error_code", "message"])
 def test_half_of_an_error_is_none(missing: str) -> None:
     fields = {"error_code": "RATE_LIMITED", "message": "m", missing: None}
-    assert parse_fault(json.dumps(fields).encode()) is None
+    assert parse_error_body(json.dumps(fields).encode()) is None
 
 
 def test_no_time_to_wait_is_none_at_all() -> None:

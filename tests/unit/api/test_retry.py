@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 from dcs_proxy.api.retry import (
     BACKOFF_S,
     DEFAULT_POLL_MS,
+    FAILURES_KNOWN,
+    FAILURES_NEW,
     MAX_BACKOFF_S,
     MAX_POLL_S,
     MIN_POLL_S,
-    PATIENCE_KNOWN,
-    PATIENCE_NEW,
     SPREAD_PART,
     SPREAD_S,
-    Patience,
+    RetryPolicy,
     poll_wait_s,
 )
 
@@ -22,24 +22,24 @@ ASKED = st.floats(0, 10**6)
 
 @given(st.lists(ASKED, min_size=1, max_size=40))
 def test_no_wait_is_shorter_than_asked_or_much_longer(waits: list[float]) -> None:
-    patience = Patience()
+    policy = RetryPolicy()
     for asked in waits:
-        wait = patience.wait_s(asked, has_answered=True)
+        wait = policy.wait_s(asked, has_answered=True)
         assert wait is not None
         assert asked <= wait <= asked + max(MAX_BACKOFF_S, asked * SPREAD_PART) + 1e-6
 
 
 @given(ASKED)
 def test_the_first_wait_is_close_to_what_was_asked(asked: float) -> None:
-    wait = Patience().wait_s(asked, has_answered=True)
+    wait = RetryPolicy().wait_s(asked, has_answered=True)
     assert wait is not None and wait <= asked + max(SPREAD_S, asked * SPREAD_PART) + 1e-6
 
 
 def test_a_refusal_that_names_its_wait_has_no_end_and_spreads_ever_wider() -> None:
-    crowd = [Patience() for _ in range(200)]
+    crowd = [RetryPolicy() for _ in range(200)]
     widths = []
     for _ in range(5000):
-        waits = [patience.wait_s(0.084, has_answered=True) for patience in crowd]
+        waits = [policy.wait_s(0.084, has_answered=True) for policy in crowd]
         assert None not in waits
         widths.append(max(wait for wait in waits if wait is not None) - 0.084)
         if len(widths) == 10:
@@ -49,9 +49,9 @@ def test_a_refusal_that_names_its_wait_has_no_end_and_spreads_ever_wider() -> No
 
 
 def test_failures_that_name_no_wait_are_counted() -> None:
-    for has_answered, limit in ((False, PATIENCE_NEW), (True, PATIENCE_KNOWN)):
-        patience = Patience()
-        waits = [patience.wait_s(None, has_answered=has_answered) for _ in range(limit)]
+    for has_answered, limit in ((False, FAILURES_NEW), (True, FAILURES_KNOWN)):
+        policy = RetryPolicy()
+        waits = [policy.wait_s(None, has_answered=has_answered) for _ in range(limit)]
         assert waits[-1] is None
         for number, wait in enumerate(waits[:-1], 1):
             ceiling = min(MAX_BACKOFF_S, BACKOFF_S * 2**number)
@@ -59,11 +59,11 @@ def test_failures_that_name_no_wait_are_counted() -> None:
 
 
 def test_an_api_that_names_a_wait_in_between_is_alive() -> None:
-    patience = Patience()
+    policy = RetryPolicy()
     for _ in range(3):
-        for _ in range(PATIENCE_KNOWN - 1):
-            assert patience.wait_s(None, has_answered=True) is not None
-        assert patience.wait_s(0.1, has_answered=True) is not None
+        for _ in range(FAILURES_KNOWN - 1):
+            assert policy.wait_s(None, has_answered=True) is not None
+        assert policy.wait_s(0.1, has_answered=True) is not None
 
 
 @given(st.none() | st.integers(0, 10**18))

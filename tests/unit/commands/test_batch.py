@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dcs_proxy.commands._batch import AT_ONCE, Many
+from dcs_proxy.commands._batch import AT_ONCE, Batch
 from dcs_proxy.errors import ApiUnavailable, ClientGone, Forbidden
 from dcs_proxy.names import MachineName
 
@@ -32,7 +32,7 @@ def test_a_few_at_a_time_and_every_one_once(capsys: pytest.CaptureFixture[str]) 
             under_way -= 1
         return "done"
 
-    assert Many(NAMES, work).run() == 0
+    assert Batch(NAMES, work).run() == 0
     assert (sorted(begun), most) == (NAMES, AT_ONCE)
     out, errors = capsys.readouterr()
     assert (sorted(out.splitlines()), errors) == ([f"{name}: done" for name in NAMES], "")
@@ -53,7 +53,7 @@ def test_the_exit_code_is_that_of_the_first_failure_in_order(
             raise ApiUnavailable("down", hint="wait", machine=name)
         return "done"
 
-    many = Many(NAMES, work)
+    many = Batch(NAMES, work)
     assert many.run() == ApiUnavailable.exit_code
     assert len(many.outcomes) == len(NAMES)
     errors = capsys.readouterr().err.splitlines()
@@ -70,7 +70,7 @@ def test_a_fault_of_our_own_is_not_one_machines_failure() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        Many(NAMES[:1], work).run()
+        Batch(NAMES[:1], work).run()
 
 
 def work_until_told(name: MachineName, _: object, is_stopping: Callable[[], bool]) -> str:
@@ -88,7 +88,7 @@ def test_a_second_ctrl_c_does_not_wait_for_what_cannot_be_written(
         pytest.fail("it went on")
 
     monkeypatch.setattr("dcs_proxy.console.live_table._write", write)
-    many = Many(NAMES[:2], work_until_told)
+    many = Batch(NAMES[:2], work_until_told)
     many._board._in_place = True
     with pytest.raises(KeyboardInterrupt):
         many.run()
@@ -105,7 +105,7 @@ def test_ctrl_c_in_the_middle_of_drawing_leaves_nothing_on_the_screen(
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr("dcs_proxy.console.live_table._write", write)
-    many = Many(NAMES[:2], work_until_told)
+    many = Batch(NAMES[:2], work_until_told)
     many._board._in_place = True
     with pytest.raises(KeyboardInterrupt):
         many.run()

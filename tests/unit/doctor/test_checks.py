@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcs_proxy.app import Options
-from dcs_proxy.doctor.context import Examination
+from dcs_proxy.doctor.context import Context
 from dcs_proxy.doctor.editor import check_vscode, connect_timeout
 from dcs_proxy.doctor.runner import Check, Step, failed, passed, run_steps
 from dcs_proxy.doctor.ssh_config import parse_program
@@ -92,7 +92,7 @@ def vscode(home: Path, *, extension: str = "", settings: str | None = None) -> C
     if settings is not None:
         (home / ".config" / "Code" / "User").mkdir(parents=True)
         (home / ".config" / "Code" / "User" / "settings.json").write_text(settings)
-    return check_vscode(Examination(Options(str(home / "state")), {}, "", True, None))
+    return check_vscode(Context(Options(str(home / "state")), {}, "", True, None))
 
 
 def test_who_uses_no_remote_ssh_is_left_in_peace(

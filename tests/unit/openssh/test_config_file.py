@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcs_proxy.errors import ConfigError, StateError
-from dcs_proxy.openssh.config_file import difference, edit, install, read, remove, take_apart
+from dcs_proxy.openssh.config_file import difference, edit, install, parse_blocks, read, remove
 
 TOP, END = "Host dm-*\n    User x\n", "Host *\n"
 NEWER = "Host dm-*\n    User y\n"
@@ -41,7 +41,7 @@ def test_installing_twice_changes_nothing_and_newer_blocks_take_the_place(text: 
     assert install(once, TOP, END) == once
     newer = install(once, NEWER, END)
     assert newer == install(text, NEWER, END)
-    assert take_apart(newer).top == NEWER.encode()
+    assert parse_blocks(newer).top == NEWER.encode()
     assert remove(newer) == text
 
 
@@ -63,7 +63,7 @@ def test_what_the_user_writes_around_the_blocks_stays(
     before += b"\n"
     if has_mark(text) or has_mark(before) or has_mark(after):
         return
-    parts = take_apart(before + install(text, TOP, END) + after)
+    parts = parse_blocks(before + install(text, TOP, END) + after)
     assert parts.own.startswith(before) and parts.own.endswith(after)
     assert text in parts.own
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcs_proxy.errors import ConfigError
-from dcs_proxy.openssh.version import Version, find_client, losses, parse_version
+from dcs_proxy.openssh.version import Version, find_client, missing_features, parse_version
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,10 @@ def test_any_text_is_a_version_or_none(text: str) -> None:
 
 
 def test_an_older_ssh_never_loses_less() -> None:
-    counts = [len(losses(Version(*v))) for v in [(7, 6), (8, 1), (8, 2), (8, 8), (8, 9), (10, 1)]]
+    counts = [
+        len(missing_features(Version(*v)))
+        for v in [(7, 6), (8, 1), (8, 2), (8, 8), (8, 9), (10, 1)]
+    ]
     assert counts == [2, 2, 1, 1, 0, 0]
 
 

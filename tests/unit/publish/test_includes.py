@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dcs_proxy.names import MachineName
-from dcs_proxy.publish.includes import heal, publish, publish_user_agent, withdraw
+from dcs_proxy.publish.includes import publish, publish_user_agent, remove_broken, unpublish
 from dcs_proxy.session.directory import Attempt, ReadySession, Record, StateDirectory
 from dcs_proxy.ssh.private_agents import PrivateAgents
 
@@ -74,7 +74,7 @@ def test_a_damaged_snippet_is_removed_and_the_others_stay(
     publish(state, NAME, NAME, record("ab"))
     damaged = Path(state.file("hosts", "dm-bar.conf"))
     damaged.write_bytes(data)
-    heal(state)
+    remove_broken(state)
     assert os.listdir(state.file("hosts")) == ["dm-foo.conf"]
 
 
@@ -84,7 +84,7 @@ def test_what_ssh_would_refuse_to_read_is_mended(state: StateDirectory) -> None:
     path.chmod(0o666)
     Path(state.file("hosts", "dm-bar.conf")).symlink_to(path)
     Path(state.file("hosts", "not-ours")).write_text("kept")
-    heal(state)
+    remove_broken(state)
     assert path.stat().st_mode & 0o777 == 0o600
     assert set(os.listdir(state.file("hosts"))) == {"dm-foo.conf", "not-ours"}
 
@@ -122,7 +122,7 @@ def test_withdrawing_takes_every_file_of_the_machine_and_no_other(state: StateDi
         Path(state.session_path(name, ".lock")).touch()
     Path(state.snippet_path(NAME)).write_text("damaged")
     kept = {entry for entry in files(state) if entry.startswith("dm-foo-2.")}
-    withdraw(state, NAME)
+    unpublish(state, NAME)
     assert files(state) == kept | {"dm-foo.lock"}
     assert os.listdir(state.file("hosts")) == ["dm-foo-2.conf"]
-    withdraw(state, NAME)
+    unpublish(state, NAME)

@@ -32,7 +32,7 @@ from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.log import Log
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
-from dcs_proxy.session.context import World
+from dcs_proxy.session.context import Context
 from dcs_proxy.session.directory import Record, StateDirectory
 from dcs_proxy.session.resolve import resolve
 from dcs_proxy.ssh import certificates as certificate
@@ -155,8 +155,8 @@ class Stage:
     knocks: list[Any] = field(default_factory=list)
     terminal: FakeTerminal = field(default_factory=FakeTerminal)
 
-    def world(self, *, client: str = "1:1", seconds: float = 30, **changes: Any) -> World:
-        world = World(
+    def world(self, *, client: str = "1:1", seconds: float = 30, **changes: Any) -> Context:
+        world = Context(
             settings=self.settings,
             state=self.state,
             deadline=Deadline(seconds),
