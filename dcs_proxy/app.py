@@ -60,9 +60,41 @@ class Options:
         return load_settings(environment, self.config)
 
 
-def notice(text: str) -> None:
-    """Show the user a line that is no result."""
+def show_notice(text: str) -> None:
+    """Show the user a line on stderr: one that is not a result."""
     show(f"dcs-proxy: {text}")
+
+
+@dataclass(frozen=True)
+class ApiFactory:
+    """Opens the control plane that `settings` name, with the user's API key.
+
+    `environment` is where a key is looked for first; `credentials` is the key once it is known, so
+    that it is read once for many machines.  `notice` shows the user a line.
+    """
+
+    settings: Settings
+    environment: Mapping[str, str]
+    log: Log
+    notice: Callable[[str], None] = show_notice
+    credentials: Credentials | None = None
+
+    def find_credentials(self, deadline: Deadline) -> Credentials:
+        """Return the API key, wherever it is stored.  Raises CredentialsError or ClientGone."""
+        if self.credentials is not None:
+            return self.credentials
+        keyring = SystemKeyring(
+            self.settings.base_url, self.environment, deadline, _KEYRING_IN_SSH_S, self.notice,
+            meanwhile=load_library,
+        )  # fmt: skip
+        found = load_credentials(self.environment, self.settings.key_file, keyring.read)
+        self.log.event("key", source=found.source)
+        return found
+
+    def open(self, deadline: Deadline) -> Api:
+        """Return the control plane.  Raises CredentialsError or ClientGone."""
+        credentials = self.find_credentials(deadline)
+        return Api(self.settings, credentials, deadline, self.log, self.notice)
 
 
 def open_log(options: Options, environment: Mapping[str, str]) -> Log:
@@ -84,6 +116,7 @@ def open_context(
     *,
     settings: Settings | None = None,
     progress: Progress | None = None,
+    credentials: Credentials | None = None,
 ) -> Context:
     """Return the real world for one command.  Raises ConfigError, StateError, AgentUnavailable.
 
@@ -96,6 +129,7 @@ def open_context(
     parent = os.getppid()
     progress = progress or Progress(is_quiet=wants_quiet(parent), in_place=can_redraw())
     deadline = Deadline(settings.wake_seconds, client_gone, progress.tick)
+    factory = ApiFactory(settings, environment, log, progress.notice, credentials)
     agent_path, open_agent = _agents(settings, environment, state, deadline, log)
 
     def wait_for_guest(name: MachineName, record: Record) -> None:
@@ -112,7 +146,7 @@ def open_context(
         agent_path=agent_path,
         account=account(settings),
         client=client_id(parent),
-        open_api=lambda: open_api(settings, environment, deadline, log, progress.notice),
+        open_api=lambda: factory.open(deadline),
         open_agent=open_agent,
         notice=progress.notice,
         progress=progress,
@@ -134,33 +168,10 @@ def _proxy_command(
     return program.command("dial", ready.endpoint, str(ready.port))
 
 
-def open_api(
-    settings: Settings,
-    environment: Mapping[str, str],
-    deadline: Deadline,
-    log: Log,
-    notice: Callable[[str], None] = notice,
-) -> Api:
-    """Return the control plane, asked with the user's key.  Raises CredentialsError, ClientGone."""
-    credentials = find_credentials(settings, environment, deadline)
-    log.event("key", source=credentials.source)
-    return Api(settings, credentials, deadline, log, notice)
-
-
-def find_credentials(
-    settings: Settings, environment: Mapping[str, str], deadline: Deadline
-) -> Credentials:
-    """Return the API key, wherever it is kept.  Raises CredentialsError or ClientGone."""
-    keyring = SystemKeyring(
-        settings.base_url, environment, deadline, _KEYRING_IN_SSH_S, notice, meanwhile=load_library
-    )
-    return load_credentials(environment, settings.key_file, keyring.read)
-
-
 def open_keyring(settings: Settings, environment: Mapping[str, str]) -> SystemKeyring:
     """Return the system keyring as a person works with it, who can unlock it."""
     deadline = Deadline(_KEYRING_S)
-    return SystemKeyring(settings.base_url, environment, deadline, _KEYRING_S, notice)
+    return SystemKeyring(settings.base_url, environment, deadline, _KEYRING_S, show_notice)
 
 
 def open_fast_entry(

@@ -85,7 +85,7 @@ class MachineNotFound(DcsError):
 
 
 class ApiUnavailable(DcsError):
-    """The control plane cannot be reached, or says that it cannot serve now."""
+    """The control plane cannot be reached, or is temporarily unavailable."""
 
     exit_code = 7
 

@@ -1,1 +1,4 @@
-"""The control plane over HTTPS: requests, retries, replies, and the API key."""
+"""The control plane over HTTPS, and the API key that it is asked with.
+
+Parsing and checking responses belongs here; deciding what to do about a session does not (session).
+"""

@@ -10,18 +10,16 @@ import argparse
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 from dcs_proxy.api.client import Api, account
-from dcs_proxy.api.credentials import Credentials
-from dcs_proxy.app import Options, find_credentials, open_log
+from dcs_proxy.app import ApiFactory, Options, open_log
 from dcs_proxy.commands import selection
 from dcs_proxy.commands._batch import Batch
 from dcs_proxy.commands.closing import close_session
 from dcs_proxy.console.stderr import show
 from dcs_proxy.errors import ClientGone, concerning
 from dcs_proxy.local.deadline import Deadline
-from dcs_proxy.local.log import Log
-from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.directory import StateDirectory
 
@@ -50,7 +48,8 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     if not names:
         show("dcs-proxy: there are no sessions")
         return 0
-    many = Batch(names, _Closer(settings, state, open_log(options, os.environ)).close)
+    factory = ApiFactory(settings, os.environ, open_log(options, os.environ))
+    many = Batch(names, _Closer(state, factory).close)
     try:
         return many.run()
     except KeyboardInterrupt:
@@ -61,11 +60,9 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
 class _Closer:
     """Closes one session after the other, in several threads at once."""
 
-    def __init__(self, settings: Settings, state: StateDirectory, log: Log) -> None:
-        self._settings = settings
+    def __init__(self, state: StateDirectory, factory: ApiFactory) -> None:
         self._state = state
-        self._log = log
-        self._credentials: Credentials | None = None
+        self._factory = factory
         self._loading = threading.Lock()
 
     def close(
@@ -75,23 +72,22 @@ class _Closer:
         deadline = Deadline(_CLOSE_S, is_stopping)
 
         def open_api() -> Api:
-            return Api(self._settings, self._load_credentials(), deadline, self._log, notice)
+            return replace(self._load_credentials(), notice=notice).open(deadline)
 
         with concerning(name):
             session_id = close_session(
                 name,
                 self._state,
-                account=account(self._settings),
+                account=account(self._factory.settings),
                 open_api=open_api,
                 deadline=deadline,
             )
-        self._log.event("closed", machine=name, session=session_id or "-")
+        self._factory.log.event("closed", machine=name, session=session_id or "-")
         return f"session {session_id} closed" if session_id else "there was no session"
 
-    def _load_credentials(self) -> Credentials:
-        """Return the API key, which is needed only where there is a session, and asked for once."""
+    def _load_credentials(self) -> ApiFactory:
+        """Read the API key, once, and only if a machine has a session."""
         with self._loading:
-            if self._credentials is None:
-                deadline = Deadline(_CLOSE_S)
-                self._credentials = find_credentials(self._settings, os.environ, deadline)
-            return self._credentials
+            credentials = self._factory.find_credentials(Deadline(_CLOSE_S))
+            self._factory = replace(self._factory, credentials=credentials)
+            return self._factory

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dcs_proxy.api.idempotency import new_key
+from dcs_proxy.api.client import new_idempotency_key
 from dcs_proxy.errors import ConfigError
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.names import MachineName
@@ -45,7 +45,7 @@ def close_session(
             _remove_identity(record)
         finally:
             if attempt.session_id:
-                open_api().close_session(name, attempt.session_id, new_key())
+                open_api().close_session(name, attempt.session_id, new_idempotency_key())
         unpublish(state, name)
         return attempt.session_id
 

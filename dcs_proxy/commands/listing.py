@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from dcs_proxy.api.model import Machine
-from dcs_proxy.app import open_api
+from dcs_proxy.app import ApiFactory
 from dcs_proxy.errors import StateError
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.log import Log
@@ -21,7 +21,7 @@ def list_machines(settings: Settings, state: StateDirectory, log: Log) -> list[M
 
     Raises as :class:`dcs_proxy.api.client.Api` does, and CredentialsError.
     """
-    api = open_api(settings, os.environ, Deadline(_LIST_S), log)
+    api = ApiFactory(settings, os.environ, log).open(Deadline(_LIST_S))
     machines = sorted(api.list_machines(), key=lambda machine: machine.machine_id)
     names = {machine.machine_id for machine in machines if not machine.is_going}
     try:

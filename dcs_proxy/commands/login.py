@@ -12,7 +12,6 @@ import shlex
 import sys
 import warnings
 
-from dcs_proxy.api.client import Api
 from dcs_proxy.api.credentials import (
     MAX_KEY,
     Credentials,
@@ -20,11 +19,10 @@ from dcs_proxy.api.credentials import (
     keep_in_file,
     sources_before_the_keyring,
 )
-from dcs_proxy.app import Options, notice, open_keyring, open_log
+from dcs_proxy.app import ApiFactory, Options, open_keyring, open_log, show_notice
 from dcs_proxy.console.stderr import show
 from dcs_proxy.errors import CredentialsError, UsageError
 from dcs_proxy.local.deadline import Deadline
-from dcs_proxy.local.log import Log
 from dcs_proxy.local.settings import Settings
 
 HELP = "keep an API key in the system keyring"
@@ -67,7 +65,9 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         raise CredentialsError("no key was kept", hint="set DEDALUS_API_KEY where it is needed")
     key, source = _from_stdin() if arguments.stdin else _from_terminal(settings.base_url)
     key = check_key(key, source)
-    _check_with_api(settings, key, source, open_log(options, os.environ))
+    credentials = Credentials(key, None, source, "copy the key again; it looks like dsk-…")
+    log = open_log(options, os.environ)
+    _check_with_api(ApiFactory(settings, os.environ, log, credentials=credentials))
     if arguments.file:
         keep_in_file(settings.key_file, key)
     else:
@@ -123,18 +123,21 @@ def _from_stdin() -> tuple[str, str]:
     return sys.stdin.buffer.read(MAX_KEY + 1).decode("latin-1"), "standard input"
 
 
-def _check_with_api(settings: Settings, key: str, source: str, log: Log) -> None:
-    credentials = Credentials(key, None, source, "copy the key again; it looks like dsk-…")
-    if not Api(settings, credentials, Deadline(_CHECK_S), log, notice).check_key():
-        notice("the API has no list of machines to check the key with")
+def _check_with_api(factory: ApiFactory) -> None:
+    """Raise CredentialsError or Forbidden if the API does not accept the factory's key."""
+    answer = factory.open(Deadline(_CHECK_S)).probe()
+    if answer.refusal is not None:
+        raise answer.refusal
+    if not answer.has_list:
+        show_notice("the API has no list of machines to check the key with")
 
 
 def _warn_of_others(settings: Settings, in_file: bool) -> None:
     """Say what is used before the key that was just kept."""
     for source in sources_before_the_keyring(os.environ, settings.key_file):
         if source != settings.key_file:
-            notice(f"{source} is set, and goes before the key that was kept")
-            notice(f"hint: unset {source}")
+            show_notice(f"{source} is set, and goes before the key that was kept")
+            show_notice(f"hint: unset {source}")
         elif not in_file:
-            notice(f"the key file {source} goes before the key that was kept")
-            notice(f"hint: rm {shlex.quote(source)}")
+            show_notice(f"the key file {source} goes before the key that was kept")
+            show_notice(f"hint: rm {shlex.quote(source)}")

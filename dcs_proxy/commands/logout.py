@@ -6,7 +6,7 @@ import argparse
 import os
 
 from dcs_proxy.api.credentials import forget_file, sources_before_the_keyring
-from dcs_proxy.app import Options, notice, open_keyring
+from dcs_proxy.app import Options, open_keyring, show_notice
 from dcs_proxy.errors import KeyringUnusable
 
 HELP = "remove the API key from the system keyring"
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         done = "removed from" if was_there else "not in"
         print(f"dcs-proxy: the key for {settings.base_url} is {done} the system keyring")
     except KeyringUnusable as error:
-        notice(f"{error.message}: there is nothing to remove")
+        show_notice(f"{error.message}: there is nothing to remove")
     for source in sources_before_the_keyring(os.environ, settings.key_file):
-        notice(f"{source} still gives a key")
+        show_notice(f"{source} still gives a key")
     return 0

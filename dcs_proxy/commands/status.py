@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from dcs_proxy.api.model import parse_time
-from dcs_proxy.app import Options, find_credentials, open_log
+from dcs_proxy.app import ApiFactory, Options, open_log
 from dcs_proxy.console.format import in_words
 from dcs_proxy.console.stdout import columns, put, put_json
 from dcs_proxy.errors import CredentialsError
@@ -83,7 +83,8 @@ def collect(options: Options, environment: Mapping[str, str], now: float) -> Sta
     settings = options.settings(environment)
     state = StateDirectory(options.state_directory(environment))
     agents = Agents()
-    source, problem = _key_source(settings, environment)
+    log = open_log(options, environment)
+    source, problem = _key_source(ApiFactory(settings, environment, log))
     config_file = options.config_file(environment) or config_path(environment)
     return Status(
         sessions=sessions(state, settings, agents, now),
@@ -94,7 +95,7 @@ def collect(options: Options, environment: Mapping[str, str], now: float) -> Sta
         config_file=config_file,
         config_file_exists=os.path.exists(config_file),
         state_directory=state.path,
-        log=open_log(options, os.environ).path,
+        log=log.path,
     )
 
 
@@ -156,9 +157,10 @@ def _agent_status(
     return agents.status("private", private.directory, private.paths())
 
 
-def _key_source(settings: Settings, environment: Mapping[str, str]) -> tuple[str | None, str]:
+def _key_source(factory: ApiFactory) -> tuple[str | None, str]:
+    """Return where the API key comes from, or why there is none."""
     try:
-        return find_credentials(settings, environment, Deadline(_KEYRING_S)).source, ""
+        return factory.find_credentials(Deadline(_KEYRING_S)).source, ""
     except CredentialsError as error:
         return None, error.message
 

@@ -11,11 +11,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
-from dcs_proxy.api.client import Api
 from dcs_proxy.api.credentials import Credentials
-from dcs_proxy.app import Options, find_credentials, open_context, open_fast_entry, open_log
+from dcs_proxy.app import ApiFactory, Options, open_context, open_fast_entry, open_log
 from dcs_proxy.commands import selection
 from dcs_proxy.commands._batch import Batch
 from dcs_proxy.commands.listing import list_machines
@@ -52,9 +50,9 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     """Wake the machines.  Raises DcsError if it cannot be told which."""
     settings = options.settings(os.environ)
     state = StateDirectory(options.state_directory(os.environ))
+    log = open_log(options, os.environ)
 
     def list_known() -> list[MachineName]:
-        log = open_log(options, os.environ)
         return [m.machine_id for m in list_machines(settings, state, log) if not m.is_going]
 
     names = selection.select(arguments, settings, list_known, hint="dcs-proxy list")
@@ -62,7 +60,8 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         show("dcs-proxy: the account has no machines")
         return 0
     remove_broken(state)
-    credentials = find_credentials(settings, os.environ, Deadline(settings.wake_seconds))
+    factory = ApiFactory(settings, os.environ, log)
+    credentials = factory.find_credentials(Deadline(settings.wake_seconds))
     many = Batch(names, _Waker(options, settings, credentials).wake)
     try:
         return many.run()
@@ -109,12 +108,10 @@ class _Waker:
     ) -> Context:
         # Asked for by a person, now: no policy forbids it, and no earlier proof is enough.
         settings = replace(self._settings, wake=(), reuse_seconds=0)
-        context = open_context(
-            self._options, os.environ, is_stopping, settings=settings, progress=_Told(notice)
-        )
-        # A keyring is asked once, not for each machine.
-        api = partial(Api, settings, self._credentials, context.deadline, context.log, notice)
-        return replace(context, open_api=api)
+        return open_context(
+            self._options, os.environ, is_stopping, settings=settings, progress=_Told(notice),
+            credentials=self._credentials,
+        )  # fmt: skip
 
     def _make_warm(self, name: MachineName, record: Record, context: Context) -> None:
         address = first_address(record, context)

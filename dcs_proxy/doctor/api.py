@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 
 from dcs_proxy.api.credentials import Credentials
-from dcs_proxy.api.http import HttpClient
-from dcs_proxy.app import find_credentials
-from dcs_proxy.doctor.context import Answer, Context, required
+from dcs_proxy.app import ApiFactory
+from dcs_proxy.doctor.context import Context, required
 from dcs_proxy.doctor.redact import mask_urls
 from dcs_proxy.doctor.runner import Check, failed, passed
-from dcs_proxy.errors import ApiUnavailable, CredentialsError, Forbidden
+from dcs_proxy.errors import ApiUnavailable
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.settings import config_path
 
@@ -19,7 +18,6 @@ PROXY_VARIABLES = (
     "NO_PROXY", "no_proxy",
 )  # fmt: skip
 _API_S = 20.0
-_NOT_THERE = (404, 405)
 
 
 def check_settings(exam: Context) -> Check:
@@ -33,7 +31,8 @@ def check_settings(exam: Context) -> Check:
 def check_key(exam: Context) -> Check:
     """The API key, wherever it is kept; it is never shown."""
     settings = required(exam.settings)
-    exam.credentials = find_credentials(settings, exam.environment, Deadline(_API_S))
+    factory = ApiFactory(settings, exam.environment, exam.log)
+    exam.credentials = factory.find_credentials(Deadline(_API_S))
     return passed(f"found: {exam.credentials.source}")
 
 
@@ -41,17 +40,11 @@ def check_api(exam: Context) -> Check:
     """Whether the API answers at all; without a key it is expected to refuse."""
     settings = required(exam.settings)
     credentials = exam.credentials or Credentials(None, None, "", "")
-    exchange = HttpClient(settings, credentials, Deadline(_API_S), exam.log, lambda _: None)
-    refusal: CredentialsError | Forbidden | None = None
-    status = 0
+    factory = ApiFactory(settings, exam.environment, exam.log, lambda _: None, credentials)
     try:
-        reply = exchange.ask("GET", "/v1/machines?limit=1", machine=None, absent=_NOT_THERE)
-        status = reply.status
-    except (CredentialsError, Forbidden) as error:
-        refusal = error
+        exam.answer = factory.open(Deadline(_API_S)).probe()
     except ApiUnavailable as error:
         return failed(error.summary() + _proxies(exam), error.hint)
-    exam.answer = Answer(exchange.clock_ahead_s, status, refusal)
     return passed(f"{settings.base_url} answers{_proxies(exam)}")
 
 
@@ -60,7 +53,7 @@ def check_access(exam: Context) -> Check:
     answer = required(exam.answer)
     if answer.refusal is not None:
         return failed(answer.refusal.summary(), answer.refusal.hint)
-    if answer.status in _NOT_THERE:
+    if not answer.has_list:
         return passed("not refused; this API has no list of machines to ask for")
     organisation = required(exam.settings).org_id
     return passed("the key is accepted" + (f" for {organisation}" if organisation else ""))

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from dcs_proxy.api.client import Probe
 from dcs_proxy.api.credentials import Credentials
 from dcs_proxy.app import Options, open_context, open_log
-from dcs_proxy.errors import DcsError
 from dcs_proxy.local.files import read_small
 from dcs_proxy.local.log import Log
 from dcs_proxy.local.settings import Settings
@@ -26,15 +26,6 @@ NO_MACHINE = MachineName("dm-dcs-proxy-doctor")
 _SSH_S = 30
 _BOOLEANS = {"true": "yes", "false": "no"}
 SECRET_VARIABLES = ("DEDALUS_API_KEY", "DEDALUS_X_API_KEY")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """How the API answered: its clock, an HTTP status, and why it refused the key, if it did."""
-
-    clock_ahead_s: float
-    status: int
-    refusal: DcsError | None
 
 
 @dataclass
@@ -54,7 +45,7 @@ class Context:
     ssh: Client | None = None
     settings: Settings | None = None
     credentials: Credentials | None = None
-    answer: Answer | None = None
+    answer: Probe | None = None
     state: StateDirectory | None = None
     machine: MachineName | None = None
     session: ReadySession | None = None

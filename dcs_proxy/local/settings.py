@@ -302,9 +302,14 @@ class Settings:
         return WAKE_POLICIES[0]
 
     @property
+    def api_host(self) -> str:
+        """The host name in `base_url`."""
+        return urlsplit(self.base_url).hostname or ""
+
+    @property
     def is_loopback(self) -> bool:
         """Whether the API is on this computer."""
-        return urlsplit(self.base_url).hostname in _LOOPBACK
+        return self.api_host in _LOOPBACK
 
 
 _DESCRIBED: Mapping[str, _Described] = {f.name: f.metadata["setting"] for f in fields(Settings)}

@@ -19,7 +19,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from dcs_proxy.api.idempotency import new_key
+from dcs_proxy.api.client import new_idempotency_key
 from dcs_proxy.api.model import Connection, Session
 from dcs_proxy.api.retry import poll_wait_s
 from dcs_proxy.errors import (
@@ -231,7 +231,7 @@ class _Resolution:
         lifetime_s = int(self.context.settings.wake_seconds + _KEY_GRACE_S)
         agent.add_key(key, comment=self.name, lifetime_s=lifetime_s)
         attempt = Attempt(
-            idempotency_key=new_key(),
+            idempotency_key=new_idempotency_key(),
             public_key=key.public.hex(),
             agent_path=self.agent_path,
             key_ends_at=self.context.now() + lifetime_s,
@@ -341,7 +341,7 @@ class _Resolution:
     def close_abandoned(self, api: ControlPlane, attempt: Attempt) -> None:
         """End a session whose key is lost; it is of no use to anybody, and not worth a wait."""
         try:
-            api.close_session(self.name, attempt.session_id, new_key(), once=True)
+            api.close_session(self.name, attempt.session_id, new_idempotency_key(), once=True)
         except (DeadlineExceeded, ClientGone):
             raise
         except DcsError as error:

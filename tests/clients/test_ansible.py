@@ -93,7 +93,7 @@ def test_machines_that_fail_say_why_through_controlpersist(
     # What the helper wrote to stderr is lost; this has come through ssh.
     assert "dcs-proxy: dm-bar: " not in said["dm-bar"]
     assert ":11: dm-bar: the gateway localhost:" in said["dm-bar"]
-    assert ":11: dm-none: the API knows no such machine" in said["dm-none"]
+    assert ":11: dm-none: no such machine" in said["dm-none"]
     assert all("; hint: " in text for text in said.values())
 
 

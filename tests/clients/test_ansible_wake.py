@@ -89,7 +89,7 @@ def test_machines_that_are_no_hosts_of_the_play_do_not_fail_unseen(
         controller.write("site.yml", play),
     )  # fmt: skip
     assert done.returncode != 0
-    assert "dm-a: the API forbids it" in done.stdout
+    assert "dm-a: the API denied permission" in done.stdout
     assert pinged(done.stdout) == []
 
 

@@ -18,10 +18,10 @@ ERRORS = documented_errors()
 # What our client says first, and its exit code.
 SAID = {
     401: ("the API does not accept the key from DEDALUS_API_KEY", 4),
-    403: ("the API forbids it", 5),
-    409: ("the API refused", 8),
-    429: ("the API cannot serve now", 7),
-    503: ("the API cannot serve now", 7),
+    403: ("the API denied permission", 5),
+    409: ("the API refused the request", 8),
+    429: ("the API is limiting requests", 7),
+    503: ("the API is temporarily unavailable", 7),
 }
 
 

@@ -100,7 +100,7 @@ def test_an_api_that_fails_leaves_no_way_in_and_can_be_asked_again(
     emulator.control("POST", "faults", fault="dm-foo=403/DELETE@1")
     done = user.proxy("close", "dm-foo")
     assert (done.returncode, done.stdout) == (5, "")
-    assert "dcs-proxy: dm-foo: the API forbids it" in done.stderr
+    assert "dcs-proxy: dm-foo: the API denied permission" in done.stderr
     assert identities(user) == []
     again = user.proxy("close", "--all")
     assert again.returncode == 0 and again.stdout.endswith(" closed\n")

@@ -52,8 +52,8 @@ def test_twenty_are_woken_at_once_and_one_fails(start_emulator: Start, user: Use
     done = user.proxy("wake", "dm-ci-13", "dm-ci-*")
     assert done.returncode == 5, "that of the first in the order given"
     assert woken(done.stdout) == [n for n in names if n not in ("dm-ci-07", "dm-ci-13")]
-    assert "dcs-proxy: dm-ci-07: the API knows no such machine" in done.stderr
-    assert "dcs-proxy: dm-ci-13: the API forbids it" in done.stderr
+    assert "dcs-proxy: dm-ci-07: no such machine" in done.stderr
+    assert "dcs-proxy: dm-ci-13: the API denied permission" in done.stderr
     assert len(emulator.sessions_created()) == 18
     assert emulator.control("GET", "state")["machines"]["dm-other"] == "sleeping"
     assert 1 < most_at_once(user) <= 8

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from dcs_proxy.api.http import Reply
+from dcs_proxy.api.http import Response
 from dcs_proxy.emulator.authority import Authorities, public_line
 from dcs_proxy.ssh.keys import KEY_TYPE, public_blob
 from dcs_proxy.ssh.wire import Reader, pack_string, pack_u32
@@ -73,7 +73,7 @@ class Service:
         self.steps_of: dict[str, int] = {}  # when an attempt was written, by its Idempotency-Key
         self.created: list[Lease] = []
 
-    def answer(self, ask: Ask) -> Reply:
+    def answer(self, ask: Ask) -> Response:
         """Do what is asked."""
         match = _ROUTE.match(ask.path)
         assert match, ask.path
@@ -87,15 +87,15 @@ class Service:
             self.end(lease, "closed")
         return self.reply(200, self._session(lease))
 
-    def refuse(self, status: int) -> Reply:
+    def refuse(self, status: int) -> Response:
         """Return the contract's words for 429 or 503."""
         code = {429: "RATE_LIMITED", 503: "DEPENDENCY_UNAVAILABLE"}[status]
         fault: dict[str, Any] = {"error_code": code, "message": "not now", "retryable": True}
         return self.reply(status, {**fault, "retry_after_ms": 84} if status == 429 else fault)
 
-    def reply(self, status: int, body: dict[str, Any]) -> Reply:
+    def reply(self, status: int, body: dict[str, Any]) -> Response:
         date = email.utils.formatdate(self.clock.true_time(), usegmt=True)
-        return Reply(status, {"date": date}, json.dumps(body).encode())
+        return Response(status, {"date": date}, json.dumps(body).encode())
 
     def end(self, lease: Lease, status: str) -> None:
         if self.is_live(lease):
@@ -107,7 +107,7 @@ class Service:
             lease.status, lease.over_at = "expired", lease.ends_at
         return lease.over_at is None
 
-    def _create(self, machine: str, key: str, public_key: str) -> Reply:
+    def _create(self, machine: str, key: str, public_key: str) -> Response:
         lease = self.leases.get(key)
         if lease is None:
             now = self.clock.elapsed

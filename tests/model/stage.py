@@ -121,8 +121,9 @@ class Stage:
                 self.clock.elapsed += seconds
         return None
 
-    def _send(self, method: str, path: str, headers: Any, body: Any) -> Any:
-        return self._stop(Ask(method, path, headers, body or {}))
+    def _send(self, request: https.Request) -> Any:
+        ask = Ask(request.method, request.path, request.headers, request.body or {})
+        return self._stop(ask)
 
     def _exchange(self, request: bytes) -> Any:
         return self._stop(AskAgent(request))

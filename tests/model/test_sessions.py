@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from dcs_proxy.api import http as https
+from dcs_proxy.api.problems import RequestFailed
 from dcs_proxy.errors import ApiUnavailable, DeadlineExceeded, SessionFailed
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.session.directory import Record
@@ -113,8 +113,10 @@ class Sessions(RuleBasedStateMachine):
         process = self.pick(which, Ask)
         if how == "lost":
             self.stage.answer(process)
-        refused = isinstance(how, int)
-        self.go(process, self.service.refuse(how) if refused else https._NetworkError(how, True))
+        if isinstance(how, int):
+            self.go(process, self.service.refuse(how))
+        else:
+            self.go(process, RequestFailed(ApiUnavailable(how), retryable=True))
 
     @precondition(lambda self: self.processes)
     @rule(which=WHICH, is_done=st.booleans())

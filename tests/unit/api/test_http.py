@@ -1,30 +1,327 @@
-"""The API through an HTTP proxy: the config file's, or the environment's."""
+"""Requests and responses: headers, retries, time limits; and the way through an HTTP proxy."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dcs_proxy.api.credentials import Credentials
-from dcs_proxy.api.http import HttpClient
+from dcs_proxy.api.http import HttpClient, Request
+from dcs_proxy.emulator.contract import ERRORS
 from dcs_proxy.emulator.loopback import closed_port
 from dcs_proxy.emulator.tls import make_context
-from dcs_proxy.errors import ApiUnavailable
+from dcs_proxy.errors import (
+    ApiProtocolError,
+    ApiUnavailable,
+    CredentialsError,
+    DcsError,
+    DeadlineExceeded,
+)
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.http_proxy import HttpProxy
 from dcs_proxy.local.log import Log
 from dcs_proxy.local.settings import Settings
+from dcs_proxy.names import MachineName
 from tests.connect_proxy import ConnectProxy, connect_proxy
 from tests.fake_api import Answer, FakeApi, fake_api
 
+NAME = MachineName("dm-foo")
+SECRET = "dsk-very-secret"
+ANSWER = b'{"as": "it is"}'
+CREATE = Request(
+    "POST", "/v1/machines/dm-foo/ssh", NAME, {"Idempotency-Key": "id-1"}, {"public_key": "k"}
+)
+READ = Request("GET", "/v1/machines/dm-foo", NAME)
 
-class NoWaits(Deadline):
+
+@pytest.fixture
+def fake() -> Iterator[FakeApi]:
+    with fake_api() as api:
+        yield api
+
+
+class Waits(Deadline):
+    """A deadline that notes how long it is asked to wait, and does not."""
+
+    def __init__(self, seconds: float = 300) -> None:
+        super().__init__(seconds)
+        self.waited: list[float] = []
+
     def sleep(self, seconds: float) -> None:
-        """Go on at once."""
+        self.waited.append(seconds)
+
+
+class SpentWaits(Waits):
+    """As `Waits`, but what was waited for is gone from the time left."""
+
+    def remaining(self) -> float:
+        return self.seconds - sum(self.waited)
+
+
+NOTICES: list[str] = []
+
+
+def client_of(fake: FakeApi, tmp_path: Path, deadline: Deadline | None = None) -> HttpClient:
+    NOTICES.clear()
+    credentials = Credentials(SECRET, None, "DEDALUS_API_KEY")
+    log = Log(str(tmp_path / "log"))
+    return HttpClient(
+        Settings(base_url=fake.url), credentials, deadline or Waits(), log, NOTICES.append
+    )
+
+
+def error(name: str) -> Answer:
+    reply = ERRORS[name]
+    return Answer(reply.status, reply.body, dict(reply.headers))
+
+
+def test_each_key_goes_into_its_own_header(fake: FakeApi, tmp_path: Path) -> None:
+    fake.answers = [Answer(200, ANSWER)]
+    settings = Settings(base_url=fake.url)
+    log = Log(str(tmp_path / "log"))
+    for credentials in (Credentials(None, "dsk-x", ""), Credentials("dsk-b", "dsk-x", "")):
+        HttpClient(settings, credentials, Waits(), log, print).send(READ)
+    first, second = (asked.headers for asked in fake.asked)
+    assert ("authorization" in first, first["x-api-key"]) == (False, "dsk-x")
+    assert (second["authorization"], second["x-api-key"]) == ("Bearer dsk-b", "dsk-x")
+
+
+def test_a_netrc_entry_does_not_take_the_keys_place(
+    fake: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password pass\n")
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    fake.answers = [Answer(200, ANSWER)]
+    client_of(fake, tmp_path).send(READ)
+    assert fake.asked[0].headers["authorization"] == f"Bearer {SECRET}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["idempotency_in_flight", "mutation_rate_limited", "mutation_limiter_unavailable",
+     "runtime_unavailable"],
+)  # fmt: skip
+@pytest.mark.parametrize("times", [1, 3])
+def test_what_is_retryable_is_tried_again_with_the_same_key(
+    fake: FakeApi, tmp_path: Path, name: str, times: int
+) -> None:
+    fake.answers = [error(name)] * times + [Answer(200, ANSWER)]
+    client_of(fake, tmp_path).send(CREATE)
+    assert len(fake.asked) == times + 1
+    assert {asked.headers["idempotency-key"] for asked in fake.asked} == {"id-1"}
+    assert {asked.body for asked in fake.asked} == {b'{"public_key": "k"}'}
+
+
+def test_patience_with_failures_that_name_no_wait_has_an_end(fake: FakeApi, tmp_path: Path) -> None:
+    fake.answers = [error("runtime_unavailable")]
+    deadline = Waits()
+    with pytest.raises(ApiUnavailable, match="runtime unavailable"):
+        client_of(fake, tmp_path, deadline).send(CREATE)
+    assert len(fake.asked) == 8
+    assert sum(deadline.waited) < 60
+
+
+@pytest.mark.parametrize(("limit_s", "least_s"), [(1, 0.3), (20, 11.9), (300, 291.9)])
+def test_a_refusal_that_names_its_wait_is_waited_for_until_the_deadline(
+    fake: FakeApi, tmp_path: Path, limit_s: float, least_s: float
+) -> None:
+    fake.answers = [error("mutation_rate_limited")]
+    deadline = SpentWaits(limit_s)
+    with pytest.raises(ApiUnavailable, match=r"mutation rate limit exceeded.*RATE_LIMITED") as met:
+        client_of(fake, tmp_path, deadline).send(CREATE)
+    assert met.value.machine == NAME
+    # It ends where the next wait, up to 8 s longer than asked, would not fit any more.
+    assert least_s < sum(deadline.waited) < limit_s
+    assert all(wait >= 0.084 for wait in deadline.waited)
+    assert len(fake.asked) == len(deadline.waited) + 1
+    assert len(fake.asked) < 12 + limit_s
+    assert {asked.headers["idempotency-key"] for asked in fake.asked} == {"id-1"}
+
+
+def test_a_refusal_that_lasts_is_told_once(fake: FakeApi, tmp_path: Path) -> None:
+    fake.answers = [error("mutation_rate_limited")] * 30 + [Answer(200, ANSWER)]
+    client_of(fake, tmp_path, SpentWaits()).send(CREATE)
+    (notice,) = NOTICES
+    assert "RATE_LIMITED" in notice and notice.endswith("; trying again")
+
+
+def test_a_courtesy_is_asked_for_once(fake: FakeApi, tmp_path: Path) -> None:
+    fake.answers = [error("mutation_rate_limited")]
+    with pytest.raises(ApiUnavailable):
+        client_of(fake, tmp_path).send(replace(CREATE, once=True))
+    assert len(fake.asked) == 1
+
+
+def test_retryable_false_is_believed(fake: FakeApi, tmp_path: Path) -> None:
+    body = {"error_code": "DEPENDENCY_UNAVAILABLE", "message": "no", "retryable": False}
+    fake.answers = [Answer(503, body)]
+    with pytest.raises(ApiUnavailable):
+        client_of(fake, tmp_path).send(CREATE)
+    assert len(fake.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "header", "low", "high"),
+    [
+        (84, None, 0.084, 0.15),
+        (5000, "1", 5, 5.6),
+        (None, "3", 3, 3.4),
+        (None, "0", 0, 0.1),
+        (None, "soon", 0.2, 1),
+        (None, None, 0.2, 1),
+    ],
+)
+def test_the_wait_is_at_least_what_was_asked_and_spread(
+    fake: FakeApi, tmp_path: Path, milliseconds: int | None, header: str | None, low: float,
+    high: float,
+) -> None:  # fmt: skip
+    body: dict[str, Any] = {"error_code": "RATE_LIMITED", "message": "slow", "retryable": True}
+    if milliseconds is not None:
+        body["retry_after_ms"] = milliseconds
+    headers = {} if header is None else {"Retry-After": header}
+    waited = []
+    for _ in range(5):
+        deadline = Waits()
+        fake.answers = [Answer(429, body, headers), Answer(200, ANSWER)]
+        client_of(fake, tmp_path, deadline).send(CREATE)
+        waited += deadline.waited
+    assert all(low <= seconds <= high for seconds in waited), waited
+    assert len(set(waited)) > 1
+
+
+def test_an_absurd_wait_ends_at_once_and_is_told(fake: FakeApi, tmp_path: Path) -> None:
+    body = {"error_code": "RATE_LIMITED", "message": "m", "retryable": True,
+            "retry_after_ms": 10**15}  # fmt: skip
+    fake.answers = [Answer(429, body)]
+    deadline = Waits()
+    with pytest.raises(ApiUnavailable, match="asks to wait"):
+        client_of(fake, tmp_path, deadline).send(CREATE)
+    assert (deadline.waited, len(fake.asked)) == ([], 1)
+
+
+def test_a_long_wait_is_told_once_and_a_short_one_not(fake: FakeApi, tmp_path: Path) -> None:
+    fake.answers = [error("runtime_unavailable"), Answer(200, ANSWER)]
+    client_of(fake, tmp_path).send(CREATE)
+    assert NOTICES == []
+    fake.answers = [error("runtime_unavailable")]
+    with pytest.raises(ApiUnavailable):
+        client_of(fake, tmp_path).send(CREATE)
+    (notice,) = NOTICES
+    assert "runtime unavailable" in notice and notice.endswith("; trying again")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "kind", "said"),
+    [
+        (1.2, ApiUnavailable, r"has not answered in 1 s$"),
+        (0.3, DeadlineExceeded, r"after 0\.3 s$"),
+    ],
+)
+def test_an_api_that_says_nothing_is_named_when_the_deadline_passes(
+    tmp_path: Path, seconds: float, kind: type[DcsError], said: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings = Settings(base_url=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        log = Log(str(tmp_path / "log"))
+        client = HttpClient(settings, Credentials(SECRET, None, ""), Deadline(seconds), log, print)
+        with pytest.raises(kind, match=said):
+            client.send(CREATE)
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_the_apis_clock_is_known_from_its_answers(
+    fake: FakeApi, tmp_path: Path, hours: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = client_of(fake, tmp_path)
+    fake.answers = [Answer(200, ANSWER)]
+    client.send(CREATE)
+    assert client.clock_ahead_s == 0
+    now = time.time() - hours * 3600
+    monkeypatch.setattr(time, "time", lambda: now)
+    fake.date = now + hours * 3600
+    client.send(CREATE)
+    assert abs(client.clock_ahead_s - hours * 3600) <= 2
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_load_balancers_errors_are_retried(fake: FakeApi, tmp_path: Path, status: int) -> None:
+    fake.answers = [Answer(status, b"<html>"), Answer(200, ANSWER)]
+    assert client_of(fake, tmp_path).send(CREATE).body == ANSWER
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_not_followed(fake: FakeApi, tmp_path: Path, status: int) -> None:
+    with fake_api() as other:
+        fake.answers = [Answer(status, b"", {"Location": other.url})]
+        with pytest.raises(ApiProtocolError, match="redirect"):
+            client_of(fake, tmp_path).send(CREATE)
+        assert other.asked == []
+
+
+def test_a_body_without_end_is_cut_off(fake: FakeApi, tmp_path: Path) -> None:
+    fake.answers = [Answer(200, b" " * (2 * 1024 * 1024))]
+    with pytest.raises(ApiUnavailable, match="more than 1 MiB"):
+        client_of(fake, tmp_path).send(READ)
+
+
+def test_a_body_that_stops_half_way_is_tried_again(fake: FakeApi, tmp_path: Path) -> None:
+    fake.answers = [Answer(200, b"{", {"Content-Length": "100"}), Answer(200, ANSWER)]
+    assert client_of(fake, tmp_path).send(CREATE).body == ANSWER
+
+
+def test_nobody_listening_is_told_after_a_few_tries(fake: FakeApi, tmp_path: Path) -> None:
+    fake.server.server_close()
+    deadline = Waits()
+    with pytest.raises(ApiUnavailable, match="cannot be reached: Connection refused") as caught:
+        client_of(fake, tmp_path, deadline).send(CREATE)
+    assert fake.url in caught.value.message
+    assert len(deadline.waited) == 3
+
+
+def test_the_key_is_in_no_log_and_no_message(fake: FakeApi, tmp_path: Path) -> None:
+    fake.answers = [
+        Answer(401, {"error_code": "AUTH_INVALID", "message": "bad", "retryable": False})
+    ]
+    with pytest.raises(CredentialsError) as caught:
+        client_of(fake, tmp_path).send(CREATE)
+    assert SECRET not in caught.value.one_line()
+    log = (tmp_path / "log").read_text()
+    assert "status=401" in log and SECRET not in log
+
+
+class EndsWhileWaiting(Waits):
+    def sleep(self, seconds: float) -> None:
+        raise DeadlineExceeded("the time is over")
+
+
+class EndsWhileAsking(Waits):
+    def call(self, function: Callable[[], Any], *, within_s: float) -> Any:
+        if self.waited:
+            raise DeadlineExceeded("the time is over")
+        return super().call(function, within_s=within_s)
+
+
+@pytest.mark.parametrize("deadline", [EndsWhileWaiting, EndsWhileAsking])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("mutation_rate_limited", "limiting requests"), ("runtime_unavailable", "unavailable: ")],
+)
+def test_a_refusal_is_told_when_the_deadline_passes_before_the_next_answer(
+    fake: FakeApi, tmp_path: Path, deadline: type[Waits], name: str, said: str
+) -> None:
+    fake.answers = [error(name)]
+    with pytest.raises(ApiUnavailable, match=said) as caught:
+        client_of(fake, tmp_path, deadline()).send(READ)
+    assert caught.value.machine == NAME
+    assert len(fake.asked) == 1
 
 
 @pytest.fixture
@@ -48,8 +345,8 @@ def ask(api: FakeApi, tmp_path: Path, proxy: HttpProxy | None) -> None:
     settings = replace(Settings(base_url=f"https://api.test:{api.port}"), proxy=proxy)
     log = Log(str(tmp_path / "log"))
     credentials = Credentials("dsk-key", None, "a test")
-    exchange = HttpClient(settings, credentials, NoWaits(60), log, lambda _: None)
-    exchange.ask("GET", "/v1/machines", machine=None)
+    client = HttpClient(settings, credentials, Waits(), log, lambda _: None)
+    client.send(Request("GET", "/v1/machines"))
 
 
 def test_the_api_is_asked_through_the_proxy_of_the_config_file(
@@ -78,10 +375,8 @@ def test_an_api_on_this_computer_is_asked_directly(proxy: ConnectProxy, tmp_path
         api.answers = [Answer(200, {})]
         settings = Settings(base_url=api.url, proxy=HttpProxy("127.0.0.1", proxy.port))
         log = Log(str(tmp_path / "log"))
-        exchange = HttpClient(
-            settings, Credentials("k", None, ""), NoWaits(60), log, lambda _: None
-        )
-        exchange.ask("GET", "/v1/machines", machine=None)
+        client = HttpClient(settings, Credentials("k", None, ""), Waits(), log, lambda _: None)
+        client.send(Request("GET", "/v1/machines"))
         assert len(api.asked) == 1
     assert not proxy.asked
 

@@ -1,0 +1,208 @@
+"""Turn failed requests into errors: HTTP statuses, and the exceptions of `requests` and urllib3."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from dcs_proxy.api.credentials import Credentials
+from dcs_proxy.api.model import ApiErrorBody, parse_error_body
+from dcs_proxy.errors import (
+    ApiProtocolError,
+    ApiUnavailable,
+    CredentialsError,
+    DcsError,
+    Forbidden,
+    IdempotencyConflict,
+    MachineNotFound,
+    clean_text,
+    quote_server,
+)
+from dcs_proxy.local.settings import Settings
+
+# Load balancers send these without the contract's `retryable`.
+_TRANSIENT = frozenset({429, 502, 503, 504})
+_NETWORK_HINT = "check the network, DEDALUS_BASE_URL and proxy variables, then try again"
+_PROXY_HINT = "check the network, DEDALUS_BASE_URL and proxy in the config file, then try again"
+_TLS_HINT = (
+    "something may be intercepting TLS; behind a corporate proxy, set REQUESTS_CA_BUNDLE to its CA"
+)
+# What http.client puts before the status and reason of a proxy that refuses CONNECT.
+_TUNNEL_FAILED = "Tunnel connection failed: "
+_MAX_CAUSES = 50
+
+
+class RequestFailed(Exception):
+    """One request failed.
+
+    `error` is what the user sees if there is no further try, `retryable` says whether there should
+    be one, and `wait_s` is how long the API asked to wait before it, None if it did not say.
+    """
+
+    def __init__(self, error: DcsError, *, retryable: bool, wait_s: float | None = None) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.retryable = retryable
+        self.wait_s = wait_s
+
+
+class Problems:
+    """Describes what went wrong with requests to the API of `settings`.
+
+    Messages never contain the credentials or the proxy's password, even if a server sends them
+    back.
+    """
+
+    def __init__(self, settings: Settings, credentials: Credentials) -> None:
+        self._credentials = credentials
+        self._host = settings.api_host
+        self._proxy = settings.proxy_to(settings.api_host)
+        through = f" (through the HTTP proxy {self._proxy})" if self._proxy else ""
+        self._api = f"the API at {settings.base_url}{through}"
+        self._network_hint = _PROXY_HINT if self._proxy else _NETWORK_HINT
+
+    def no_response(self, what: str, *, retryable: bool = True, hint: str = "") -> RequestFailed:
+        """Return the failure of a request without a complete response; `what` says what the API did
+        instead, beginning with a verb.
+        """
+        return self._failed(f"{self._api} {what}", retryable=retryable, hint=hint)
+
+    def from_exception(self, error: Exception) -> RequestFailed:
+        """Return what an exception of `requests` means."""
+        import requests
+
+        if isinstance(error, requests.exceptions.SSLError):
+            what = "presents a TLS certificate that is not trusted"
+            return self.no_response(what, retryable=False, hint=_TLS_HINT)
+        if isinstance(error, requests.exceptions.ProxyError):
+            return self._from_proxy_error(error)
+        if isinstance(error, requests.exceptions.Timeout):
+            return self.no_response("does not answer")
+        for cause in _causes(error):
+            if isinstance(cause, socket.gaierror):
+                return self._failed(f"cannot look up {self._host}")
+            if isinstance(cause, OSError) and cause.strerror:
+                return self.no_response(f"cannot be reached: {cause.strerror}")
+        if isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
+            return self.no_response("sent an incomplete response")
+        what = f"cannot be asked: {type(error).__name__}"
+        return self.no_response(what, retryable=False)
+
+    def from_status(self, status: int, headers: Mapping[str, str], body: bytes) -> RequestFailed:
+        """Return what an error response means; `headers` have lower-case names."""
+        fault = parse_error_body(body)
+        said = self._quote(status, fault)
+        retryable = fault is not None and fault.retryable
+        error = self._refusal(status, said)
+        if error is not None:
+            return RequestFailed(error, retryable=retryable)
+        if status in _TRANSIENT or retryable:
+            return _unavailable(status, headers, fault, said)
+        return RequestFailed(ApiProtocolError(f"the API answered {said}"), retryable=False)
+
+    def _refusal(self, status: int, said: str) -> DcsError | None:
+        """Return the error of a status with a meaning of its own, None for any other."""
+        match status:
+            case 401:
+                return CredentialsError(
+                    f"the API does not accept the key from {self._credentials.source}: {said}",
+                    hint=self._credentials.renewal,
+                )
+            case 403:
+                return Forbidden(
+                    f"the API denied permission: {said}",
+                    hint="check that DEDALUS_ORG_ID names the organisation that owns the key",
+                )
+            case 404:
+                return MachineNotFound(
+                    f"no such machine: {said}",
+                    hint="check the name, and that the API key belongs to the right account",
+                )
+            case 409:
+                return IdempotencyConflict(f"the API refused the request: {said}")
+            case _ if 300 <= status < 400:
+                return ApiProtocolError(
+                    "the API answered with a redirect, which is not followed",
+                    hint="check DEDALUS_BASE_URL",
+                )
+        return None
+
+    def _quote(self, status: int, fault: ApiErrorBody | None) -> str:
+        if fault is None:
+            return f"HTTP {status}"
+        code = clean_text(fault.error_code, 60) if fault.error_code else f"HTTP {status}"
+        return f"{quote_server(self._redact(fault.message))} ({code})"
+
+    def _from_proxy_error(self, error: Exception) -> RequestFailed:
+        """Return what the proxy answered to CONNECT, or why there was no answer."""
+        for cause in _causes(error):
+            said = str(cause).removeprefix(_TUNNEL_FAILED)
+            if isinstance(cause, OSError) and said != str(cause):
+                what = f"cannot be reached: the proxy answers {quote_server(said)}"
+                # A 4xx refusal will be the same in a second.
+                return self.no_response(what, retryable=not said.startswith("4"))
+            if isinstance(cause, socket.gaierror):
+                return self.no_response("cannot be reached: cannot look up the proxy's name")
+            if isinstance(cause, OSError) and cause.strerror:
+                return self.no_response(f"cannot be reached: the proxy: {cause.strerror}")
+        return self.no_response("cannot be reached: the proxy does not answer")
+
+    def _failed(self, message: str, *, retryable: bool = True, hint: str = "") -> RequestFailed:
+        error = ApiUnavailable(self._redact(message), hint=hint or self._network_hint)
+        return RequestFailed(error, retryable=retryable)
+
+    def _redact(self, text: str) -> str:
+        for secret in (self._credentials.bearer, self._credentials.api_key):
+            text = text.replace(secret, "[key]") if secret else text
+        if self._proxy and self._proxy.password:
+            text = text.replace(self._proxy.password, "[password]")
+        return text
+
+
+def parse_date(value: str) -> float | None:
+    """Return an HTTP date (RFC 9110 §5.6.7) as unix time, None if it is malformed."""
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return parsedate_to_datetime(value).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _unavailable(
+    status: int, headers: Mapping[str, str], fault: ApiErrorBody | None, said: str
+) -> RequestFailed:
+    wait_s = _requested_wait(headers, fault)
+    what = "is limiting requests" if status == 429 else "is temporarily unavailable"
+    asks = f"; it asks to wait {wait_s:.0f} s" if wait_s and wait_s >= 1 else ""
+    error = ApiUnavailable(f"the API {what}: {said}{asks}", hint="try again later")
+    # problem+json and a load balancer's page have no `retryable`.
+    retryable = fault.retryable if fault and fault.error_code else True
+    return RequestFailed(error, retryable=retryable, wait_s=wait_s)
+
+
+def _requested_wait(headers: Mapping[str, str], fault: ApiErrorBody | None) -> float | None:
+    """Return the seconds the API asks to wait: `retry_after_ms`, else Retry-After (RFC 9110)."""
+    if fault is not None and fault.retry_after_ms is not None:
+        return fault.retry_after_ms / 1000
+    value = headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:12])
+    if value:
+        moment = parse_date(value)
+        return None if moment is None else max(0.0, moment - time.time())
+    return None
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """Return every exception inside `error`: urllib3 hides them in arguments and `reason`."""
+    found: list[BaseException] = []
+    waiting: list[Any] = [error]
+    while waiting and len(found) < _MAX_CAUSES:
+        cause = waiting.pop(0)
+        if isinstance(cause, BaseException) and cause not in found:
+            found.append(cause)
+            waiting += [*cause.args, getattr(cause, "reason", None), cause.__context__]
+    return found

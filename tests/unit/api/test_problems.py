@@ -1,0 +1,211 @@
+"""What statuses and exceptions mean, without a network."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import requests
+from urllib3.exceptions import MaxRetryError, NameResolutionError, ProtocolError, ProxyError
+
+from dcs_proxy.api.credentials import Credentials
+from dcs_proxy.api.problems import Problems, RequestFailed, parse_date
+from dcs_proxy.emulator.contract import ERRORS
+from dcs_proxy.errors import (
+    ApiProtocolError,
+    ApiUnavailable,
+    CredentialsError,
+    DcsError,
+    Forbidden,
+    IdempotencyConflict,
+    MachineNotFound,
+)
+from dcs_proxy.local.http_proxy import HttpProxy
+from dcs_proxy.local.settings import Settings
+
+SECRET = "dsk-very-secret"
+CREDENTIALS = Credentials(SECRET, None, "DEDALUS_API_KEY", "set DEDALUS_API_KEY to a valid key")
+SETTINGS = Settings(base_url="https://api.test")
+PROXIED = Settings(
+    base_url="https://api.test", proxy=HttpProxy("proxy.test", 3128, "me", "wr0ng-password")
+)
+
+
+def failure(status: int, body: Any, headers: Mapping[str, str] | None = None) -> RequestFailed:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Problems(SETTINGS, CREDENTIALS).from_status(status, headers or {}, data)
+
+
+def of_exception(error: Exception, settings: Settings = SETTINGS) -> RequestFailed:
+    return Problems(settings, CREDENTIALS).from_exception(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [
+        ("missing_key", CredentialsError,
+         'the API does not accept the key from DEDALUS_API_KEY: "missing Dedalus API key" '
+         "(AUTH_REQUIRED)"),
+        ("invalid_key", CredentialsError, '"invalid Dedalus API key" (AUTH_INVALID)'),
+        ("org_mismatch", Forbidden,
+         'the API denied permission: "org scope does not match API key ownership"'),
+        ("scope_forbidden", Forbidden, "(AUTH_SCOPE_FORBIDDEN)"),
+    ],
+)  # fmt: skip
+def test_what_no_retry_can_mend_is_not_retried(name: str, kind: type[DcsError], said: str) -> None:
+    failed = failure(ERRORS[name].status, ERRORS[name].body)
+    assert isinstance(failed.error, kind) and not failed.retryable
+    assert said in failed.error.message
+    assert failed.error.hint
+
+
+def test_a_reused_idempotency_key_is_a_conflict() -> None:
+    details = {"expected_request_hash": "a", "provided_request_hash": "b"}
+    body = {"error_code": "IDEMPOTENCY_KEY_REUSED", "message": "reused", "retryable": False,
+            "details": details}  # fmt: skip
+    error = failure(409, body).error
+    assert isinstance(error, IdempotencyConflict)
+    assert error.message == 'the API refused the request: "reused" (IDEMPOTENCY_KEY_REUSED)'
+
+
+def test_a_missing_machine_is_told() -> None:
+    error = failure(404, b"").error
+    assert isinstance(error, MachineNotFound) and error.message == "no such machine: HTTP 404"
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (429, "the API is limiting requests: "),
+        (502, "the API is temporarily unavailable: "),
+        (503, "the API is temporarily unavailable: "),
+        (504, "the API is temporarily unavailable: "),
+    ],
+)
+def test_what_passes_is_retried(status: int, said: str) -> None:
+    failed = failure(status, b"<html>")
+    assert isinstance(failed.error, ApiUnavailable) and failed.retryable
+    assert failed.error.message == f"{said}HTTP {status}"
+    body = {"error_code": "E", "message": "m", "retryable": False}
+    assert not failure(status, body).retryable
+
+
+def test_an_unknown_status_is_retried_only_if_the_api_says_so() -> None:
+    body = {"error_code": "E", "message": "m", "retryable": True}
+    failed = failure(500, body)
+    assert isinstance(failed.error, ApiUnavailable) and failed.retryable
+    failed = failure(500, {**body, "retryable": False})
+    assert isinstance(failed.error, ApiProtocolError) and not failed.retryable
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "header", "seconds", "asks"),
+    [
+        (84, None, 0.084, ""),
+        (5000, "1", 5.0, "; it asks to wait 5 s"),
+        (None, "3", 3.0, "; it asks to wait 3 s"),
+        (None, "0", 0.0, ""),
+        (None, "soon", None, ""),
+        (None, None, None, ""),
+    ],
+)
+def test_the_wait_is_the_bodys_or_else_the_headers(
+    milliseconds: int | None, header: str | None, seconds: float | None, asks: str
+) -> None:
+    body: dict[str, Any] = {"error_code": "RATE_LIMITED", "message": "slow", "retryable": True}
+    if milliseconds is not None:
+        body["retry_after_ms"] = milliseconds
+    failed = failure(429, body, {} if header is None else {"retry-after": header})
+    assert failed.wait_s == seconds
+    assert failed.error.message == (f'the API is limiting requests: "slow" (RATE_LIMITED){asks}')
+
+
+def test_retry_after_may_be_a_date() -> None:
+    date = email.utils.formatdate(time.time() + 20, usegmt=True)
+    wait_s = failure(503, b"", {"retry-after": date}).wait_s
+    assert wait_s is not None and 15 < wait_s < 21
+
+
+@pytest.mark.parametrize("date", ["", "soon", "Mon, 99 Jan 2026 00:00:00 GMT"])
+def test_a_date_that_is_none_is_no_time(date: str) -> None:
+    assert parse_date(date) is None
+
+
+def test_a_key_that_a_server_sends_back_is_not_shown() -> None:
+    body = {"error_code": "AUTH_INVALID", "message": f"bad {SECRET}!"}
+    assert '"bad [key]!"' in failure(401, body).error.message
+
+
+def test_problem_json_and_html_are_quoted_or_left_out() -> None:
+    body = {"title": "Bad\x1b[0m", "detail": "no\nsuch"}
+    assert failure(400, body).error.message == 'the API answered "no such" (HTTP 400)'
+    assert failure(500, b"<html>").error.message == "the API answered HTTP 500"
+
+
+NO_NAME = socket.gaierror(-2, "Name or service not known")
+POOL: Any = None  # urllib3's errors only keep it
+
+
+def caused_by(cause: Exception, error: Exception) -> Exception:
+    """Return `error` as it is raised while `cause` is handled."""
+    error.__context__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "retryable"),
+    [
+        (requests.exceptions.SSLError("x"), "presents a TLS certificate that is not trusted",
+         False),
+        (requests.exceptions.ReadTimeout("x"), "does not answer", True),
+        (requests.ConnectionError(ProtocolError("x", ConnectionResetError(104, "Reset"))),
+         "cannot be reached: Reset", True),
+        (requests.exceptions.ChunkedEncodingError("x"), "sent an incomplete response", True),
+        (requests.ConnectionError("x"), "sent an incomplete response", True),
+        (requests.exceptions.InvalidURL("x"), "cannot be asked: InvalidURL", False),
+    ],
+)  # fmt: skip
+def test_each_exception_is_told_in_a_few_words(
+    error: Exception, said: str, retryable: bool
+) -> None:
+    failed = of_exception(error)
+    assert failed.error.message == f"the API at https://api.test {said}"
+    assert failed.retryable == retryable
+
+
+def test_a_name_that_cannot_be_looked_up_is_told() -> None:
+    unknown = caused_by(NO_NAME, NameResolutionError("api.test", POOL, NO_NAME))
+    error = requests.ConnectionError(MaxRetryError(POOL, "/", unknown))
+    assert of_exception(error).error.message == "cannot look up api.test"
+
+
+@pytest.mark.parametrize(
+    ("cause", "said", "retryable"),
+    [
+        (OSError("Tunnel connection failed: 403 Forbidden"),
+         'the proxy answers "403 Forbidden"', False),
+        (OSError("Tunnel connection failed: 407 no wr0ng-password"),
+         'the proxy answers "407 no [password]"', False),
+        (OSError("Tunnel connection failed: 502 \x1b[31mBad"),
+         'the proxy answers "502 [31mBad"', True),
+        (TimeoutError("timed out"), "the proxy does not answer", True),
+        (ConnectionRefusedError(111, "Refused"), "the proxy: Refused", True),
+        (caused_by(NO_NAME, NameResolutionError("proxy.test", POOL, NO_NAME)),
+         "cannot look up the proxy's name", True),
+    ],
+)  # fmt: skip
+def test_what_the_proxy_said_is_told(cause: Exception, said: str, retryable: bool) -> None:
+    reason = ProxyError("Unable to connect to proxy", cause)
+    error = requests.exceptions.ProxyError(MaxRetryError(POOL, "/", reason))
+    failed = of_exception(error, PROXIED)
+    assert failed.error.message == (
+        "the API at https://api.test (through the HTTP proxy http://proxy.test:3128) "
+        f"cannot be reached: {said}"
+    )
+    assert "proxy in the config file" in failed.error.hint
+    assert failed.retryable == retryable
