@@ -13,7 +13,6 @@ from dcs_proxy.api.credentials import Credentials, load_credentials
 from dcs_proxy.api.http import load_library
 from dcs_proxy.api.keyring import SystemKeyring
 from dcs_proxy.console.progress import Progress
-from dcs_proxy.console.prompt import Terminal
 from dcs_proxy.console.stderr import can_redraw, show
 from dcs_proxy.errors import AgentUnavailable
 from dcs_proxy.local.deadline import Deadline
@@ -21,7 +20,7 @@ from dcs_proxy.local.log import VARIABLE, Log
 from dcs_proxy.local.settings import Settings, config_path, load_settings
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh.config_text import Program
-from dcs_proxy.openssh.parent import client_id, forbids_questions, wants_quiet
+from dcs_proxy.openssh.parent import client_id, wants_quiet
 from dcs_proxy.publish.fast_entry import FastEntry
 from dcs_proxy.session.context import Context
 from dcs_proxy.session.directory import Record, StateDirectory, default_state_directory
@@ -150,7 +149,6 @@ def open_context(
         open_agent=open_agent,
         notice=progress.notice,
         progress=progress,
-        terminal=Terminal(client_gone, is_forbidden=forbids_questions(parent)),
         await_guest=wait_for_guest,
         now=time.time,
     )

@@ -149,10 +149,9 @@ class LoginMismatch(DcsError):
 
 
 class NotWoken(DcsError):
-    """The machine sleeps, and the wake policy or a person leaves it so."""
+    """The machine is asleep, and the setting "wake" forbids waking it."""
 
     exit_code = 17
-    was_answered = False  # by a person
 
 
 class ClientGone(DcsError):

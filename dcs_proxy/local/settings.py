@@ -22,18 +22,22 @@ from dcs_proxy.local.http_proxy import HttpProxy, parse_http_proxy
 from dcs_proxy.names import MachineName, is_machine_name, matches, parse_machine_name
 
 DEFAULT_BASE_URL = "https://dcs.dedaluslabs.ai"
-WAKE_POLICIES = ("always", "ask", "never")
+WAKE_POLICIES = ("always", "never")
 _NAME_PATTERN = re.compile(r"[a-z0-9*?-]+\Z")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class _Unfit(Exception):
-    """A value that is none of the setting's: `what` completes "KEY …", `below` the key."""
+    """A value that a setting cannot have.
 
-    def __init__(self, what: str, below: str = "") -> None:
+    `what` completes "KEY …", `below` the key, `hint` says what to write instead (may be empty).
+    """
+
+    def __init__(self, what: str, below: str = "", hint: str = "") -> None:
         super().__init__(what)
         self.what = what
         self.below = below
+        self.hint = hint
 
 
 @dataclass(frozen=True)
@@ -144,13 +148,18 @@ def _wake(value: Any) -> tuple[tuple[str, str], ...]:
                 raise _Unfit("is no pattern of machine names")
             _policy(policy)
         except _Unfit as unfit:
-            raise _Unfit(unfit.what, below=pattern) from None
+            raise _Unfit(unfit.what, below=pattern, hint=unfit.hint) from None
     return tuple(value.items())
 
 
 def _policy(value: Any) -> str:
+    if value == "ask":  # a value of earlier versions
+        raise _Unfit(
+            'can no longer be "ask"',
+            hint='write "never": if the machine is asleep, ssh then prints the command to wake it',
+        )
     if value not in WAKE_POLICIES:
-        raise _Unfit('must be "always", "ask" or "never"')
+        raise _Unfit('must be "always" or "never"')
     return str(value)
 
 
@@ -268,7 +277,7 @@ class Settings:
         default=(("*", WAKE_POLICIES[0]),),
         metadata=_setting(
             _wake,
-            '"always", "ask" or "never"',
+            '"always" or "never"',
             '"always"',
             "Whether ssh may wake a machine that sleeps. A table [wake] says it by patterns of"
             ' names and aliases, such as "dm-ci-*" = "never": the first that matches counts.'
@@ -292,7 +301,7 @@ class Settings:
         return [alias for alias, machine in self.aliases.items() if machine == name]
 
     def wake_policy(self, name: MachineName) -> str:
-        """Return whether ssh may wake the machine: "always", "ask" or "never".
+        """Return whether ssh may wake the machine: "always" or "never".
 
         The first pattern that matches its name or one of its aliases decides.
         """
@@ -346,7 +355,7 @@ def load_settings(environment: Mapping[str, str], path: str | None = None) -> Se
             try:
                 settings = replace(settings, **{key: _DESCRIBED[key].check(value)})
             except _Unfit as unfit:
-                raise ConfigError(f"{variable} {unfit.what}") from None
+                raise ConfigError(f"{variable} {unfit.what}", hint=unfit.hint) from None
     return settings
 
 
@@ -390,7 +399,7 @@ def _from_table(table: Mapping[str, Any], text: str, path: str) -> Settings:
             values[key] = _DESCRIBED[key].check(value)
         except _Unfit as unfit:
             place = _place(path, text, [key, unfit.below] if unfit.below else [key])
-            raise ConfigError(f"{place} {unfit.what}") from None
+            raise ConfigError(f"{place} {unfit.what}", hint=unfit.hint) from None
     return Settings(**values)
 
 

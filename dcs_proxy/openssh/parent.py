@@ -14,7 +14,6 @@ _WITH_ARGUMENT = frozenset("BDEFIJLOPQRSWbceilmopw")
 # Print the configuration, control a running master, query, print the version.
 _WITHOUT_SESSION = frozenset("GOQV")
 _LOG_LEVEL = re.compile(r"\s*loglevel[\s=]+\"?([a-z]+[0-9]?)\"?\s*", re.IGNORECASE)
-_BATCH_MODE = re.compile(r"\s*batchmode[\s=]+\"?([a-z]+[0-9]?)\"?\s*", re.IGNORECASE)
 # ssh_config(5): the levels below INFO.
 _QUIET = frozenset({"quiet", "fatal", "error"})
 
@@ -38,17 +37,6 @@ def wants_session(pid: int) -> bool:
 def wants_quiet(pid: int) -> bool:
     """Tell whether the command line of the ssh `pid` asks for errors at most (``-q``)."""
     return log_level(parse_options(_arguments(pid))) in _QUIET
-
-
-def forbids_questions(pid: int) -> bool:
-    """Tell whether the command line of the ssh `pid` has BatchMode, in which ssh asks nobody."""
-    return is_batch(parse_options(_arguments(pid)))
-
-
-def is_batch(options: list[tuple[str, str]]) -> bool:
-    """Tell whether ssh's options set BatchMode; as ssh has it, the first that does counts."""
-    modes = (_BATCH_MODE.fullmatch(value) for letter, value in options if letter == "o")
-    return next((mode[1].lower() in ("yes", "true") for mode in modes if mode), False)
 
 
 def log_level(options: list[tuple[str, str]]) -> str:

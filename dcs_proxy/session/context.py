@@ -13,7 +13,6 @@ from dcs_proxy.local.log import Log
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.directory import Record, StateDirectory
-from dcs_proxy.session.wake_policy import Questioner
 from dcs_proxy.ssh.agent import Agent
 
 
@@ -43,7 +42,7 @@ class Context:
     `open_api` and `open_agent` are called when first needed, for both may be slow or fail.
     `agent_path` gives the socket of a machine's agent, `account` tells one API and organisation
     from another, `client` one ssh process from another, `now` gives unix time.  `notice` shows the
-    user a line, `progress` that a machine wakes; `terminal` is where a person may be asked.
+    user a line, `progress` that a machine wakes.
     `await_guest` returns when a machine that has just woken lets its session in.
     """
 
@@ -57,7 +56,6 @@ class Context:
     open_api: Callable[[], ControlPlane]
     open_agent: Callable[[MachineName], Agent]
     notice: Callable[[str], None]
-    terminal: Questioner
     progress: Progress
     await_guest: Callable[[MachineName, Record], None]
     now: Callable[[], float]

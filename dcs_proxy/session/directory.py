@@ -40,7 +40,6 @@ from dcs_proxy.ssh.keys import public_blob
 T = TypeVar("T")
 
 LOCK_TURN_S = 0.05
-_ASKING = "asking"
 NEVER = 0.0
 # How long the files of a session that has ended stay: an ssh may have just read the snippet.
 _GRACE_S = 300
@@ -123,8 +122,7 @@ class Record:
 class Failure:
     """Why an attempt failed, for others who waited for it.
 
-    `client` identifies the ssh that asked, `failed_at` is unix time; `was_answered` says that a
-    person did not want the machine woken.
+    `client` identifies the ssh that asked, `failed_at` is unix time.
     """
 
     exit_code: int
@@ -132,7 +130,6 @@ class Failure:
     hint: str
     failed_at: float
     client: str
-    was_answered: bool = False
 
 
 def default_state_directory(environment: Mapping[str, str]) -> str:
@@ -227,23 +224,6 @@ class StateDirectory:
         finally:
             if fd is not None:
                 os.close(fd)
-
-    @contextlib.contextmanager
-    def asking(self, name: MachineName) -> Iterator[None]:
-        """Let those who wait for the machine's lock, which the caller holds, know of a question."""
-        path = self.session_path(name, ".lock")
-        # A full disk: then they wait without knowing why.
-        with contextlib.suppress(OSError):
-            _sign(path, _ASKING)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                _sign(path)
-
-    def is_asking(self, name: MachineName) -> bool:
-        """Tell whether the process that holds the machine's lock waits for a person's answer."""
-        return _ASKING in _read_holder(self.session_path(name, ".lock"))
 
     def collect_garbage(self, now: float) -> None:
         """Remove what ended sessions and killed processes left behind."""
@@ -348,18 +328,13 @@ def _try_lock(path: str) -> int | None:
     return None
 
 
-def _sign(path: str, *words: str) -> None:
-    """Write into a lock that is held by whom, and what else others should know."""
+def _sign(path: str) -> None:
+    """Write our process number into a lock that we hold."""
     fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
     try:
-        os.write(fd, f"{' '.join([str(os.getpid()), *words])}\n".encode())
+        os.write(fd, f"{os.getpid()}\n".encode())
     finally:
         os.close(fd)
-
-
-def _read_holder(path: str) -> list[str]:
-    """Return what the holder of a lock has written into it: its process number first."""
-    return (read_small(path) or b"").decode("ascii", "replace").split()
 
 
 def _is_older(entry: os.DirEntry[str], than: float) -> bool:
@@ -370,7 +345,7 @@ def _is_older(entry: os.DirEntry[str], than: float) -> bool:
 
 
 def _lock_held(path: str, seconds: float) -> DeadlineExceeded:
-    holder = next(iter(_read_holder(path)), "")
+    holder = (read_small(path) or b"").decode("ascii", "replace").strip()
     known = holder.isdigit()
     return DeadlineExceeded(
         f"another dcs-proxy{f' (process {holder})' if known else ''} has been working on this "

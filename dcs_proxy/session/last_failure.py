@@ -9,7 +9,6 @@ from dcs_proxy.errors import (
     DcsError,
     DeadlineExceeded,
     MachineNotFound,
-    NotWoken,
     SessionFailed,
     clean_text,
 )
@@ -18,19 +17,13 @@ from dcs_proxy.session.directory import Failure, StateDirectory
 
 # ssh runs ProxyCommand right after prepare has failed: it need not fail once more, slowly.
 _SAME_CLIENT_S = 5.0
-# Many ssh that have waited for one answer come to their second halves one after the other.
-_ANSWER_S = 30.0
 # LastFailure that say nothing about the process that met them.
 _SHARED = (SessionFailed, DeadlineExceeded, ApiUnavailable, MachineNotFound)
 _BY_EXIT_CODE = {kind.exit_code: kind for kind in DcsError.__subclasses__()}
 
 
 class LastFailure:
-    """One machine's last failure, as the ssh process `client` sees it.
-
-    `takes_answers` says that a person's answer to somebody else's question counts here too;
-    `now` gives unix time.
-    """
+    """One machine's last failure, as the ssh process `client` sees it; `now` gives unix time."""
 
     def __init__(
         self,
@@ -38,14 +31,11 @@ class LastFailure:
         state: StateDirectory,
         client: str,
         now: Callable[[], float],
-        *,
-        takes_answers: bool,
     ) -> None:
         self._name = name
         self._state = state
         self._client = client
         self._now = now
-        self._takes_answers = takes_answers
         self._started_at = now()
 
     def save(self, error: DcsError) -> None:
@@ -56,30 +46,20 @@ class LastFailure:
             hint=error.hint,
             failed_at=self._now(),
             client=self._client,
-            was_answered=isinstance(error, NotWoken) and error.was_answered,
         )
         try:
             self._state.save_failure(self._name, failure)
         except DcsError:
             pass  # the failure itself is what the user must read
 
-    def raise_own(self, *, is_second: bool) -> None:
-        """Raise what this ssh has failed with before.
-
-        In its first half, which may run twice, only a person's answer is not asked for again.
-        """
+    def raise_own(self) -> None:
+        """Raise what the first half of this ssh has just failed with."""
         failure = self._state.load_failure(self._name)
-        if failure is None:
+        if failure is None or failure.client != self._client:
             return
-        age = self._now() - failure.failed_at
-        is_own = failure.client == self._client
-        if failure.was_answered and self._takes_answers:
-            applies = 0 <= age < _ANSWER_S and (is_own or is_second)
-        else:
-            applies = 0 <= age < _SAME_CLIENT_S and is_own and is_second
-        if applies:
+        if 0 <= self._now() - failure.failed_at < _SAME_CLIENT_S:
             error = _error(failure)
-            error.was_shown = is_second
+            error.was_shown = True
             raise error
 
     def raise_shared(self) -> None:
@@ -95,9 +75,8 @@ class LastFailure:
 
     def _is_shared(self, failure: Failure) -> bool:
         kind = _BY_EXIT_CODE.get(failure.exit_code, DcsError)
-        counts = issubclass(kind, _SHARED) or (failure.was_answered and self._takes_answers)
         # One from the future was written before the clock was set back, whenever that was.
-        return counts and self._started_at <= failure.failed_at <= self._now()
+        return issubclass(kind, _SHARED) and self._started_at <= failure.failed_at <= self._now()
 
 
 def _error(failure: Failure) -> DcsError:

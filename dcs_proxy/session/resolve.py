@@ -40,7 +40,7 @@ from dcs_proxy.session.context import Context, ControlPlane
 from dcs_proxy.session.directory import NEVER, Attempt, ReadySession, Record
 from dcs_proxy.session.identity import UNKNOWN_LIFE_S, Lender, margin_s
 from dcs_proxy.session.last_failure import LastFailure
-from dcs_proxy.session.wake_policy import WakePolicy
+from dcs_proxy.session.wake_policy import require_awake
 from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.keys import KeyPair, public_line
@@ -78,23 +78,15 @@ class _Resolution:
         self.is_second = is_second
         self.agent_path = context.agent_path(name)
         self.started_at = context.now()
-        policy = context.settings.wake_policy(name)
-        self.consent = WakePolicy(name, policy, context.state, context.terminal, context.deadline)
-        self.failures = LastFailure(
-            name,
-            context.state,
-            context.client,
-            context.now,
-            takes_answers=not self.consent.is_given,
-        )
+        self.failures = LastFailure(name, context.state, context.client, context.now)
         self.get_is_missing = False
         self.announced = False
-        self.told_of_question = False
 
     def run(self) -> Record:
         if (record := self.reusable()) is not None:
             return record
-        self.failures.raise_own(is_second=self.is_second)
+        if self.is_second:
+            self.failures.raise_own()
         start = time.monotonic()
         while True:
             with self.context.state.lock(self.name, self.context.deadline, self.is_settled) as held:
@@ -164,14 +156,12 @@ class _Resolution:
         record = self.context.state.load(self.name)
         if record is not None and record.ready is None and record.attempt.session_id:
             self.announce()
-        if not self.told_of_question and self.context.state.is_asking(self.name):
-            self.told_of_question = True
-            self.context.notice(f"{self.name}: waiting, for another ssh asks whether to wake it")
         return self.failures.is_shared() or self.reusable() is not None
 
     def take_up_or_create(self) -> Record:
         api = self.context.open_api()
-        self.consent.require(api.get_machine)
+        if self.context.settings.wake_policy(self.name) == "never":
+            require_awake(self.name, api.get_machine(self.name))
         agent = self.context.open_agent(self.name)
         record = self.context.state.load(self.name)
         if record is not None and record.attempt.account == self.context.account:

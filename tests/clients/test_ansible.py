@@ -260,9 +260,9 @@ def test_retries_help_over_a_guest_that_is_late(
 def test_the_wake_policy_holds_for_ansible_and_not_for_the_role(
     start_emulator: Start, controller: Controller
 ) -> None:
-    controller.user.settings('wake = "ask"\n')
+    controller.user.settings('wake = "never"\n')
     controller.user.use(start_emulator("--machine", "dm-foo:sleeping", "--wake-seconds", "1"))
     done = controller.run("ansible", "-i", "dm-foo,", "all", *PING)
-    assert "dm-foo: the machine is sleeping" in unreachable(done.stdout)["dm-foo"]
+    assert "dm-foo: the machine is asleep" in unreachable(done.stdout)["dm-foo"]
     done = controller.run("ansible-playbook", "-i", "dm-foo,", controller.write("site.yml", ROLE))
     assert pinged(done.stdout) == ["dm-foo"]

@@ -147,7 +147,6 @@ class Stage:
             open_api=lambda: Api(SETTINGS, credentials, deadline, log, lambda _text: None),
             open_agent=lambda _name: Agent(_AGENT),
             notice=lambda _text: None,
-            terminal=mock.Mock(),
             progress=Progress(is_quiet=True, in_place=False),
             await_guest=lambda _name, _record: process.stop(Knock()),
             now=self.clock.time,

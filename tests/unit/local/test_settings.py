@@ -49,7 +49,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         connect_seconds = 3
         agent = "user"
         destination_constraint = false
-        wake = "ask"
+        wake = "never"
         [aliases]
         dm-web = "dm-0a1b"
         """,
@@ -65,7 +65,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         agent="user",
         destination_constraint=False,
         aliases={"dm-web": "dm-0a1b"},
-        wake=(("*", "ask"),),
+        wake=(("*", "never"),),
     )
     assert settings.is_loopback
     assert settings.machine("dm-web") == "dm-0a1b"
@@ -110,11 +110,11 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
         ("[aliases]\nweb = 'dm-a'", "must look like a machine's name"),
         ("[aliases]\ndm-web = 'a'", "aliases.dm-web is wrong: "),
         ("[aliases]\ndm-web = 1", "aliases.dm-web must be a text"),
-        ("wake = 'sometimes'", 'wake must be "always", "ask" or "never"'),
-        ("wake = true", 'wake must be "always", "ask" or "never"'),
+        ("wake = 'sometimes'", 'wake must be "always" or "never"'),
+        ("wake = true", 'wake must be "always" or "never"'),
         ("[wake]\n'dm-*' = 1", 'wake.dm-* must be "always"'),
-        ("[wake]\n'DM-*' = 'ask'", 'wake.DM-* is no pattern'),
-        ("[wake]\n'a\tb' = 'ask'", 'wake.a b is no pattern'),
+        ("[wake]\n'DM-*' = 'never'", 'wake.DM-* is no pattern'),
+        ("[wake]\n'a\tb' = 'never'", 'wake.a b is no pattern'),
     ],
 )  # fmt: skip
 def test_a_wrong_setting_is_named_with_its_file(tmp_path: Path, toml: str, said: str) -> None:
@@ -228,20 +228,38 @@ def test_the_first_pattern_of_the_file_that_matches_decides_on_waking(tmp_path: 
         [wake]
         "dm-ci-*" = "never"
         "dm-night" = "never"
-        "dm-0a??" = "ask"
+        "dm-0a??" = "always"
+        "dm-*" = "never"
         "dm-ci-1" = "always"
         """,
     )
     policies = [settings.wake_policy(MachineName(name))
                 for name in ("dm-ci-1", "dm-0a1b", "dm-0a1c", "dm-0a1", "dm-x")]  # fmt: skip
-    assert policies == ["never", "never", "ask", "always", "always"]
+    assert policies == ["never", "never", "always", "never", "never"]
 
 
 def test_the_environment_decides_on_waking_for_one_run(tmp_path: Path) -> None:
     toml = '[wake]\n"dm-a" = "always"\n"*" = "never"\n'
-    for policy in ("always", "ask", "never"):
+    for policy in ("always", "never"):
         settings = load(tmp_path, toml, DCS_PROXY_WAKE=policy)
         assert {settings.wake_policy(MachineName(n)) for n in ("dm-a", "dm-b")} == {policy}
     assert load(tmp_path, toml, DCS_PROXY_WAKE="").wake_policy(MachineName("dm-b")) == "never"
     with pytest.raises(ConfigError, match="DCS_PROXY_WAKE must be"):
         load(tmp_path, toml, DCS_PROXY_WAKE="maybe")
+
+
+@pytest.mark.parametrize(
+    ("toml", "environment", "place"),
+    [
+        ('wake = "ask"', {}, "config.toml:1: wake"),
+        ('[wake]\n"dm-ci-*" = "never"\n"*" = "ask"', {}, "config.toml:3: wake.*"),
+        ("", {"DCS_PROXY_WAKE": "ask"}, "DCS_PROXY_WAKE"),
+    ],
+)
+def test_ask_is_refused_with_what_to_write_instead(
+    tmp_path: Path, toml: str, environment: dict[str, str], place: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, toml, **environment)
+    assert caught.value.message.endswith(f'{place} can no longer be "ask"')
+    assert caught.value.hint.startswith('write "never": ')

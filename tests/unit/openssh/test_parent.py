@@ -8,7 +8,6 @@ import pytest
 
 from dcs_proxy.openssh.parent import (
     client_id,
-    is_batch,
     log_level,
     parse_options,
     wants_quiet,
@@ -66,20 +65,6 @@ def test_the_level_is_that_of_the_command_line(line: str, level: str) -> None:
 
 def test_a_level_after_a_space_is_read_too() -> None:
     assert log_level(parse_options(["-o", "LogLevel QUIET", "dm-foo"])) == "quiet"
-
-
-@pytest.mark.parametrize(
-    ("line", "batch"),
-    [
-        ("dm-foo", False),
-        ("-o BatchMode=yes dm-foo", True),
-        ("-obatchmode=true dm-foo", True),
-        ("-oBatchMode=no -oBatchMode=yes dm-foo", False),
-        ("dm-foo ls -oBatchMode=yes", False),
-    ],
-)
-def test_batch_mode_is_that_of_the_command_line(line: str, batch: bool) -> None:
-    assert is_batch(parse_options(line.split())) is batch
 
 
 def test_a_process_has_one_identity_for_its_life() -> None:

@@ -179,26 +179,6 @@ def write(state: StateDirectory, name: str, data: bytes) -> None:
     Path(state.file("sessions", name)).write_bytes(data)
 
 
-def test_who_waits_for_a_lock_can_tell_that_a_person_is_asked(state: StateDirectory) -> None:
-    assert not state.is_asking(NAME)
-    with state.lock(NAME, Deadline(1)):
-        assert not state.is_asking(NAME)
-        with state.asking(NAME):
-            assert state.is_asking(NAME)
-            with (
-                pytest.raises(DeadlineExceeded, match=rf"\(process {os.getpid()}\)"),
-                state.lock(NAME, Deadline(0.1)),
-            ):
-                pass
-        assert not state.is_asking(NAME)
-    # A holder that was killed while it asked is not taken for the next one.
-    with state.lock(NAME, Deadline(1)), state.asking(NAME):
-        asking = Path(state.session_path(NAME, ".lock")).read_bytes()
-    Path(state.session_path(NAME, ".lock")).write_bytes(asking)
-    with state.lock(NAME, Deadline(1)):
-        assert not state.is_asking(NAME)
-
-
 def test_the_names_of_machines_are_written_whole(state: StateDirectory) -> None:
     state.save_machines([NAME, MachineName("dm-bar")])
     assert Path(state.file("machines")).read_text() == "dm-foo\ndm-bar\n"

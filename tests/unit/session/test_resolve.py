@@ -120,28 +120,6 @@ class Waking(Progress):
 
 
 @dataclass
-class FakeTerminal:
-    """A person at a terminal who gives `answers` in turn; `questions` are what they were asked.
-
-    `meanwhile` is called while a question is open.
-    """
-
-    answers: list[bool] = field(default_factory=list)
-    has_person: bool = True
-    questions: list[str] = field(default_factory=list)
-    meanwhile: Callable[[], None] = lambda: None
-
-    def is_usable(self) -> bool:
-        return self.has_person
-
-    def ask(self, question: str, within_s: float) -> bool:
-        self.questions.append(question)
-        assert 0 < within_s <= 30
-        self.meanwhile()
-        return self.answers.pop(0)
-
-
-@dataclass
 class Stage:
     """One machine's world, kept between tries; each try is a process of its own to `world`."""
 
@@ -153,7 +131,6 @@ class Stage:
     now: Callable[[], float] = time.time
     notices: list[str] = field(default_factory=list)
     knocks: list[Any] = field(default_factory=list)
-    terminal: FakeTerminal = field(default_factory=FakeTerminal)
 
     def world(self, *, client: str = "1:1", seconds: float = 30, **changes: Any) -> Context:
         world = Context(
@@ -167,7 +144,6 @@ class Stage:
             open_api=lambda: self.plane,
             open_agent=lambda name: Agent(self.agent.path if name == NAME else ""),
             notice=self.notices.append,
-            terminal=self.terminal,
             progress=Waking(self.notices),
             await_guest=self.knock,
             now=self.now,
@@ -711,20 +687,16 @@ def test_the_same_ssh_is_told_its_failure_at_once_and_others_are_not(stage: Stag
     assert stage.resolve(is_second=True, client="2:2").ready
 
 
-def policy(stage: Stage, policy: str) -> Stage:
-    stage.settings = replace(stage.settings, wake=(("*", policy),))
+def never(stage: Stage) -> Stage:
+    stage.settings = replace(stage.settings, wake=(("*", "never"),))
     return stage
 
 
-@pytest.mark.parametrize("chosen", ["never", "ask"])
 @pytest.mark.parametrize("phase", ["running", "starting", "accepted"])
-def test_a_machine_that_is_awake_is_used_under_any_policy(
-    stage: Stage, chosen: str, phase: str
-) -> None:
+def test_a_machine_that_is_awake_is_used_under_never(stage: Stage, phase: str) -> None:
     stage.plane.phase = phase
-    assert policy(stage, chosen).resolve().ready
+    assert never(stage).resolve().ready
     assert [method for method, _ in stage.plane.journal] == ["LOOK", "POST"]
-    assert stage.terminal.questions == []
 
 
 def test_always_does_not_even_look(stage: Stage) -> None:
@@ -733,15 +705,20 @@ def test_always_does_not_even_look(stage: Stage) -> None:
     assert stage.plane.count("LOOK") == 0
 
 
-@pytest.mark.parametrize("phase", ["sleeping", "stopping", "failed", "hibernating"])
-def test_never_leaves_a_machine_asleep_and_says_how_to_wake_it(stage: Stage, phase: str) -> None:
+@pytest.mark.parametrize(
+    ("phase", "said"),
+    [("sleeping", "asleep"), ("stopping",) * 2, ("failed",) * 2, ("hibernating",) * 2],
+)
+def test_never_leaves_a_machine_asleep_and_says_how_to_wake_it(
+    stage: Stage, phase: str, said: str
+) -> None:
     stage.plane.phase = phase
     stage.agent.path = "/none.sock"  # it is not even started
     for number in range(5):
         with pytest.raises(NotWoken) as caught:
-            policy(stage, "never").resolve(client=f"{number}:1")
+            never(stage).resolve(client=f"{number}:1")
         assert caught.value.lines() == [
-            f'dcs-proxy: dm-foo: the machine is {phase}, and wake = "never" leaves it so',
+            f'dcs-proxy: dm-foo: the machine is {said}, and wake = "never" forbids waking it',
             "dcs-proxy: hint: to wake it: dcs-proxy wake dm-foo, "
             "or DCS_PROXY_WAKE=always ssh dm-foo",
         ]
@@ -753,13 +730,13 @@ def test_a_machine_that_is_going_is_left_to_the_apis_words(stage: Stage) -> None
     stage.plane.phase = "destroyed"
     stage.plane.statuses = [MachineNotFound("gone")]
     with pytest.raises(MachineNotFound):
-        policy(stage, "never").resolve()
+        never(stage).resolve()
 
 
 def test_a_session_that_was_just_proved_is_used_under_never_without_a_look(stage: Stage) -> None:
     first = stage.resolve()
     stage.plane.phase = "sleeping"
-    assert policy(stage, "never").resolve() == first
+    assert never(stage).resolve() == first
     assert stage.plane.count("LOOK") == 0
     stage.now = lambda: time.time() + 61
     with pytest.raises(NotWoken):
@@ -772,88 +749,8 @@ def test_a_wake_under_way_is_taken_up_under_never(stage: Stage) -> None:
     with pytest.raises(ClientGone):
         stage.resolve()
     stage.plane.phase = "starting"
-    assert policy(stage, "never").resolve(client="2:2").ready
+    assert never(stage).resolve(client="2:2").ready
     assert len(stage.plane.keys) == 1
-
-
-def test_yes_wakes_and_no_does_not(stage: Stage) -> None:
-    stage.plane.phase = "sleeping"
-    stage.terminal.answers = [False, True]
-    with pytest.raises(NotWoken, match="the machine is sleeping, and nobody said yes") as caught:
-        policy(stage, "ask").resolve()
-    assert "dcs-proxy wake dm-foo" in caught.value.hint
-    assert stage.plane.count("POST") == 0
-    assert stage.resolve(client="2:2").ready
-    assert stage.terminal.questions == ["dcs-proxy: dm-foo is sleeping. Wake it? [y/N] "] * 2
-
-
-def test_without_a_terminal_ask_is_never_and_says_so(stage: Stage) -> None:
-    stage.plane.phase = "sleeping"
-    stage.terminal.has_person = False
-    with pytest.raises(NotWoken, match='and wake = "ask" finds no terminal to ask on'):
-        policy(stage, "ask").resolve()
-    # That says nothing about another ssh, which may have one.
-    stage.terminal.has_person, stage.terminal.answers = True, [True]
-    assert stage.resolve(client="2:2").ready
-
-
-def test_one_ssh_asks_once_however_often_it_reads_its_configuration(stage: Stage) -> None:
-    stage.plane.phase = "sleeping"
-    stage.terminal.answers = [False]
-    for is_second in (False, False, True):
-        with pytest.raises(NotWoken) as caught:
-            policy(stage, "ask").resolve(is_second=is_second)
-        assert caught.value.was_shown is is_second
-    assert len(stage.terminal.questions) == 1
-    with pytest.raises(IndexError):  # the next ssh asks: there is no second answer
-        stage.resolve(client="2:2")
-
-
-@pytest.mark.parametrize("answer", [True, False])
-def test_whoever_waits_for_an_answer_shares_it_and_says_why_it_waits(
-    stage: Stage, answer: bool
-) -> None:
-    policy(stage, "ask").plane.phase = "sleeping"
-    stage.terminal.answers = [answer]
-    told: list[str] = []
-    open_question = threading.Event()
-
-    def wait_for_the_others() -> None:
-        open_question.set()
-        end = time.monotonic() + 30
-        while len(told) < 9 and time.monotonic() < end:
-            time.sleep(0.01)
-        time.sleep(0.3)  # long enough for them to say it twice
-
-    stage.terminal.meanwhile = wait_for_the_others
-
-    def run(number: int) -> Record:
-        if number:
-            assert open_question.wait(30)
-        return stage.resolve(client=f"{number}:1", notice=told.append)
-
-    results = at_once(10, run)
-    assert [line for line in told if "waiting" in line] == [
-        "dm-foo: waiting, for another ssh asks whether to wake it"
-    ] * 9
-    assert len(stage.terminal.questions) == 1
-    assert stage.plane.count("POST") == answer
-    assert {isinstance(result, NotWoken) for result in results} == {not answer}
-    if not answer:
-        # Their second halves come when they come, whoever wrote the failure down.
-        with pytest.raises(NotWoken) as caught:
-            stage.resolve(client="7:1", is_second=True)
-        assert caught.value.was_shown
-        assert len(stage.terminal.questions) == 1
-
-
-def test_who_may_always_wake_is_not_bound_by_anothers_no(stage: Stage) -> None:
-    stage.plane.phase = "sleeping"
-    stage.terminal.answers = [False]
-    always = stage.settings
-    with pytest.raises(NotWoken):
-        policy(stage, "ask").resolve()
-    assert stage.resolve(client="2:2", settings=always, is_second=True).ready
 
 
 def test_twenty_at_once_make_one_post(stage: Stage) -> None:
