@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from dcs_proxy.api import keyring as system_keyring
 from dcs_proxy.errors import CredentialsError, KeyringUnusable, StateError
-from dcs_proxy.local.files import remove_file, write_whole
+from dcs_proxy.local.files import remove_file, write_atomically
 
 MAX_KEY = 4096
 _VARIABLES = ("DEDALUS_API_KEY", "DEDALUS_X_API_KEY")
@@ -76,7 +76,7 @@ def keep_in_file(path: str, key: str) -> None:
     """Write the key file, for its owner's eyes only.  Raises CredentialsError."""
     try:
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        write_whole(path, f"{key}\n".encode())
+        write_atomically(path, f"{key}\n".encode())
     except OSError as error:
         raise _no_file(f"{path} cannot be written: {error.strerror}") from None
     except StateError as error:

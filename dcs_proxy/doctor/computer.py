@@ -8,7 +8,7 @@ import stat
 from dcs_proxy.doctor.context import NO_MACHINE, Context
 from dcs_proxy.doctor.runner import Check, passed
 from dcs_proxy.errors import AgentRefused
-from dcs_proxy.local.files import remove_file, write_whole
+from dcs_proxy.local.files import remove_file, write_atomically
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.ssh.agent import Agent, Destination
 from dcs_proxy.ssh.certificates import generate_key
@@ -25,7 +25,7 @@ def check_state(exam: Context) -> Check:
     state = StateDirectory(exam.options.state_directory(exam.environment))
     probe = state.file(f"doctor.{os.getpid()}.tmp")
     try:
-        write_whole(probe, b"doctor\n")
+        write_atomically(probe, b"doctor\n")
     finally:
         remove_file(probe)
     exam.state = state

@@ -15,7 +15,7 @@ from dcs_proxy.doctor.context import NO_MACHINE, Context, required
 from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.doctor.ssh_config import parse_program
 from dcs_proxy.errors import clean_text
-from dcs_proxy.local.files import read_small, remove_file, write_whole
+from dcs_proxy.local.files import read_small, remove_file, write_atomically
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import Snippet, render_snippet
@@ -56,7 +56,7 @@ def check_options(exam: Context) -> Check:
         identity_agent=PrivateAgents(state.path).path(NO_MACHINE),
         known_hosts_file=state.file("sessions", "doctor.known_hosts"),
     )
-    write_whole(path, os.fsencode(render_snippet(snippet)))
+    write_atomically(path, os.fsencode(render_snippet(snippet)))
     try:
         return _compare(exam, NO_MACHINE, path)
     finally:

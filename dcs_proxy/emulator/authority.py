@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import SSHCertificateBuilder, SSHCertificateType
 
 from dcs_proxy.errors import ConfigError
-from dcs_proxy.local.files import write_whole
+from dcs_proxy.local.files import write_atomically
 
 PrivateKey = ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 PublicKey = ed25519.Ed25519PublicKey | rsa.RSAPublicKey | ec.EllipticCurvePublicKey
@@ -156,8 +156,8 @@ def _load_or_make(directory: str | None, name: str) -> ed25519.Ed25519PrivateKey
     except FileNotFoundError:
         os.makedirs(directory, mode=0o700, exist_ok=True)
         key = ed25519.Ed25519PrivateKey.generate()
-        write_whole(path, private_pem(key))
-        write_whole(f"{path}.pub", public_line(key).encode() + b"\n", 0o644)
+        write_atomically(path, private_pem(key))
+        write_atomically(f"{path}.pub", public_line(key).encode() + b"\n", 0o644)
     except (OSError, ValueError, UnsupportedAlgorithm) as error:
         raise ConfigError(f"the authority's key {path} cannot be read: {error}") from None
     if not isinstance(key, ed25519.Ed25519PrivateKey):

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from dcs_proxy.local.files import write_whole
+from dcs_proxy.local.files import write_atomically
 
 _LIFE = datetime.timedelta(days=30)
 
@@ -43,7 +43,7 @@ def make_context(path: str, host: str) -> ssl.SSLContext:
         .sign(key, hashes.SHA256())
     )
     pem = certificate.public_bytes(serialization.Encoding.PEM)
-    write_whole(path, pem, 0o644)
+    write_atomically(path, pem, 0o644)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     # ssl reads keys from files only.
     with tempfile.NamedTemporaryFile() as file:

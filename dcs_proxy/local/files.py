@@ -1,44 +1,60 @@
-"""Files written whole, and directories that only their owner can use."""
+"""Atomic writes, bounded reads, and directories that only their owner can use."""
 
 from __future__ import annotations
 
 import os
 import stat
+import threading
 
 from dcs_proxy.errors import StateError
 
+WRITE_HINT = "free some space or fix its permissions, or set DCS_PROXY_HOME to another directory"
 
-def write_whole(path: str, data: bytes, mode: int = 0o600) -> None:
-    """Replace the file at `path`, or the file that a symbolic link there leads to.
 
-    Whoever reads it sees the old bytes or the new ones, also after a crash.  Raises StateError.
+def write_atomically(
+    path: str, data: bytes, mode: int = 0o600, owner: tuple[int, int] | None = None
+) -> None:
+    """Replace the file at `path`, or the file that a symbolic link there points to.
+
+    Readers see either the old bytes or the new ones, even after a crash.  `owner` is the user and
+    group number of the new file, by default ours.  Raises StateError.
     """
     target = os.path.realpath(path)
+    # Two threads of one process may write the same file at the same time.
+    unique = threading.get_native_id()
     temporary = os.path.join(
-        os.path.dirname(target), f".{os.path.basename(target)[:100]}.{os.getpid()}.tmp"
+        os.path.dirname(target), f".{os.path.basename(target)[:100]}.{unique}.tmp"
     )
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    except FileExistsError:
-        # Left by a process of the same number that was killed before it could rename.
-        os.unlink(temporary)
-        return write_whole(path, data, mode)
+        fd = _create(temporary, mode)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                if owner is not None:
+                    os.fchown(fd, *owner)
+                os.fchmod(fd, mode)  # the umask may have removed bits
+                file.write(data)
+                file.flush()
+                os.fsync(fd)
+            os.replace(temporary, target)
+        except BaseException:
+            _unlink_quietly(temporary)
+            raise
     except OSError as error:
         raise cannot_write(path, error) from None
+
+
+def _create(path: str, mode: int) -> int:
+    """Create a file and return its descriptor.  A leftover of a killed process is removed."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
-        with os.fdopen(fd, "wb") as file:
-            os.fchmod(fd, mode)  # whatever the umask took away
-            file.write(data)
-            file.flush()
-            os.fsync(fd)
-        os.replace(temporary, target)
-    except OSError as error:
-        _unlink_quietly(temporary)
-        raise cannot_write(path, error) from None
+        return os.open(path, flags, mode)
+    except FileExistsError:
+        os.unlink(path)
+        return os.open(path, flags, mode)
 
 
 def read_small(path: str, limit: int = 256 * 1024) -> bytes | None:
-    """Return a file's bytes; None if there is no such file, or it is no file of ours to read."""
+    """Return a regular file's bytes; None if it is missing, unreadable or longer than `limit`."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
@@ -54,7 +70,7 @@ def read_small(path: str, limit: int = 256 * 1024) -> bytes | None:
 
 
 def remove_file(path: str) -> None:
-    """Remove a file if it is there.  Raises StateError if it cannot be removed."""
+    """Remove a file if it exists.  Raises StateError if it cannot be removed."""
     try:
         os.unlink(path)
     except FileNotFoundError:
@@ -64,10 +80,11 @@ def remove_file(path: str) -> None:
 
 
 def make_private_directory(path: str) -> None:
-    """Make sure that `path` is a directory that only we can write to (made 0700, with parents).
+    """Make sure that `path` is a directory that only we can write to.
 
-    Raises StateError if it is something else, belongs to another user or others can write to it:
-    they could hand us an agent, a certificate or a known_hosts file of their own.
+    It is created with mode 0700 if missing, and so are its parents.  Raises StateError if it is
+    something else, belongs to another user or is writable by others: they could plant an agent
+    socket, a certificate or a known_hosts file in it.
     """
     try:
         _make_directories(path)
@@ -88,7 +105,7 @@ def make_private_directory(path: str) -> None:
 
 
 def _make_directories(path: str) -> None:
-    """Make the missing part of `path`, parents too (a new ``~/.ssh`` among them), 0700."""
+    """Create `path` and its missing parents (``~/.ssh`` may be one of them) with mode 0700."""
     if os.path.isdir(path):
         return
     parent = os.path.dirname(path)
@@ -101,11 +118,8 @@ def _make_directories(path: str) -> None:
 
 
 def cannot_write(path: str, error: OSError) -> StateError:
-    """Say that `path` cannot be written, in the system's words."""
-    return StateError(
-        f"{path} cannot be written: {error.strerror}",
-        hint="make room or mend its permissions, or set DCS_PROXY_HOME to another directory",
-    )
+    """Return the error for a failed write to `path`."""
+    return StateError(f"{path} cannot be written: {error.strerror}", hint=WRITE_HINT)
 
 
 def _unlink_quietly(path: str) -> None:

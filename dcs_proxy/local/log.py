@@ -8,12 +8,12 @@ reason to refuse a connection, so nothing here raises.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 
 from dcs_proxy.errors import clean_text
 from dcs_proxy.fastpath.helper import write_line
+from dcs_proxy.local.lock import flock, is_current
 
 VARIABLE = "DCS_PROXY_LOG"
 # What has been written when a file is full becomes `path.1`, in place of the one before.
@@ -65,14 +65,11 @@ def milliseconds_since(start: float = _STARTED) -> int:
 
 
 def _rotate(path: str) -> None:
-    """Give a full log its second name, once, whoever else sees that it is full."""
+    """Rename a full log to `path.1`, once, even if several processes see that it is full."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        # The lock belongs to the file, not to its name, which may have gone to a new one.  Whoever
-        # holds it does what there is to do.
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        held = os.fstat(fd)
-        if held.st_size > LIMIT and os.path.samestat(held, os.stat(path)):
+        # Whichever process has the lock renames the file; the others just go on.
+        if flock(fd) and is_current(fd, path) and os.fstat(fd).st_size > LIMIT:
             os.rename(path, f"{path}.1")
     finally:
         os.close(fd)

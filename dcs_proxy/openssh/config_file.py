@@ -13,17 +13,17 @@ before: ``created`` (there was none), ``no-newline`` (its last line had no end).
 from __future__ import annotations
 
 import difflib
-import fcntl
 import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from dcs_proxy.errors import ConfigError
-from dcs_proxy.local.files import cannot_write
+from dcs_proxy.errors import ConfigError, StateError
+from dcs_proxy.local.files import write_atomically
+from dcs_proxy.local.lock import FileLock, lock_holder, try_lock
 
 _BEGIN = re.compile(
     rb"# >>> dcs-proxy (top|end) ([0-9a-f]{16})((?: [a-z-]+)*) >>> [^\n]*\n", re.MULTILINE
@@ -31,6 +31,9 @@ _BEGIN = re.compile(
 _ANY_MARK = re.compile(rb"^# (?:>>>|<<<) dcs-proxy\b[^\n]*\n?", re.MULTILINE)
 _NOTE = "written by dcs-proxy config-ssh, which also rewrites and removes it"
 _MAX_FILE = 4 * 1024 * 1024
+# Longer than config-ssh waits for the API to list the machines.
+_LOCK_LIMIT_S = 120.0
+_LOCK_POLL_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -104,24 +107,11 @@ def edit(path: str, change: Callable[[bytes | None], bytes | None]) -> bool:
         os.unlink(target)
         return True
     os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
-    temporary = f"{target}.dcs-proxy-{os.getpid()}"
-    try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            if status is not None:
-                if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
-                    os.fchown(fd, status.st_uid, status.st_gid)
-                os.fchmod(fd, stat.S_IMODE(status.st_mode))
-            file.write(new)
-            file.flush()
-            os.fsync(fd)
-        os.replace(temporary, target)
-    except OSError as error:
-        try:
-            os.unlink(temporary)
-        except OSError:
-            pass
-        raise cannot_write(target, error) from None
+    if status is None:
+        write_atomically(target, new)
+    else:
+        owner = (status.st_uid, status.st_gid)
+        write_atomically(target, new, stat.S_IMODE(status.st_mode), owner)
     return True
 
 
@@ -149,18 +139,22 @@ def read(path: str) -> tuple[bytes | None, os.stat_result | None]:
     return text, status
 
 
-@contextmanager
-def edit_lock(lock_path: str) -> Iterator[None]:
-    """Keep other config-ssh from editing meanwhile.  Raises StateError."""
-    try:
-        fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise cannot_write(lock_path, error) from None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
+def edit_lock(lock_path: str, timeout_s: float = _LOCK_LIMIT_S) -> FileLock:
+    """Return the lock that keeps another config-ssh from editing at the same time.
+
+    Raises StateError naming the process that still has it after `timeout_s`.
+    """
+    deadline = time.monotonic() + timeout_s
+    while (lock := try_lock(lock_path)) is None:
+        if time.monotonic() >= deadline:
+            holder = lock_holder(lock_path)
+            process = "" if holder is None else f" (process {holder})"
+            raise StateError(
+                f"another config-ssh{process} has been at work for {timeout_s:g} s",
+                hint="end it if it is stopped, and try again",
+            )
+        time.sleep(_LOCK_POLL_S)
+    return lock
 
 
 def difference(old: bytes, new: bytes, path: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dcs_proxy.fastpath.helper import VARIABLES, stamp
-from dcs_proxy.local.files import read_small, remove_file, write_whole
+from dcs_proxy.local.files import read_small, remove_file, write_atomically
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName, file_stem
 from dcs_proxy.session.directory import ReadySession, Record, StateDirectory
@@ -60,7 +60,7 @@ class FastEntry:
         if any("\0" in field for field in fields) or any("\n" in f for f in files):
             remove_file(path)
         elif fields != before:
-            write_whole(path, data)
+            write_atomically(path, data)
 
     def render(self, record: Record, ready: ReadySession, files: list[str]) -> list[str]:
         """Return the fields: version, config twice with its stamp, variables, when prepare and

@@ -10,7 +10,7 @@ import os
 import re
 import stat
 
-from dcs_proxy.local.files import read_small, remove_file, write_whole
+from dcs_proxy.local.files import read_small, remove_file, write_atomically
 from dcs_proxy.names import MachineName, file_stem
 from dcs_proxy.openssh.config_text import (
     Snippet,
@@ -145,7 +145,7 @@ def remove_broken(state: StateDirectory) -> None:
 
 def mark_checked(state: StateDirectory) -> None:
     """Note that all included files are well formed, those written until now among them."""
-    write_whole(state.file("healed"), b"")
+    write_atomically(state.file("healed"), b"")
 
 
 def is_well_formed(data: bytes) -> bool:
@@ -158,7 +158,7 @@ def _write(path: str, text: str) -> bool:
     data = os.fsencode(text)
     if read_small(path) == data:
         return False
-    write_whole(path, data)
+    write_atomically(path, data)
     return True
 
 

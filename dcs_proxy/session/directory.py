@@ -32,7 +32,7 @@ from dcs_proxy.local.files import (
     make_private_directory,
     read_small,
     remove_file,
-    write_whole,
+    write_atomically,
 )
 from dcs_proxy.names import MachineName, file_stem, is_machine_name
 from dcs_proxy.ssh.keys import public_blob
@@ -168,7 +168,7 @@ class StateDirectory:
 
     def save(self, name: MachineName, record: Record) -> None:
         """Write the machine's record.  Raises StateError."""
-        write_whole(self.session_path(name, ".json"), json.dumps(asdict(record)).encode())
+        write_atomically(self.session_path(name, ".json"), json.dumps(asdict(record)).encode())
 
     def forget(self, name: MachineName) -> None:
         """Remove the machine's record and snippet.  Raises StateError."""
@@ -183,7 +183,7 @@ class StateDirectory:
     def save_failure(self, name: MachineName, failure: Failure) -> None:
         """Write down why the attempt failed.  Raises StateError."""
         data = json.dumps(asdict(failure)).encode()
-        write_whole(self.session_path(name, ".failure"), data)
+        write_atomically(self.session_path(name, ".failure"), data)
 
     def machines(self) -> list[MachineName]:
         """Return the machines of which there is a record, by name."""
@@ -200,7 +200,7 @@ class StateDirectory:
 
     def save_machines(self, names: Sequence[MachineName]) -> None:
         """Write the names of the account's machines down, one a line.  Raises StateError."""
-        write_whole(self.file("machines"), "".join(f"{name}\n" for name in names).encode())
+        write_atomically(self.file("machines"), "".join(f"{name}\n" for name in names).encode())
 
     @contextlib.contextmanager
     def lock(

@@ -10,18 +10,16 @@ it is given, so that command is a shell which looks at it now and then.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import stat
 import time
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dcs_proxy.errors import AgentUnavailable, StateError, clean_text, quote_server
 from dcs_proxy.local.files import make_private_directory, remove_file
+from dcs_proxy.local.lock import lock_holder, try_lock
 from dcs_proxy.local.log import Log
 from dcs_proxy.names import MachineName
 from dcs_proxy.ssh.agent import Agent, AgentMissing
@@ -119,13 +117,15 @@ def ensure_private_agent(
     make_private_directory(os.path.dirname(path))
     deadline = time.monotonic() + timeout_s
     while not _answers_unlocked(path, deadline):
-        with _try_lock(lock_path) as holder:
-            if holder is None:
+        if (lock := try_lock(lock_path)) is not None:
+            with lock:
                 _start_if_missing(path, deadline)
-                break
+            break
         if time.monotonic() >= deadline:
+            holder = lock_holder(lock_path)
+            name = "another process" if holder is None else f"process {holder}"
             raise AgentUnavailable(
-                f"{holder} has held {clean_text(lock_path)} for {timeout_s:.3g} s and not started"
+                f"{name} has held {clean_text(lock_path)} for {timeout_s:.3g} s without starting"
                 " the private agent",
                 hint="end that process if it is stopped (fuser shows who holds a file)",
             )
@@ -179,37 +179,6 @@ def _answers(path: str, deadline: float) -> bool:
         hint = "end that agent (pgrep -a ssh-agent) and try again: a new one is started"
         raise AgentUnavailable(error.message, hint=hint) from error
     return True
-
-
-@contextmanager
-def _try_lock(lock_path: str) -> Iterator[str | None]:
-    """Hold the lock inside the block and yield None, or yield words for the one who holds it."""
-    name = clean_text(lock_path)
-    try:
-        lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise StateError(f"cannot open the lock {name}: {error.strerror}") from error
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(lock, 20, 0).strip()
-            yield f"process {int(holder)}" if holder.isdigit() else "another process"
-        except OSError as error:
-            raise StateError(f"cannot take the lock {name}: {error.strerror}") from error
-        else:
-            _sign(lock)
-            yield None
-    finally:
-        os.close(lock)
-
-
-def _sign(lock: int) -> None:
-    try:
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    except OSError:
-        pass  # a full disk: the name of the holder is only for the message
 
 
 def _start_if_missing(path: str, deadline: float) -> None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from dcs_proxy.errors import StateError
-from dcs_proxy.local.files import make_private_directory, read_small, remove_file, write_whole
+from dcs_proxy.local.files import make_private_directory, read_small, remove_file, write_atomically
 
 
 def test_a_file_is_replaced_whole_and_private(tmp_path: Path) -> None:
@@ -14,7 +16,7 @@ def test_a_file_is_replaced_whole_and_private(tmp_path: Path) -> None:
     path.write_text("old")
     path.chmod(0o644)
     with path.open() as reader:
-        write_whole(str(path), b"new")
+        write_atomically(str(path), b"new")
         assert reader.read() == "old"
     assert path.read_bytes() == b"new"
     assert path.stat().st_mode & 0o777 == 0o600
@@ -24,24 +26,54 @@ def test_a_file_is_replaced_whole_and_private(tmp_path: Path) -> None:
 def test_a_symbolic_link_stays_one(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "file")
-    write_whole(str(tmp_path / "link"), b"new")
+    write_atomically(str(tmp_path / "link"), b"new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "elsewhere" / "file").read_bytes() == b"new"
 
 
 def test_what_a_killed_process_left_behind_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / f".file.{os.getpid()}.tmp").write_text("half")
-    write_whole(str(tmp_path / "file"), b"new")
+    write_atomically(str(tmp_path / "file"), b"new")
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_threads_may_write_the_same_file_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "file")
+    replace, both_written = os.replace, threading.Barrier(2, timeout=60)
+
+    def replace_together(old: str, new: str) -> None:
+        both_written.wait()
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", replace_together)
+    with ThreadPoolExecutor(2) as threads:
+        writes = [threads.submit(write_atomically, path, data) for data in (b"1", b"2")]
+        for write in writes:
+            write.result()
+    assert Path(path).read_bytes() in (b"1", b"2")
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_mode_and_owner_are_set_before_the_file_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Only root can give a file away, so what the system is asked is recorded.
+    owners: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "fchown", lambda _fd, *owner: owners.append(owner))
+    write_atomically(str(tmp_path / "file"), b"new", 0o664, (1234, 5678))
+    assert owners == [(1234, 5678)]
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o664
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "file").mkdir()
     with pytest.raises(StateError, match="cannot be written"):
-        write_whole(str(tmp_path / "file"), b"new")
+        write_atomically(str(tmp_path / "file"), b"new")
     assert os.listdir(tmp_path) == ["file"]
     with pytest.raises(StateError, match="No such file"):
-        write_whole(str(tmp_path / "none" / "file"), b"new")
+        write_atomically(str(tmp_path / "none" / "file"), b"new")
 
 
 def test_only_plain_files_of_reasonable_size_are_read(tmp_path: Path) -> None:

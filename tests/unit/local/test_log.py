@@ -97,11 +97,12 @@ def test_a_rotation_that_another_process_has_done_is_left_at_that(
     path = tmp_path / "log"
     path.write_bytes(b"x" * (LIMIT + 1))
 
-    def overtaken(*_: object) -> None:
+    def overtaken(_fd: int) -> bool:
         path.replace(tmp_path / "log.1")
         path.write_text("fresh\n")
+        return True
 
-    monkeypatch.setattr(module.fcntl, "flock", overtaken)
+    monkeypatch.setattr(module, "flock", overtaken)
     module._rotate(str(path))
     assert path.read_text() == "fresh\n"
 

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcs_proxy.errors import ConfigError, StateError
-from dcs_proxy.openssh.config_file import difference, edit, install, parse_blocks, read, remove
+from dcs_proxy.openssh.config_file import (
+    difference,
+    edit,
+    edit_lock,
+    install,
+    parse_blocks,
+    read,
+    remove,
+)
 
 TOP, END = "Host dm-*\n    User x\n", "Host *\n"
 NEWER = "Host dm-*\n    User y\n"
@@ -168,6 +176,16 @@ def test_a_write_that_fails_leaves_the_file_alone(
         edit(str(path), lambda old: install(old or b"", TOP, END))
     assert path.read_bytes() == b"Host mine\n"
     assert os.listdir(tmp_path) == ["config"]
+
+
+def test_the_lock_waits_and_then_names_the_process_that_has_it(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    with (
+        edit_lock(path),
+        pytest.raises(StateError, match=rf"another config-ssh \(process {os.getpid()}\)"),
+    ):
+        edit_lock(path, timeout_s=0.1)
+    edit_lock(path, timeout_s=0.0).release()
 
 
 def test_the_difference_is_a_diff() -> None:

@@ -1,0 +1,93 @@
+"""Locks between processes: an flock on a file, which names the process that holds it.
+
+The kernel releases a lock when its holder exits, so a lock file may stay behind, and a killed
+process leaves nothing to clean up.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from dcs_proxy.errors import StateError, clean_text
+from dcs_proxy.local.files import WRITE_HINT, read_small
+
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+class FileLock:
+    """A lock that this process holds until release(), or the end of a ``with`` block."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def release(self) -> None:
+        """Release the lock; call it once."""
+        os.close(self._fd)
+
+    def __enter__(self) -> FileLock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def try_lock(path: str) -> FileLock | None:
+    """Take the lock at `path` without waiting; return None if another process or thread has it.
+
+    The file is created if missing (0600); a symbolic link is not followed.  Raises StateError if
+    it cannot be opened or locked.
+    """
+    try:
+        while True:
+            fd = os.open(path, _FLAGS, 0o600)
+            is_locked = is_ours = False
+            try:
+                is_locked = flock(fd)
+                is_ours = is_locked and is_current(fd, path)
+            finally:
+                if not is_ours:
+                    os.close(fd)
+            if is_ours:
+                _write_holder(fd)
+                return FileLock(fd)
+            if not is_locked:
+                return None
+            # Removed or replaced between open and flock: others lock a new file by now.
+    except OSError as error:
+        message = f"cannot open the lock {clean_text(path)}: {error.strerror}"
+        raise StateError(message, hint=WRITE_HINT) from None
+
+
+def flock(fd: int) -> bool:
+    """Take an exclusive flock on an open file without waiting; return whether that worked.
+
+    The lock belongs to the file, not to its name: check is_current() afterwards.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_current(fd: int, path: str) -> bool:
+    """Return whether `path` still names the open file `fd`."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def lock_holder(path: str) -> int | None:
+    """Return the number of the process that last took the lock at `path`; None if unknown."""
+    text = (read_small(path) or b"").strip()
+    return int(text) if text.isdigit() else None
+
+
+def _write_holder(fd: int) -> None:
+    try:
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    except OSError:
+        pass  # a full disk: the number only serves error messages

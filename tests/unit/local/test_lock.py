@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from dcs_proxy.errors import StateError
+from dcs_proxy.local import lock as module
+from dcs_proxy.local.lock import FileLock, lock_holder, try_lock
+
+HOLD = """
+import sys
+from dcs_proxy.local.lock import try_lock
+with try_lock(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def held_elsewhere(path: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, path],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as holder:  # fmt: skip
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        yield holder
+
+
+def take(path: str) -> FileLock:
+    lock = try_lock(path)
+    assert lock is not None
+    return lock
+
+
+def test_a_lock_excludes_other_processes_and_names_its_holder(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    with held_elsewhere(path) as holder:
+        assert try_lock(path) is None
+        assert lock_holder(path) == holder.pid
+    with take(path):
+        assert lock_holder(path) == os.getpid()
+
+
+def test_a_lock_excludes_the_same_process_too(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    with take(path):
+        assert try_lock(path) is None
+    take(path).release()
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    with held_elsewhere(path) as holder:
+        holder.kill()
+        holder.wait()
+        take(path).release()
+
+
+def test_the_lock_file_is_private_and_not_inherited(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    before = os.umask(0)
+    try:
+        lock = take(str(path))
+    finally:
+        os.umask(before)
+    with lock:
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert not os.get_inheritable(lock._fd)
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_lock_file_removed_while_it_is_taken_is_created_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_replaced: bool
+) -> None:
+    path = tmp_path / "lock"
+    take_it, removed = module.flock, []
+
+    def overtaken(fd: int) -> bool:
+        if not removed:
+            removed.append(path.stat().st_ino)
+            os.link(path, tmp_path / "kept")  # so that the next file has another inode
+            path.unlink()
+            if is_replaced:
+                path.touch()
+        return take_it(fd)
+
+    monkeypatch.setattr(module, "flock", overtaken)
+    with take(str(path)):
+        assert path.stat().st_ino != removed[0]
+        assert try_lock(str(path)) is None
+
+
+def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StateError, match=r"cannot open the lock .*/lock: "):
+        try_lock(str(tmp_path / "lock"))
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_lock_that_cannot_be_opened_is_a_state_error(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="Is a directory"):
+        try_lock(str(tmp_path))
+    with pytest.raises(StateError, match="No such file"):
+        try_lock(str(tmp_path / "none" / "lock"))
+
+
+def test_a_file_system_without_locks_is_a_state_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(module.fcntl, "flock", refuse)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(StateError, match="No locks available"):
+        try_lock(str(tmp_path / "lock"))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_full_disk_does_not_prevent_locking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    path = str(tmp_path / "lock")
+    with take(path):
+        assert try_lock(path) is None
+        assert lock_holder(path) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"12x", b"-1", b"\xff", b"1" * 300_000])
+def test_a_holder_that_cannot_be_read_is_unknown(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "lock").write_bytes(content)
+    assert lock_holder(str(tmp_path / "lock")) is None
+    assert lock_holder(str(tmp_path / "none")) is None
