@@ -9,14 +9,13 @@ import argparse
 
 from dcs_proxy.app import Options
 from dcs_proxy.errors import ConfigError, DcsError, UsageError, clean_text
-from dcs_proxy.names import is_machine_name
 
 HELP = "run a local control plane and SSH gateway that behave as the service does"
 DESCRIPTION = (
-    "Serve the API and an SSH gateway on loopback, for trying out and for tests, until a signal. "
-    "The first line on stdout is a JSON object with api (for DEDALUS_BASE_URL) and key (for "
-    "DEDALUS_API_KEY). Commands run on this computer, as you. Needs the extra: "
-    "pip install 'dcs-proxy[emulator]'."
+    "Serve the API and an SSH gateway on loopback until a signal, for trying out and for tests "
+    "(the extra: pip install 'dcs-proxy[emulator]'). The first line on stdout is a JSON object "
+    "with api (for DEDALUS_BASE_URL), key (for DEDALUS_API_KEY) and machines (their ids). Commands "
+    "run on this computer, as you."
 )
 EXAMPLES = (
     ("A machine that takes five seconds to wake",
@@ -34,6 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--machine", metavar="NAME[:PHASE]", action="append", dest="machines",
         help="a machine, running if no phase is given; may be repeated (default: "
         f"{_DEFAULT_MACHINE})")  # fmt: skip
+    add("--ids", choices=("dm", "uuid"), default="dm",
+        help="machine ids as the API contract has them (dm-NAME), or bare UUIDs as the service "
+        "has them since September 2026; a NAME then stands for a made-up UUID "
+        "(default: %(default)s)")  # fmt: skip
     add("--wake-seconds", metavar="S", type=_seconds, default=2.0,
         help="how long a machine takes to wake (default: %(default)g)")  # fmt: skip
     add("--session-seconds", metavar="S", type=_seconds, default=3600.0,
@@ -86,10 +89,11 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     if arguments.list_faults:
         print("\n".join(describe_faults()))
         return 0
-    machines = [_machine(text) for text in arguments.machines or [_DEFAULT_MACHINE]]
+    machines = [_machine(text, arguments.ids) for text in arguments.machines or [_DEFAULT_MACHINE]]
     try:
         serve.serve(
             serve.EmulatorOptions(
+                ids=arguments.ids,
                 machines=machines,
                 faults=[parse_error_body(text) for text in arguments.faults],
                 wake_seconds=arguments.wake_seconds,
@@ -117,15 +121,17 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     return 0
 
 
-def _machine(text: str) -> tuple[str, str]:
+def _machine(text: str, ids: str) -> tuple[str, str]:
+    from dcs_proxy.emulator.ids import Ids
     from dcs_proxy.emulator.machines import PHASES
 
     name, _, phase = text.partition(":")
     phase = phase or "running"
-    if not is_machine_name(name) or phase not in PHASES:
+    if Ids(ids).machine_id(name) is None or phase not in PHASES:
+        or_uuid = " or a UUID" if ids == "uuid" else ""
         raise UsageError(
             f"{clean_text(text)} is not NAME[:PHASE]",
-            hint=f"a name is dm-…, a phase one of: {', '.join(PHASES)}",
+            hint=f"a name is dm-…{or_uuid}, a phase one of: {', '.join(PHASES)}",
         )
     return name, phase
 

@@ -31,6 +31,7 @@ def _error(status: int, code: str, message: str, retryable: bool, **more: Any) -
 
 
 _LIMITER = {"rate_limit_scope": "mutating_lifecycle_routes"}
+_READ_LIMITER = {"rate_limit_scope": "read_lifecycle_routes"}
 
 # The contract's examples, by the names that they have there.
 ERRORS = {
@@ -54,6 +55,22 @@ ERRORS = {
         details={"rate_limit_backend": "redis", **_LIMITER},
     ),
     "runtime_unavailable": _error(503, "DEPENDENCY_UNAVAILABLE", "runtime unavailable", True),
+}  # fmt: skip
+
+# What the contract does not have, and the service's clients of September 2026 meet.
+NEWER_ERRORS = {
+    "beta_access_required": _error(
+        403, "BETA_ACCESS_REQUIRED", "this organization has no access to the beta", False
+    ),
+    "machine_not_found": _error(404, "machine_not_found", "machine not found", False),
+    "read_rate_limited": _error(
+        429, "RATE_LIMITED", "read rate limit exceeded", True, retry_after_ms=84,
+        details=_READ_LIMITER,
+    ),
+    "read_limiter_unavailable": _error(
+        503, "DEPENDENCY_UNAVAILABLE", "read rate limiter unavailable", True,
+        details={"rate_limit_backend": "redis", **_READ_LIMITER},
+    ),
 }  # fmt: skip
 
 

@@ -152,7 +152,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _strike(self, request: Request) -> list[Any]:
         faults = self.server.plane.faults
-        name = request.machine
+        name = self.server.plane.routes.name_of(request)
         return [
             *faults.strike(name, "wire", request.method),
             *faults.strike(name, "reply", request.method),
@@ -182,7 +182,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             "request",
             method=request.method,
             path=path,
-            machine=request.machine,
+            machine=self.server.plane.routes.name_of(request),
             status=reply.status,
             idempotency_key=request.header("Idempotency-Key"),
             session_id=answer.get("session_id"),

@@ -41,10 +41,14 @@ class Describer:
         service = self.service
         name = session.machine.name
         struck = self.faults.strike(name, "session", method)
+        for fault in struck:
+            if fault.kind == "fails":
+                code = fault.argument or "machine_not_routable"
+                service.fail(session, code, "the machine cannot be reached yet")
         ahead = sum(float(fault.argument) for fault in struck if fault.kind == "clock")
         body: dict[str, Any] = {
             "session_id": session.session_id,
-            "machine_id": name,
+            "machine_id": session.machine.machine_id,
             "status": session.status,
             "created_at": rfc3339(service.wall(session.created_at) + ahead),
         }
@@ -55,7 +59,7 @@ class Describer:
         if session.error_code:
             body["error_code"] = session.error_code
             body["error_message"] = session.error_message
-        if session.status == "wake_in_progress":
+        if session.status in ("wake_in_progress", "ssh_in_progress"):
             body["retry_after_ms"] = service.retry_after_ms(session)
         if session.status == "ready":
             body["connection"] = self._connection(session, ahead)
@@ -64,13 +68,17 @@ class Describer:
         return body
 
     def listed_machine(self, machine: Machine) -> dict[str, Any]:
-        """Return a machine as the list shows it."""
-        return {**self._machine(machine), "phase": machine.phase}
+        """Return a machine as the list shows it; where ids are UUIDs, with its status too."""
+        shown = {**self._machine(machine), "phase": machine.phase}
+        return {**shown, "status": self._status(machine)} if self.service.ids.is_uuid else shown
 
     def machine(self, machine: Machine) -> dict[str, Any]:
         """Return a machine as it is shown alone: its phase is part of a status."""
+        return {**self._machine(machine), "status": self._status(machine)}
+
+    def _status(self, machine: Machine) -> dict[str, Any]:
         changed_at = self.service.date(machine.changed_at)
-        status = {
+        return {
             "phase": machine.phase,
             "reason": "",
             "retryable": False,
@@ -79,11 +87,10 @@ class Describer:
             "last_progress_at": changed_at,
             "memory_configured_mib": _MEMORY_MIB,
         }
-        return {**self._machine(machine), "status": status}
 
     def _machine(self, machine: Machine) -> dict[str, Any]:
         return {
-            "machine_id": machine.name,
+            "machine_id": machine.machine_id,
             "desired_state": _DESIRED.get(machine.phase, "running"),
             "vcpu": 2,
             "memory_mib": _MEMORY_MIB,

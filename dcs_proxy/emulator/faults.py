@@ -15,7 +15,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from dcs_proxy.emulator.contract import ERRORS, Response, key_reused, problem, with_retry_after_ms
+from dcs_proxy.emulator.contract import (
+    ERRORS,
+    NEWER_ERRORS,
+    Response,
+    key_reused,
+    problem,
+    with_retry_after_ms,
+)
 from dcs_proxy.errors import UsageError
 
 _TEXT = re.compile(
@@ -40,21 +47,35 @@ class Fault:
 
 # Stage "reply": another reply is sent in place of the right one.
 _REPLIES: dict[str, tuple[str, Callable[[str], Response]]] = {
+    "400": ("bad request", lambda _: problem(400, "Bad Request", "the request is malformed")),
     "401": ("the key is invalid", lambda _: ERRORS["invalid_key"]),
     "401-missing": ("the key is missing", lambda _: ERRORS["missing_key"]),
     "403": ("the organisation is another", lambda _: ERRORS["org_mismatch"]),
     "403-scope": ("the scope is not enough", lambda _: ERRORS["scope_forbidden"]),
+    "403-beta": (
+        "the organisation has no access to the beta",
+        lambda _: NEWER_ERRORS["beta_access_required"],
+    ),
     "404": ("not found", lambda _: problem(404, "Not Found", "not found")),
+    "404-machine": ("machine_not_found", lambda _: NEWER_ERRORS["machine_not_found"]),
     "405": ("no such method", lambda _: problem(405, "Method Not Allowed", "not allowed")),
     "409": ("the idempotency key was used", lambda _: key_reused("9ad5f2ad", "a2b7e8d4")),
     "429": (
         "rate limited; ARGUMENT is retry_after_ms",
         lambda ms: with_retry_after_ms(ERRORS["mutation_rate_limited"], ms),
     ),
+    "429-read": (
+        "reads are rate limited; ARGUMENT is retry_after_ms",
+        lambda ms: with_retry_after_ms(NEWER_ERRORS["read_rate_limited"], ms),
+    ),
     "429-in-flight": ("in flight", lambda _: ERRORS["idempotency_in_flight"]),
     "503": ("runtime unavailable", lambda _: ERRORS["runtime_unavailable"]),
     "503-limiter": ("limiter unavailable", lambda _: ERRORS["mutation_limiter_unavailable"]),
-    "problem": ("problem+json 500", lambda _: problem(500, "Internal Server Error", "broken")),
+    "503-read": (
+        "limiter of reads unavailable", lambda _: NEWER_ERRORS["read_limiter_unavailable"]
+    ),
+    "500": ("problem+json 500", lambda _: problem(500, "Internal Server Error", "broken")),
+    "502": ("problem+json 502", lambda _: problem(502, "Bad Gateway", "no upstream answers")),
     "html": ("a load balancer's 502", lambda _: Response(502, _BAD_GATEWAY, "text/html")),
     "not-json": ("a body that is not JSON", lambda _: Response(200, b'{"session_id": ')),
     "body": ("ARGUMENT as the whole body", lambda text: Response(200, text.encode())),
@@ -77,6 +98,7 @@ _OTHERS: dict[str, dict[str, str]] = {
         "missing": "a session lacks the field ARGUMENT",
         "clock": "the service's clock is ARGUMENT seconds ahead",
         "closes": "a session is closed as soon as it has been ready",
+        "fails": "a session fails with the error_code ARGUMENT (machine_not_routable)",
     },
     "certificate": {
         "certificate-other-key": "for another key",

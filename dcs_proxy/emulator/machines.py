@@ -6,30 +6,33 @@ that a clock that is set does not end sessions.
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dcs_proxy.console.format import rfc3339
+from dcs_proxy.emulator.ids import Ids
 
 PHASES = (
     "accepted", "placement_pending", "starting", "running", "stopping", "sleeping",
     "destroying", "destroyed", "failed",
 )  # fmt: skip
 _DEAD = frozenset({"destroying", "destroyed", "failed"})
+_PENDING = frozenset({"wake_in_progress", "ssh_in_progress"})
 _POLL_MS = 500
 
 
 @dataclass
 class Machine:
-    """One machine; `wakes_at` is when it will run, `used_at` when somebody last used it.
+    """One machine; `wakes_at` is when it will run, `used_at` when it was last used.
 
-    `changed_at` is when its phase changed last; `revision` counts the phases it has had.
+    `name` is what the emulator's user calls it, `machine_id` its id in the API.  `changed_at` is
+    when its phase changed last; `revision` counts the phases it has had.
     """
 
     name: str
+    machine_id: str
     phase: str
     created_at: float
     changed_at: float
@@ -46,7 +49,10 @@ class Machine:
 
 @dataclass
 class SshSession:
-    """One SSH session; times by the monotonic clock, None while unknown."""
+    """One SSH session; times by the monotonic clock, None while unknown.
+
+    `opens_at` is when a machine that has woken has ssh ready too.
+    """
 
     session_id: str
     machine: Machine
@@ -54,6 +60,7 @@ class SshSession:
     username: str
     created_at: float
     status: str = "wake_in_progress"
+    opens_at: float | None = None
     ready_at: float | None = None
     ends_at: float | None = None
     error_code: str = ""
@@ -74,12 +81,14 @@ class Service:
     """Every machine and session.  Methods may be called from any thread.
 
     `login` is the login name of every session, or None where it is the session's own id.
+    `machines` and the methods' `machine_id` go by the API's ids.
     """
 
     wake_seconds: float
     session_seconds: float
     autosleep_seconds: float
     login: str | None = None
+    ids: Ids = field(default_factory=lambda: Ids("dm"))
     now: Callable[[], float] = time.monotonic
     machines: dict[str, Machine] = field(default_factory=dict)
     sessions: dict[str, SshSession] = field(default_factory=dict)
@@ -87,26 +96,45 @@ class Service:
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def add(self, name: str, phase: str) -> Machine:
-        """Add a machine in the given phase."""
+        """Add a machine in the given phase.  Raises ValueError for what cannot be a name."""
+        machine_id = self.ids.machine_id(name)
+        if machine_id is None:
+            raise ValueError(name)
         now = self.now()
-        self.machines[name] = Machine(name, phase, now, now, used_at=now)
-        return self.machines[name]
+        self.machines[machine_id] = Machine(name, machine_id, phase, now, now, used_at=now)
+        return self.machines[machine_id]
+
+    def name_of(self, machine_id: str) -> str:
+        """Return what the emulator's user calls a machine; an unknown id as it is."""
+        machine = self.machines.get(machine_id)
+        return machine_id if machine is None else machine.name
 
     def put(self, name: str, phase: str) -> None:
-        """Add a machine, or put the one of that name into a phase; its ready sessions close."""
+        """Add a machine, or put the one of that name into a phase; its ready sessions close.
+
+        Raises ValueError for what cannot be a name.
+        """
         with self.lock:
-            machine = self.machines.get(name) or self.add(name, phase)
+            machine = self.machines.get(self.ids.machine_id(name) or "") or self.add(name, phase)
             machine.wakes_at, machine.used_at = None, self.now()
             machine.enter(phase, machine.used_at)
             if phase != "running":
                 self._close_ready(machine)
 
-    def machine(self, name: str) -> Machine:
+    def remove(self, name: str) -> None:
+        """Forget a machine, as if it had never been.  Raises KeyError."""
+        with self.lock:
+            machine = self.machines.pop(self.ids.machine_id(name) or "")
+            self._close_ready(machine)
+
+    def machine(self, machine_id: str) -> Machine:
         """Return a machine as it is now.  Raises KeyError."""
         with self.lock:
-            return self._settle(self.machines[name])
+            return self._settle(self.machines[machine_id])
 
-    def create(self, name: str, public_key: str, idempotency_key: str, digest: str) -> SshSession:
+    def create(
+        self, machine_id: str, public_key: str, idempotency_key: str, digest: str
+    ) -> SshSession:
         """Return the session that `idempotency_key` stands for, new or not.
 
         `digest` identifies the request.  Raises KeyError for an unknown machine, Conflict.
@@ -117,8 +145,8 @@ class Service:
                 if first != digest:
                     raise Conflict(first, digest)
                 return self._refresh(self.sessions[session_id])
-            machine = self.machines[name]
-            session_id = f"wssh-{secrets.token_hex(10)}"
+            machine = self.machines[machine_id]
+            session_id = self.ids.new_session_id()
             session = SshSession(
                 session_id, machine, public_key, self.login or session_id, self.now()
             )
@@ -127,35 +155,42 @@ class Service:
             self._wake(machine, session)
             return self._refresh(session)
 
-    def get(self, name: str, session_id: str) -> SshSession:
+    def get(self, machine_id: str, session_id: str) -> SshSession:
         """Return a session as it is now.  Raises KeyError."""
         with self.lock:
             session = self.sessions[session_id]
-            if session.machine.name != name:
+            if machine_id not in self.machines or session.machine.machine_id != machine_id:
                 raise KeyError(session_id)
             return self._refresh(session)
 
-    def of_machine(self, name: str) -> list[SshSession]:
+    def of_machine(self, machine_id: str) -> list[SshSession]:
         """Return all sessions of a machine, oldest first.  Raises KeyError."""
         with self.lock:
-            machine = self.machines[name]
+            machine = self.machines[machine_id]
             return [self._refresh(s) for s in self.sessions.values() if s.machine is machine]
 
     def close(self, session: SshSession) -> None:
         """End a session that is not over."""
         with self.lock:
-            if session.status in ("wake_in_progress", "ready"):
+            if session.status in (*_PENDING, "ready"):
                 session.status = "closed"
 
+    def fail(self, session: SshSession, error_code: str, error_message: str) -> None:
+        """End a session that is not over, because of what the error says."""
+        with self.lock:
+            if session.status in (*_PENDING, "ready"):
+                session.status = "failed"
+                session.error_code, session.error_message = error_code, error_message
+
     def close_all(self, name: str) -> None:
-        """End all sessions of a machine.  Raises KeyError."""
-        for session in self.of_machine(name):
+        """End all sessions of the machine of that name.  Raises KeyError."""
+        for session in self.of_machine(self.ids.machine_id(name) or ""):
             self.close(session)
 
     def all_machines(self) -> list[Machine]:
-        """Return all machines as they are now, by name."""
+        """Return all machines as they are now, by id."""
         with self.lock:
-            return [self._settle(self.machines[name]) for name in sorted(self.machines)]
+            return [self._settle(self.machines[each]) for each in sorted(self.machines)]
 
     def for_login(self, username: str, public_key: str) -> SshSession | None:
         """Return the ready session that may log in as `username` with that key."""
@@ -179,6 +214,8 @@ class Service:
         elif machine.phase != "running" and machine.wakes_at is None:
             machine.wakes_at = self.now() + self.wake_seconds
             machine.enter("starting", self.now())
+        if machine.phase != "running":
+            session.opens_at = (machine.wakes_at or 0.0) + self.ids.ssh_seconds
         machine.used_at = self.now()
 
     def _settle(self, machine: Machine) -> Machine:
@@ -205,8 +242,10 @@ class Service:
     def _refresh(self, session: SshSession) -> SshSession:
         machine = self._settle(session.machine)
         now = self.now()
-        if session.status == "wake_in_progress" and machine.phase == "running":
-            session.status = "ready"
+        if session.status in _PENDING and machine.phase == "running":
+            is_open = session.opens_at is None or now >= session.opens_at
+            session.status = "ready" if is_open else "ssh_in_progress"
+        if session.status == "ready" and session.ready_at is None:
             session.ready_at = now
             session.ends_at = now + self.session_seconds
             machine.used_at = now
@@ -215,8 +254,8 @@ class Service:
         return session
 
     def retry_after_ms(self, session: SshSession) -> int:
-        """Return when to ask about a waking session again."""
-        wakes_at = session.machine.wakes_at
+        """Return when to ask about a pending session again."""
+        wakes_at = session.machine.wakes_at or session.opens_at
         left = (wakes_at - self.now()) * 1000 if wakes_at is not None else _POLL_MS
         return max(1, min(_POLL_MS, int(left) + 1))
 

@@ -21,7 +21,6 @@ from dcs_proxy.emulator.describe import Describer
 from dcs_proxy.emulator.faults import Faults, parse_error_body
 from dcs_proxy.emulator.machines import PHASES, Conflict, Service, SshSession
 from dcs_proxy.errors import UsageError
-from dcs_proxy.names import is_machine_name
 
 _DEFAULT_LIMIT, _MAX_LIMIT = 20, 100
 
@@ -79,6 +78,10 @@ class Routes:
         self._post_only = post_only
         self._limiter = _Limiter(rate_limit)
 
+    def name_of(self, request: Request) -> str:
+        """Return what the emulator's user calls the machine in the path, "" if there is none."""
+        return self._service.name_of(request.machine)
+
     def answer(self, request: Request) -> Response:
         """Return the reply to a request."""
         routes = self._routes(request)
@@ -115,15 +118,29 @@ class Routes:
                 return {"GET": self._get_session, "DELETE": self._close_session}
         return None
 
+    def _machine_id(self, request: Request) -> str:
+        if (refusal := self._service.ids.refuse_machine(request.machine)) is not None:
+            raise _Invalid(refusal)
+        return request.machine
+
+    def _idempotency_key(self, request: Request) -> str:
+        key = request.header("Idempotency-Key")
+        if not key:
+            message = "required header parameter is missing"
+            raise _Invalid(_invalid(message, "header.Idempotency-Key"))
+        if (refusal := self._service.ids.refuse_key(key)) is not None:
+            raise _Invalid(refusal)
+        return key
+
     def _create(self, request: Request) -> Response:
-        name = _machine_name(request)
-        key = _idempotency_key(request)
+        machine_id = self._machine_id(request)
+        key = self._idempotency_key(request)
         public_key = _public_key(request)
-        digest = hashlib.sha256(f"{name} {public_key}".encode()).hexdigest()[:8]
+        digest = hashlib.sha256(f"{machine_id} {public_key}".encode()).hexdigest()[:8]
         if (limited := self._limiter.refuse()) is not None:
             return limited
         try:
-            session = self._service.create(name, public_key, key, digest)
+            session = self._service.create(machine_id, public_key, key, digest)
         except Conflict as conflict:
             return key_reused(conflict.first, conflict.second)
         return self._session(session, request)
@@ -132,7 +149,7 @@ class Routes:
         return self._session(self._find(request), request)
 
     def _close_session(self, request: Request) -> Response:
-        _idempotency_key(request)
+        self._idempotency_key(request)
         session = self._find(request)
         if (limited := self._limiter.refuse()) is not None:
             return limited
@@ -140,13 +157,13 @@ class Routes:
         return self._session(session, request)
 
     def _find(self, request: Request) -> SshSession:
-        return self._service.get(_machine_name(request), request.parts[4])
+        return self._service.get(self._machine_id(request), request.parts[4])
 
     def _session(self, session: SshSession, request: Request) -> Response:
         return json_reply(self._describer.session(session, request.method))
 
     def _list_sessions(self, request: Request) -> Response:
-        sessions = self._service.of_machine(_machine_name(request))
+        sessions = self._service.of_machine(self._machine_id(request))
         page, more = _page(request, sessions)
         return json_reply({"items": [self._describer.session(s, "GET") for s in page], **more})
 
@@ -155,7 +172,7 @@ class Routes:
         return json_reply({"items": [self._describer.listed_machine(m) for m in page], **more})
 
     def _get_machine(self, request: Request) -> Response:
-        return json_reply(self._describer.machine(self._service.machine(_machine_name(request))))
+        return json_reply(self._describer.machine(self._service.machine(self._machine_id(request))))
 
     def _control_routes(self, parts: list[str]) -> dict[str, Callable[[Request], Response]] | None:
         match parts:
@@ -164,14 +181,17 @@ class Routes:
             case ["faults"]:
                 return {"POST": self._add_fault, "DELETE": self._clear_faults}
             case ["machines", name]:
-                return {"PUT": lambda request: self._put_machine(name, request)}
+                return {
+                    "PUT": lambda request: self._put_machine(name, request),
+                    "DELETE": lambda _: self._remove_machine(name),
+                }
             case ["machines", name, "close-sessions"]:
                 return {"POST": lambda _: self._close_sessions(name)}
         return None
 
     def _state(self, _: Request) -> Response:
         machines = self._service.all_machines()
-        sessions = [s for m in machines for s in self._service.of_machine(m.name)]
+        sessions = [s for m in machines for s in self._service.of_machine(m.machine_id)]
         return json_reply(
             {
                 "machines": {m.name: m.phase for m in machines},
@@ -181,10 +201,17 @@ class Routes:
 
     def _put_machine(self, name: str, request: Request) -> Response:
         phase = _json_object(request).get("phase", "running")
-        if phase not in PHASES or not is_machine_name(name):
+        try:
+            if phase not in PHASES:
+                raise ValueError(phase)
+            self._service.put(name, phase)
+        except ValueError:
             return problem(422, "Unprocessable Entity", "no such phase or name", "body.phase")
-        self._service.put(name, phase)
         return json_reply({"name": name, "phase": phase})
+
+    def _remove_machine(self, name: str) -> Response:
+        self._service.remove(name)
+        return json_reply({})
 
     def _close_sessions(self, name: str) -> Response:
         self._service.close_all(name)
@@ -224,20 +251,6 @@ class _Limiter:
                 return ERRORS["mutation_rate_limited"]
             self._left -= 1
             return None
-
-
-def _machine_name(request: Request) -> str:
-    if not is_machine_name(request.machine):
-        raise _Invalid(_invalid("expected a machine's name", "path.machine_id"))
-    return request.machine
-
-
-def _idempotency_key(request: Request) -> str:
-    key = request.header("Idempotency-Key")
-    if not key:
-        message = "required header parameter is missing"
-        raise _Invalid(_invalid(message, "header.Idempotency-Key"))
-    return key
 
 
 def _public_key(request: Request) -> str:

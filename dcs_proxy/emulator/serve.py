@@ -19,6 +19,7 @@ from dcs_proxy.emulator.control_plane import ControlPlaneServer
 from dcs_proxy.emulator.describe import Describer
 from dcs_proxy.emulator.faults import STAGES, Fault, Faults
 from dcs_proxy.emulator.gateway import KEY_FAULTS, Gateway
+from dcs_proxy.emulator.ids import Ids
 from dcs_proxy.emulator.journal import Journal
 from dcs_proxy.emulator.loopback import closed_port, listen
 from dcs_proxy.emulator.machines import Service
@@ -30,6 +31,7 @@ from dcs_proxy.emulator.tls import make_context
 class EmulatorOptions:
     """Everything that can be chosen; the command's --help says what each means."""
 
+    ids: str
     machines: Sequence[tuple[str, str]]
     faults: Sequence[Fault]
     wake_seconds: float
@@ -71,8 +73,9 @@ async def _serve(options: EmulatorOptions) -> None:
 
 async def _run(options: EmulatorOptions, homes: str, stop: asyncio.Event) -> None:
     service = Service(
-        options.wake_seconds, options.session_seconds, options.autosleep_seconds, options.login
-    )
+        options.wake_seconds, options.session_seconds, options.autosleep_seconds, options.login,
+        Ids(options.ids),
+    )  # fmt: skip
     for name, phase in options.machines:
         service.add(name, phase)
     faults = Faults(options.faults)
@@ -94,7 +97,7 @@ async def _run(options: EmulatorOptions, homes: str, stop: asyncio.Event) -> Non
         tls=None if options.tls is None else make_context(options.tls, options.tls_name),
     )  # fmt: skip
     plane.start()
-    _print_ready(plane, key, endpoint, ports[""], authorities)
+    _print_ready(plane, key, endpoint, ports[""], authorities, service)
     try:
         await stop.wait()
     finally:
@@ -124,7 +127,12 @@ async def _open_faulty(gateway: Gateway, kind: str, broken: list[BrokenGateway])
 
 
 def _print_ready(
-    plane: ControlPlaneServer, key: str, endpoint: str, port: int, authorities: Authorities
+    plane: ControlPlaneServer,
+    key: str,
+    endpoint: str,
+    port: int,
+    authorities: Authorities,
+    service: Service,
 ) -> None:
     ready: dict[str, Any] = {
         "api": plane.url,
@@ -133,6 +141,7 @@ def _print_ready(
         "endpoint": endpoint,
         "host_ca": public_line(authorities.host_ca),
         "user_ca": public_line(authorities.user_ca),
+        "machines": {machine.name: each for each, machine in service.machines.items()},
     }
     print(json.dumps(ready), flush=True)
     # Nothing else is ever printed, so that whoever waits for the end of our output need not.

@@ -1,4 +1,8 @@
-"""The two OpenAPI documents, and whether a reply keeps to them."""
+"""The two OpenAPI documents, and whether a reply keeps to them.
+
+`ids` is the kind of ids that a service uses: "dm", as in the documents, or "uuid", for which they
+are changed as dedalus-sdk 0.6.0 has it.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +37,7 @@ def load_contract() -> dict[str, Any]:
     return _load(CONTRACT.read_text())
 
 
-def load_whole() -> dict[str, Any]:
+def load_whole(ids: str = "dm") -> dict[str, Any]:
     """Return one document of all routes, in which sessions link to what can follow them."""
     whole = load_contract()
     other = _load(OTHER_ROUTES.read_text().replace(f"{CONTRACT.name}#", "#"))
@@ -43,7 +47,20 @@ def load_whole() -> dict[str, Any]:
         whole["components"].setdefault(kind, {}).update(named)
     created = whole["paths"][CREATE]["post"]["responses"]["200"]
     created["links"] = other["components"]["links"]
+    if ids == "uuid":
+        _use_uuids(whole["components"]["schemas"])
     return whole
+
+
+def _use_uuids(schemas: dict[str, Any]) -> None:
+    """Change what the service has changed with its ids."""
+    uuid = {"type": "string", "format": "uuid", "pattern": "^[0-9a-f-]{36}$"}
+    schemas["MachineIDPathSegment"] = uuid
+    session, listed = schemas["SSHSessionResponse"], schemas["ListedMachine"]
+    session["properties"] |= {"machine_id": uuid, "session_id": uuid}
+    session["properties"]["status"]["enum"].append("ssh_in_progress")
+    listed["properties"]["status"] = {"$ref": "#/components/schemas/MachineStatus"}
+    listed["required"].append("status")
 
 
 def documented_errors() -> dict[str, tuple[int, dict[str, Any]]]:
@@ -57,14 +74,14 @@ def documented_errors() -> dict[str, tuple[int, dict[str, Any]]]:
     }
 
 
-def check_recorded(file: Path) -> None:
+def check_recorded(file: Path, ids: str = "dm") -> None:
     """Check every reply that recording.py wrote down.  Raises BrokenContractError at the first."""
     if file.exists():
         for line in file.read_text().splitlines():
-            check_reply(**json.loads(line))
+            check_reply(**json.loads(line), ids=ids)
 
 
-def check_reply(method: str, path: str, reply: str) -> None:
+def check_reply(method: str, path: str, reply: str, ids: str = "dm") -> None:
     """Check one reply, whose bytes are given as Latin-1.  Raises BrokenContractError.
 
     The emulator's control routes are no part of the contract; a reply to HEAD has no body.
@@ -72,13 +89,13 @@ def check_reply(method: str, path: str, reply: str) -> None:
     if path.startswith("/emulator/") or method == "HEAD":
         return
     status, kind, body = _parse(reply)
-    fault = _fault(method, urlsplit(path).path, status, kind, body)
+    fault = _fault(ids, method, urlsplit(path).path, status, kind, body)
     if fault:
         raise BrokenContractError(f"{method} {path}: {fault}\n{reply}")
     Tally.checked += 1
 
 
-def _fault(method: str, path: str, status: int, kind: str, body: bytes) -> str:
+def _fault(ids: str, method: str, path: str, status: int, kind: str, body: bytes) -> str:
     """Say what is wrong with a reply, "" if nothing is."""
     # Only who has a reply to check waits for this import.
     from openapi_core.exceptions import OpenAPIError
@@ -87,7 +104,7 @@ def _fault(method: str, path: str, status: int, kind: str, body: bytes) -> str:
 
     request = MockRequest(_SERVER, method.lower(), path)
     try:
-        _whole().validate_response(request, MockResponse(body, status, content_type=kind))
+        _whole(ids).validate_response(request, MockResponse(body, status, content_type=kind))
     except PathError:
         return "" if status >= 400 else "no document has this route"
     except OpenAPIError as error:
@@ -97,12 +114,12 @@ def _fault(method: str, path: str, status: int, kind: str, body: bytes) -> str:
 
 
 @functools.cache
-def _whole() -> Any:
+def _whole(ids: str) -> Any:
     from openapi_core import Config, OpenAPI
 
     # It knows no JSON but application/json.
     config = Config(extra_media_type_deserializers={"application/problem+json": json.loads})
-    return OpenAPI.from_dict(load_whole(), config)
+    return OpenAPI.from_dict(load_whole(ids), config)
 
 
 def _load(text: str) -> dict[str, Any]:

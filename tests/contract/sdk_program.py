@@ -22,6 +22,11 @@ PUBLIC_KEYS = [
 ]
 
 
+# The form that the newest version says the API requires.
+IDEMPOTENCY_KEY = "017f22e279b07cc398c4dc0c0c07398f"
+PENDING = ("wake_in_progress", "ssh_in_progress")
+
+
 def version(_: Any, __: str) -> Any:
     return dedalus_sdk.__version__
 
@@ -30,12 +35,14 @@ def use_session(client: Any, machine: str) -> Any:
     """Create one, wait for it, close it."""
     ssh = client.machines.ssh
     first = session = ssh.create(machine_id=machine, public_key=PUBLIC_KEYS[0])
-    while session.status == "wake_in_progress":
+    seen = [first.status]
+    while session.status in PENDING:
         time.sleep(session.retry_after_ms / 1000)
         session = ssh.retrieve(machine_id=machine, session_id=session.session_id)
+        seen += [session.status] if session.status != seen[-1] else []
     closed = ssh.delete(machine_id=machine, session_id=session.session_id)
     return {
-        "statuses": [first.status, session.status, closed.status],
+        "statuses": [*seen, closed.status],
         "endpoint": session.connection.endpoint,
         "port": session.connection.port,
         "login": session.connection.ssh_username,
@@ -65,7 +72,9 @@ def phase(client: Any, machine: str) -> Any:
 
 def reuse_idempotency_key(client: Any, machine: str) -> Any:
     for public_key in PUBLIC_KEYS:
-        client.machines.ssh.create(machine_id=machine, public_key=public_key, idempotency_key="k1")
+        client.machines.ssh.create(
+            machine_id=machine, public_key=public_key, idempotency_key=IDEMPOTENCY_KEY
+        )
 
 
 def send_rubbish(client: Any, machine: str) -> Any:

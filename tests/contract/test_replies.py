@@ -81,3 +81,21 @@ def test_every_reply_is_recorded_but_those_that_a_fault_broke(
     changed.write_text(text.replace("AUTH_REQUIRED", "AUTH_REQUIRE"))
     with pytest.raises(BrokenContractError):
         check_recorded(changed)
+
+
+UUID_SESSION = {
+    **SESSION,
+    "session_id": "1b4e28ba-2fa1-4d3b-83f5-ccc6f1a3e0a1",
+    "machine_id": "017f22e2-79b0-7cc3-98c4-dc0c0c07398f",
+    "status": "ssh_in_progress",
+}
+
+
+def test_a_service_with_uuids_is_held_to_what_its_newest_client_says() -> None:
+    path = f"/v1/machines/{UUID_SESSION['machine_id']}/ssh"
+    check_reply("POST", path, reply(200, UUID_SESSION), ids="uuid")
+    for field in ("machine_id", "session_id"):
+        with pytest.raises(BrokenContractError):
+            check_reply("POST", path, reply(200, {**UUID_SESSION, field: "dm-foo"}), ids="uuid")
+    with pytest.raises(BrokenContractError):
+        check_reply("POST", CREATE, reply(200, {**SESSION, "status": "ssh_in_progress"}))

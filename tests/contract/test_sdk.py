@@ -35,11 +35,15 @@ DOCUMENTED = {
 }
 
 
-class Sdk:
-    """One version of it."""
+# The newest version's documentation gives this one as an example.
+DOCUMENTED_ID = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
 
-    def __init__(self, name: str, directory: str) -> None:
-        self.name, self.directory = name, directory
+
+class Sdk:
+    """One version of it, and the kind of ids that the service is to use with it."""
+
+    def __init__(self, name: str, ids: str, directory: str) -> None:
+        self.name, self.ids, self.directory = name, ids, directory
 
     def run(self, emulator: Emulator, mode: str, *actions: str, **more: str) -> Any:
         """Return what sdk_program.py prints; `more` are variables of its environment."""
@@ -58,24 +62,37 @@ class Sdk:
         return json.loads(done.stdout)
 
 
-@pytest.fixture(params=["newest", "oldest"])
+@pytest.fixture(params=["newest-uuid", "newest-dm", "oldest-dm"])
 def sdk(request: pytest.FixtureRequest) -> Sdk:
-    if request.param == "newest":
-        return Sdk("newest", "")
+    name, _, ids = request.param.partition("-")
+    if name == "newest":
+        return Sdk(name, ids, "")
     if not os.environ.get(OLDEST):
         pytest.skip(f"{OLDEST} does not say where the oldest dedalus-sdk is")
-    return Sdk("oldest", os.environ[OLDEST])
+    return Sdk(name, ids, os.environ[OLDEST])
+
+
+@pytest.fixture
+def start(sdk: Sdk, start_emulator: Start) -> Start:
+    """Start emulators with the kind of ids that goes with the SDK."""
+    return lambda *arguments: start_emulator("--ids", sdk.ids, *arguments)
+
+
+def actions(emulator: Emulator, name: str, *machines: str) -> list[str]:
+    return [f"{name}:{emulator.machine_id(machine)}" for machine in machines]
 
 
 def machines(*names: str) -> list[str]:
     return [word for name in names for word in ("--machine", name)]
 
 
-def test_a_session_is_created_awaited_and_closed(sdk: Sdk, start_emulator: Start) -> None:
-    emulator = start_emulator("--machine", "dm-foo:sleeping", "--wake-seconds", "0.5")
-    version, said = sdk.run(emulator, "strict", "version", "use_session:dm-foo")
+def test_a_session_is_created_awaited_and_closed(sdk: Sdk, start: Start) -> None:
+    machine = DOCUMENTED_ID if sdk.ids == "uuid" else "dm-foo"
+    emulator = start("--machine", f"{machine}:sleeping", "--wake-seconds", "0.5")
+    version, said = sdk.run(emulator, "strict", "version", f"use_session:{machine}")
     assert (version == "0.0.4") == (sdk.name == "oldest")
-    assert said["statuses"] == ["wake_in_progress", "ready", "closed"]
+    pending = ["wake_in_progress", *(["ssh_in_progress"] if sdk.ids == "uuid" else [])]
+    assert said["statuses"] == [*pending, "ready", "closed"]
     assert (said["endpoint"], said["port"]) == ("localhost", emulator.ready["gateway"])
     assert said["host_ca"] == emulator.ready["host_ca"]
     assert said["certificate"].startswith("ssh-ed25519-cert-v01@openssh.com ")
@@ -83,48 +100,57 @@ def test_a_session_is_created_awaited_and_closed(sdk: Sdk, start_emulator: Start
     assert {said["login"]} == emulator.sessions_created()
 
 
-def test_lists_are_walked_page_by_page(sdk: Sdk, start_emulator: Start) -> None:
-    names = ["dm-bar", "dm-baz", "dm-foo"]
-    emulator = start_emulator(*machines(*names))
+def test_lists_are_walked_page_by_page(sdk: Sdk, start: Start) -> None:
+    emulator = start(*machines("dm-bar", "dm-baz", "dm-foo"))
+    ids = sorted(emulator.ready["machines"].values())
     # The oldest expects a listed machine's phase in `status`, where the service had it once.
     mode = "strict" if sdk.name == "newest" else "lenient"
-    creates = ["create:dm-foo"] * 3
+    creates = [f"create:{ids[0]}"] * 3
     *made, sessions, found = sdk.run(
-        emulator, mode, *creates, "list_sessions:dm-foo", "list_machines"
+        emulator, mode, *creates, f"list_sessions:{ids[0]}", "list_machines"
     )
-    assert (sessions, found) == (made, names)
-    for path in ("/v1/machines/dm-foo/ssh", "/v1/machines"):
+    assert (sessions, found) == (made, ids)
+    for path in (f"/v1/machines/{ids[0]}/ssh", "/v1/machines"):
         assert len(emulator.events(method="GET", path=path, status=200)) == 3
 
 
-def test_a_machine_is_what_its_models_say(sdk: Sdk, start_emulator: Start) -> None:
+def test_a_machine_is_what_its_models_say(sdk: Sdk, start: Start) -> None:
     names = {f"dm-{phase.replace('_', '-')}": phase for phase in PHASES}
-    emulator = start_emulator(*machines(*(f"{name}:{phase}" for name, phase in names.items())))
-    said = sdk.run(emulator, "strict", *(f"phase:{name}" for name in names))
+    emulator = start(*machines(*(f"{name}:{phase}" for name, phase in names.items())))
+    said = sdk.run(emulator, "strict", *actions(emulator, "phase", *names))
     assert said == list(names.values())
 
 
-def test_a_retry_is_the_same_request(sdk: Sdk, start_emulator: Start) -> None:
-    faults = ["429", "429-in-flight", "503", "503-limiter", "html", "reset"]
+def test_a_retry_is_the_same_request(sdk: Sdk, start: Start) -> None:
+    faults = ["429", "429-in-flight", "503", "503-limiter", "500", "502", "html", "reset"]
     names = [f"dm-{fault}" for fault in faults]
-    emulator = start_emulator(
+    emulator = start(
         *machines(*names),
         *(word for fault in faults for word in ("--fault", f"dm-{fault}={fault}/POST@1")),
     )
-    made = sdk.run(emulator, "strict", *(f"create:{name}" for name in names))
+    made = sdk.run(emulator, "strict", *actions(emulator, "create", *names))
     for name, session_id in zip(names, made, strict=True):
         refused, created = [entry for entry in emulator.creates() if entry["machine"] == name]
         assert refused["status"] != 200 and created["session_id"] == session_id
         assert refused["idempotency_key"] == created["idempotency_key"]
 
 
-def test_each_documented_error_is_typed_and_whole(sdk: Sdk, start_emulator: Start) -> None:
+def test_reads_that_are_limited_are_tried_again(sdk: Sdk, start: Start) -> None:
+    names = [f"dm-{fault}" for fault in ("429-read", "503-read")]
+    emulator = start(
+        *machines(*names), *(word for n in names for word in ("--fault", f"{n}={n[3:]}/GET@1"))
+    )
+    assert sdk.run(emulator, "strict", *actions(emulator, "phase", *names)) == ["running"] * 2
+    assert {e["status"] for e in emulator.events(method="GET")} == {200, 429, 503}
+
+
+def test_each_documented_error_is_typed_and_whole(sdk: Sdk, start: Start) -> None:
     names = [f"dm-{fault}" for fault in DOCUMENTED]
-    emulator = start_emulator(
+    emulator = start(
         *machines(*names),
         *(word for fault in DOCUMENTED for word in ("--fault", f"dm-{fault}={fault}")),
     )
-    said = sdk.run(emulator, "once", *(f"create:{name}" for name in names))
+    said = sdk.run(emulator, "once", *actions(emulator, "create", *names))
     examples = documented_errors()
     assert {example for example, _ in DOCUMENTED.values()} == set(examples)
     for seen, (example, error) in zip(said, DOCUMENTED.values(), strict=True):
@@ -132,18 +158,25 @@ def test_each_documented_error_is_typed_and_whole(sdk: Sdk, start_emulator: Star
         assert seen == {"error": error, "status": status, "body": body}
 
 
-def test_a_request_at_fault_is_a_typed_error(sdk: Sdk, start_emulator: Start) -> None:
-    emulator = start_emulator("--machine", "dm-foo", "--org-id", "org-mine")
+def test_a_request_at_fault_is_a_typed_error(sdk: Sdk, start: Start) -> None:
+    emulator = start("--machine", "dm-foo", "--org-id", "org-mine", "--fault", "dm-beta=403-beta",
+                     "--machine", "dm-beta")  # fmt: skip
+    foo = emulator.machine_id("dm-foo")
 
     def errors(*actions: str, **environment: str) -> list[str]:
         return [said["error"] for said in sdk.run(emulator, "once", *actions, **environment)]
 
-    assert errors("create:dm-foo", DEDALUS_API_KEY="dsk-wrong") == ["AuthenticationError"]
-    assert errors("create:dm-foo", DEDALUS_ORG_ID="org-other") == ["PermissionDeniedError"]
+    create = f"create:{foo}"
+    assert errors(create, DEDALUS_API_KEY="dsk-wrong") == ["AuthenticationError"]
+    assert errors(create, DEDALUS_ORG_ID="org-other") == ["PermissionDeniedError"]
+    uuid = "00000000-0000-4000-8000-000000000000"
+    nobody, wrong = (uuid, f"dm-{foo}") if sdk.ids == "uuid" else ("dm-nobody", uuid)
     by_request = {
-        "create:dm-nobody": "NotFoundError",
-        "get_unknown_session:dm-foo": "NotFoundError",
-        "reuse_idempotency_key:dm-foo": "ConflictError",
-        "send_rubbish:dm-foo": "UnprocessableEntityError",
+        f"create:{nobody}": "NotFoundError",
+        f"create:{wrong}": "BadRequestError" if sdk.ids == "uuid" else "UnprocessableEntityError",
+        f"create:{emulator.machine_id('dm-beta')}": "PermissionDeniedError",
+        f"get_unknown_session:{foo}": "NotFoundError",
+        f"reuse_idempotency_key:{foo}": "ConflictError",
+        f"send_rubbish:{foo}": "UnprocessableEntityError",
     }
     assert errors(*by_request) == [*by_request.values()]

@@ -94,12 +94,13 @@ def insert_between_blocks(config: Path, text: str) -> None:
 
 
 class Emulator:
-    """A running emulator; `api` and `key` as its ready line gives them.
+    """A running emulator; `api` and `key` as its ready line gives them, `ids` their kind.
 
     Users are given `front` as base URL: that of what is `in_between`, if something is.
     """
 
     def __init__(self, directory: Path, *arguments: str) -> None:
+        self.ids = arguments[arguments.index("--ids") + 1] if "--ids" in arguments else "dm"
         self.journal = directory / "journal"
         self.replies = directory / "replies"
         self.process = subprocess.Popen(
@@ -121,6 +122,10 @@ class Emulator:
     @property
     def front(self) -> str:
         return self.in_between or self.api
+
+    def machine_id(self, name: str) -> str:
+        """Return the id of the machine that the command line called `name`."""
+        return str(self.ready["machines"][name])
 
     def control(self, method: str, path: str, **body: Any) -> Any:
         """Use a control route of the emulator."""
@@ -158,7 +163,7 @@ class Emulator:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(LIMIT_S) == 0, "the emulator did not stop cleanly"
-        check_recorded(self.replies)
+        check_recorded(self.replies, self.ids)
 
 
 class ProcessWatch:

@@ -19,6 +19,8 @@ from tests.integration.harness import LIMIT_S, Emulator, clean_environment, wait
 
 Start = Callable[..., Emulator]
 SESSIONS = "/v1/machines/dm-foo/ssh"
+# A compact UUIDv7, as the newest clients send.
+KEY = "017f22e279b07cc398c4dc0c0c07398f"
 
 
 def ask(
@@ -128,6 +130,68 @@ def test_unknown_machines_routes_and_methods_are_refused(start_emulator: Start) 
     assert ask(emulator, "GET", "/v2/machines").status_code == 404
     refused = ask(emulator, "DELETE", "/v1/machines")
     assert (refused.status_code, refused.headers["Allow"]) == (405, "GET")
+
+
+def test_with_uuids_a_name_stands_for_a_made_up_one(start_emulator: Start) -> None:
+    uuid_of_theirs = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
+    arguments = ("--ids", "uuid", "--machine", "dm-foo", "--machine", uuid_of_theirs)
+    emulator = start_emulator(*arguments)
+    made_up = emulator.machine_id("dm-foo")
+    assert str(uuid.UUID(made_up)) == made_up
+    assert start_emulator(*arguments).machine_id("dm-foo") == made_up
+    for number, machine_id in enumerate((made_up, uuid_of_theirs)):
+        reply = create(emulator, machine_id, key=f"{KEY[:-1]}{number}")
+        assert reply.json()["machine_id"] == machine_id
+        assert str(uuid.UUID(reply.json()["session_id"])) == reply.json()["session_id"]
+    listed = ask(emulator, "GET", "/v1/machines").json()["items"]
+    assert sorted(item["machine_id"] for item in listed) == sorted([made_up, uuid_of_theirs])
+    assert all(item["status"]["phase"] == item["phase"] == "running" for item in listed)
+    (entry,) = emulator.events(machine="dm-foo", method="POST")
+    assert entry["path"] == f"/v1/machines/{made_up}/ssh"
+
+
+def test_with_uuids_other_ids_and_keys_are_refused(start_emulator: Start) -> None:
+    emulator = start_emulator("--ids", "uuid", "--machine", "dm-foo")
+    made_up = emulator.machine_id("dm-foo")
+    for wrong in ("dm-foo", f"dm-{made_up}", made_up.upper()):
+        reply = create(emulator, wrong, key=KEY)
+        assert reply.status_code == 400
+        assert reply.json()["errors"][0]["location"] == "path.machine_id"
+    assert create(emulator, str(uuid.uuid4()), key=KEY).status_code == 404
+    refused = create(emulator, made_up, key="k1")
+    assert refused.status_code == 400
+    assert refused.json()["errors"][0]["location"] == "header.Idempotency-Key"
+
+
+def test_with_uuids_a_woken_machine_prepares_ssh(start_emulator: Start) -> None:
+    emulator = start_emulator(
+        "--ids", "uuid", "--machine", "dm-foo:sleeping", "--wake-seconds", "0.2"
+    )
+    machine_id = emulator.machine_id("dm-foo")
+    seen = [create(emulator, machine_id, key=KEY).json()]
+    path = f"/v1/machines/{machine_id}/ssh/{seen[0]['session_id']}"
+
+    def is_ready() -> bool:
+        seen.append(ask(emulator, "GET", path).json())
+        return bool(seen[-1]["status"] == "ready")
+
+    wait_until(is_ready)
+    assert [s["status"] for s in seen if "retry_after_ms" not in s] == ["ready"]
+    assert {"wake_in_progress", "ssh_in_progress"} >= {s["status"] for s in seen[:-1]}
+
+
+def test_a_session_fails_as_soon_as_it_is_asked_for(start_emulator: Start) -> None:
+    emulator = start_emulator("--machine", "dm-foo", "--fault", "dm-foo=fails@1")
+    first, second = create(emulator).json(), create(emulator).json()
+    assert (first["status"], first["error_code"]) == ("failed", "machine_not_routable")
+    assert second["status"] == "ready"
+
+
+def test_a_machine_can_be_taken_away(start_emulator: Start) -> None:
+    emulator = start_emulator("--machine", "dm-foo")
+    emulator.control("DELETE", "machines/dm-foo")
+    assert create(emulator).status_code == 404
+    assert ask(emulator, "GET", "/v1/machines").json()["items"] == []
 
 
 def test_lists_come_in_pages(start_emulator: Start) -> None:
