@@ -18,7 +18,6 @@ files.  No private key is ever here.  Files are 0600 and written whole, director
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,12 +27,12 @@ from typing import Any, TypeVar
 from dcs_proxy.errors import DeadlineExceeded
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.files import (
-    cannot_write,
     make_private_directory,
     read_small,
     remove_file,
     write_atomically,
 )
+from dcs_proxy.local.lock import lock_holder, try_lock
 from dcs_proxy.names import MachineName, file_stem, is_machine_name
 from dcs_proxy.ssh.keys import public_blob
 
@@ -212,18 +211,15 @@ class StateDirectory:
         """
         path = self.session_path(name, ".lock")
         while True:
-            fd = _try_lock(path)
-            if fd is not None or stop():
+            lock = try_lock(path)
+            if lock is not None or stop():
                 break
             try:
                 deadline.sleep(LOCK_TURN_S)
             except DeadlineExceeded:
                 raise _lock_held(path, deadline.seconds) from None
-        try:
-            yield fd is not None
-        finally:
-            if fd is not None:
-                os.close(fd)
+        with lock or contextlib.nullcontext():
+            yield lock is not None
 
     def collect_garbage(self, now: float) -> None:
         """Remove what ended sessions and killed processes left behind."""
@@ -239,22 +235,22 @@ class StateDirectory:
         sessions = self.file("sessions")
         data = read_small(os.path.join(sessions, f"{stem}.json"))
         record = None if data is None else parse_record(data)
-        lock = os.path.join(sessions, f"{stem}.lock")
+        lock_path = os.path.join(sessions, f"{stem}.lock")
         if record is not None and record.ends_at() > now - _GRACE_S:
             return
         try:
-            if os.stat(lock).st_mtime > now - _GRACE_S or (fd := _try_lock(lock)) is None:
+            if os.stat(lock_path).st_mtime > now - _GRACE_S:
                 return
         except FileNotFoundError:
             return
-        try:
+        if (lock := try_lock(lock_path)) is None:
+            return
+        with lock:
             remove_file(self.file("hosts", f"{stem}.conf"))
             for entry in os.scandir(sessions):
-                if entry.name.startswith(f"{stem}.") and entry.path != lock:
+                if entry.name.startswith(f"{stem}.") and entry.path != lock_path:
                     remove_file(entry.path)
-            remove_file(lock)
-        finally:
-            os.close(fd)
+            remove_file(lock_path)
 
 
 def parse_record(data: bytes) -> Record | None:
@@ -307,36 +303,6 @@ def _parse(kind: type[T], value: Any) -> T | None:
         return None
 
 
-def _try_lock(path: str) -> int | None:
-    """Return a descriptor that holds the lock at `path`, or None if another process does."""
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise cannot_write(path, error) from None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The file may have been collected as garbage between open and flock.
-        if os.fstat(fd).st_ino == os.stat(path).st_ino:
-            _sign(path)
-            return fd
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    except OSError as error:
-        os.close(fd)
-        raise cannot_write(path, error) from None
-    os.close(fd)
-    return None
-
-
-def _sign(path: str) -> None:
-    """Write our process number into a lock that we hold."""
-    fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
-    try:
-        os.write(fd, f"{os.getpid()}\n".encode())
-    finally:
-        os.close(fd)
-
-
 def _is_older(entry: os.DirEntry[str], than: float) -> bool:
     try:
         return entry.stat().st_mtime < than
@@ -345,10 +311,9 @@ def _is_older(entry: os.DirEntry[str], than: float) -> bool:
 
 
 def _lock_held(path: str, seconds: float) -> DeadlineExceeded:
-    holder = (read_small(path) or b"").decode("ascii", "replace").strip()
-    known = holder.isdigit()
+    holder = lock_holder(path)
     return DeadlineExceeded(
-        f"another dcs-proxy{f' (process {holder})' if known else ''} has been working on this "
+        f"another dcs-proxy{f' (process {holder})' if holder else ''} has been working on this "
         f"machine for {seconds:g} s",
-        hint=f"see what it does: ps -o stat,lstart,args {holder}" if known else "",
+        hint=f"see what it does: ps -o stat,lstart,args {holder}" if holder else "",
     )
