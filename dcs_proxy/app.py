@@ -23,7 +23,8 @@ from dcs_proxy.openssh.config_text import Program
 from dcs_proxy.openssh.parent import client_id, wants_quiet
 from dcs_proxy.publish.fast_entry import FastEntry
 from dcs_proxy.session.context import Context
-from dcs_proxy.session.directory import Record, StateDirectory, default_state_directory
+from dcs_proxy.session.directory import StateDirectory, default_state_directory
+from dcs_proxy.session.records import Record
 from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.private_agents import PrivateAgents
 

@@ -24,7 +24,7 @@ with atheris.instrument_imports(include=["dcs_proxy"]):
     from dcs_proxy.errors import ApiProtocolError, ConfigError, Untrusted
     from dcs_proxy.names import MachineName
     from dcs_proxy.openssh.config_file import install, parse_blocks, remove
-    from dcs_proxy.session.directory import parse_record
+    from dcs_proxy.session.records import parse_record
     from dcs_proxy.ssh.agent import parse_identities
     from dcs_proxy.ssh.certificates import check_user_certificate, generate_key, parse_authority
     from dcs_proxy.ssh.keys import public_line as key_line

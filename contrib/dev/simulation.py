@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from dcs_proxy.api.retry import MAX_BACKOFF_S, SPREAD_PART, SPREAD_S, RetryPolicy, poll_wait_s
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.session.directory import LOCK_TURN_S
-from dcs_proxy.session.identity import margin_s
+from dcs_proxy.session.lifetime import margin_s
 
 HOUR_S = 3600.0
 

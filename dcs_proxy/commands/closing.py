@@ -10,7 +10,8 @@ from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.names import MachineName
 from dcs_proxy.publish.includes import unpublish
 from dcs_proxy.session.context import ControlPlane
-from dcs_proxy.session.directory import Record, StateDirectory
+from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.records import Record
 from dcs_proxy.ssh.agent import Agent, AgentMissing
 from dcs_proxy.ssh.keys import public_blob
 

@@ -15,7 +15,7 @@ from dcs_proxy.local.log import milliseconds_since
 from dcs_proxy.names import MachineName
 from dcs_proxy.publish.includes import publish
 from dcs_proxy.session.context import Context
-from dcs_proxy.session.directory import Record
+from dcs_proxy.session.records import Record
 from dcs_proxy.session.resolve import resolve
 from dcs_proxy.ssh import dial as transport
 from dcs_proxy.ssh.tunnel import reach

@@ -26,7 +26,8 @@ from dcs_proxy.names import MachineName
 from dcs_proxy.publish.includes import remove_broken
 from dcs_proxy.publish.publish import first_address, publish_session
 from dcs_proxy.session.context import Context
-from dcs_proxy.session.directory import NEVER, Record, StateDirectory
+from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.records import NEVER, Record
 from dcs_proxy.session.resolve import resolve
 
 HELP = "wake machines, many at once, so that ssh to them begins at once"

@@ -17,7 +17,7 @@ from dcs_proxy.errors import AgentRefused, AgentUnavailable, DcsError, StateErro
 from dcs_proxy.local.files import cannot_write, read_small
 from dcs_proxy.local.log_reader import read_log
 from dcs_proxy.openssh import config_file
-from dcs_proxy.session.directory import parse_record
+from dcs_proxy.session.records import parse_record
 from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.private_agents import PrivateAgents
 

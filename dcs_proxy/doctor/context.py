@@ -16,7 +16,8 @@ from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh.version import Client
 from dcs_proxy.session.context import Context as SessionContext
-from dcs_proxy.session.directory import ReadySession, StateDirectory
+from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.records import ReadySession
 
 T = TypeVar("T")
 

@@ -12,9 +12,9 @@ from dcs_proxy.fastpath.helper import VARIABLES, stamp
 from dcs_proxy.local.files import read_small, remove_file, write_atomically
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName, file_stem
-from dcs_proxy.session.directory import ReadySession, Record, StateDirectory
-from dcs_proxy.session.identity import margin_s
-from dcs_proxy.session.resolve import COMMITTED_S
+from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.lifetime import COMMITTED_S, margin_s
+from dcs_proxy.session.records import ReadySession, Record
 
 _VERSION = "1"
 

@@ -18,7 +18,8 @@ from dcs_proxy.local.log import Log, milliseconds_since
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh.config_text import session_options
 from dcs_proxy.publish.includes import write_identity
-from dcs_proxy.session.directory import Record, StateDirectory
+from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.records import Record
 
 _NOT_READY = re.compile(
     r"SSH_(TUNNEL_NOT_READY|GUEST_CONNECT_FAILED|GUEST_AUTH_FAILED|GUEST_SESSION_TERMINATED)"

@@ -18,7 +18,8 @@ from dcs_proxy.openssh.config_text import (
     render_known_hosts,
     render_snippet,
 )
-from dcs_proxy.session.directory import Record, StateDirectory
+from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.records import Record
 from dcs_proxy.ssh.keys import public_line
 from dcs_proxy.ssh.private_agents import PrivateAgents
 

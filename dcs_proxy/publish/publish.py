@@ -9,7 +9,7 @@ from dcs_proxy.names import MachineName
 from dcs_proxy.publish.fast_entry import FastEntry
 from dcs_proxy.publish.includes import mark_checked, publish, publish_user_agent
 from dcs_proxy.session.context import Context
-from dcs_proxy.session.directory import Record
+from dcs_proxy.session.records import Record
 from dcs_proxy.ssh.dial import look_up
 
 

@@ -13,7 +13,8 @@ from dcs_proxy.errors import (
     clean_text,
 )
 from dcs_proxy.names import MachineName
-from dcs_proxy.session.directory import Failure, StateDirectory
+from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.records import Failure
 
 # ssh runs ProxyCommand right after prepare has failed: it need not fail once more, slowly.
 _SAME_CLIENT_S = 5.0

@@ -10,7 +10,8 @@ from dcs_proxy.console.format import rfc3339
 from dcs_proxy.errors import AgentRefused, AgentUnavailable
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
-from dcs_proxy.session.directory import NEVER, Record, StateDirectory
+from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.records import NEVER, Record
 from dcs_proxy.ssh.agent import Agent, AgentMissing
 from dcs_proxy.ssh.certificates import read_terms
 

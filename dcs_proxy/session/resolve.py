@@ -37,17 +37,15 @@ from dcs_proxy.errors import (
 from dcs_proxy.local.log import milliseconds_since
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.context import Context, ControlPlane
-from dcs_proxy.session.directory import NEVER, Attempt, ReadySession, Record
-from dcs_proxy.session.identity import UNKNOWN_LIFE_S, Lender, margin_s
+from dcs_proxy.session.identity import install_identity
 from dcs_proxy.session.last_failure import LastFailure
+from dcs_proxy.session.lifetime import COMMITTED_S, UNKNOWN_LIFE_S, margin_s
+from dcs_proxy.session.records import NEVER, Attempt, ReadySession, Record
 from dcs_proxy.session.wake_policy import require_awake
 from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.keys import KeyPair, public_line
 
-# How long an ssh may take from its first half to its second: it is committed to the session, so
-# that asking about it once more could only cost time, and replacing it the login.
-COMMITTED_S = 60
 # How long the bare key outlives the longest wait, so that the try after it still finds it.
 _KEY_GRACE_S = 300
 # Beyond this a clock is a fault of its own: ssh checks the gateway's certificate by it.
@@ -299,11 +297,10 @@ class _Resolution:
         context = self.context
         if api.clock_ahead_s:
             self.tell_of_clock(api.clock_ahead_s)
-        lender = Lender(
-            self.name, agent, constrained=context.settings.destination_constraint, log=context.log,
-            now=context.now, ahead_s=api.clock_ahead_s,
+        ready = install_identity(
+            self.name, session, record.attempt, key,
+            agent=agent, context=context, clock_ahead_s=api.clock_ahead_s,
         )  # fmt: skip
-        ready = lender.lend(session, record.attempt, key)
         # A machine that was running answers; one that has woken has yet to show that it does.
         woke = self.announced or key is None
         ready = replace(ready, proved_at=NEVER if woke else context.now())

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dcs_proxy.session.directory import Record
+from dcs_proxy.session.records import Record
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from dcs_proxy.local.log import Log
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.context import Context
-from dcs_proxy.session.directory import Record, StateDirectory
+from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.records import Record
 from dcs_proxy.session.resolve import resolve
 from dcs_proxy.ssh.agent import Agent
 from tests.model.process import Ask, AskAgent, Knock, Process, Sleep, Write

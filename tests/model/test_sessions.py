@@ -19,9 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from dcs_proxy.api.problems import RequestFailed
 from dcs_proxy.errors import ApiUnavailable, DeadlineExceeded, SessionFailed
 from dcs_proxy.local.deadline import Deadline
-from dcs_proxy.session.directory import Record
-from dcs_proxy.session.identity import margin_s
-from dcs_proxy.session.resolve import COMMITTED_S
+from dcs_proxy.session.lifetime import COMMITTED_S, margin_s
+from dcs_proxy.session.records import Record
 from tests.model.process import Ask, AskAgent, Killed, Process, Sleep
 from tests.model.service import Lease
 from tests.model.stage import NAME, SETTINGS, Stage

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dcs_proxy.session.directory import parse_record
+from dcs_proxy.session.records import parse_record
 
 Targets = dict[str, tuple[Callable[[bytes], None], bytes]]
 

@@ -9,7 +9,8 @@ import pytest
 
 from dcs_proxy.names import MachineName
 from dcs_proxy.publish.includes import publish, publish_user_agent, remove_broken, unpublish
-from dcs_proxy.session.directory import Attempt, ReadySession, Record, StateDirectory
+from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.records import Attempt, ReadySession, Record
 from dcs_proxy.ssh.private_agents import PrivateAgents
 
 NAME, ALIAS = MachineName("dm-foo"), MachineName("dm-web")

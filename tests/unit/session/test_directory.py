@@ -8,21 +8,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dcs_proxy.errors import DeadlineExceeded
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.names import MachineName
-from dcs_proxy.session.directory import (
-    Attempt,
-    Failure,
-    ReadySession,
-    Record,
-    StateDirectory,
-    parse_record,
-)
-from dcs_proxy.ssh.keys import public_blob
+from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.records import Attempt, Failure, ReadySession, Record
 
 NAME = MachineName("dm-foo")
 ATTEMPT = Attempt("key-1", "ab" * 32, "/agent.sock", 2000.0, "account", "wssh-1", True)
@@ -54,50 +45,6 @@ def test_everything_is_for_us_alone(state: StateDirectory) -> None:
     for directory, _, names in os.walk(state.path):
         assert os.stat(directory).st_mode & 0o777 == 0o700
         assert all(os.stat(os.path.join(directory, n)).st_mode & 0o777 == 0o600 for n in names)
-
-
-def test_a_record_cut_short_at_any_byte_is_no_record() -> None:
-    assert parse_record(DATA) == RECORD
-    for length in range(len(DATA)):
-        assert parse_record(DATA[:length]) is None
-
-
-@given(st.binary())
-def test_any_bytes_are_a_record_or_none(data: bytes) -> None:
-    assert parse_record(data) is None
-
-
-VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.none())
-
-
-@given(st.sampled_from(["attempt", "ready"]), st.data(), VALUES)
-def test_a_value_of_the_wrong_type_is_no_record(
-    part: str, data: st.DataObject, value: object
-) -> None:
-    fields = json.loads(DATA)
-    name = data.draw(st.sampled_from(sorted(fields[part])))
-    kind = type(fields[part][name])
-    fields[part][name] = value
-    record = parse_record(json.dumps(fields).encode())
-    if type(value) is not kind and not (kind is float and type(value) is int):
-        assert record is None
-
-
-def test_records_of_another_version_are_none() -> None:
-    more = {**json.loads(DATA), "brand_new": 1}
-    assert parse_record(json.dumps(more).encode()) is None
-    fewer = json.loads(DATA)
-    del fewer["attempt"]["account"]
-    assert parse_record(json.dumps(fewer).encode()) is None
-
-
-def test_the_identity_is_the_certificate_or_the_bare_key() -> None:
-    assert RECORD.identity == public_blob(ATTEMPT.public)
-    ready = replace(READY, certificate="kind Y2VydA==", bare_key=False)
-    assert replace(RECORD, ready=ready).identity == b"cert"
-    assert replace(RECORD, ready=replace(ready, bare_key=True)).identity == RECORD.identity
-    broken = replace(RECORD, ready=replace(ready, certificate="kind"))
-    assert parse_record(json.dumps(asdict(broken)).encode()) is None
 
 
 def test_a_failure_comes_back_as_it_was_written(state: StateDirectory) -> None:

@@ -1,0 +1,18 @@
+"""How long a session may be used, in seconds."""
+
+from __future__ import annotations
+
+# The life of a session whose end the API does not tell.
+UNKNOWN_LIFE_S = 3600
+# How long an ssh may take from `prepare` to its ProxyCommand.  It has committed itself to the
+# session by then: asking the API again would only cost time, and another session the login.
+COMMITTED_S = 60
+_MARGIN_S = 30.0
+
+
+def margin_s(life_s: float) -> float:
+    """Return how much of a session that lives `life_s` must be left for an ssh to start with it.
+
+    Logging in takes a while.  A session that lives less than a minute may be used for half of it.
+    """
+    return min(_MARGIN_S, life_s / 2)
