@@ -74,6 +74,11 @@ NEWER_ERRORS = {
 }  # fmt: skip
 
 
+ERROR_CODES = frozenset(
+    json.loads(reply.body)["error_code"] for reply in [*ERRORS.values(), *NEWER_ERRORS.values()]
+) | {"IDEMPOTENCY_KEY_REUSED", "MACHINE_UNAVAILABLE"}
+
+
 def with_retry_after_ms(reply: Response, milliseconds: str) -> Response:
     """Return an error reply that asks to wait `milliseconds`, if that is not empty."""
     if not milliseconds:

@@ -19,7 +19,8 @@ PHASES = (
     "destroying", "destroyed", "failed",
 )  # fmt: skip
 _DEAD = frozenset({"destroying", "destroyed", "failed"})
-_PENDING = frozenset({"wake_in_progress", "ssh_in_progress"})
+_PENDING = ("wake_in_progress", "ssh_in_progress")
+STATUSES = (*_PENDING, "ready", "closed", "expired", "failed")
 _POLL_MS = 500
 
 
