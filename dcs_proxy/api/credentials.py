@@ -1,7 +1,7 @@
 """The API key: from the environment, a key file that only its owner can read, or the keyring.
 
-That is the order: ``DEDALUS_API_KEY`` and ``DEDALUS_X_API_KEY``, then the key file, then the system
-keyring.  Each is looked at only if those before it have no key.
+The order is ``DEDALUS_API_KEY`` and ``DEDALUS_X_API_KEY``, the key file, the system keyring.  Each
+is read only if those before it hold no key.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _VARIABLES = ("DEDALUS_API_KEY", "DEDALUS_X_API_KEY")
 class Credentials:
     """The secrets to send, and where they came from.
 
-    `bearer` goes into ``Authorization: Bearer``, `api_key` into ``x-api-key``; the contract takes
-    either, and each is sent that is set.  `renewal` is what to do if the API does not accept them.
+    `bearer` is sent as ``Authorization: Bearer``, `api_key` as ``x-api-key``; the contract accepts
+    either, and both are sent if both are set.  `renewal` is the hint if the API rejects them.
     """
 
     bearer: str | None = field(repr=False)
@@ -38,7 +38,7 @@ def load_credentials(
 ) -> Credentials:
     """Return the API key.  Raises CredentialsError if there is none or it cannot be used.
 
-    `read_keyring` is :meth:`SystemKeyring.read` for the API's base URL.
+    `read_keyring` is :meth:`SystemKeyring.read` of the API's base URL.
     """
     keys = [environment.get(name) or None for name in _VARIABLES]
     if any(keys):
@@ -54,47 +54,47 @@ def load_credentials(
     except KeyringUnusable as error:
         raise CredentialsError(
             f"there is no API key, and {error.message}",
-            hint=f"dcs-proxy login --file keeps one in {key_file}; or set DEDALUS_API_KEY",
+            hint=f"dcs-proxy login --file stores one in {key_file}; or set DEDALUS_API_KEY",
         ) from None
     if key is None:
         raise CredentialsError(
             "there is no API key",
-            hint=f"type: dcs-proxy login; or set DEDALUS_API_KEY, or put the key into {key_file} "
+            hint=f"type: dcs-proxy login; or set DEDALUS_API_KEY, or write the key to {key_file} "
             "(mode 0600)",
         )
     source = system_keyring.NAME
     return Credentials(check_key(key, source), None, source, "dcs-proxy login")
 
 
-def sources_before_the_keyring(environment: Mapping[str, str], key_file: str) -> list[str]:
-    """Return the variables that are set, and the key file if it exists."""
+def overriding_sources(environment: Mapping[str, str], key_file: str) -> list[str]:
+    """Return what is read before the keyring: variables that are set, the key file if it exists."""
     found = [name for name in _VARIABLES if environment.get(name)]
     return [*found, key_file] if os.path.exists(key_file) else found
 
 
-def keep_in_file(path: str, key: str) -> None:
-    """Write the key file, for its owner's eyes only.  Raises CredentialsError."""
+def write_key_file(path: str, key: str) -> None:
+    """Write the key file, mode 0600.  Raises CredentialsError."""
     try:
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
         write_atomically(path, f"{key}\n".encode())
     except OSError as error:
-        raise _no_file(f"{path} cannot be written: {error.strerror}") from None
+        raise _file_error(f"{path} cannot be written: {error.strerror}") from None
     except StateError as error:
-        raise _no_file(error.message) from None
+        raise _file_error(error.message) from None
 
 
-def forget_file(path: str) -> bool:
+def remove_key_file(path: str) -> bool:
     """Remove the key file; return whether there was one.  Raises CredentialsError."""
     existed = os.path.lexists(path)
     try:
         remove_file(path)
     except StateError as error:
-        raise _no_file(error.message) from None
+        raise _file_error(error.message) from None
     return existed
 
 
-def _no_file(message: str) -> CredentialsError:
-    hint = "make room or mend its permissions, or name another place as key_file in the config file"
+def _file_error(message: str) -> CredentialsError:
+    hint = "free some space or fix its permissions, or set key_file in the config file"
     return CredentialsError(message, hint=hint)
 
 
@@ -108,7 +108,7 @@ def _read_key_file(path: str) -> str | None:
     except OSError as error:
         raise CredentialsError(
             f"the key file {path} cannot be read: {error.strerror}",
-            hint="set DEDALUS_API_KEY, or mend the file",
+            hint="set DEDALUS_API_KEY, or fix the file's permissions",
         ) from None
     if status.st_uid not in (os.geteuid(), 0) or stat.S_IMODE(status.st_mode) & 0o077:
         raise CredentialsError(
@@ -118,13 +118,13 @@ def _read_key_file(path: str) -> str | None:
 
 
 def check_key(key: str, source: str) -> str:
-    """Return a key without the space around it.  Raises CredentialsError, which never shows it,
-    for what could break out of an HTTP header.
+    """Return a key without surrounding space.  Raises CredentialsError if it could break out of an
+    HTTP header; the error does not quote it.
     """
     key = key.strip()
     if not 1 <= len(key) <= MAX_KEY or not key.isascii() or not key.isprintable() or " " in key:
         raise CredentialsError(
-            f"the API key from {source} is not one printable word",
+            f"the API key from {source} must be printable ASCII without spaces",
             hint="copy the key again; it looks like dsk-…",
         )
     return key

@@ -1,7 +1,7 @@
-"""The API key in the system keyring: one entry for each base URL.
+"""The API key in the system keyring: one entry per base URL.
 
-All of it happens in keyring_process.py, a process in a session of its own, without a terminal,
-that is killed when it takes too long.  The key goes through pipes only.
+All access is in keyring_process.py: a process in a session of its own, without a terminal, that is
+killed when it takes too long.  The key passes through pipes only.
 """
 
 from __future__ import annotations
@@ -21,20 +21,19 @@ if TYPE_CHECKING:
 SERVICE = "dcs-proxy"
 NAME = "the system keyring"
 _PROGRAM = os.path.abspath(keyring_process.__file__)
-# Whoever waits longer than this is told for what.
-_SILENT_S = 2.0
-# How much longer the process lives if we are killed before we can kill it.
+# The user learns the reason for a longer wait.
+_NOTICE_AFTER_S = 2.0
+# How much longer the process may live if this one is killed before it can kill it.
 _ORPHAN_S = 5
-_WAYS_OUT = "set DEDALUS_API_KEY, or keep the key in a file: dcs-proxy login --file"
+_ALTERNATIVES = "set DEDALUS_API_KEY, or store the key in a file: dcs-proxy login --file"
 
 
 class SystemKeyring:
-    """The entry of one base URL; nothing is started before a method is called.
+    """The entry of one base URL; no process is started before a method is called.
 
-    Each waits at most `limit_s` seconds, and no longer than `deadline`; `notice` is told when that
-    takes longer than usual, and `meanwhile` is called while the process starts.  Methods raise
-    KeyringUnusable where there is none that can be trusted, CredentialsError where there is one
-    that does not do it, or ClientGone.
+    Each call is limited to `limit_s` seconds and by `deadline`.  `notice` is called if it takes
+    longer than usual, `meanwhile` while the process starts.  Methods raise KeyringUnusable if no
+    keyring can be trusted, CredentialsError if it is locked or fails, or ClientGone.
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class SystemKeyring:
         meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
         self._base_url = base_url
-        # The process has no need of a key that is there already.
+        # Keys in the environment are not the keyring's business.
         self._environment = {
             name: value
             for name, value in environment.items()
@@ -59,38 +58,38 @@ class SystemKeyring:
         self._meanwhile = meanwhile
 
     def name(self) -> str:
-        """Return what the keyring that would be used is called."""
+        """Return the name of the keyring that is asked first."""
         return self._ask("name") or ""
 
     def read(self) -> str | None:
         """Return the key, None if there is no entry."""
         return self._ask("get")
 
-    def keep(self, key: str) -> None:
-        """Make `key` the entry."""
-        self._ask("set", key)
+    def store(self, key: str) -> str:
+        """Make `key` the entry; return the name of the keyring that holds it."""
+        return self._ask("set", key) or ""
 
     def remove(self) -> bool:
         """Remove the entry; return whether there was one."""
         return self._ask("delete") is not None
 
     def _ask(self, command: str, secret: str = "") -> str | None:
-        """Return what the process says, None if there is no entry."""
-        import subprocess  # only who uses a keyring pays for it
+        """Return what the process writes, None if there is no entry."""
+        import subprocess  # only users of a keyring pay for it
 
         entry = (SERVICE, self._base_url)
         process = subprocess.Popen(
             [sys.executable, _PROGRAM, str(self._limit_s + _ORPHAN_S), command, *entry],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # D-Bus and the programs that it starts have much to say.
+            # D-Bus and the programs that it starts write a lot.
             stderr=subprocess.DEVNULL,
             env=self._environment,
             start_new_session=True,
         )
         try:
             status = self._exchange(process, secret)
-            said = process.stdout.read().decode(errors="replace") if process.stdout else ""
+            text = process.stdout.read().decode(errors="replace") if process.stdout else ""
         finally:
             if process.poll() is None:
                 process.kill()
@@ -98,44 +97,45 @@ class SystemKeyring:
             for pipe in (process.stdin, process.stdout):
                 if pipe:
                     pipe.close()
-        return _outcome(status, said)
+        return _interpret(status, text)
 
     def _exchange(self, process: subprocess.Popen[bytes], secret: str) -> int:
-        """Pass the secret on and return the exit status.  Both fit into a pipe's buffer."""
+        """Write the secret and return the exit status.  Each fits into a pipe's buffer."""
         if process.stdin:
             try:
                 process.stdin.write(secret.encode())
                 process.stdin.close()
             except BrokenPipeError:
-                pass  # its status says why
+                pass  # the status tells why
         limit_s = min(self._limit_s, self._deadline.remaining())
         self._meanwhile()
         try:
             try:
-                return self._deadline.call(process.wait, within_s=min(_SILENT_S, limit_s))
+                return self._deadline.call(process.wait, within_s=min(_NOTICE_AFTER_S, limit_s))
             except TimeoutError:
                 self._notice(f"waiting for {NAME}: is there a window that asks to unlock it?")
-            return self._deadline.call(process.wait, within_s=limit_s - _SILENT_S)
+            return self._deadline.call(process.wait, within_s=limit_s - _NOTICE_AFTER_S)
         except (TimeoutError, DeadlineExceeded):
             raise CredentialsError(
-                f"{NAME} has not answered in {limit_s:.0f} s; it may wait to be unlocked",
-                hint=f"unlock it, or {_WAYS_OUT}",
+                f"{NAME} has not answered in {limit_s:.0f} s; it may be waiting to be unlocked",
+                hint=f"unlock it, or {_ALTERNATIVES}",
             ) from None
 
 
-def _outcome(status: int, said: str) -> str | None:
-    """Return what the process has found, None for no entry, or raise what its status means."""
+def _interpret(status: int, text: str) -> str | None:
+    """Return the process's text, None for no entry, or raise what its exit status means."""
     match status:
         case 0:
-            return said
+            return text
         case keyring_process.ABSENT:
             return None
         case keyring_process.UNUSABLE:
             raise KeyringUnusable(
-                f"this computer has no usable system keyring ({clean_text(said)})", hint=_WAYS_OUT
+                f"this computer has no usable system keyring ({clean_text(text)})",
+                hint=_ALTERNATIVES,
             )
         case keyring_process.LOCKED:
-            raise CredentialsError(f"{NAME} is locked", hint=f"unlock it, or {_WAYS_OUT}")
+            raise CredentialsError(f"{NAME} is locked", hint=f"unlock it, or {_ALTERNATIVES}")
         case keyring_process.FAILED:
-            raise CredentialsError(f"{NAME} failed: {clean_text(said)}", hint=_WAYS_OUT)
-    raise CredentialsError(f"{NAME} cannot be asked (status {status})", hint=_WAYS_OUT)
+            raise CredentialsError(f"{NAME} failed: {clean_text(text)}", hint=_ALTERNATIVES)
+    raise CredentialsError(f"{NAME} failed with exit status {status}", hint=_ALTERNATIVES)

@@ -1,11 +1,11 @@
-"""Reads, keeps or removes one secret in the system keyring: a program of its own.
+"""Read, store or remove one secret in the system keyring: a program of its own.
 
     keyring_process.py LIMIT_S (name | get | set | delete) SERVICE USERNAME
 
-A keyring that is locked waits for a window, which may be on no screen, and nothing but the end of
-the process ends that wait.  system_keyring.py starts it and is all that does.  The secret of `set`
-comes on stdin; stdout gets the secret of `get`, the keyring's name for `name`, or, where the exit
-status is one of those below, the reason in a few words.
+A locked keyring waits for the answer to a window, which may be on no screen, and only the end of
+the process ends that wait; keyring.py starts and ends it.  `set` reads the secret from stdin.
+stdout gets the secret for `get`, the keyring's name for `name` and `set`, and for an exit status
+below the reason in a few words.
 
 It imports nothing of ours, so that it starts fast.
 """
@@ -24,23 +24,14 @@ if TYPE_CHECKING:
 ABSENT, UNUSABLE, LOCKED, FAILED = 3, 4, 5, 6
 MAX_SECRET = 4096
 
+_OWN = "keyring.backends."
 _FREEDESKTOP = "keyring.backends.SecretService.Keyring"
-_KWALLET = "keyring.backends.kwallet.DBusKeyring"
-# What keeps secrets encrypted and asks the system's user for them, in the order of trying.  All
-# others (plain files among them) are refused, whoever chose them.
-ALLOWED = (
-    _FREEDESKTOP,
-    _KWALLET,
-    "keyring.backends.libsecret.Keyring",
-    "keyring.backends.macOS.Keyring",
-    "keyring.backends.Windows.WinVaultKeyring",
-)
-# Entries that one service and user may have, by other programs that wrote them.
+# Several programs may each have written an entry for the same service and user.
 _MAX_ENTRIES = 10
 
 
-class _End(Exception):
-    """The exit status, and what goes to stdout."""
+class Ended(Exception):
+    """Ends the program with an exit status and a text for stdout."""
 
     def __init__(self, status: int, text: str = "") -> None:
         super().__init__(text)
@@ -51,146 +42,195 @@ class _End(Exception):
 def main(words: list[str]) -> int:
     """Do what the words say; return the exit status."""
     limit_s, command, service, username = words
-    # Whoever started us may be killed before it can kill us.
+    # The parent may be killed before it can kill this process.
     signal.alarm(int(limit_s))
-    output = _keep_stdout()
+    output = _take_stdout()
     try:
-        text = _do(command, _choose(), service, username)
+        text = run(command, find_rings(), service, username)
         status = 0
-    except _End as end:
+    except Ended as end:
         status, text = end.status, end.text
-    except Exception as error:  # of any back end: what it is called must do
-        status, text = _classify(error)
+    except Exception as error:  # back ends have exceptions of their own, known here by name only
+        status, text = classify(error)
     os.write(output, text.encode())
     return status
 
 
-def _keep_stdout() -> int:
-    """Return stdout as a descriptor that nothing else writes to."""
+def run(command: str, rings: list[KeyringBackend], service: str, username: str) -> str:
+    """Do one command with `rings`, best first; return what goes to stdout.  Raises Ended."""
+    match command:
+        case "get":
+            return _get(rings, service, username)
+        case "set":
+            return _set(rings, service, username, sys.stdin.read(MAX_SECRET))
+        case "delete":
+            _delete(rings, service, username)
+        case "name":
+            return _short_name(rings[0])
+    return ""
+
+
+def find_rings() -> list[KeyringBackend]:
+    """Return the keyrings to use, best first.  Raises Ended if there is none.
+
+    As keyring itself does: the user's choice (PYTHON_KEYRING_BACKEND or keyringrc.cfg), else all
+    that work here by priority; but only those that keep secrets safe.
+    """
+    try:
+        from keyring import backend, core
+        from keyring.backends.chainer import ChainerBackend
+    except ModuleNotFoundError as error:
+        raise Ended(UNUSABLE, f"the Python package {error.name} is missing") from None
+    try:
+        chosen = core.load_env() or core.load_config()
+    except Exception as error:  # anything that the module of that name raises
+        raise Ended(UNUSABLE, f"the chosen one cannot be loaded: {_describe(error)}") from None
+    if chosen is not None and not isinstance(chosen, ChainerBackend):
+        if objection := object_to(chosen):
+            raise Ended(UNUSABLE, f"{_name(chosen)} is chosen, {objection}")
+        return [chosen]
+    # A chain would also read from, and store in, those that are not safe.
+    found = [ring for ring in backend.get_all_keyring() if not isinstance(ring, ChainerBackend)]
+    safe = [ring for ring in found if not object_to(ring)]
+    if not safe:
+        raise Ended(UNUSABLE, _missing_service())
+    return up_to_own(sorted(safe, key=backend.by_priority, reverse=True))
+
+
+def object_to(ring: KeyringBackend) -> str:
+    """Return why a secret must not go into a keyring, "" if it may."""
+    if any("plaintext" in kind.__name__.lower() for kind in type(ring).__mro__):
+        return "which stores secrets in plain text"
+    # The limit from which on keyring calls a back end recommended; null and fail are below it.
+    if ring.priority < 1:
+        return f"which keyring does not recommend (priority {ring.priority:g})"
+    return ""
+
+
+def up_to_own(rings: list[KeyringBackend]) -> list[KeyringBackend]:
+    """Return `rings` up to the first of keyring's own.
+
+    One from elsewhere may serve certain services only, such as a package registry.  Keyring's own
+    serve all; asking another after it could open a window to unlock what does not hold the key.
+    """
+    for number, ring in enumerate(rings, 1):
+        if _name(ring).startswith(_OWN):
+            return rings[:number]
+    return rings
+
+
+def classify(error: Exception) -> tuple[int, str]:
+    """Return the exit status and the text for an exception of a back end."""
+    match type(error).__name__:
+        case "KeyringLocked" | "PromptDismissedException" | "LockedException":
+            return LOCKED, ""
+        case "NoKeyringError" | "SecretServiceNotAvailableException":
+            return UNUSABLE, _describe(error)
+        case _:
+            return FAILED, _describe(error)
+
+
+def _take_stdout() -> int:
+    """Return a new descriptor of stdout, which from then on goes to /dev/null for all others."""
     output = os.dup(1)
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     return output
 
 
-def _do(command: str, ring: KeyringBackend, service: str, username: str) -> str:
-    match command:
-        case "get":
-            return _get(ring, service, username)
-        case "set":
-            ring.set_password(service, username, sys.stdin.read(MAX_SECRET))
-        case "delete":
-            _delete(ring, service, username)
-        case "name":
-            return _name(ring).removeprefix("keyring.backends.").rpartition(".")[0]
-    return ""
+def _get(rings: list[KeyringBackend], service: str, username: str) -> str:
+    for ring in rings:
+        secret = _read(ring, service, username)
+        if secret is not None:
+            return secret
+    raise Ended(ABSENT)
 
 
-def _get(ring: KeyringBackend, service: str, username: str) -> str:
-    if _is_known_to_be_absent(ring, service, username):
-        raise _End(ABSENT)
-    secret = ring.get_password(service, username)
-    if secret is None:
-        raise _End(ABSENT)
-    return secret
+def _set(rings: list[KeyringBackend], service: str, username: str, secret: str) -> str:
+    for ring in rings:
+        try:
+            ring.set_password(service, username, secret)
+        except NotImplementedError:
+            continue
+        return _short_name(ring)
+    raise Ended(UNUSABLE, f"{_name(rings[0])} stores no secrets")
 
 
-def _delete(ring: KeyringBackend, service: str, username: str) -> None:
+def _delete(rings: list[KeyringBackend], service: str, username: str) -> None:
+    holding = [ring for ring in rings if _read(ring, service, username) is not None]
+    if not holding:
+        raise Ended(ABSENT)
+    for ring in holding:
+        _delete_all(ring, service, username)
+
+
+def _delete_all(ring: KeyringBackend, service: str, username: str) -> None:
     from keyring.errors import PasswordDeleteError
 
-    _get(ring, service, username)
     try:
         for _ in range(_MAX_ENTRIES):
             ring.delete_password(service, username)
-    except PasswordDeleteError:
+    except (PasswordDeleteError, NotImplementedError):
         pass
     if ring.get_password(service, username) is not None:
-        raise _End(FAILED, "it did not remove the entry")
+        raise Ended(FAILED, "it did not remove the entry")
+
+
+def _read(ring: KeyringBackend, service: str, username: str) -> str | None:
+    if _is_known_to_be_absent(ring, service, username):
+        return None
+    return ring.get_password(service, username)
 
 
 def _is_known_to_be_absent(ring: KeyringBackend, service: str, username: str) -> bool:
-    """Tell, without a window, that a Secret Service has no such entry.
+    """Return whether a Secret Service certainly has no such entry, without opening a window.
 
-    keyring asks for the keyring to be unlocked, or even made, before it looks; but what a locked
-    one holds can be searched.  Nobody who keeps no key there is to be asked.
+    keyring unlocks, or even creates, a collection before it searches.  But a locked collection can
+    be searched too, and users who keep no key there need not unlock it.
     """
     if _name(ring) != _FREEDESKTOP:
         return False
     import secretstorage
 
-    # Of this one backend, which the type of all of them does not know.
+    # Only this back end has them; the type is that of all back ends.
     names = ring.schemes[ring.scheme]  # type: ignore[attr-defined]
     with closing(secretstorage.dbus_init()) as bus:
         wanted = {names["service"]: service, names["username"]: username}
         return next(secretstorage.search_items(bus, wanted), None) is None
 
 
-def _choose() -> KeyringBackend:
-    """Return the keyring that the user has chosen, else the first of those allowed that works.
+def _missing_service() -> str:
+    """Return why the usual keyring of a desktop, the Secret Service, does not work here."""
+    from keyring.backends import SecretService
 
-    Choosing is done as keyring does it, by PYTHON_KEYRING_BACKEND or keyringrc.cfg.
-    """
     try:
-        from keyring import core
-    except ModuleNotFoundError as error:
-        raise _End(UNUSABLE, f"the Python package {error.name} is missing") from None
-    try:
-        chosen = core.load_env() or core.load_config()
-    except Exception as error:  # whatever the module of that name raises
-        raise _End(UNUSABLE, f"the one chosen cannot be loaded: {_say(error)}") from None
-    if chosen is not None:
-        return _allowed(chosen)
-    reasons = []
-    for name in _in_order():
-        try:
-            return core.load_keyring(name)
-        except Exception as error:  # RuntimeError is the documented one, not the only one
-            reasons.append(str(error) if isinstance(error, RuntimeError) else _say(error))
-    raise _End(UNUSABLE, reasons[0])
-
-
-def _in_order() -> list[str]:
-    names = list(ALLOWED)
-    if "KDE" in os.environ.get("XDG_CURRENT_DESKTOP", "").split(":"):
-        names.sort(key=lambda name: name != _KWALLET)
-    return names
-
-
-def _allowed(chosen: KeyringBackend) -> KeyringBackend:
-    """Return `chosen`, or the first allowed one of a chain."""
-    from keyring.backends.chainer import ChainerBackend
-
-    candidates = chosen.backends if isinstance(chosen, ChainerBackend) else [chosen]
-    for ring in candidates:
-        if _name(ring) in ALLOWED:
-            return ring
-    raise _End(UNUSABLE, f"{_name(chosen)} is chosen, which keeps no secrets safely")
+        _ = SecretService.Keyring.priority
+    except RuntimeError as error:
+        return str(error)  # keyring's own words
+    except Exception as error:  # of D-Bus
+        return _describe(error)
+    return "keyring finds none"
 
 
 def _name(ring: KeyringBackend) -> str:
     return f"{type(ring).__module__}.{type(ring).__name__}"
 
 
-def _classify(error: Exception) -> tuple[int, str]:
-    match type(error).__name__:
-        case "KeyringLocked" | "PromptDismissedException" | "LockedException":
-            return LOCKED, ""
-        case "NoKeyringError" | "SecretServiceNotAvailableException":
-            return UNUSABLE, _say(error)
-        case _:
-            return FAILED, _say(error)
+def _short_name(ring: KeyringBackend) -> str:
+    """Return the name of the back end's module, without that of keyring's own package."""
+    return type(ring).__module__.removeprefix(_OWN)
 
 
-def _say(error: Exception) -> str:
-    """Return what an error says if it comes from the keyring's side; else only what it is called.
+def _describe(error: Exception) -> str:
+    """Return the message of keyring's and secretstorage's errors, and only the class of others.
 
-    Those of Python itself may quote what they choked on, which may be a secret.
+    Python's own errors may quote the value they failed on, which may be a secret.
     """
-    is_own = type(error).__module__.partition(".")[0] in ("keyring", "secretstorage")
-    return (is_own and str(error)) or type(error).__name__
+    is_known = type(error).__module__.partition(".")[0] in ("keyring", "secretstorage")
+    return (is_known and str(error)) or type(error).__name__
 
 
 if __name__ == "__main__":
-    # The directory of our modules is no place for others to be imported from.
+    # No module may be imported by the name of one of ours beside this file.
     sys.path[:] = [path for path in sys.path if path != os.path.dirname(os.path.abspath(__file__))]
     sys.exit(main(sys.argv[1:]))

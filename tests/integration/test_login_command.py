@@ -35,7 +35,7 @@ def key_file(user: User) -> str:
     return str(user.root / "config" / "dcs-proxy" / "api-key")
 
 
-def test_login_keeps_a_typed_key_unseen_and_ssh_works(
+def test_login_stores_a_typed_key_unseen_and_ssh_works(
     emulator: Emulator, keyring: SecretService, user: User
 ) -> None:
     with ProcessWatch(emulator.key, emulator.process.pid) as watch:
@@ -47,7 +47,7 @@ def test_login_keeps_a_typed_key_unseen_and_ssh_works(
     assert not watch.found
     assert terminal.shown.splitlines() == [
         f"dcs-proxy: API key for {emulator.api}: ",
-        f"dcs-proxy: the key is kept in the system keyring (SecretService) for {emulator.api}",
+        f"dcs-proxy: the key is stored in the system keyring (SecretService) for {emulator.api}",
     ]
     assert keyring.entries() == {emulator.api: emulator.key}
     assert user.ssh("dm-foo", "echo in").stdout == "in\n"
@@ -62,7 +62,7 @@ def test_login_takes_the_key_from_standard_input(
     assert keyring.entries() == {emulator.api: emulator.key}
 
 
-def test_a_key_that_the_api_refuses_is_not_kept(
+def test_a_key_that_the_api_refuses_is_not_stored(
     emulator: Emulator, keyring: SecretService, user: User
 ) -> None:
     done = user.proxy("login", "--stdin", input="dsk-wrong\n")
@@ -73,7 +73,7 @@ def test_a_key_that_the_api_refuses_is_not_kept(
     assert "dsk-wrong" not in done.stdout + done.stderr + user.log()
 
 
-def test_a_key_is_not_kept_if_the_api_cannot_be_asked(
+def test_a_key_is_not_stored_if_the_api_cannot_be_asked(
     emulator: Emulator, keyring: SecretService, user: User
 ) -> None:
     user.environment["DEDALUS_BASE_URL"] = "http://127.0.0.1:1"
@@ -81,7 +81,7 @@ def test_a_key_is_not_kept_if_the_api_cannot_be_asked(
     assert (done.returncode, keyring.entries()) == (7, {})
 
 
-def test_an_api_without_a_list_is_told_and_the_key_kept(
+def test_an_api_without_a_list_is_told_and_the_key_stored(
     start_emulator: Start, keyring: SecretService, user: User
 ) -> None:
     emulator = start_emulator("--machine", "dm-foo", "--post-only")
@@ -98,7 +98,7 @@ def test_what_is_no_key_is_refused_without_being_shown(
 ) -> None:
     done = user.proxy("login", "--stdin", input=typed)
     assert done.returncode == 4
-    assert "the API key from standard input is not one printable word" in done.stderr
+    assert "the API key from standard input must be printable ASCII without spaces" in done.stderr
     assert typed.strip() not in done.stderr or not typed.strip()
 
 
@@ -134,17 +134,17 @@ def test_login_without_a_keyring_offers_the_file(emulator: Emulator, user: User)
     assert terminal.finish() == 4
     assert "API key for" not in terminal.shown
     assert "dcs-proxy: this computer has no usable system keyring (" in terminal.shown
-    assert "keep the key in a file: dcs-proxy login --file" in terminal.shown
+    assert "store the key in a file: dcs-proxy login --file" in terminal.shown
 
 
 def test_the_file_is_written_after_a_yes_only(emulator: Emulator, user: User) -> None:
     path = user.root / "config" / "dcs-proxy" / "api-key"
-    question = f"dcs-proxy: keep the key in clear text in {path}? [y/N] "
+    question = f"dcs-proxy: store the key in plain text in {path}? [y/N] "
     terminal = Terminal(user, *PROGRAM, "login", "--file")
     terminal.read_until(question)
     terminal.type("\n")
     assert terminal.finish() == 4
-    assert "dcs-proxy: no key was kept" in terminal.shown
+    assert "dcs-proxy: no key was stored" in terminal.shown
     assert not path.exists()
     terminal = Terminal(user, *PROGRAM, "login", "--file")
     terminal.read_until(question)
@@ -152,7 +152,7 @@ def test_the_file_is_written_after_a_yes_only(emulator: Emulator, user: User) ->
     terminal.read_until("API key for")
     terminal.type(f"{emulator.key}\n")
     assert terminal.finish() == 0, terminal.shown
-    assert f"dcs-proxy: the key is kept in {path} (mode 0600)" in terminal.shown
+    assert f"dcs-proxy: the key is stored in {path} (mode 0600)" in terminal.shown
     assert emulator.key not in terminal.shown
     assert (path.stat().st_mode & 0o777, path.read_text()) == (0o600, f"{emulator.key}\n")
     assert path.parent.stat().st_mode & 0o777 == 0o700
@@ -165,21 +165,21 @@ def test_without_a_terminal_the_file_needs_a_yes_on_the_command_line(
     command = ["setsid", "--wait", *PROGRAM, "login", "--stdin", "--file"]
     done = user.run(command, input=emulator.key)
     assert done.returncode == 2
-    assert "hint: add --yes to do it without asking" in done.stderr
+    assert "hint: add --yes to store it without asking" in done.stderr
     assert user.run([*command, "--yes"], input=emulator.key).returncode == 0
     assert user.ssh("dm-foo", "echo in").stdout == "in\n"
 
 
-def test_what_goes_before_the_kept_key_is_told(
+def test_what_overrides_the_stored_key_is_told(
     emulator: Emulator, keyring: SecretService, user: User
 ) -> None:
     assert user.proxy("login", "--stdin", "--file", "--yes", input=emulator.key).stderr == ""
     user.environment["DEDALUS_X_API_KEY"] = "dsk-other"
     done = user.proxy("login", "--stdin", input=emulator.key)
     assert told(done) == [
-        "dcs-proxy: DEDALUS_X_API_KEY is set, and goes before the key that was kept",
+        "dcs-proxy: DEDALUS_X_API_KEY is set and overrides the stored key",
         "dcs-proxy: hint: unset DEDALUS_X_API_KEY",
-        f"dcs-proxy: the key file {key_file(user)} goes before the key that was kept",
+        f"dcs-proxy: the key file {key_file(user)} overrides the stored key",
         f"dcs-proxy: hint: rm '{key_file(user)}'",
     ]
     assert "dsk-other" not in done.stdout
@@ -193,11 +193,11 @@ def test_logout_removes_every_entry_of_this_api_and_no_other(
     done = user.proxy("logout")
     assert (done.returncode, told(done)) == (0, [])
     assert done.stdout == (
-        f"dcs-proxy: the key for {emulator.api} is removed from the system keyring\n"
+        f"dcs-proxy: the key for {emulator.api} was removed from the system keyring\n"
     )
     assert keyring.entries() == {"https://b.example": "dsk-a"}
     done = user.proxy("logout")
-    assert done.stdout == f"dcs-proxy: the key for {emulator.api} is not in the system keyring\n"
+    assert done.stdout == f"dcs-proxy: the key for {emulator.api} was not in the system keyring\n"
 
 
 def test_logout_says_what_still_gives_a_key(
@@ -207,13 +207,13 @@ def test_logout_says_what_still_gives_a_key(
     user.environment["DEDALUS_API_KEY"] = emulator.key
     done = user.proxy("logout")
     assert told(done) == [
-        "dcs-proxy: DEDALUS_API_KEY still gives a key",
-        f"dcs-proxy: {key_file(user)} still gives a key",
+        "dcs-proxy: DEDALUS_API_KEY still holds a key",
+        f"dcs-proxy: {key_file(user)} still holds a key",
     ]
     done = user.proxy("logout", "--file")
-    assert f"dcs-proxy: {key_file(user)}: removed\n" in done.stdout
-    assert told(done) == ["dcs-proxy: DEDALUS_API_KEY still gives a key"]
-    assert f"dcs-proxy: {key_file(user)}: there was none\n" in user.proxy("logout", "--file").stdout
+    assert f"dcs-proxy: {key_file(user)} removed\n" in done.stdout
+    assert told(done) == ["dcs-proxy: DEDALUS_API_KEY still holds a key"]
+    assert f"dcs-proxy: {key_file(user)} did not exist\n" in user.proxy("logout", "--file").stdout
 
 
 def test_logout_works_where_there_is_no_keyring(emulator: Emulator, user: User) -> None:
@@ -239,4 +239,4 @@ def test_a_key_file_that_cannot_be_written_is_told(emulator: Emulator, user: Use
     done = user.proxy("login", "--stdin", "--file", "--yes", input=emulator.key)
     assert done.returncode == 4
     assert f"{key_file(user)} cannot be written: " in done.stderr
-    assert "name another place as key_file in the config file" in done.stderr
+    assert "or set key_file in the config file" in done.stderr

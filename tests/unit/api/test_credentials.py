@@ -8,9 +8,9 @@ import pytest
 from dcs_proxy.api import credentials as module
 from dcs_proxy.api.credentials import (
     Credentials,
-    forget_file,
-    keep_in_file,
-    sources_before_the_keyring,
+    overriding_sources,
+    remove_key_file,
+    write_key_file,
 )
 from dcs_proxy.errors import CredentialsError, KeyringUnusable
 
@@ -53,7 +53,7 @@ def test_the_keyring_comes_last_and_is_named(tmp_path: Path) -> None:
     assert (credentials.bearer, credentials.api_key) == ("dsk-ring", None)
     assert credentials.source == "the system keyring"
     assert credentials.renewal == "dcs-proxy login"
-    with pytest.raises(CredentialsError, match="from the system keyring is not one printable"):
+    with pytest.raises(CredentialsError, match="from the system keyring must be printable"):
         load_credentials({}, str(tmp_path / "none"), lambda: "dsk ring")
 
 
@@ -77,23 +77,23 @@ def test_no_key_at_all_says_all_the_ways_to_give_one(tmp_path: Path) -> None:
 
 def test_each_source_says_how_to_renew_the_key(tmp_path: Path) -> None:
     path = tmp_path / "key"
-    keep_in_file(str(path), "dsk-file")
+    write_key_file(str(path), "dsk-file")
     assert load_credentials({}, str(path)).renewal == "dcs-proxy login --file"
     assert load_credentials({"DEDALUS_X_API_KEY": "k"}, "").renewal == (
         "set DEDALUS_X_API_KEY to a valid key"
     )
 
 
-def test_a_kept_key_file_is_ours_alone_and_can_be_forgotten(tmp_path: Path) -> None:
+def test_a_stored_key_file_is_ours_alone_and_can_be_removed(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "key"
-    keep_in_file(str(path), "dsk-file")
+    write_key_file(str(path), "dsk-file")
     assert path.stat().st_mode & 0o777 == 0o600
     assert load_credentials({}, str(path)).bearer == "dsk-file"
-    assert sources_before_the_keyring({"DEDALUS_API_KEY": "k"}, str(path)) == [
+    assert overriding_sources({"DEDALUS_API_KEY": "k"}, str(path)) == [
         "DEDALUS_API_KEY", str(path)
     ]  # fmt: skip
-    assert forget_file(str(path)) and not forget_file(str(path))
-    assert sources_before_the_keyring({"DEDALUS_API_KEY": ""}, str(path)) == []
+    assert remove_key_file(str(path)) and not remove_key_file(str(path))
+    assert overriding_sources({"DEDALUS_API_KEY": ""}, str(path)) == []
 
 
 def test_a_key_file_that_cannot_be_written_or_removed_is_told(tmp_path: Path) -> None:
@@ -101,11 +101,11 @@ def test_a_key_file_that_cannot_be_written_or_removed_is_told(tmp_path: Path) ->
     below = tmp_path / "file" / "directory" / "key"
     (tmp_path / "directory").mkdir()
     taken = tmp_path / "directory"
-    hint = "make room or mend its permissions, or name another place as key_file in the config file"
+    hint = "free some space or fix its permissions, or set key_file in the config file"
     for fail, path, why in (
-        (lambda path: keep_in_file(path, "dsk"), below, "Not a directory"),
-        (lambda path: keep_in_file(path, "dsk"), taken, "Is a directory"),
-        (forget_file, taken, "Is a directory"),
+        (lambda path: write_key_file(path, "dsk"), below, "Not a directory"),
+        (lambda path: write_key_file(path, "dsk"), taken, "Is a directory"),
+        (remove_key_file, taken, "Is a directory"),
     ):
         with pytest.raises(CredentialsError) as caught:
             fail(str(path))
@@ -124,7 +124,7 @@ def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path, mode: int) -
 
 def test_an_empty_or_unreadable_key_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "key").touch(0o600)
-    with pytest.raises(CredentialsError, match="not one printable word"):
+    with pytest.raises(CredentialsError, match="must be printable ASCII without spaces"):
         load_credentials({}, str(tmp_path / "key"))
     with pytest.raises(CredentialsError, match="cannot be read: Is a directory"):
         load_credentials({}, str(tmp_path))

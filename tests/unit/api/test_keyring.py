@@ -38,7 +38,7 @@ def test_the_key_goes_through_pipes_and_the_rest_by_arguments(
 ) -> None:
     seen = tmp_path / "seen"
     tell = f"open({str(seen)!r}, 'w').write(repr((sys.argv[1:], sys.stdin.read(), *os.environ)))"
-    keyring(monkeypatch, tmp_path, tell).keep("dsk-new")
+    keyring(monkeypatch, tmp_path, tell).store("dsk-new")
     told = seen.read_text()
     assert "(['65', 'set', 'dcs-proxy', 'https://a'], 'dsk-new', " in told
     assert "OTHER" in told and "DEDALUS" not in told
@@ -58,7 +58,7 @@ def test_what_it_prints_is_the_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         (keyring_process.UNUSABLE, KeyringUnusable, "no usable system keyring (so it is)"),
         (keyring_process.LOCKED, CredentialsError, "the system keyring is locked"),
         (keyring_process.FAILED, CredentialsError, "the system keyring failed: so it is"),
-        (1, CredentialsError, "the system keyring cannot be asked (status 1)"),
+        (1, CredentialsError, "the system keyring failed with exit status 1"),
     ],
 )
 def test_each_status_is_told_in_one_line_with_the_ways_out(
@@ -71,9 +71,9 @@ def test_each_status_is_told_in_one_line_with_the_ways_out(
     # It ends without reading what it is given.
     ring = keyring(monkeypatch, tmp_path, f"print('so\\n\\x1bit is')\nsys.exit({status})")
     with pytest.raises(kind) as caught:
-        ring.keep("dsk-secret" * 400)
+        ring.store("dsk-secret" * 400)
     assert said in caught.value.message
-    assert "set DEDALUS_API_KEY, or keep the key in a file: dcs-proxy login" in caught.value.hint
+    assert "set DEDALUS_API_KEY, or store the key in a file: dcs-proxy login" in caught.value.hint
     assert "dsk" not in caught.value.one_line()
 
 
@@ -91,7 +91,7 @@ def test_waiting_ends_with_the_limit_or_the_deadline_and_so_does_the_process(
     monkeypatch.setattr(subprocess, "Popen", Noted)
     ring = keyring(monkeypatch, tmp_path, "time.sleep(600)", Deadline(deadline_s), limit_s)
     with pytest.raises(
-        CredentialsError, match=r"not answered in [0-9.]+ s; it may wait to be unlocked"
+        CredentialsError, match=r"not answered in [0-9.]+ s; it may be waiting to be unlocked"
     ):
         ring.read()
     assert [process.poll() for process in started] == [-signal.SIGKILL]

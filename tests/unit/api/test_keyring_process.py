@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import io
+import sys
 from typing import Any
 
 import keyring.backends.chainer
+import keyring.backends.fail
 import keyring.backends.null
 import keyring.errors
 import pytest
-from keyring.backends.libsecret import Keyring as Allowed
 
 from dcs_proxy.api import keyring_process
 from dcs_proxy.api.keyring_process import ABSENT, FAILED, LOCKED, UNUSABLE
@@ -34,14 +36,36 @@ class Ring(keyring.backend.KeyringBackend):
         del self.secrets[0]
 
 
-def do(command: str, ring: Any) -> str:
-    return keyring_process._do(command, ring, "service", "user")
+class Secure(Ring):
+    """As one of keyring's own, which work on some computers only."""
+
+    priority = 4.8
+
+
+Secure.__module__ = "keyring.backends.libsecret"
+
+
+class Registry(Ring):
+    """Serves others' services only."""
+
+    def get_password(self, service: str, username: str) -> str | None:
+        return None
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        raise NotImplementedError
+
+    def delete_password(self, service: str, username: str) -> None:
+        raise NotImplementedError
+
+
+def do(command: str, *rings: Any) -> str:
+    return keyring_process.run(command, list(rings), "service", "user")
 
 
 def test_every_entry_is_deleted() -> None:
-    ring = Ring("a", "b", "c")
-    do("delete", ring)
-    assert not ring.secrets
+    ring, other = Ring("a", "b", "c"), Ring("d")
+    do("delete", ring, Registry(), other)
+    assert not ring.secrets and not other.secrets
 
 
 @pytest.mark.parametrize(
@@ -55,16 +79,32 @@ def test_every_entry_is_deleted() -> None:
 def test_what_is_not_there_or_stays_ends_with_its_status(
     command: str, ring: Ring, status: int
 ) -> None:
-    with pytest.raises(keyring_process._End) as caught:
+    with pytest.raises(keyring_process.Ended) as caught:
         do(command, ring)
     assert caught.value.status == status
+
+
+def test_a_secret_is_stored_in_the_first_that_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("dsk-a"))
+    taker, other = Ring(), Ring()
+    assert do("set", Registry(), taker, other) == __name__
+    assert (taker.secrets, other.secrets) == (["dsk-a"], [])
+    assert do("get", Registry(), taker, other) == "dsk-a"
+    with pytest.raises(keyring_process.Ended, match="stores no secrets") as caught:
+        do("set", Registry())
+    assert caught.value.status == UNUSABLE
+
+
+def test_a_keyring_is_named_by_its_module() -> None:
+    assert do("name", Secure()) == "libsecret"
+    assert do("name", Ring()) == __name__
 
 
 def test_no_error_of_pythons_own_is_quoted_for_it_may_hold_the_secret() -> None:
     with pytest.raises(UnicodeDecodeError) as caught:
         b"dsk-secret\xff".decode()
-    assert keyring_process._classify(caught.value) == (FAILED, "UnicodeDecodeError")
-    assert keyring_process._classify(ValueError("dsk-secret")) == (FAILED, "ValueError")
+    assert keyring_process.classify(caught.value) == (FAILED, "UnicodeDecodeError")
+    assert keyring_process.classify(ValueError("dsk-secret")) == (FAILED, "ValueError")
 
 
 @pytest.mark.parametrize(
@@ -77,29 +117,76 @@ def test_no_error_of_pythons_own_is_quoted_for_it_may_hold_the_secret() -> None:
     ],
 )
 def test_errors_of_the_keyring_are_told_apart(error: Exception, expected: tuple[int, str]) -> None:
-    assert keyring_process._classify(error) == expected
+    assert keyring_process.classify(error) == expected
 
 
-def test_a_chain_gives_its_first_allowed_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
-    good = Allowed()
+class PlaintextRing(Ring):
+    priority = 3
+
+
+class StillPlain(PlaintextRing):
+    pass
+
+
+class Weak(Ring):
+    priority = 0.9
+
+
+@pytest.mark.parametrize(
+    ("ring", "objection"),
+    [
+        (Ring(), ""),
+        (Secure(), ""),
+        (PlaintextRing(), "which stores secrets in plain text"),
+        (StillPlain(), "which stores secrets in plain text"),
+        (Weak(), "which keyring does not recommend (priority 0.9)"),
+        (keyring.backends.null.Keyring(), "which keyring does not recommend (priority -1)"),
+        (keyring.backends.fail.Keyring(), "which keyring does not recommend (priority 0)"),
+    ],
+)
+def test_only_what_is_weak_or_plain_is_refused(ring: Any, objection: str) -> None:
+    assert keyring_process.object_to(ring) == objection
+
+
+def find(monkeypatch: pytest.MonkeyPatch, *installed: Any) -> list[Any]:
+    monkeypatch.setattr(keyring.backend, "get_all_keyring", lambda: list(installed))
+    return [*keyring_process.find_rings()]
+
+
+class Better(Ring):
+    priority = 2
+
+
+def test_the_ranking_is_keyrings_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHON_KEYRING_BACKEND", raising=False)
+    monkeypatch.setattr(keyring.core, "load_config", lambda: None)
+    rings = [Weak(), Ring(), keyring.backends.chainer.ChainerBackend(), Better(), PlaintextRing()]
+    assert [type(ring) for ring in find(monkeypatch, *rings)] == [Better, Ring]
+    with pytest.raises(keyring_process.Ended) as caught:
+        find(monkeypatch, Weak(), PlaintextRing())
+    assert caught.value.status == UNUSABLE and caught.value.text
+
+
+def test_nothing_is_asked_after_one_of_keyrings_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHON_KEYRING_BACKEND", raising=False)
+    monkeypatch.setattr(keyring.core, "load_config", lambda: None)
+
+    class First(Ring):
+        priority = 9
+
+    rings = find(monkeypatch, Ring(), Secure(), First())
+    assert [type(ring) for ring in rings] == [First, Secure]
+
+
+def test_a_chain_that_is_chosen_stands_for_its_members(monkeypatch: pytest.MonkeyPatch) -> None:
     chain = keyring.backends.chainer.ChainerBackend()
-    monkeypatch.setattr(type(chain), "backends", [keyring.backends.null.Keyring(), good, Ring()])
-    assert keyring_process._allowed(chain) is good
-    monkeypatch.setattr(type(chain), "backends", [keyring.backends.null.Keyring(), Ring()])
-    with pytest.raises(keyring_process._End) as caught:
-        keyring_process._allowed(chain)
-    assert caught.value.status == UNUSABLE
+    monkeypatch.setattr(keyring.core, "load_env", lambda: chain)
+    assert [type(ring) for ring in find(monkeypatch, Ring(), PlaintextRing(), chain)] == [Ring]
 
 
-def test_on_kde_its_own_wallet_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CURRENT_DESKTOP", "GNOME")
-    assert keyring_process._in_order() == list(keyring_process.ALLOWED)
-    monkeypatch.setenv("XDG_CURRENT_DESKTOP", "KDE")
-    assert keyring_process._in_order()[0] == "keyring.backends.kwallet.DBusKeyring"
-    assert sorted(keyring_process._in_order()) == sorted(keyring_process.ALLOWED)
-
-
-def test_every_allowed_keyring_exists() -> None:
-    for name in keyring_process.ALLOWED:
-        module, _, kind = name.rpartition(".")
-        assert hasattr(__import__(module, fromlist=[kind]), kind)
+def test_one_that_is_chosen_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyring.core, "load_env", Ring)
+    assert [type(ring) for ring in find(monkeypatch, Better())] == [Ring]
+    monkeypatch.setattr(keyring.core, "load_env", PlaintextRing)
+    with pytest.raises(keyring_process.Ended, match="PlaintextRing is chosen, which stores"):
+        find(monkeypatch, Better())
