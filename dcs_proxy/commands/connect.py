@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 
 from dcs_proxy.app import Options, open_context, open_fast_entry
 from dcs_proxy.errors import DcsError, LoginMismatch, UsageError, concerning
@@ -17,7 +18,8 @@ from dcs_proxy.publish.includes import publish
 from dcs_proxy.session.context import Context
 from dcs_proxy.session.records import Record
 from dcs_proxy.session.resolve import resolve
-from dcs_proxy.ssh import dial as transport
+from dcs_proxy.ssh.disconnect import send_disconnect
+from dcs_proxy.ssh.handover import become_relay, client_gone, hand_over, is_fdpass
 from dcs_proxy.ssh.tunnel import reach
 
 DESCRIPTION = (
@@ -49,21 +51,21 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
 
     Raises DcsError, after it has been sent through ssh.
     """
-    fdpass = not arguments.relay and (arguments.fdpass or transport.is_fdpass())
+    fdpass = not arguments.relay and (arguments.fdpass or is_fdpass())
     try:
         with concerning(arguments.host):
             if not arguments.port.isdigit():
                 raise UsageError("PORT must be a number", hint="dcs-proxy --help")
             return _connect(arguments, options, fdpass)
     except DcsError as error:
-        transport.send_disconnect(error.one_line(), fdpass=fdpass)
+        send_disconnect(error.one_line(), fdpass=fdpass)
         raise
 
 
 def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool) -> int:
     settings = options.settings(os.environ)
     name = settings.machine(arguments.host)
-    context = open_context(options, os.environ, transport.client_gone, settings=settings)
+    context = open_context(options, os.environ, client_gone, settings=settings)
     record = resolve(name, context, is_second=True)
     files = publish(context.state, arguments.host, name, record)
     if arguments.login is not None:
@@ -76,12 +78,12 @@ def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool) -> i
     fast_entry = open_fast_entry(options, os.environ, settings, context.state)
     fast_entry.write(arguments.host, record, files, address=sock.getpeername()[0])
     if not fdpass:
-        transport.become_relay(sock, arguments.host, context.state.path)
-    transport.hand_over(sock)
+        become_relay(sock, arguments.host, context.state.path)
+    hand_over(sock)
     return 0
 
 
-def _dial(record: Record, context: Context) -> transport.Socket:
+def _dial(record: Record, context: Context) -> socket.socket:
     ready = record.ready
     if ready is None:
         raise ValueError("only a ready session has an endpoint")
@@ -91,7 +93,7 @@ def _dial(record: Record, context: Context) -> transport.Socket:
         ready.port,
         timeout_s=context.settings.connect_seconds,
         deadline=context.deadline.at,
-        client_gone=transport.client_gone,
+        client_gone=client_gone,
     )
 
 

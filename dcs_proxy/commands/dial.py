@@ -11,7 +11,7 @@ import os
 import time
 
 from dcs_proxy.app import Options
-from dcs_proxy.ssh import dial as transport
+from dcs_proxy.ssh.handover import client_gone, hand_over
 from dcs_proxy.ssh.tunnel import reach
 
 HELP = "connect to the gateway through the proxy; ssh runs this while a machine wakes"
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         arguments.port,
         timeout_s=settings.connect_seconds,
         deadline=time.monotonic() + settings.wake_seconds,
-        client_gone=transport.client_gone,
+        client_gone=client_gone,
     )
-    transport.hand_over(sock)
+    hand_over(sock)
     return 0

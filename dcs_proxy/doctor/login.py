@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import time
 
@@ -12,7 +13,7 @@ from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.names import MachineName
 from dcs_proxy.publish.includes import publish
 from dcs_proxy.session.resolve import resolve
-from dcs_proxy.ssh import dial as transport
+from dcs_proxy.ssh.tunnel import reach
 
 _LOGIN_S = 60.0
 # RFC 4253 §4.2: lines may come before the version, which is at most 255 characters.
@@ -45,14 +46,15 @@ def check_session(exam: Context) -> Check:
 
 def check_gateway(exam: Context) -> Check:
     """The gateway: it accepts a connection, and speaks SSH."""
-    session, limit = required(exam.session), float(required(exam.settings).connect_seconds)
-    sock = transport.dial(
-        session.endpoint, session.port, timeout_s=limit, deadline=time.monotonic() + 3 * limit,
-        client_gone=lambda: False,
+    session, settings = required(exam.session), required(exam.settings)
+    proxy, limit = settings.proxy_to(session.endpoint), float(settings.connect_seconds)
+    sock = reach(
+        proxy, session.endpoint, session.port,
+        timeout_s=limit, deadline=time.monotonic() + 3 * limit, client_gone=lambda: False,
     )  # fmt: skip
     where = f"{session.endpoint} port {session.port}"
     with sock:
-        address = sock.getpeername()[0]
+        way = f"through {proxy}" if proxy else f"at {sock.getpeername()[0]}"
         banner = _read_banner(sock, limit)
     if not banner.startswith("SSH-"):
         said = f"says {banner!r}, which is not SSH" if banner else "says nothing"
@@ -60,7 +62,7 @@ def check_gateway(exam: Context) -> Check:
             f"{where} accepts a connection and {said}",
             "does a firewall or a network's login page stand in between?",
         )
-    return passed(f"{where} at {address}: {banner}")
+    return passed(f"{where} {way}: {banner}")
 
 
 def check_login(exam: Context) -> Check:
@@ -84,7 +86,7 @@ def check_login(exam: Context) -> Check:
     return failed(f"ssh {host} true fails: {_reason(errors, process.returncode)}", hint)
 
 
-def _read_banner(sock: transport.Socket, limit_s: float) -> str:
+def _read_banner(sock: socket.socket, limit_s: float) -> str:
     """Return the server's version line, else its last words, "" if it says nothing in time."""
     end = time.monotonic() + limit_s
     data = b""

@@ -1,4 +1,4 @@
-"""Through an HTTP proxy to the gateway: the CONNECT method (RFC 9110 §9.3.6)."""
+"""The way to a gateway: directly, or through an HTTP proxy (CONNECT, RFC 9110 §9.3.6)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from functools import partial
 from dcs_proxy import __version__
 from dcs_proxy.errors import ClientGone, GatewayUnreachable, quote_server
 from dcs_proxy.local.http_proxy import HttpProxy, authority
-from dcs_proxy.ssh.dial import Socket, dial
+from dcs_proxy.ssh.dial import dial
 
 _TURN_S = 0.1
 _SETTING_HINT = "check proxy in the config file"
 _MAX_HEAD = 16 * 1024
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
-# RFC 9112 §4: version, status, and a reason that may be missing.
+# RFC 9112 §4: version, status, and a reason that may be empty.
 _STATUS_LINE = re.compile(r"HTTP/1\.[0-9] ([0-9]{3})(?: |\Z)")
 
 
@@ -30,17 +30,18 @@ def reach(
     timeout_s: float,
     deadline: float,
     client_gone: Callable[[], bool],
-) -> Socket:
-    """Return a socket connected to the endpoint: through `proxy`, or directly where that is None.
+) -> socket.socket:
+    """Return a socket connected to the endpoint, through `proxy` unless that is None.
 
-    The arguments, the socket and what is raised are those of :func:`transport.dial`; a proxy has
-    `timeout_s` once to be reached and once to answer.  It is the proxy that looks the name up.
+    Arguments, socket and exceptions are those of :func:`dcs_proxy.ssh.dial.dial`.  A proxy gets
+    `timeout_s` twice, once to accept the connection and once to answer, and it is the proxy that
+    looks the endpoint up.
     """
     connect = partial(dial, timeout_s=timeout_s, deadline=deadline, client_gone=client_gone)
     if proxy is None:
         return connect(endpoint, port)
     try:
-        sock = connect(proxy.host, proxy.port, whom="HTTP proxy")
+        sock = connect(proxy.host, proxy.port, peer="HTTP proxy")
     except GatewayUnreachable as error:
         error.hint = _SETTING_HINT
         raise
@@ -53,14 +54,14 @@ def reach(
 
 
 def _open_tunnel(
-    sock: Socket,
+    sock: socket.socket,
     proxy: HttpProxy,
     where: str,
     timeout_s: float,
     deadline: float,
     client_gone: Callable[[], bool],
 ) -> None:
-    """Ask for the tunnel.  Raises GatewayUnreachable with what the proxy said, or ClientGone."""
+    """Ask for the tunnel.  Raises GatewayUnreachable quoting the proxy's answer, or ClientGone."""
     until = min(time.monotonic() + timeout_s, deadline)
     sock.settimeout(_TURN_S)
     line, hint = "", _SETTING_HINT
@@ -68,14 +69,14 @@ def _open_tunnel(
         sock.sendall(connect_request(proxy, where))
         line = read_head(sock, until, client_gone).partition(b"\n")[0].decode("latin-1").strip()
     except TimeoutError:
-        problem = f"has not answered in {timeout_s:g} s"
+        problem = f"did not answer within {timeout_s:g} s"
     except OSError as error:
-        problem = f"broke off: {error.strerror or error}"
+        problem = f"failed: {error.strerror or error}"
     else:
         if _status(line).startswith("2"):
             sock.setblocking(True)
             return
-        problem, hint = f"answers {_quote(line, proxy)}", _hint(line)
+        problem, hint = f"answered {_quote(line, proxy)}", _hint(line)
     raise GatewayUnreachable(
         f"the gateway {where} cannot be reached: the HTTP proxy {proxy} {problem}", hint=hint
     )
@@ -89,15 +90,15 @@ def connect_request(proxy: HttpProxy, where: str) -> bytes:
     return "".join(f"{line}\r\n" for line in [*lines, ""]).encode("ascii")
 
 
-def read_head(sock: Socket, until: float, client_gone: Callable[[], bool]) -> bytes:
-    """Return the proxy's answer without what follows, which is the gateway's and stays unread.
+def read_head(sock: socket.socket, until: float, client_gone: Callable[[], bool]) -> bytes:
+    """Read the proxy's answer and nothing after it, because what follows is the gateway's.
 
     Raises TimeoutError, OSError or ClientGone.
     """
     head = b""
     while True:
         if client_gone():
-            raise ClientGone("the program that asked for the connection has gone")
+            raise ClientGone("the program that asked for the connection is gone")
         if time.monotonic() >= until:
             raise TimeoutError
         try:
@@ -109,24 +110,24 @@ def read_head(sock: Socket, until: float, client_gone: Callable[[], bool]) -> by
         if end:
             return head
         if not seen:
-            raise OSError("no whole answer")
+            raise OSError("it closed the connection")
         if len(head) > _MAX_HEAD:
-            raise OSError("its answer has no end")
+            raise OSError("its answer is too long")
 
 
 def _status(status_line: str) -> str:
-    """Return the three digits, "" where the line is no status line."""
+    """Return the three digits of a status line, "" if it is not one."""
     found = _STATUS_LINE.match(status_line)
     return found[1] if found else ""
 
 
 def _token(proxy: HttpProxy) -> str:
-    """Return user and password as RFC 7617 has them."""
+    """Return user and password, encoded for Basic authentication (RFC 7617)."""
     return base64.b64encode(f"{proxy.user}:{proxy.password}".encode()).decode()
 
 
 def _quote(line: str, proxy: HttpProxy) -> str:
-    """Quote what the proxy said, without the password if it sends that back."""
+    """Quote the proxy's answer, without the password if the proxy repeats it."""
     for secret in (proxy.password, _token(proxy)):
         line = line.replace(secret, "[password]") if proxy.user and secret else line
     return quote_server(line)
@@ -135,9 +136,9 @@ def _quote(line: str, proxy: HttpProxy) -> str:
 def _hint(status_line: str) -> str:
     status = _status(status_line)
     if status == "407":
-        return 'say who you are: proxy = "http://user:password@host:port" in the config file'
+        return 'log in to it: set proxy = "http://user:password@host:port" in the config file'
     if status.startswith("4"):
-        return "ask who runs the proxy to allow CONNECT to the gateway"
+        return "ask the proxy's administrator to allow CONNECT to the gateway"
     if status.startswith("5"):
-        return "try again; if it stays so, ask who runs the proxy whether it reaches the gateway"
+        return "try again later; then ask the proxy's administrator whether it reaches the gateway"
     return _SETTING_HINT

@@ -101,9 +101,21 @@ def test_a_proxy_that_wants_a_password_is_named_with_what_it_says(
     assert done.returncode == 255
     assert (
         f"dcs-proxy: dm-foo: the gateway ssh.test:{emulator.ready['gateway']} cannot be reached: "
-        f'the HTTP proxy {proxy.url} answers "HTTP/1.1 407 Proxy Authentication Required"\n'
+        f'the HTTP proxy {proxy.url} answered "HTTP/1.1 407 Proxy Authentication Required"\n'
     ) in done.stderr
-    assert 'hint: say who you are: proxy = "http://user:password@host:port"' in done.stderr
+    assert 'hint: log in to it: set proxy = "http://user:password@host:port"' in done.stderr
+
+
+def test_doctor_goes_through_the_proxy_as_ssh_does(
+    emulator: Emulator, proxy: ConnectProxy, user: User
+) -> None:
+    user.use(emulator)
+    done = user.proxy("doctor", "--ssh-config", str(user.config), "dm-foo")
+    assert (
+        f"gateway         ssh.test port {emulator.ready['gateway']} through {proxy.url}"
+        in done.stdout
+    )
+    assert done.returncode == 0, done.stdout
 
 
 def test_login_checks_the_key_through_the_proxy(

@@ -79,6 +79,11 @@ def test_no_modules_import_each_other() -> None:
     assert graph == {}, "a circle"
 
 
+def test_only_the_tunnel_dials_so_that_no_connection_passes_the_proxy_by() -> None:
+    dialling = [n for n, path in modules().items() if "dcs_proxy.ssh.dial.dial" in imports(path)]
+    assert dialling == ["ssh.tunnel"]
+
+
 def test_the_fast_path_imports_nothing_of_ours_and_next_to_nothing_else() -> None:
     for path in [PACKAGE / "start.py", *(PACKAGE / "fastpath").glob("*.py")]:
         assert set(map(_top, imports(path))) <= FASTPATH_MAY_IMPORT, path

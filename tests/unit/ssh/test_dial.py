@@ -1,27 +1,16 @@
 from __future__ import annotations
 
-import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
-import paramiko
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dcs_proxy.emulator.loopback import closed_port, listen
 from dcs_proxy.errors import ClientGone, GatewayUnreachable
-from dcs_proxy.ssh.dial import (
-    client_gone,
-    dial,
-    disconnect_bytes,
-    hand_over,
-    is_fdpass,
-    send_disconnect,
-)
+from dcs_proxy.ssh.dial import dial
 
 
 @pytest.fixture
@@ -99,14 +88,14 @@ def test_a_name_that_nobody_knows_is_told(monkeypatch: pytest.MonkeyPatch) -> No
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
-    with pytest.raises(GatewayUnreachable, match="cannot be looked up: Name or service"):
+    with pytest.raises(GatewayUnreachable, match=r"up the gateway none\.example: Name or service"):
         call("none.example", 22)
 
 
 def test_a_lookup_that_hangs_ends_with_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     never = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [never.wait()][:0])
-    with pytest.raises(GatewayUnreachable, match=r"looked up: no answer after 0\.2 s"):
+    with pytest.raises(GatewayUnreachable, match=r"slow\.example: no answer after 0\.2 s"):
         call("slow.example", 22, timeout_s=0.2)
     with pytest.raises(ClientGone):
         call("slow.example", 22, client_gone=lambda: True)
@@ -119,73 +108,3 @@ def test_dialling_ends_when_the_client_goes(
     resolves_to(monkeypatch, silent)
     with pytest.raises(ClientGone):
         call("gateway.example", 22, client_gone=lambda: True)
-
-
-def test_one_socket_on_both_descriptors_is_fdpass() -> None:
-    ours, theirs = socket.socketpair()
-    ends = os.pipe()
-    with ours, theirs:
-        again = os.dup(theirs.fileno())
-        assert is_fdpass(theirs.fileno(), again)
-        assert not is_fdpass(ours.fileno(), theirs.fileno())
-        assert not is_fdpass(*ends)
-        assert not is_fdpass(ends[0], ends[0])
-        os.close(again)
-    for fd in ends:
-        os.close(fd)
-
-
-def test_a_socket_is_handed_over_with_one_byte(gateway: list[socket.socket]) -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs, call("127.0.0.1", gateway[0].getsockname()[1]) as sock:
-        hand_over(sock, theirs.fileno())
-        data, fds, _, _ = socket.recv_fds(ours, 10, 2)
-        assert data == b"\0" and len(fds) == 1
-        with socket.socket(fileno=fds[0]) as passed:
-            assert passed.getpeername() == sock.getpeername()
-
-
-def test_a_client_that_closed_its_end_is_noticed() -> None:
-    reader, writer = os.pipe()
-    assert not client_gone(writer)
-    os.close(reader)
-    assert client_gone(writer)
-    os.close(writer)
-
-
-@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=3000))
-def test_the_disconnect_message_is_one_whole_packet(text: str) -> None:
-    banner, _, packet = disconnect_bytes(text).partition(b"\r\n")
-    assert banner == b"SSH-2.0-dcs_proxy"
-    length, padding = int.from_bytes(packet[:4], "big"), packet[4]
-    assert len(packet) == 4 + length and len(packet) % 8 == 0 and padding >= 4
-    message = paramiko.Message(packet[5 : len(packet) - padding])
-    assert (message.get_byte(), message.get_int()) == (b"\x01", 11)
-    said = message.get_binary().decode()
-    assert text.startswith(said) and len(said.encode()) > min(len(text.encode()), 2000) - 4
-    assert message.get_binary() == b"" and message.get_remainder() == b""
-
-
-def test_a_disconnect_is_sent_and_what_ssh_says_is_read_to_its_end() -> None:
-    ours, theirs = socket.socketpair()
-    with ours:
-        sender = threading.Thread(
-            target=send_disconnect, args=("dm-foo: so",),
-            kwargs={"fdpass": False, "stdin": theirs.fileno(), "stdout": theirs.fileno()},
-        )  # fmt: skip
-        sender.start()
-        assert b"dm-foo: so" in ours.recv(4096)
-        ours.sendall(b"SSH-2.0-client\r\n" * 1000)
-        assert sender.is_alive()
-        ours.shutdown(socket.SHUT_WR)
-        sender.join(20)
-        assert not sender.is_alive()
-    theirs.close()
-
-
-def test_a_disconnect_to_nobody_is_no_error() -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    send_disconnect("so", fdpass=False, stdin=writer, stdout=writer)
-    send_disconnect("so", fdpass=True, stdin=writer, stdout=writer)
-    os.close(writer)

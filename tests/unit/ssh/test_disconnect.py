@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import os
+import socket
+import threading
+
+import paramiko
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dcs_proxy.ssh.disconnect import disconnect_bytes, send_disconnect
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=3000))
+def test_the_disconnect_message_is_one_whole_packet(text: str) -> None:
+    banner, _, packet = disconnect_bytes(text).partition(b"\r\n")
+    assert banner == b"SSH-2.0-dcs_proxy"
+    length, padding = int.from_bytes(packet[:4], "big"), packet[4]
+    assert len(packet) == 4 + length and len(packet) % 8 == 0 and padding >= 4
+    message = paramiko.Message(packet[5 : len(packet) - padding])
+    assert (message.get_byte(), message.get_int()) == (b"\x01", 11)
+    said = message.get_binary().decode()
+    assert text.startswith(said) and len(said.encode()) > min(len(text.encode()), 2000) - 4
+    assert message.get_binary() == b"" and message.get_remainder() == b""
+
+
+def test_a_disconnect_is_sent_and_what_ssh_says_is_read_to_its_end() -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        sender = threading.Thread(
+            target=send_disconnect, args=("dm-foo: so",),
+            kwargs={"fdpass": False, "stdin": theirs.fileno(), "stdout": theirs.fileno()},
+        )  # fmt: skip
+        sender.start()
+        assert b"dm-foo: so" in ours.recv(4096)
+        ours.sendall(b"SSH-2.0-client\r\n" * 1000)
+        assert sender.is_alive()
+        ours.shutdown(socket.SHUT_WR)
+        sender.join(20)
+        assert not sender.is_alive()
+    theirs.close()
+
+
+def test_a_disconnect_to_nobody_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    send_disconnect("so", fdpass=False, stdin=writer, stdout=writer)
+    send_disconnect("so", fdpass=True, stdin=writer, stdout=writer)
+    os.close(writer)
