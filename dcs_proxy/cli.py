@@ -90,9 +90,10 @@ class Formatter(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong with the command line in the form of every other error.
+    """Report a wrong command line like every other error.
 
-    `examples` are pairs of what one wants and what to type.
+    `examples` are pairs of a purpose and a command line; `commands` are the parsers of the
+    subcommands by name.
     """
 
     def __init__(self, *, examples: Examples = (), epilog: str = "", **more: Any) -> None:
@@ -105,6 +106,7 @@ class Parser(argparse.ArgumentParser):
             **more,
         )
         self.examples = examples
+        self.commands: dict[str, Parser] = {}
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"{self.prog} --help")
@@ -141,6 +143,7 @@ def build_parser(only: str | None = None) -> Parser:
                 name, help=module.HELP, description=module.DESCRIPTION, examples=module.EXAMPLES
             )
             _add_command(command, module)
+            parser.commands[name] = command
     return parser
 
 

@@ -1,84 +1,124 @@
-"""The man pages: as make-man writes them, fit to be read, and complete."""
+"""The man pages: correct mdoc, and complete."""
 
 from __future__ import annotations
 
+import argparse
 import re
+import shlex
 import subprocess
-import sys
 import textwrap
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from dcs_proxy.cli import build_connect_parser, build_parser
+from dcs_proxy.cli import Parser, build_connect_parser, build_parser
 from dcs_proxy.commands.status import Status
 from dcs_proxy.errors import exit_codes
-from dcs_proxy.local.settings import Settings, load_settings
+from dcs_proxy.local.settings import describe_settings, load_settings
 from dcs_proxy.session.report import AgentStatus, CertificateStatus, SessionStatus
-from dcs_proxy.syntax import read_syntax
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "contrib" / "man" / f"dcs-proxy.{section}" for section in (1, 5)]
+PROGRAM = build_parser()
+COMMANDS: dict[str, Parser] = {**PROGRAM.commands, "HOST PORT": build_connect_parser()}
 
 
 def shown(page: Path) -> str:
-    """Return a page as people read it, without bold and underlining."""
+    """Return a page as it is displayed, without bold and underlined characters."""
     done = subprocess.run(
         ["mandoc", "-Tutf8", "-Owidth=200", page], capture_output=True, text=True, check=True
     )
     return re.sub(".\b", "", done.stdout)
 
 
-def test_the_pages_are_what_make_man_writes_now(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, ROOT / "contrib" / "dev" / "make-man", tmp_path], check=True)
-    for page in PAGES:
-        assert page.read_text() == (tmp_path / page.name).read_text(), "run make-man again"
+def section(page: Path, title: str) -> str:
+    """Return what stands below a heading (``.Sh``, or ``.Ss`` in COMMANDS)."""
+    below = re.split(rf"^(?:   )?{re.escape(title)}\n", shown(page), flags=re.MULTILINE)[1]
+    return re.split(r"^(?:   )?\S", below, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def tags(actions: list[argparse.Action]) -> list[str]:
+    """Return each action as a list of the page shows it: ``-f, --follow`` or ``HOST``."""
+    found = []
+    for action in actions:
+        value = "" if action.nargs == 0 else f" {action.metavar or action.dest.upper()}"
+        found.append(", ".join(f"{name}{value}" for name in action.option_strings) or value.strip())
+    return found
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_page_has_no_fault_that_mandoc_knows(page: Path) -> None:
+def test_mandoc_finds_nothing_wrong_with_a_page(page: Path) -> None:
     done = subprocess.run(
         ["mandoc", "-Tlint", "-Wwarning", page], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_the_page_of_commands_has_all_that_help_has() -> None:
-    page = shown(PAGES[0])
-    program = read_syntax(build_parser())
-    for syntax in (program, read_syntax(build_connect_parser()), *program.commands):
-        for option in syntax.options:
-            assert f"\n     {option.names[0]}" in page
-        for _, typed in syntax.examples:
-            assert f"\n           {typed}\n" in page
-    for command in program.commands:
-        assert f"\n   {command.name}\n     dcs-proxy {command.name}" in page
-        assert command.description.split(". ")[0] in page
-    for code, what in exit_codes():
-        assert re.search(rf"^     {code} +{re.escape(what)}$", page, re.MULTILINE)
+def test_the_description_has_every_option_that_precedes_the_command() -> None:
+    options = [action for action in PROGRAM._actions if action.option_strings]
+    for tag in tags(options):
+        assert re.search(rf"^     {re.escape(tag)}$", section(PAGES[0], "DESCRIPTION"), re.M), tag
 
 
-def test_the_page_of_commands_names_every_variable_that_is_read() -> None:
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_its_synopsis_options_and_operands(name: str) -> None:
+    text = section(PAGES[0], name)
+    synopsis = text.partition("\n\n")[0]
+    parser = COMMANDS[name]
+    actions = [action for action in parser._actions if action.dest != "help"]
+    for tag in tags([a for a in actions if a.dest not in ("home", "config")]):
+        assert re.search(rf"^     {re.escape(tag)}(  |$)", text, re.M), tag
+    for action in actions:
+        word = action.option_strings[0] if action.option_strings else str(action.metavar)
+        assert re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", synopsis), word
+    listed = set(re.findall(r"^     (?:-\w, )?(--[\w-]+)", text, re.M))
+    assert listed <= set(parser._option_string_actions)
+
+
+def test_every_command_line_of_the_examples_is_accepted() -> None:
+    lines = re.findall(r"^           (.+)$", section(PAGES[0], "EXAMPLES"), re.M)
+    ours = [line.partition("dcs-proxy ")[2] for line in lines if "ProxyCommand" not in line]
+    ours = [line.partition(">")[0] for line in ours if line]
+    assert len(ours) > 10
+    for line in ours:
+        assert PROGRAM.parse_args(shlex.split(line)).run
+
+
+def test_every_exit_code_is_explained_as_in_help() -> None:
+    text = section(PAGES[0], "EXIT STATUS")
+    listed = re.findall(r"^     (\d+) +(\S.*)$", text, re.M)
+    assert [(int(code), meaning) for code, meaning in listed] == exit_codes()
+
+
+def test_every_environment_variable_that_is_read_is_explained() -> None:
     sources = "".join(path.read_text() for path in (ROOT / "dcs_proxy").rglob("*.py"))
     read = set(re.findall(r"\b(?:DCS_PROXY|DEDALUS)_[A-Z_]+\b", sources))
-    environment = shown(PAGES[0]).partition("\nENVIRONMENT\n")[2].partition("\nFILES\n")[0]
-    named = set(re.findall(r"\b(?:DCS_PROXY|DEDALUS)_[A-Z_]+\b", environment))
-    assert named == read and "DCS_PROXY_HOME" in read
+    text = section(PAGES[0], "ENVIRONMENT")
+    listed = set(re.findall(r"^     ((?:DCS_PROXY|DEDALUS)_[A-Z_]+)$", text, re.M))
+    assert listed == read and "DCS_PROXY_HOME" in read
 
 
-def test_the_page_of_commands_names_every_key_of_json() -> None:
-    told = shown(PAGES[0]).partition("\n   JSON\n")[2].partition("\nENVIRONMENT\n")[0]
+def test_every_key_of_json_is_named() -> None:
+    text = section(PAGES[0], "JSON")
     for kind in (Status, SessionStatus, CertificateStatus, AgentStatus):
         for field in fields(kind):
-            assert re.search(rf"\b{field.name}\b", told), field.name
+            assert re.search(rf"\b{field.name}\b", text), field.name
 
 
-def test_the_page_of_settings_has_them_all_and_an_example_that_is_right(tmp_path: Path) -> None:
-    page = shown(PAGES[1])
-    keys = page.partition("\nSETTINGS\n")[2].partition("\nEXAMPLES\n")[0]
-    assert re.findall(r"^     (\w+)\b", keys, re.MULTILINE) == [f.name for f in fields(Settings)]
-    example = page.partition("\nEXAMPLES\n")[2].partition("\nSEE ALSO\n")[0]
+def test_every_setting_is_explained_with_its_values_and_default() -> None:
+    text = section(PAGES[1], "SETTINGS")
+    parts = re.split(r"^     (\w+)\b *\n? *", text, flags=re.M)[1:]
+    explained = dict(zip(parts[::2], parts[1::2], strict=True))
+    rows = describe_settings()
+    assert list(explained) == [row.key for row in rows]
+    for row in rows:
+        ending = f"Values: {row.values}.  Default: {row.default or 'not set'}.\n"
+        assert explained[row.key].rstrip().endswith(ending.rstrip()), row.key
+
+
+def test_the_example_of_settings_is_accepted(tmp_path: Path) -> None:
+    example = section(PAGES[1], "EXAMPLES")
     (tmp_path / "config.toml").write_text(textwrap.dedent(example))
     settings = load_settings({}, str(tmp_path / "config.toml"))
     assert (settings.wake_seconds, settings.agent) == (120, "user")
