@@ -96,6 +96,18 @@ make_outsiders() {
     make_old_sdk
 }
 
-root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd) || exit
-until [ -f "$root/setup.cfg" ]; do root=${root%/*}; done
+# find_root: set $root to the checkout of the running script, or to that of the current directory
+# if the script is elsewhere.
+find_root() {
+    for root in "$(dirname -- "$0")" .; do
+        root=$(CDPATH='' cd -- "$root" 2>/dev/null && pwd)
+        while [ -n "$root" ]; do
+            [ ! -f "$root/setup.cfg" ] || return 0
+            root=${root%/*}
+        done
+    done
+    return 1
+}
+
+find_root || die "this is not in a checkout of dcs-proxy"
 python=$(find_python) || die "Python 3.10 or later is missing (Debian and Ubuntu: apt install python3)"
