@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import shlex
 import subprocess
 import sys
@@ -8,35 +9,29 @@ from pathlib import Path
 import pytest
 
 from dcs_proxy import cli
-from dcs_proxy.cli import build_connect_parser, build_parser
+from dcs_proxy.cli import Parser, build_connect_parser, build_parser
 from dcs_proxy.errors import exit_codes
-from dcs_proxy.syntax import Syntax, read_syntax
 
-PROGRAM = read_syntax(build_parser())
-CONNECT = read_syntax(build_connect_parser())
-EVERY = [PROGRAM, CONNECT, *PROGRAM.commands]
-EXAMPLES = [typed for syntax in EVERY for _, typed in syntax.examples]
-
-
-def words(syntax: Syntax) -> list[str]:
-    if syntax is PROGRAM:
-        return []
-    return ["dm-foo", "22"] if syntax is CONNECT else [syntax.name]
+PROGRAM = build_parser()
+CONNECT = build_connect_parser()
+EVERY: dict[str, Parser] = {"": PROGRAM, "dm-foo 22": CONNECT, **PROGRAM.commands}
+EXAMPLES = [typed for parser in EVERY.values() for _, typed in parser.examples]
 
 
-@pytest.mark.parametrize("syntax", EVERY, ids=lambda s: " ".join(words(s)) or "no command")
+@pytest.mark.parametrize("words", EVERY, ids=lambda words: words or "no command")
 def test_help_says_what_it_is_for_and_shows_examples_in_80_columns(
-    syntax: Syntax, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    parser = EVERY[words]
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as ended:
-        cli.main([*words(syntax), "--help"])
+        cli.main([*words.split(), "--help"])
     shown = capsys.readouterr().out
     assert ended.value.code == 0
-    assert syntax.description.endswith(".")
-    assert " ".join(syntax.description.split()) in " ".join(shown.split())
-    assert syntax.examples
-    for want, typed in syntax.examples:
+    assert parser.description and parser.description.endswith(".")
+    assert " ".join(parser.description.split()) in " ".join(shown.split())
+    assert parser.examples
+    for want, typed in parser.examples:
         assert f"  {want}:\n    {typed}\n" in shown
     # An example is one line, so that it can be copied; usage cannot break the name of a value.
     below = shown.partition("\n\n")[2].splitlines()
@@ -50,10 +45,11 @@ def test_every_example_is_a_command_line_that_is_understood(typed: str) -> None:
 
 
 def test_every_option_and_operand_has_a_help_text() -> None:
-    for syntax in EVERY:
-        assert all(option.help for option in syntax.options)
-        assert all(value.help for value in syntax.operands)
-    assert all(command.help for command in PROGRAM.commands)
+    for parser in EVERY.values():
+        assert [a for a in parser._actions if not a.help and not a.choices] == []
+    *_, commands = PROGRAM._actions
+    assert isinstance(commands, argparse._SubParsersAction)
+    assert all(command.help for command in commands._choices_actions)
 
 
 def test_help_ends_with_every_exit_code() -> None:

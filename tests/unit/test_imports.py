@@ -12,7 +12,7 @@ PACKAGE = Path(dcs_proxy.__file__).parent
 # Lowest first: a module imports only from its own room and from those before it.
 ROOMS = [
     "__init__", "errors", "names", "fastpath", "local", "console", "openssh", "api", "ssh",
-    "session", "publish", "app", "doctor", "cli", "syntax", "completion", "emulator", "commands",
+    "session", "publish", "app", "doctor", "cli", "emulator", "commands",
     "__main__",
 ]  # fmt: skip
 # Built into the interpreter or beside it; each other module costs a warm ssh its time.
@@ -87,6 +87,11 @@ def test_only_the_tunnel_dials_so_that_no_connection_passes_the_proxy_by() -> No
 def test_the_fast_path_imports_nothing_of_ours_and_next_to_nothing_else() -> None:
     for path in [PACKAGE / "start.py", *(PACKAGE / "fastpath").glob("*.py")]:
         assert set(map(_top, imports(path))) <= FASTPATH_MAY_IMPORT, path
+
+
+def test_only_completion_imports_shtab() -> None:
+    importers = [name for name, path in modules().items() if "shtab" in map(_top, imports(path))]
+    assert importers == ["commands.completion"]
 
 
 def _top(name: str) -> str:
