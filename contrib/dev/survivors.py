@@ -1,8 +1,8 @@
-"""What contrib/dev/mutants runs once mutmut is done: the mutants that no test notices, a line each.
+"""Print the mutants that no test notices, one per line; contrib/dev/mutants runs this after mutmut.
 
-Each that mutmut calls a survivor is tried again in a process of its own, for mutmut forks one
-process for all, and tests whose work is done in threads do not always fail in such a fork.
-Usage, where mutmut has run: survivors.py TABLE.  Ends with status 1 if one is not in the table.
+Each mutant that mutmut reports as a survivor is tried again in a process of its own: mutmut forks
+one process for all of them, and tests that work in threads do not always fail in such a fork.
+Usage, where mutmut has run: survivors.py FILE.  Exits with status 1 if one is not in FILE.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ MUTANTS = Path("mutants")
 
 
 def main() -> int:
-    table = {line.strip() for line in Path(sys.argv[1]).read_text().splitlines()}
+    known = set(Path(sys.argv[1]).read_text().splitlines())
     tests = json.loads((MUTANTS / "mutmut-stats.json").read_text())
     names = survivors()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         noticed = list(pool.map(lambda name: is_noticed(name, tests_of(name, tests)), names))
     lines = sorted(describe(name) for name, was in zip(names, noticed, strict=True) if not was)
-    new = [line for line in lines if line not in table]
+    new = [line for line in lines if line not in known]
     for line in new:
         print(line)
     print(f"{len(lines)} mutants that no test notices, {len(new)} of them not in {sys.argv[1]}")
@@ -33,7 +33,7 @@ def main() -> int:
 
 
 def survivors() -> list[str]:
-    """Return the names of the mutants that mutmut calls survivors, or that no test runs."""
+    """Return the names of the mutants that mutmut reports as survivors, or that no test runs."""
     said = mutmut("results").splitlines()
     return [
         line.split(":")[0].strip() for line in said if line.endswith((": survived", "no tests"))
@@ -63,8 +63,8 @@ def is_noticed(name: str, tests: list[str]) -> bool:
 
 def describe(name: str) -> str:
     """Return ``module.function: what the code says → what the mutant says``."""
-    # mutmut's names: MODULE.x_FUNCTION__mutmut_N, or MODULE.xǁCLASSǁMETHOD__mutmut_N.
-    module, _, rest = name.removeprefix("dcs_proxy.").partition(".")
+    # mutmut names them MODULE.x_FUNCTION__mutmut_N or MODULE.xǁCLASSǁMETHOD__mutmut_N.
+    module, _, rest = name.removeprefix("dcs_proxy.").rpartition(".")
     function = rest.rpartition("__mutmut_")[0].removeprefix("x_").removeprefix("xǁ")
     changed = [line for line in mutmut("show", name).splitlines() if line[:1] in ("-", "+")]
     sides = (

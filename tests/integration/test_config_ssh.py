@@ -63,11 +63,6 @@ def test_vscode_prints_settings_that_doctor_accepts(start_emulator: Start, user:
     }  # fmt: skip
 
 
-def test_vscode_prints_what_contrib_has(user: User) -> None:
-    snippet = Path(__file__).parents[2] / "contrib" / "editors" / "vscode.json"
-    assert user.proxy("config-ssh", "--vscode").stdout == snippet.read_text()
-
-
 def vscode_check(user: User) -> dict[str, object]:
     checks = json.loads(user.proxy("doctor", "--json").stdout)["checks"]
     return next(check for check in checks if check["name"] == "vscode")
