@@ -1,4 +1,4 @@
-"""The control plane over HTTPS, and the API key that it is asked with.
+"""The control plane over HTTPS: requests, retries, checked replies, and the API key.
 
-Parsing and checking responses belongs here; deciding what to do about a session does not (session).
+What to do with a session belongs in session/; the gateway is not reached from here.
 """

@@ -1,6 +1,7 @@
-"""One module per command that a person, or ssh, runs.
+"""One module for each command that a user or ssh runs.
 
 Each has ``HELP`` (a few words for the list of commands), ``DESCRIPTION`` (a sentence or two),
-``EXAMPLES`` (pairs of what one wants and what to type), ``add_arguments(parser)`` and
-``run(arguments, options)``.  A value or operand named FILE, DIR or HOST is completed as such.
+``EXAMPLES`` (pairs of a purpose and a command line), ``add_arguments(parser)`` and
+``run(arguments, options)``.  Operands and values named FILE, DIR or HOST are completed as such.
+What two commands share belongs in a lower package, or in a module here that begins with ``_``.
 """

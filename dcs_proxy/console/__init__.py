@@ -1,1 +1,4 @@
-"""What people read and type: stdout, stderr, prompts, progress and tables."""
+"""What users read and type: results, notices, prompts, progress and tables.
+
+How text is shown belongs here; what a command says belongs in commands/.
+"""

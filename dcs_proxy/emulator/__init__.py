@@ -1,5 +1,5 @@
-"""A local control plane and SSH gateway that behave as the service does.
+"""A local control plane and SSH gateway that behave like the service, on loopback only.
 
-For trying dcs-proxy without an account, and for tests: of dcs-proxy and of anything else that
-speaks to the service.  Loopback only.
+For trying out dcs-proxy without an account, and for tests of anything that talks to the service.
+The program itself imports nothing from here; only the command ``emulator`` starts it.
 """

@@ -1,1 +1,4 @@
-"""The SSH protocol on our side: keys, certificates, agents, and sockets to a gateway."""
+"""The SSH protocol on our side: keys, certificates, agents, and connections to a gateway.
+
+Nothing here knows the API or the state directory's records.
+"""
