@@ -1,4 +1,4 @@
-"""Connect the parts: from options and environment to everything that a command works with."""
+"""Wire the parts together: from options and environment to what a command works with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dcs_proxy.api.http import load_library
 from dcs_proxy.api.keyring import SystemKeyring
 from dcs_proxy.console.progress import Progress
 from dcs_proxy.console.stderr import can_redraw, show
-from dcs_proxy.errors import AgentUnavailable
+from dcs_proxy.errors import AgentUnavailable, DcsError
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.log import VARIABLE, Log
 from dcs_proxy.local.settings import Settings, config_path, load_settings
@@ -28,18 +28,18 @@ from dcs_proxy.session.records import Record
 from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.private_agents import PrivateAgents
 
-# The name that gpg-agent gives its socket for ssh.
+# The name of gpg-agent's socket for ssh.
 _GPG_AGENT = "S.gpg-agent.ssh"
 _AGENT_START_S = 20.0
 _MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
-# Time to see a window and type a password: less than editors give ssh; more for who waits for it.
+# Time to notice a window and type a password.  Editors give ssh little more than the first.
 _KEYRING_IN_SSH_S = 15
 _KEYRING_S = 120
 
 
 @dataclass(frozen=True)
 class Options:
-    """What every command line may say: `home` and `config` as given there, or None."""
+    """The options of every command: `home` and `config` as typed, None if not given."""
 
     home: str | None = None
     config: str | None = None
@@ -51,7 +51,7 @@ class Options:
         return default_state_directory(environment)
 
     def config_file(self, environment: Mapping[str, str]) -> str | None:
-        """Return the config file that ssh has to name to us, None for the one found anyway."""
+        """Return the config file that ssh must name when it runs us, None for the default one."""
         chosen = self.config or environment.get("DCS_PROXY_CONFIG")
         return os.path.abspath(os.path.expanduser(chosen)) if chosen else None
 
@@ -67,10 +67,10 @@ def show_notice(text: str) -> None:
 
 @dataclass(frozen=True)
 class ApiFactory:
-    """Opens the control plane that `settings` name, with the user's API key.
+    """Opens the control plane of `settings` with the user's API key.
 
-    `environment` is where a key is looked for first; `credentials` is the key once it is known, so
-    that it is read once for many machines.  `notice` shows the user a line.
+    `environment` may hold the key.  `credentials` is the key if it is known already, so that it is
+    read once for many machines.  `notice` shows the user a line.
     """
 
     settings: Settings
@@ -97,6 +97,15 @@ class ApiFactory:
         return Api(self.settings, credentials, deadline, self.log, self.notice)
 
 
+def internal_error(error: Exception, log: Log) -> DcsError:
+    """Log the traceback of an unexpected exception; return an error to show in its place."""
+    log.traceback(error)
+    return DcsError(
+        f"internal error ({type(error).__name__}); this is a fault of dcs-proxy",
+        hint=f"report it with the last lines of {log.path}",
+    )
+
+
 def open_log(options: Options, environment: Mapping[str, str]) -> Log:
     """Return the log of the state directory."""
     path = os.path.join(options.state_directory(environment), "log")
@@ -104,7 +113,7 @@ def open_log(options: Options, environment: Mapping[str, str]) -> Log:
 
 
 def program_words() -> tuple[str, ...]:
-    """Return how ssh is to start this very program: without site and user packages, at first."""
+    """Return the command line that starts this program, without site and user packages at first."""
     start = os.path.join(os.path.dirname(os.path.abspath(__file__)), "start.py")
     return (os.path.abspath(sys.executable), "-I", "-S", start)
 
@@ -118,10 +127,10 @@ def open_context(
     progress: Progress | None = None,
     credentials: Credentials | None = None,
 ) -> Context:
-    """Return the real world for one command.  Raises ConfigError, StateError, AgentUnavailable.
+    """Return the context of one command.  Raises ConfigError, StateError or AgentUnavailable.
 
-    `progress` shows a wake; unless given, as whoever runs us wants it.  Nothing slow happens here:
-    the API and the agent are opened when they are first needed.
+    `progress` shows a wake; by default as quietly as the parent ssh wants.  Nothing slow happens
+    here: the API and the agent are opened when they are first needed.
     """
     settings = settings or options.settings(environment)
     state = StateDirectory(options.state_directory(environment))
@@ -158,7 +167,7 @@ def open_context(
 def _proxy_command(
     record: Record, settings: Settings, state: StateDirectory, config: str
 ) -> str | None:
-    """Return what leads ssh to the session's endpoint; None where the way is direct."""
+    """Return the ProxyCommand that reaches the endpoint, None if ssh can connect to it."""
     ready = record.ready
     if ready is None or settings.proxy_to(ready.endpoint) is None:
         return None
@@ -168,7 +177,7 @@ def _proxy_command(
 
 
 def open_keyring(settings: Settings, environment: Mapping[str, str]) -> SystemKeyring:
-    """Return the system keyring as a person works with it, who can unlock it."""
+    """Return the system keyring for a command whose user can unlock it."""
     deadline = Deadline(_KEYRING_S)
     return SystemKeyring(settings.base_url, environment, deadline, _KEYRING_S, show_notice)
 
@@ -179,7 +188,7 @@ def open_fast_entry(
     settings: Settings,
     state: StateDirectory,
 ) -> FastEntry:
-    """Return what keeps sessions warm for ssh's next start."""
+    """Return the writer of the files that make the next ssh warm."""
     path = options.config or config_path(environment)
     return FastEntry(state, settings, environment, options.config or "", path)
 
@@ -191,7 +200,7 @@ def _agents(
     deadline: Deadline,
     log: Log,
 ) -> tuple[Callable[[MachineName], str], Callable[[MachineName], Agent]]:
-    """Return what gives the socket of a machine's agent, and what opens that agent."""
+    """Return two functions of a machine: its agent's socket, and its agent, started if need be."""
     if settings.agent == "user":
         path = _user_agent(environment)
         return lambda _name: path, lambda _name: Agent(path, log=log)
@@ -208,12 +217,12 @@ def _user_agent(environment: Mapping[str, str]) -> str:
     path = environment.get("SSH_AUTH_SOCK", "")
     if not path:
         raise AgentUnavailable(
-            'the config file has agent = "user", and SSH_AUTH_SOCK is not set',
+            'the config file says agent = "user", but SSH_AUTH_SOCK is not set',
             hint="start an agent, or remove that line to use the private one",
         )
     if os.path.basename(os.path.realpath(path)) == _GPG_AGENT:
         raise AgentUnavailable(
-            "SSH_AUTH_SOCK is gpg-agent's, which writes every key to a file",
+            "SSH_AUTH_SOCK is gpg-agent's, which stores every key in a file",
             hint='remove agent = "user" from the config file to use the private agent',
         )
     return path

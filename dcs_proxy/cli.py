@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from dcs_proxy import __version__
-from dcs_proxy.app import Options, open_log
+from dcs_proxy.app import Options, internal_error, open_log
 from dcs_proxy.console.stderr import show
 from dcs_proxy.errors import ClientGone, DcsError, UsageError, exit_codes, quote_server
 from dcs_proxy.local.log import milliseconds_since
@@ -70,13 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             show(*error.lines())
         return error.exit_code
     except Exception as error:
-        log = open_log(options, os.environ)
-        log.traceback(error)
-        show(
-            f"dcs-proxy: internal error ({type(error).__name__}); this is a fault of dcs-proxy",
-            f"dcs-proxy: hint: report it with the last lines of {log.path}",
-        )
-        return 1
+        fault = internal_error(error, open_log(options, os.environ))
+        show(*fault.lines())
+        return fault.exit_code
 
 
 class Formatter(argparse.HelpFormatter):

@@ -1,7 +1,7 @@
-"""``dcs-proxy doctor [HOST]``: check everything from the key to a shell, and say what to do.
+"""``dcs-proxy doctor [HOST]``: check everything from the key to a shell, and suggest fixes.
 
-One line for each check, on stdout: a mark, the check's name, what was found, how long it took; a
-hint below one that failed.  Exit code 0 if all is well, else 1.
+Prints one line per check: a mark, the check's name, what was found, how long it took; a hint below
+one that failed.  The exit code is 0 if no check failed, else 1.
 """
 
 from __future__ import annotations
@@ -24,15 +24,14 @@ from dcs_proxy.doctor.redact import mask
 from dcs_proxy.doctor.runner import Check, run_steps
 from dcs_proxy.local.log import milliseconds_since
 
-HELP = "check everything from the API key to a shell on HOST, and say what to do"
+HELP = "check everything from the API key to a shell on HOST, and suggest fixes"
 DESCRIPTION = (
-    "Check everything from the API key to what ssh makes of its configuration, and with HOST the "
-    "whole way to a shell; say what to do about each fault. The exit code is 0 if all is well, "
-    "else 1."
+    "Check everything from the API key to ssh's configuration, and with HOST every step of a login "
+    "to that machine; suggest a fix for each fault. The exit code is 0 if no check failed, else 1."
 )
 EXAMPLES = (
-    ("See whether a machine can be logged in to, waking it", "dcs-proxy doctor dm-foo"),
-    ("Gather what a bug report needs", "dcs-proxy doctor --bundle report.txt"),
+    ("Try to log in to a machine, waking it", "dcs-proxy doctor dm-foo"),
+    ("Write what a bug report needs", "dcs-proxy doctor --bundle report.txt"),
 )
 
 _MARKS = {"ok": "✓", "failed": "✗", "skipped": "-"}
@@ -59,7 +58,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     if arguments.bundle is not None:
         check_bundle_path(arguments.bundle)
     chosen = arguments.ssh_config
-    exam = Context(
+    context = Context(
         options=options,
         environment=os.environ,
         ssh_config=os.path.abspath(os.path.expanduser(chosen or "~/.ssh/config")),
@@ -68,22 +67,24 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     )
     checks: list[Check] = []
     marks = _PLAIN_MARKS if _is_plain(os.environ) else _MARKS
-    for found in run_steps(steps_for(arguments.host), exam):
-        # What others say, a server or the user's own config, may hold the key.
-        secrets = exam.secrets()
+    for found in run_steps(steps_for(arguments.host), context, context.log):
+        # The words of a server or of the user's config may contain the key.
+        secrets = context.secrets()
         check = replace(found, text=mask(found.text, secrets), hint=mask(found.hint, secrets))
         checks.append(check)
         if not arguments.json:
             put(*_lines(check, marks))
-    is_well = all(check.ok for check in checks)
+    all_passed = all(check.ok for check in checks)
     if arguments.json:
-        put(json.dumps(_document(checks, is_well), indent=2))
+        put(json.dumps(_document(checks, all_passed), indent=2))
     failed = ",".join(check.name for check in checks if check.ok is False)
-    exam.log.event("doctor", machine=arguments.host, failed=failed or None, ms=milliseconds_since())
+    context.log.event(
+        "doctor", machine=arguments.host, failed=failed or None, ms=milliseconds_since()
+    )
     if arguments.bundle is not None:
-        write_bundle(arguments.bundle, exam, checks)
-        show(f"dcs-proxy: {arguments.bundle} is written; read it before you send it")
-    return 0 if is_well else 1
+        write_bundle(arguments.bundle, context, checks)
+        show(f"dcs-proxy: wrote {arguments.bundle}; read it before you send it")
+    return 0 if all_passed else 1
 
 
 def _lines(check: Check, marks: Mapping[str, str]) -> list[str]:
@@ -100,10 +101,10 @@ def _took(seconds: float) -> str:
     return f" ({seconds * 1000:.0f} ms)" if seconds >= 0.001 else ""
 
 
-def _document(checks: list[Check], is_well: bool) -> dict[str, object]:
+def _document(checks: list[Check], all_passed: bool) -> dict[str, object]:
     """Return the documented JSON object."""
     return {
-        "ok": is_well,
+        "ok": all_passed,
         "version": __version__,
         "checks": [
             {
@@ -119,7 +120,7 @@ def _document(checks: list[Check], is_well: bool) -> dict[str, object]:
 
 
 def _is_plain(environment: Mapping[str, str]) -> bool:
-    """Tell whether the marks cannot be shown.  Python says UTF-8 in the C locale too."""
+    """Return whether the marks cannot be shown.  Python claims UTF-8 even in the C locale."""
     names = ("LC_ALL", "LC_CTYPE", "LANG")
     locale = next((value for name in names if (value := environment.get(name))), "")
     encodings = (locale, sys.stdout.encoding or "")

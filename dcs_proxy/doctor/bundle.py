@@ -1,4 +1,4 @@
-"""What a bug report needs, in one text file of our own, with secrets masked."""
+"""One text file with what a bug report needs, secrets masked."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 
 from dcs_proxy import __version__
+from dcs_proxy.app import internal_error
 from dcs_proxy.doctor.api import PROXY_VARIABLES
 from dcs_proxy.doctor.context import NO_MACHINE, SECRET_VARIABLES, Context
 from dcs_proxy.doctor.redact import MASK, mask
@@ -27,21 +28,21 @@ _VARIABLES = (
     *PROXY_VARIABLES, "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "SSH_AUTH_SOCK", "XDG_CONFIG_HOME",
     "XDG_RUNTIME_DIR", "HOME", "PATH", "LANG", "LC_ALL", "TERM",
 )  # fmt: skip
-# Options of the user's own, whose values are nobody's business.
+# Options of the user's own whose values may be secret.
 _PRIVATE_OPTIONS = frozenset(
     {"setenv", "localcommand", "remotecommand", "knownhostscommand", "pkcs11provider"}
 )
 
 
 def check_bundle_path(path: str) -> None:
-    """Raise UsageError if the file is there: nothing of the user's is overwritten."""
+    """Raise UsageError if the file exists: no file of the user's is overwritten."""
     if os.path.lexists(path):
-        raise UsageError(f"{path} exists already", hint="name a file that is not there yet")
+        raise UsageError(f"{path} exists already", hint="choose another name")
 
 
-def write_bundle(path: str, exam: Context, checks: Sequence[Check]) -> None:
+def write_bundle(path: str, context: Context, checks: Sequence[Check]) -> None:
     """Write the file, 0600.  Raises UsageError if it exists, StateError if it cannot be written."""
-    text = mask(render_bundle(exam, checks), exam.secrets())
+    text = mask(render_bundle(context, checks), context.secrets())
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
         fd = os.open(path, flags, 0o600)
@@ -53,18 +54,18 @@ def write_bundle(path: str, exam: Context, checks: Sequence[Check]) -> None:
         raise cannot_write(path, error) from None
 
 
-def render_bundle(exam: Context, checks: Sequence[Check]) -> str:
-    """Return the file's text, before anything in it is masked."""
+def render_bundle(context: Context, checks: Sequence[Check]) -> str:
+    """Return the file's text, with nothing masked yet."""
     parts: list[tuple[str, Callable[[], Iterable[str]]]] = [
-        ("versions", lambda: _versions(exam)),
+        ("versions", lambda: _versions(context)),
         ("checks", lambda: _checks(checks)),
-        ("environment", lambda: _environment(exam)),
-        ("settings", lambda: _settings(exam)),
-        ("sessions", lambda: _sessions(exam)),
-        ("agent", lambda: _agent(exam)),
-        ("block", lambda: _block(exam)),
-        ("ssh -G", lambda: _options(exam)),
-        ("log", lambda: deque(read_log(exam.log.path), _LOG_LINES)),
+        ("environment", lambda: _environment(context)),
+        ("settings", lambda: _settings(context)),
+        ("sessions", lambda: _sessions(context)),
+        ("agent", lambda: _agent(context)),
+        ("block", lambda: _block(context)),
+        ("ssh -G", lambda: _options(context)),
+        ("log", lambda: deque(read_log(context.log.path), _LOG_LINES)),
     ]
     lines = ["dcs-proxy doctor --bundle: secrets are masked; read it before you send it"]
     for title, part in parts:
@@ -73,14 +74,16 @@ def render_bundle(exam: Context, checks: Sequence[Check]) -> str:
             lines += part()
         except DcsError as error:
             lines.append(error.one_line())
+        except Exception as error:  # the other parts are still of use
+            lines.append(internal_error(error, context.log).one_line())
     return "".join(f"{line}\n" for line in lines)
 
 
-def _versions(exam: Context) -> Iterator[str]:
+def _versions(context: Context) -> Iterator[str]:
     yield f"dcs-proxy {__version__}"
     yield f"Python {platform.python_version()}, {platform.platform()}"
-    if exam.ssh is not None:
-        yield exam.ssh.text
+    if context.ssh is not None:
+        yield context.ssh.text
 
 
 def _checks(checks: Sequence[Check]) -> Iterator[str]:
@@ -90,24 +93,24 @@ def _checks(checks: Sequence[Check]) -> Iterator[str]:
             yield f"        hint: {check.hint}"
 
 
-def _environment(exam: Context) -> Iterator[str]:
+def _environment(context: Context) -> Iterator[str]:
     for name in SECRET_VARIABLES:
-        yield f"{name} {'set' if exam.environment.get(name) else 'not set'}"
+        yield f"{name} {'set' if context.environment.get(name) else 'not set'}"
     for name in _VARIABLES:
-        if name in exam.environment:
-            yield f"{name}={exam.environment[name]!r}"
+        if name in context.environment:
+            yield f"{name}={context.environment[name]!r}"
 
 
-def _settings(exam: Context) -> Iterator[str]:
-    if exam.settings is not None:
-        for field in fields(exam.settings):
-            yield f"{field.name} = {getattr(exam.settings, field.name)!r}"
+def _settings(context: Context) -> Iterator[str]:
+    if context.settings is not None:
+        for field in fields(context.settings):
+            yield f"{field.name} = {getattr(context.settings, field.name)!r}"
 
 
-def _sessions(exam: Context) -> Iterator[str]:
-    if exam.state is None:
+def _sessions(context: Context) -> Iterator[str]:
+    if context.state is None:
         return
-    for entry in sorted(os.scandir(exam.state.file("sessions")), key=lambda e: e.name):
+    for entry in sorted(os.scandir(context.state.file("sessions")), key=lambda e: e.name):
         data = read_small(entry.path) if entry.name.endswith(".json") else None
         record = None if data is None else parse_record(data)
         if record is not None:
@@ -116,10 +119,10 @@ def _sessions(exam: Context) -> Iterator[str]:
             yield f"{entry.name} {record.attempt.session_id} {where} until {record.ends_at():.0f}"
 
 
-def _agent(exam: Context) -> Iterator[str]:
-    if exam.state is None:
+def _agent(context: Context) -> Iterator[str]:
+    if context.state is None:
         return
-    for path in PrivateAgents(exam.state.path).paths():
+    for path in PrivateAgents(context.state.path).paths():
         name = os.path.basename(path)
         try:
             for identity in Agent(path, timeout_s=2).identities():
@@ -128,27 +131,30 @@ def _agent(exam: Context) -> Iterator[str]:
             yield f"{name}: {error.message}"
 
 
-def _block(exam: Context) -> Iterator[str]:
-    data, _ = config_file.read(os.path.realpath(exam.ssh_config))
+def _block(context: Context) -> Iterator[str]:
+    data, _ = config_file.read(os.path.realpath(context.ssh_config))
     parts = config_file.parse_blocks(data or b"")
     for part in (parts.top, parts.end):
         yield from (part or b"(none)").decode("utf-8", "replace").splitlines()
 
 
-def _options(exam: Context) -> Iterator[str]:
-    if exam.ssh is None:
+def _options(context: Context) -> Iterator[str]:
+    if context.ssh is None:
         raise StateError("ssh cannot be run")
-    options, errors = exam.read_options(exam.host or NO_MACHINE)
+    options, errors = context.read_options(context.host or NO_MACHINE)
     yield from errors.splitlines()
     for option, values in options.items():
         for value in values:
-            yield f"{option} {_shown(exam, option, value)}"
+            yield f"{option} {_shown(context, option, value)}"
 
 
-def _shown(exam: Context, option: str, value: str) -> str:
-    """Return an option's value, but not what a user has written for their own purposes."""
+def _shown(context: Context, option: str, value: str) -> str:
+    """Return an option's value, masked if it may be a secret of the user's."""
     if option in _PRIVATE_OPTIONS:
         return MASK
-    if option == "proxycommand" and exam.options.state_directory(exam.environment) not in value:
+    if (
+        option == "proxycommand"
+        and context.options.state_directory(context.environment) not in value
+    ):
         return f"{value.split()[0]} {MASK}"
     return value

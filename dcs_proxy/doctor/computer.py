@@ -1,51 +1,82 @@
-"""Checks of what we keep on this computer: the state directory and the agent."""
+"""Checks of this computer: Python and its packages, OpenSSH, the state directory, the agent."""
 
 from __future__ import annotations
 
 import os
+import platform
+import shutil
 import stat
+import sys
+from importlib.metadata import PackageNotFoundError, version
 
+from dcs_proxy import __version__
 from dcs_proxy.doctor.context import NO_MACHINE, Context
-from dcs_proxy.doctor.runner import Check, passed
-from dcs_proxy.errors import AgentRefused
+from dcs_proxy.doctor.runner import Check, failed, passed
+from dcs_proxy.errors import AgentRefused, ConfigError
 from dcs_proxy.local.files import remove_file, write_atomically
+from dcs_proxy.openssh.version import find_client
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.ssh.agent import Agent, Destination
 from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.keys import KeyPair
 
+_PACKAGES = ("requests", "cryptography")
 _COMMENT = "dcs-proxy doctor"
 _LIFETIME_S = 60
-# RFC 6761: a name that no host has.
+# RFC 6761: no host has this name.
 _NOWHERE = "doctor.invalid"
 
 
-def check_state(exam: Context) -> Check:
-    """The state directory: ours, closed to others, and with room to write."""
-    state = StateDirectory(exam.options.state_directory(exam.environment))
+def check_python(context: Context) -> Check:
+    """Check that Python has the packages that the program imports."""
+    versions = [f"dcs-proxy {__version__}"]
+    for package in _PACKAGES:
+        try:
+            versions.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            return failed(
+                f"{sys.executable} has no package {package}",
+                f"install dcs-proxy again, or: {sys.executable} -m pip install {package}",
+            )
+    return passed(f"{platform.python_version()} at {sys.executable}, {', '.join(versions)}")
+
+
+def check_ssh(context: Context) -> Check:
+    """Check that ssh is an OpenSSH that works with us, and that there is an ssh-agent."""
+    try:
+        context.ssh = find_client()
+    except ConfigError as error:
+        return failed(error.message, error.hint)
+    if shutil.which("ssh-agent") is None:
+        return failed("there is no ssh-agent in PATH", "install openssh-client")
+    return passed(f"{context.ssh.text} at {context.ssh.path}")
+
+
+def check_state(context: Context) -> Check:
+    """Check that the state directory is ours, closed to others and writable."""
+    state = StateDirectory(context.options.state_directory(context.environment))
     probe = state.file(f"doctor.{os.getpid()}.tmp")
     try:
         write_atomically(probe, b"doctor\n")
     finally:
         remove_file(probe)
-    exam.state = state
+    context.state = state
     return passed(f"{state.path}, mode {stat.S_IMODE(os.stat(state.path).st_mode):04o}")
 
 
-def check_agent(exam: Context) -> Check:
-    """The agent: it answers, takes what we lend for a while, and gives it back."""
-    session_context = exam.open_context()
-    agent = session_context.open_agent(NO_MACHINE)
+def check_agent(context: Context) -> Check:
+    """Check that the agent answers, accepts an identity with a lifetime, and removes it."""
+    agent = context.open_session_context().open_agent(NO_MACHINE)
     held = len(agent.identities())
-    takes = _try_agent(agent)
+    accepted = _try_agent(agent)
     identities = f"{held} identit{'y' if held == 1 else 'ies'}"
-    return passed(f"{agent.path}: {identities}, {takes}")
+    return passed(f"{agent.path}: {identities}, {accepted}")
 
 
 def _try_agent(agent: Agent) -> str:
-    """Lend the agent a certificate, or else a key, and take it away again; say what it takes.
+    """Add a certificate, or else a key, to the agent and remove it; return what it accepts.
 
-    Raises AgentRefused if it takes neither.
+    Raises AgentRefused if it accepts neither.
     """
     key = generate_key()
     certificate = _certificate(key)
@@ -58,14 +89,14 @@ def _try_agent(agent: Agent) -> str:
     except AgentRefused:
         agent.add_key(key, comment=_COMMENT, lifetime_s=_LIFETIME_S)
         agent.remove(key.blob)
-        return "takes keys, but no certificates, so they are not bound to the gateway"
+        return "accepts keys but no certificates, so they are not bound to the gateway"
     if bound:
-        return "takes certificates and binds them to the gateway"
-    return "takes certificates, but no constraint (OpenSSH before 8.9): not bound to the gateway"
+        return "accepts certificates and binds them to the gateway"
+    return "accepts certificates but no constraint (OpenSSH before 8.9): not bound to the gateway"
 
 
 def _certificate(key: KeyPair) -> bytes:
-    """Return the blob of a user certificate for `key`, signed by itself and good for nobody."""
+    """Return the blob of a self-signed user certificate for `key` that no server accepts."""
     import base64
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

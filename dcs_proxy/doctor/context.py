@@ -1,4 +1,4 @@
-"""What the checks share: what they are asked about, and what those before have found."""
+"""What the checks share: what they look at, and what earlier checks found."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dcs_proxy.session.records import ReadySession
 T = TypeVar("T")
 
 
-# A name that matches our patterns and that no machine has.
+# Matches the patterns of the block, and is no machine's name.
 NO_MACHINE = MachineName("dm-dcs-proxy-doctor")
 _SSH_S = 30
 _BOOLEANS = {"true": "yes", "false": "no"}
@@ -33,9 +33,9 @@ SECRET_VARIABLES = ("DEDALUS_API_KEY", "DEDALUS_X_API_KEY")
 class Context:
     """One run of the checks.
 
-    `ssh_config` is the user's ssh config file, and `is_default_config` says that ssh reads it
-    unasked; `host` is the machine to log in to, or None.  What follows is None until the check
-    of that name has found it.
+    `ssh_config` is the user's ssh config file, and `is_default_config` says that ssh reads it by
+    default; `host` is the machine to log in to, or None.  Each field after that is None until a
+    check has found its value.
     """
 
     options: Options
@@ -46,7 +46,7 @@ class Context:
     ssh: Client | None = None
     settings: Settings | None = None
     credentials: Credentials | None = None
-    answer: Probe | None = None
+    probe: Probe | None = None
     state: StateDirectory | None = None
     machine: MachineName | None = None
     session: ReadySession | None = None
@@ -55,8 +55,8 @@ class Context:
     def __post_init__(self) -> None:
         self.log = open_log(self.options, self.environment)
 
-    def open_context(self) -> SessionContext:
-        """Return the world that ssh would find, with a deadline that begins now.
+    def open_session_context(self) -> SessionContext:
+        """Return the context that ssh's own run of us would have, with a new deadline.
 
         Raises ConfigError, StateError or AgentUnavailable.
         """
@@ -65,7 +65,7 @@ class Context:
         )
 
     def secrets(self) -> set[str]:
-        """Return every secret that is known, so that it can be masked wherever it turns up."""
+        """Return all known secrets, to mask them wherever they occur."""
         secrets = {self.environment.get(name, "").strip() for name in SECRET_VARIABLES}
         if self.credentials is not None:
             secrets |= {self.credentials.bearer or "", self.credentials.api_key or ""}
@@ -75,9 +75,9 @@ class Context:
         return secrets
 
     def read_options(self, host: str) -> tuple[dict[str, list[str]], str]:
-        """Return what ``ssh -G`` says, by lower-case option, and what it says on stderr.
+        """Return the options that ``ssh -G`` prints, by lower-case name, and its stderr.
 
-        The options are empty where ssh fails.
+        There are no options if ssh fails.
         """
         try:
             done = subprocess.run(
@@ -99,7 +99,7 @@ class Context:
 
 
 def required(value: T | None) -> T:
-    """Return what an earlier check has found: those that need it are skipped otherwise."""
+    """Return a value that an earlier check has found, without which this one does not run."""
     if value is None:
-        raise ValueError("a check ran before what it needs")
+        raise ValueError("a check ran before one that it needs")
     return value

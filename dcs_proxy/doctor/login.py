@@ -1,4 +1,4 @@
-"""Checks of the whole way to one machine's shell, each step as ssh itself goes it."""
+"""Checks of every step of a login to one machine, as ssh itself takes them."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from dcs_proxy.ssh.tunnel import reach
 _LOGIN_S = 60.0
 # RFC 4253 §4.2: lines may come before the version, which is at most 255 characters.
 _MAX_BANNER = 8192
-# A login of its own: no master connection, no forwarding, nobody asked.
+# A login of its own: no master connection, no forwarding, no prompts.
 _PLAIN = (
     "-T", "-n", "-o", "BatchMode=yes", "-o", "ControlPath=none", "-o", "ClearAllForwardings=yes",
     "-o", "RemoteCommand=none",
 )  # fmt: skip
 
 
-def check_machine(exam: Context) -> Check:
-    """The machine's name."""
-    host = required(exam.host)
-    exam.machine = required(exam.settings).machine(host)
-    return passed(host if host == exam.machine else f"{host} is {exam.machine}")
+def check_machine(context: Context) -> Check:
+    """Check that the host names a machine, or is an alias of one."""
+    host = required(context.host)
+    context.machine = required(context.settings).machine(host)
+    return passed(host if host == context.machine else f"{host} is {context.machine}")
 
 
-def check_session(exam: Context) -> Check:
-    """A session that is ready; the machine is woken for it."""
-    session_context = exam.open_context()
-    machine = required(exam.machine)
+def check_session(context: Context) -> Check:
+    """Check that a session becomes ready.  Wakes the machine."""
+    session_context = context.open_session_context()
+    machine = required(context.machine)
     record = resolve(machine, session_context)
-    exam.session = required(record.ready)
-    publish(session_context.state, MachineName(required(exam.host)), machine, record)
-    minutes = max(0, int(exam.session.ends_at - session_context.now())) // 60
-    login = exam.session.ssh_username
+    context.session = required(record.ready)
+    publish(session_context.state, MachineName(required(context.host)), machine, record)
+    minutes = max(0, int(context.session.ends_at - session_context.now())) // 60
+    login = context.session.ssh_username
     return passed(f"{record.attempt.session_id} for the login {login}, {minutes} min left")
 
 
-def check_gateway(exam: Context) -> Check:
-    """The gateway: it accepts a connection, and speaks SSH."""
-    session, settings = required(exam.session), required(exam.settings)
+def check_gateway(context: Context) -> Check:
+    """Check that the gateway accepts a connection and speaks SSH."""
+    session, settings = required(context.session), required(context.settings)
     proxy, limit = settings.proxy_to(session.endpoint), float(settings.connect_seconds)
     sock = reach(
         proxy, session.endpoint, session.port,
@@ -57,37 +57,37 @@ def check_gateway(exam: Context) -> Check:
         way = f"through {proxy}" if proxy else f"at {sock.getpeername()[0]}"
         banner = _read_banner(sock, limit)
     if not banner.startswith("SSH-"):
-        said = f"says {banner!r}, which is not SSH" if banner else "says nothing"
+        said = f"sends {banner!r}, which is not SSH" if banner else "sends nothing"
         return failed(
-            f"{where} accepts a connection and {said}",
-            "does a firewall or a network's login page stand in between?",
+            f"{where} accepts a connection but {said}",
+            "a firewall or the login page of a network may be intercepting the connection",
         )
     return passed(f"{where} {way}: {banner}")
 
 
-def check_login(exam: Context) -> Check:
-    """A real ssh that runs ``true`` on the machine."""
-    host = required(exam.host)
+def check_login(context: Context) -> Check:
+    """Check that the real ssh can run ``true`` on the machine."""
+    host = required(context.host)
     process = subprocess.Popen(
-        exam.ssh_command(*_PLAIN, host, "true"), stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=dict(exam.environment),
+        context.ssh_command(*_PLAIN, host, "true"), stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=dict(context.environment),
     )  # fmt: skip
     try:
         _, errors = Deadline(2 * _LOGIN_S).call(process.communicate, within_s=_LOGIN_S)
     except TimeoutError:
-        errors = f"no end after {_LOGIN_S:g} s".encode()
+        errors = f"timed out after {_LOGIN_S:g} s".encode()
     finally:
         if process.poll() is None:
             process.kill()
             process.wait()
     if process.returncode == 0:
         return passed(f"ssh {host} true")
-    hint = f"see where it stops: ssh -v {host}; and what was done for it: dcs-proxy log {host}"
-    return failed(f"ssh {host} true fails: {_reason(errors, process.returncode)}", hint)
+    hint = f"see where it stops: ssh -v {host}; and what dcs-proxy did: dcs-proxy log {host}"
+    return failed(f"ssh {host} true failed: {_reason(errors, process.returncode)}", hint)
 
 
 def _read_banner(sock: socket.socket, limit_s: float) -> str:
-    """Return the server's version line, else its last words, "" if it says nothing in time."""
+    """Return the server's version line, else its last line, "" if it sends nothing in time."""
     end = time.monotonic() + limit_s
     data = b""
     while len(data) < _MAX_BANNER and (left := end - time.monotonic()) > 0:
@@ -105,7 +105,7 @@ def _read_banner(sock: socket.socket, limit_s: float) -> str:
 
 
 def _reason(errors: bytes, status: int) -> str:
-    """Return the line of ssh's errors that tells most: ours, else the last."""
+    """Return the most informative line of ssh's errors: ours if there is one, else the last."""
     lines = errors.decode("utf-8", "replace").splitlines()
     ours = [line.removeprefix("dcs-proxy: ") for line in lines if line.startswith("dcs-proxy: ")]
     said = [line for line in ours if "waking up" not in line] or [ln for ln in lines if ln.strip()]

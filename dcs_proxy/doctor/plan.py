@@ -1,4 +1,4 @@
-"""Which checks there are, in which order, and what each of them needs."""
+"""The list of all checks: their order, and which others each of them needs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from dcs_proxy.doctor.api import (
     check_key,
     check_settings,
 )
-from dcs_proxy.doctor.computer import check_agent, check_state
+from dcs_proxy.doctor.computer import check_agent, check_python, check_ssh, check_state
 from dcs_proxy.doctor.context import Context
-from dcs_proxy.doctor.editor import check_vscode
 from dcs_proxy.doctor.login import check_gateway, check_login, check_machine, check_session
-from dcs_proxy.doctor.programs import check_python, check_ssh
 from dcs_proxy.doctor.runner import Step
 from dcs_proxy.doctor.ssh_config import check_block, check_permissions
 from dcs_proxy.doctor.ssh_options import check_host_options, check_options
+from dcs_proxy.doctor.vscode import check_vscode
 
 COMPUTER = (
     Step("python", check_python),
@@ -43,5 +42,5 @@ MACHINE = (
 
 
 def steps_for(host: str | None) -> tuple[Step[Context], ...]:
-    """Return the checks of this computer, and of the way to `host` if there is one."""
+    """Return the checks of this computer, and with `host` those of the way to its shell."""
     return COMPUTER + (() if host is None else MACHINE)

@@ -1,4 +1,4 @@
-"""A check's result, and how checks are run one after the other."""
+"""The result of a check, and running checks one after the other."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
+from dcs_proxy.app import internal_error
 from dcs_proxy.errors import DcsError
+from dcs_proxy.local.log import Log
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Check:
-    """What a check has found: `ok` is None where it was skipped.
+    """The result of a check: `ok` is None if it was skipped.
 
-    `text` says what was found, `hint` what to do about it, `seconds` how long it took.
+    `text` says what was found, `hint` what to do about it; `seconds` is how long it took.
     """
 
     name: str
@@ -33,10 +35,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Step(Generic[T]):
-    """A check that is to be run once all that it `needs` have been found well.
+    """A check to run if all checks that it `needs` have passed.
 
-    `run` returns what it found, without name and seconds; None if there is nothing to look at
-    here.  A DcsError from it is a failure that explains itself.
+    `run` returns its result without name and seconds, or None if the check does not apply.  A
+    DcsError that it raises is a failed check.
     """
 
     name: str
@@ -45,36 +47,42 @@ class Step(Generic[T]):
 
 
 def passed(text: str) -> Check:
-    """Return that all is well."""
+    """Return the result of a check that found nothing wrong."""
     return Check("", True, text)
 
 
 def failed(text: str, hint: str) -> Check:
-    """Return that something is not, and the next thing to do or type."""
+    """Return the result of a check that found a fault; `hint` is the next thing to do or type."""
     return Check("", False, text, hint)
 
 
-def run_steps(steps: Iterable[Step[T]], subject: T) -> Iterator[Check]:
-    """Run the checks in their order; one that fails stops only those that need it."""
-    without: set[str] = set()
+def run_steps(steps: Iterable[Step[T]], subject: T, log: Log) -> Iterator[Check]:
+    """Run the checks in order, and skip those that need one that did not pass.
+
+    An unexpected exception fails its own check only; `log` gets the traceback.
+    """
+    not_passed: set[str] = set()
     for step in steps:
-        missing = [name for name in step.needs if name in without]
-        check = _skip(step.name, missing[0]) if missing else _run(step, subject)
+        missing = next((name for name in step.needs if name in not_passed), None)
+        check = _run(step, subject, log) if missing is None else _skip(step.name, missing)
         if check is not None:
             if not check.ok:
-                without.add(step.name)
+                not_passed.add(step.name)
             yield check
 
 
 def _skip(name: str, missing: str) -> Check:
-    return Check(name, None, f"skipped, for it needs: {missing}")
+    return Check(name, None, f"skipped: needs {missing}")
 
 
-def _run(step: Step[T], subject: T) -> Check | None:
+def _run(step: Step[T], subject: T, log: Log) -> Check | None:
     start = time.monotonic()
     try:
         check = step.run(subject)
     except DcsError as error:
         check = failed(error.summary(), error.hint)
+    except Exception as error:
+        fault = internal_error(error, log)
+        check = failed(fault.message, fault.hint)
     seconds = time.monotonic() - start
     return None if check is None else replace(check, name=step.name, seconds=seconds)

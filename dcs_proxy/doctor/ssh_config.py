@@ -19,26 +19,28 @@ from dcs_proxy.openssh.version import missing_features
 
 _EXEC = re.compile(r'^Match \S+ .*exec "exec (.+) prepare [^"]*"$', re.MULTILINE)
 _HOST = re.compile(r"^Host (dm-\S+)$", re.MULTILINE)
-_AGAIN = "dcs-proxy config-ssh"
 
 
-def check_permissions(exam: Context) -> Check:
-    """Whether ssh reads the file at all: it refuses one that others can change."""
-    path = exam.ssh_config
+def check_permissions(context: Context) -> Check:
+    """Check that ssh reads the file: it refuses one that others can change."""
+    path = context.ssh_config
     home = pwd.getpwuid(os.geteuid()).pw_dir
-    if exam.is_default_config and os.path.realpath(home) != os.path.realpath(
+    if context.is_default_config and os.path.realpath(home) != os.path.realpath(
         os.path.expanduser("~")
     ):
         return failed(
-            f"ssh reads {home}/.ssh/config whatever HOME is, and not {path}",
+            f"ssh reads {home}/.ssh/config, not {path}: it ignores HOME",
             f"dcs-proxy config-ssh --ssh-config '{home}/.ssh/config'",
         )
     _, status = config_file.read(os.path.realpath(path))
     if status is None:
-        return failed(f"there is no {path}", _again(exam))
+        return failed(f"{path} does not exist", _config_ssh(context))
     mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
     if status.st_uid not in (0, os.geteuid()):
-        return failed(f"{path} belongs to another user, so ssh refuses it", f"chown it: {path}")
+        return failed(
+            f"{path} belongs to another user, so ssh refuses it",
+            f"sudo chown \"$(id -un)\" '{path}'",
+        )
     if status.st_mode & 0o022:
         return failed(
             f"{path} can be changed by others ({mode}), so ssh refuses it", f"chmod go-w '{path}'"
@@ -46,47 +48,48 @@ def check_permissions(exam: Context) -> Check:
     return passed(f"{path}, {mode}")
 
 
-def check_block(exam: Context) -> Check:
-    """Our blocks: there, not edited, and what config-ssh would write today."""
-    path = exam.ssh_config
+def check_block(context: Context) -> Check:
+    """Check that our blocks are complete, unedited, and what config-ssh would write now."""
+    path = context.ssh_config
     data, _ = config_file.read(os.path.realpath(path))
     parts = config_file.parse_blocks(data or b"")
-    if parts.top is None and parts.end is None and _is_elsewhere(exam):
+    if parts.top is None and parts.end is None and _is_included(context):
         return passed(f"in a file that {path} includes")
     if parts.top is None or parts.end is None:
-        which = "dcs-proxy block" if parts.top is None else "second dcs-proxy block, at the end,"
-        return failed(f"{path} has no {which}", _again(exam))
+        which = "dcs-proxy block" if parts.top is None else "second dcs-proxy block, at the end"
+        return failed(f"{path} has no {which}", _config_ssh(context))
     top, end = (part.decode("utf-8", "surrogateescape") for part in (parts.top, parts.end))
-    program = parse_program(top)
     hosts = [MachineName(name) for name in _HOST.findall(top)]
-    if program is not None and (wrong := _wrong_program(exam, program)):
-        return failed(wrong, _again(exam))
-    version = written_for(top)
-    if (
-        version is None
-        or program is None
-        or (top, end) != (render_top(program, hosts, version), render_end(program, version))
-    ):
-        return failed(f"the block in {path} is not what this version writes", _again(exam))
-    if exam.ssh is not None and missing_features(exam.ssh.version) != missing_features(version):
-        return failed(
-            f"the block in {path} is for OpenSSH {version}, and {exam.ssh.path} is "
-            f"{exam.ssh.version}", _again(exam),
-        )  # fmt: skip
-    listed = f"{len(hosts)} machine{'s' * (len(hosts) != 1)} listed"
-    return passed(f"{path}: up to date, {listed}")
+    if problem := _find_problem(context, top, end, hosts):
+        return failed(problem, _config_ssh(context))
+    return passed(f"{path}: up to date, {len(hosts)} machine{'s' * (len(hosts) != 1)} listed")
 
 
-def _is_elsewhere(exam: Context) -> bool:
-    """Tell whether ssh starts us though our blocks are not in the user's own file."""
-    if exam.ssh is None:
+def _find_problem(context: Context, top: str, end: str, hosts: list[MachineName]) -> str:
+    """Return what is wrong with the blocks, "" if nothing is."""
+    path, program, version = context.ssh_config, parse_program(top), written_for(top)
+    if program is not None and (problem := _wrong_program(context, program)):
+        return problem
+    if version is None or program is None:
+        return f"the block in {path} is not what this version writes"
+    if (top, end) != (render_top(program, hosts, version), render_end(program, version)):
+        return f"the block in {path} is not what this version writes"
+    ssh = context.ssh
+    if ssh is not None and missing_features(ssh.version) != missing_features(version):
+        return f"the block in {path} is for OpenSSH {version}, but {ssh.path} is {ssh.version}"
+    return ""
+
+
+def _is_included(context: Context) -> bool:
+    """Return whether ssh runs us although our blocks are not in the user's own file."""
+    if context.ssh is None:
         return False
-    options, _ = exam.read_options(NO_MACHINE)
+    options, _ = context.read_options(NO_MACHINE)
     return any(program_words()[-1] in command for command in options.get("proxycommand", []))
 
 
 def parse_program(top: str) -> Program | None:
-    """Return how a block's text starts us, the reverse of `render_top`; None if it does not."""
+    """Return the program that a block's text runs, the reverse of `render_top`; None if none."""
     match = _EXEC.search(top)
     if match is None:
         return None
@@ -99,23 +102,25 @@ def parse_program(top: str) -> Program | None:
         return None
 
 
-def _wrong_program(exam: Context, program: Program) -> str:
-    """Return what is wrong with the program that the block starts, "" if nothing is."""
+def _wrong_program(context: Context, program: Program) -> str:
+    """Return what is wrong with the program that the block runs, "" if nothing is."""
     for word in program.words:
         if word.startswith("/") and not os.path.exists(word):
-            return f"the block starts {word}, which is not there any more"
+            return f"the block runs {word}, which no longer exists"
     ours = program_words()[-1]
     if os.path.realpath(program.words[-1]) != os.path.realpath(ours):
-        return f"the block starts another dcs-proxy, {program.words[-1]}, than this one, {ours}"
-    state = required(exam.state).path
+        return f"the block runs another dcs-proxy: {program.words[-1]}, not {ours}"
+    state = required(context.state).path
     if os.path.realpath(program.state_directory) != os.path.realpath(state):
-        return f"the block uses the state directory {program.state_directory}, and not {state}"
-    config = exam.options.config_file(exam.environment)
+        return f"the block uses the state directory {program.state_directory}, not {state}"
+    config = context.options.config_file(context.environment)
     if program.config_file != config:
-        shown = [file or "that of the environment" for file in (program.config_file, config)]
-        return f"the block uses the config file {shown[0]}, and not {shown[1]}"
+        shown = [file or "the default one" for file in (program.config_file, config)]
+        return f"the block uses the config file {shown[0]}, not {shown[1]}"
     return ""
 
 
-def _again(exam: Context) -> str:
-    return _AGAIN if exam.is_default_config else f"{_AGAIN} --ssh-config '{exam.ssh_config}'"
+def _config_ssh(context: Context) -> str:
+    """Return the command that writes the blocks into the file that is checked."""
+    file = "" if context.is_default_config else f" --ssh-config '{context.ssh_config}'"
+    return f"dcs-proxy config-ssh{file}"

@@ -1,7 +1,7 @@
-"""Checks of what ssh makes of its whole configuration: ``ssh -G`` with a session of ours in place.
+"""Checks of ssh's complete configuration: what ``ssh -G`` prints with a session of ours in place.
 
-Whatever stands above our block wins over it, so the options are compared with those that a
-session needs, and the line that has won is looked for.
+A line above our block wins over it, so the options are compared with those that a session needs,
+and the line that won is searched for.
 """
 
 from __future__ import annotations
@@ -30,22 +30,25 @@ _FIXED = {
     "CanonicalizeHostname": "no",
 }
 _CERTIFICATES = "-cert-v01@openssh.com"
-_ORDER = "lines for dm- hosts belong below the dcs-proxy block: dcs-proxy config-ssh puts it first"
-_LISTS = "begin the list with + or ^, so that it keeps the certificates' algorithms"
+_ORDER = "lines for dm- hosts belong below the dcs-proxy block; dcs-proxy config-ssh puts it first"
+_LISTS = "begin the list with + or ^ to keep the algorithms of certificates"
 
 
 @dataclass(frozen=True)
 class WrongOption:
-    """An option that is not as a session needs it: its name in ssh's words, and what it is."""
+    """An option that a session needs otherwise.
+
+    `option` is a pattern of its name in a config file, `text` says what it is now.
+    """
 
     option: str
     text: str
     hint: str
 
 
-def check_options(exam: Context) -> Check:
-    """The options of any machine, seen through a snippet of no session."""
-    state = required(exam.state)
+def check_options(context: Context) -> Check:
+    """Check the options of any machine, with the included file of a session that does not exist."""
+    state = required(context.state)
     path = state.snippet_path(NO_MACHINE)
     snippet = Snippet(
         machine=NO_MACHINE,
@@ -58,43 +61,41 @@ def check_options(exam: Context) -> Check:
     )
     write_atomically(path, os.fsencode(render_snippet(snippet)))
     try:
-        return _compare(exam, NO_MACHINE, path)
+        return _compare(context, NO_MACHINE, path)
     finally:
         remove_file(path)
 
 
-def check_host_options(exam: Context) -> Check:
-    """The options of the machine that was asked for, with its own session."""
-    host = MachineName(required(exam.host))
-    return _compare(exam, host, required(exam.state).snippet_path(host))
+def check_host_options(context: Context) -> Check:
+    """Check the options of the user's machine, with its own session."""
+    host = MachineName(required(context.host))
+    return _compare(context, host, required(context.state).snippet_path(host))
 
 
 def find_faults(options: Mapping[str, list[str]], wanted: Mapping[str, str]) -> list[WrongOption]:
-    """Return the options that are not as `wanted`, and what else would break a login."""
+    """Return the options that differ from `wanted`, and others that would break a login."""
     faults = []
     for option, value in wanted.items():
         have = options.get(option.lower(), [])
         if value not in have:
-            # The words after a command's first may be secret.
+            # A command's arguments may be secret.
             words = [value.partition(" ")[0] for value in have]
             shown = clean_text(", ".join(words), 60) or "not set"
             faults.append(WrongOption(option, f"{option} is {shown}", _ORDER))
     if options.get("proxyjump", ["none"]) != ["none"]:
-        faults.insert(
-            0, WrongOption("ProxyJump", "ProxyJump takes the place of our command", _ORDER)
-        )
+        faults.insert(0, WrongOption("ProxyJump", "ProxyJump replaces our command", _ORDER))
     faults += _find_missing_algorithms(options)
     return faults
 
 
 def _find_missing_algorithms(options: Mapping[str, list[str]]) -> list[WrongOption]:
     host = "".join(options.get("hostkeyalgorithms", []))
-    # Before OpenSSH 8.5 it had another name.
+    # Its name before OpenSSH 8.5 was the second.
     names = ("pubkeyacceptedalgorithms", "pubkeyacceptedkeytypes")
     user = "".join(value for name in names for value in options.get(name, []))
     faults = []
     if _CERTIFICATES not in host:
-        text = "HostKeyAlgorithms has no certificates, so the gateway cannot prove who it is"
+        text = "HostKeyAlgorithms has no certificates, so the gateway cannot prove its identity"
         faults.append(WrongOption("HostKeyAlgorithms", text, _LISTS))
     if CERTIFICATE_TYPE.decode() not in user.split(","):
         text = f"PubkeyAcceptedAlgorithms lacks {CERTIFICATE_TYPE.decode()}"
@@ -102,23 +103,23 @@ def _find_missing_algorithms(options: Mapping[str, list[str]]) -> list[WrongOpti
     return faults
 
 
-def _compare(exam: Context, host: MachineName, snippet: str) -> Check:
-    options, errors = exam.read_options(host)
+def _compare(context: Context, host: MachineName, snippet: str) -> Check:
+    options, errors = context.read_options(host)
     if not options:
-        lines = errors.strip().splitlines() or ["it says nothing"]
-        return failed(f"ssh -G fails: {clean_text(lines[-1])}", f"mend that; see: ssh -G {host}")
-    faults = find_faults(options, _wanted(exam, snippet))
+        lines = errors.strip().splitlines() or ["no message"]
+        return failed(f"ssh -G fails: {clean_text(lines[-1])}", f"fix that; see: ssh -G {host}")
+    faults = find_faults(options, _wanted(context, snippet))
     if not faults:
-        return passed(f"ssh -G {host} gives what a session needs")
-    shown = [fault.text + _where(exam, fault.option) for fault in faults[:3]]
+        return passed(f"ssh -G {host} prints what a session needs")
+    shown = [fault.text + _where(context, fault.option) for fault in faults[:3]]
     more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
     return failed("; ".join(shown) + more, faults[0].hint)
 
 
-def _wanted(exam: Context, snippet: str) -> dict[str, str]:
-    """Return the options that our block and the snippet set, as ``ssh -G`` shows them."""
+def _wanted(context: Context, snippet: str) -> dict[str, str]:
+    """Return the options that our block and the included file set, as ``ssh -G`` prints them."""
     wanted = dict(_FIXED)
-    data, _ = config_file.read(os.path.realpath(exam.ssh_config))
+    data, _ = config_file.read(os.path.realpath(context.ssh_config))
     program = parse_program((config_file.parse_blocks(data or b"").top or b"").decode())
     if program is not None:
         wanted["ProxyCommand"] = program.command("--login", "'%r'", "'%h'", "%p")
@@ -128,9 +129,9 @@ def _wanted(exam: Context, snippet: str) -> dict[str, str]:
     return wanted
 
 
-def _where(exam: Context, option: str) -> str:
-    """Return which line of the user's file sets an option, in words; "" if none does."""
-    data, _ = config_file.read(os.path.realpath(exam.ssh_config))
+def _where(context: Context, option: str) -> str:
+    """Return which line of the user's file sets an option, in parentheses; "" if none does."""
+    data, _ = config_file.read(os.path.realpath(context.ssh_config))
     pattern = re.compile(rf"\s*{option}[\s=]", re.IGNORECASE)
     inside = False
     for number, line in enumerate((data or b"").decode("utf-8", "replace").splitlines(), 1):
@@ -138,5 +139,5 @@ def _where(exam: Context, option: str) -> str:
             inside and not line.startswith("# <<< dcs-proxy")
         )
         if not inside and pattern.match(line):
-            return f" (line {number} of {exam.ssh_config})"
+            return f" (line {number} of {context.ssh_config})"
     return ""
