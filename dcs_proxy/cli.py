@@ -1,8 +1,8 @@
-"""Arguments and dispatch.
+"""Parse the arguments and run the command.
 
-Rules of what people read: results go to stdout; everything else goes to stderr, one line each,
-beginning with ``dcs-proxy:``, and a line with a hint where there is something to do.  No
-traceback reaches anybody: it goes to the log, without values.
+Results go to stdout.  Everything else goes to stderr: one line that begins with ``dcs-proxy:``,
+and a line with a hint if there is something to do.  Tracebacks are never shown; they go to the
+log, without values.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dcs_proxy.console.stderr import show
 from dcs_proxy.errors import ClientGone, DcsError, UsageError, exit_codes, quote_server
 from dcs_proxy.local.log import milliseconds_since
 
-# Pairs of what one wants and what to type, shown by --help and in the man page.
+# Pairs of a purpose and a command line, shown by --help.
 Examples = tuple[tuple[str, str], ...]
 
 _CONNECT = "dcs_proxy.commands.connect"
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class Formatter(argparse.HelpFormatter):
-    """Fills paragraphs; leaves indented ones, such as examples, as they are."""
+    """Wrap paragraphs, but leave indented ones, such as examples, unchanged."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "\n\n".join(
@@ -109,17 +109,15 @@ class Parser(argparse.ArgumentParser):
 
 
 def build_parser(only: str | None = None) -> Parser:
-    """Return the parser of every command, or of the command `only`.
+    """Return a parser with every command, or with the command `only`.
 
-    The first is what ``--help``, completion and the man pages show, so that they agree; the second
-    imports nothing of the other commands.
+    With `only`, no other command's module is imported.
     """
     parser = Parser(
         prog="dcs-proxy",
         usage=_USAGE,
-        description="ssh dm-foo just works: the machines of Dedalus Cloud Services behind plain "
-        "OpenSSH. HOST PORT is what ssh runs as its ProxyCommand "
-        "(dcs-proxy HOST PORT --help).",
+        description="Connect OpenSSH to machines of Dedalus Cloud Services: ssh dm-foo just works. "
+        "ssh runs dcs-proxy HOST PORT as its ProxyCommand (see dcs-proxy HOST PORT --help).",
         examples=_EXAMPLES,
         epilog="" if only else _exit_codes(),
     )
@@ -128,7 +126,7 @@ def build_parser(only: str | None = None) -> Parser:
         help="print the version and exit",
     )  # fmt: skip
     _add_common(parser)
-    # Without `prog` a command's errors and help would begin with the whole usage above.
+    # Without `prog`, the errors and help of a command would begin with the usage above.
     commands = parser.add_subparsers(
         metavar="COMMAND", required=True, title="commands", prog=parser.prog
     )
@@ -157,13 +155,13 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     if rest:
         command = " ".join(["dcs-proxy", *(w for w in _positional(words)[:1] if w in _COMMANDS)])
         raise UsageError(
-            f"{quote_server(' '.join(rest))} is not understood", hint=f"{command} --help"
+            f"unrecognized arguments: {quote_server(' '.join(rest))}", hint=f"{command} --help"
         )
     return parsed
 
 
 def _parser(words: Sequence[str]) -> Parser:
-    """Return the parser of the command in `words`, or of them all."""
+    """Return the parser of the command in `words`, or of all commands."""
     first, second = [*_positional(words), None, None][:2]
     if unknown := _unknown_option(words, first):
         raise UsageError(f"{quote_server(unknown)} is not an option", hint="dcs-proxy --help")
@@ -201,14 +199,14 @@ def _add_command(parser: argparse.ArgumentParser, module: ModuleType) -> None:
 
 
 def _unknown_option(words: Sequence[str], first: str | None) -> str:
-    """Return an option before the first word that is none: its value may look like a command."""
+    """Return an unknown option before the first word, whose value may look like a command."""
     before = words[: words.index(first)] if first else words
     known = _WITH_VALUE | _FLAGS
     return next((w for w in before if w[:2] == "--" and w.partition("=")[0] not in known), "")
 
 
 def _positional(words: Sequence[str]) -> list[str]:
-    """Return the words that are neither options nor values of the options before a command."""
+    """Return the words that are neither options nor values of the options before the command."""
     found = []
     skip = False
     for word in words:

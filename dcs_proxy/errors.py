@@ -1,12 +1,13 @@
-"""Everything that can go wrong: one class per exit code, a message and a hint.
+"""The errors that users see: one class per exit code, each with a message and a hint.
 
-What the user reads is at most two lines on stderr (and the same text through ssh):
+An error is at most two lines on stderr, and the same text goes through ssh:
 
     dcs-proxy: dm-foo: what happened
     dcs-proxy: hint: what to do next
 
-No capital letter to begin with, no full stop at the end.  Text from a server is quoted with
-:func:`quote_server`, never printed as it came.  The exit codes are documented and stable.
+A message begins with no capital letter and ends with no full stop.  Text from a server is quoted
+with :func:`quote_server`, never printed unchanged.  Exit codes are documented and stable:
+``--help`` and the man page show the first line of each class's docstring.
 """
 
 from __future__ import annotations
@@ -18,32 +19,32 @@ SERVER_TEXT_LIMIT = 200
 
 
 class DcsError(Exception):
-    """A failure that a person can meet; the base of all the others.
+    """An error that users see; the base class of all others.
 
-    `message` says what happened, `hint` the next thing to do or type (may be empty),
-    `machine` the machine's name where one is concerned.
+    `message` says what happened, `hint` what to do or type next (may be empty), `machine` which
+    machine it is about, if any.  `was_shown` says that another process of the same ssh has already
+    shown the error.
     """
 
     exit_code = 1
-    default_hint = ""
 
     def __init__(self, message: str, *, hint: str = "", machine: str | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint or self.default_hint
+        self.hint = hint
         self.machine = machine
-        self.was_shown = False  # by another process of the same ssh
+        self.was_shown = False
 
     def one_line(self) -> str:
-        """Return the whole on one line, as it goes through ssh in a disconnect message."""
+        """Return message and hint on one line, as in the disconnect message that ssh shows."""
         return "; hint: ".join([self.summary(), *([self.hint] if self.hint else [])])
 
     def summary(self) -> str:
-        """Return the machine's name, where there is one, and the message."""
+        """Return the message, after the machine's name if there is one."""
         return f"{self.machine}: {self.message}" if self.machine else self.message
 
     def lines(self) -> list[str]:
-        """Return the one or two lines that a person reads, without line ends."""
+        """Return the one or two lines that the user sees, without line ends."""
         lines = [f"dcs-proxy: {self.summary()}"]
         if self.hint:
             lines.append(f"dcs-proxy: hint: {self.hint}")
@@ -63,23 +64,23 @@ class ConfigError(DcsError):
 
 
 class CredentialsError(DcsError):
-    """There is no API key, or the API does not accept it (401)."""
+    """The API key is missing, or the API rejects it (401)."""
 
     exit_code = 4
 
 
 class KeyringUnusable(CredentialsError):
-    """This computer has no system keyring that keeps secrets safely."""
+    """This computer has no system keyring that stores secrets safely."""
 
 
 class Forbidden(DcsError):
-    """The API key may not do this (403)."""
+    """The API key does not permit this (403)."""
 
     exit_code = 5
 
 
 class MachineNotFound(DcsError):
-    """The API does not know the machine (404 on create)."""
+    """The machine does not exist (404)."""
 
     exit_code = 6
 
@@ -91,29 +92,29 @@ class ApiUnavailable(DcsError):
 
 
 class ApiProtocolError(DcsError):
-    """The control plane's answer is not what the contract promises."""
+    """The control plane sent a response that breaks its contract."""
 
     exit_code = 8
 
 
 class IdempotencyConflict(ApiProtocolError):
-    """The API has seen this Idempotency-Key with another request (409)."""
+    """The API has already seen this Idempotency-Key with a different request (409)."""
 
 
 class SessionFailed(DcsError):
-    """The session ended before it was of use: failed, closed or expired."""
+    """The session failed, expired or was closed before it could be used."""
 
     exit_code = 9
 
 
 class DeadlineExceeded(DcsError):
-    """The machine did not become ready within wake_seconds."""
+    """A time limit passed, such as wake_seconds."""
 
     exit_code = 10
 
 
 class Untrusted(DcsError):
-    """A certificate or host trust does not hold; no connection is made."""
+    """A certificate or host key failed verification; no connection was made."""
 
     exit_code = 11
 
@@ -125,25 +126,25 @@ class AgentUnavailable(DcsError):
 
 
 class AgentRefused(DcsError):
-    """The ssh-agent answered SSH_AGENT_FAILURE (RFC 9987)."""
+    """The ssh-agent refused a request (SSH_AGENT_FAILURE, RFC 9987)."""
 
     exit_code = 13
 
 
 class StateError(DcsError):
-    """The state directory cannot be used: permissions, owner, space."""
+    """The state directory cannot be used (permissions, owner or disk space)."""
 
     exit_code = 14
 
 
 class GatewayUnreachable(DcsError):
-    """No address of the session's endpoint accepted a connection."""
+    """The gateway cannot be reached."""
 
     exit_code = 15
 
 
 class LoginMismatch(DcsError):
-    """ssh is about to log in as another user than the session's."""
+    """ssh would log in with a user name that is not the session's."""
 
     exit_code = 16
 
@@ -155,38 +156,38 @@ class NotWoken(DcsError):
 
 
 class ClientGone(DcsError):
-    """The ssh that asked is no longer there, or the user interrupted it."""
+    """The user interrupted the command, or ssh exited while it ran."""
 
     exit_code = 130
 
 
 class ReaderGone(ClientGone):
-    """Nobody reads the results any more (``| head``), who has then seen enough: no failure."""
+    """The reader closed the pipe (``| head``); this is not a failure."""
 
     exit_code = 0
 
 
 def exit_codes() -> list[tuple[int, str]]:
     """Return every exit code and what it means, lowest first."""
-    # Their subclasses share their codes.
+    # Subclasses of these share their exit codes.
     kinds = DcsError.__subclasses__()
     codes = [(kind.exit_code, (kind.__doc__ or "").splitlines()[0]) for kind in kinds]
     return sorted(
         [
             (0, "Success."),
-            (DcsError.exit_code, "Any other failure, or a fault that doctor found."),
+            (DcsError.exit_code, "Any other failure, or a failed check of doctor."),
             *codes,
         ]
     )
 
 
 @contextlib.contextmanager
-def concerning(host: str) -> Iterator[None]:
-    """Let every DcsError from inside the block name the machine that the user asked for."""
+def attribute_errors_to(host: str) -> Iterator[None]:
+    """Set `host` as the machine of every DcsError that the block raises and that has none yet."""
     try:
         yield
     except UsageError:
-        raise  # it quotes what was asked for, which may be no name at all
+        raise  # it quotes what the user typed, which may not be a valid name
     except DcsError as error:
         error.machine = error.machine or clean_text(host)
         raise
@@ -195,8 +196,8 @@ def concerning(host: str) -> Iterator[None]:
 def clean_text(text: str, limit: int = SERVER_TEXT_LIMIT) -> str:
     """Return `text` on one line, without control or format characters, cut to `limit`.
 
-    Printable is what :meth:`str.isprintable` says, so terminal escapes, bidirectional overrides
-    and line separators become spaces.
+    Characters that :meth:`str.isprintable` rejects, such as terminal escapes, bidirectional
+    overrides and line separators, become spaces.
     """
     head = text[: 4 * limit]
     words = "".join(c if c.isprintable() else " " for c in head).split()
@@ -205,5 +206,5 @@ def clean_text(text: str, limit: int = SERVER_TEXT_LIMIT) -> str:
 
 
 def quote_server(text: str) -> str:
-    """Return text that a server chose, cleaned and in quotation marks."""
+    """Return untrusted text, from a server or the command line, cleaned and in quotation marks."""
     return f'"{clean_text(text)}"'

@@ -1,4 +1,4 @@
-"""Machine names: the only host names that the tool acts on."""
+"""Machine names: the only host names that dcs-proxy acts on."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _MAX_STEM = 200
 
 
 def is_machine_name(text: str) -> bool:
-    """Tell whether `text` is a machine's name (contract: MachineIDPathSegment)."""
+    """Return whether `text` is a machine's name (contract: MachineIDPathSegment)."""
     return MIN_LENGTH <= len(text) <= MAX_LENGTH and _PATTERN.match(text) is not None
 
 
 def parse_machine_name(text: str) -> MachineName:
-    """Return `text` as a checked machine name.  Raises UsageError if it is none."""
+    """Return `text` as a checked machine name.  Raises UsageError if it is not one."""
     if not is_machine_name(text):
         raise UsageError(
             f"{quote_server(text)} is not the name of a machine",
-            hint="a name is dm- and then lower-case letters, digits and inner hyphens",
+            hint="a name is dm- followed by lower-case letters, digits and inner hyphens",
         )
     return MachineName(text)
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Tell whether a pattern of OpenSSH's kind, with ``*`` and ``?``, matches the whole text.
+    """Return whether a pattern as in ssh_config, with ``*`` and ``?``, matches all of `text`.
 
-    A server may choose both: only the last ``*`` is ever tried again, so that the time is bounded
-    by the product of the lengths, where a regular expression could take for ever.
+    A server may choose both, and a regular expression could take exponential time.  Only the last
+    ``*`` is ever retried here, so the time is bounded by the product of the lengths.
     """
     at = position = begun = 0
     star = -1
@@ -54,7 +54,7 @@ def matches(pattern: str, text: str) -> bool:
 
 
 def file_stem(name: MachineName) -> str:
-    """Return the stem of the machine's files: the name, shortened with a digest if too long."""
+    """Return the stem of the machine's file names: the name, shortened with a digest if long."""
     if len(name) <= _MAX_STEM:
         return name
     return f"{name[:150]}.{hashlib.sha256(name.encode()).hexdigest()[:32]}"

@@ -18,7 +18,7 @@ from dcs_proxy.commands import selection
 from dcs_proxy.commands._batch import Batch
 from dcs_proxy.commands.closing import close_session
 from dcs_proxy.console.stderr import show
-from dcs_proxy.errors import ClientGone, concerning
+from dcs_proxy.errors import ClientGone, attribute_errors_to
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.directory import StateDirectory
@@ -74,7 +74,7 @@ class _Closer:
         def open_api() -> Api:
             return replace(self._load_credentials(), notice=notice).open(deadline)
 
-        with concerning(name):
+        with attribute_errors_to(name):
             session_id = close_session(
                 name,
                 self._state,

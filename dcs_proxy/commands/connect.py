@@ -11,7 +11,7 @@ import os
 import socket
 
 from dcs_proxy.app import Options, open_context, open_fast_entry
-from dcs_proxy.errors import DcsError, LoginMismatch, UsageError, concerning
+from dcs_proxy.errors import DcsError, LoginMismatch, UsageError, attribute_errors_to
 from dcs_proxy.local.log import milliseconds_since
 from dcs_proxy.names import MachineName
 from dcs_proxy.publish.includes import publish
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     """
     fdpass = not arguments.relay and (arguments.fdpass or is_fdpass())
     try:
-        with concerning(arguments.host):
+        with attribute_errors_to(arguments.host):
             if not arguments.port.isdigit():
                 raise UsageError("PORT must be a number", hint="dcs-proxy --help")
             return _connect(arguments, options, fdpass)

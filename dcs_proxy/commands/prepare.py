@@ -10,7 +10,7 @@ import argparse
 import os
 
 from dcs_proxy.app import Options, open_context, open_fast_entry
-from dcs_proxy.errors import concerning
+from dcs_proxy.errors import attribute_errors_to
 from dcs_proxy.local.log import milliseconds_since
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh.parent import wants_session
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         # Whatever else is wrong, ssh can read what lies ready.
         remove_broken(StateDirectory(options.state_directory(os.environ)))
         return 0
-    with concerning(arguments.host):
+    with attribute_errors_to(arguments.host):
         return _prepare(arguments.host, options, parent)
 
 

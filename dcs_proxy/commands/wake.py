@@ -19,7 +19,7 @@ from dcs_proxy.commands._batch import Batch
 from dcs_proxy.commands.listing import list_machines
 from dcs_proxy.console.progress import Progress
 from dcs_proxy.console.stderr import show
-from dcs_proxy.errors import ClientGone, concerning
+from dcs_proxy.errors import ClientGone, attribute_errors_to
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
@@ -98,7 +98,7 @@ class _Waker:
     ) -> str:
         """Make the machine ready and the next ssh to it warm; say how long that took."""
         begun = time.monotonic()
-        with concerning(name):
+        with attribute_errors_to(name):
             context = self._open_context(notice, is_stopping)
             record = resolve(name, context)
             self._make_warm(name, record, context)

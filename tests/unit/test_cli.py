@@ -66,9 +66,9 @@ def test_help_ends_with_every_exit_code() -> None:
         ("\x1b[31m", '"[31m" is not a command', "dcs-proxy --help"),
         ("--hom dir config-ssh", '"--hom" is not an option', "dcs-proxy --help"),
         ("--home=dir --x=config-ssh", '"--x=config-ssh" is not an option', "dcs-proxy --help"),
-        ("config-ssh --dry", '"--dry" is not understood', "dcs-proxy config-ssh --help"),
-        ("config-ssh a b", '"a b" is not understood', "dcs-proxy config-ssh --help"),
-        ("dm-foo 22 33", '"33" is not understood', "dcs-proxy --help"),
+        ("config-ssh --dry", 'unrecognized arguments: "--dry"', "dcs-proxy config-ssh --help"),
+        ("config-ssh a b", 'unrecognized arguments: "a b"', "dcs-proxy config-ssh --help"),
+        ("dm-foo 22 33", 'unrecognized arguments: "33"', "dcs-proxy --help"),
         (
             "completion",
             "the following arguments are required: SHELL",
