@@ -1,4 +1,4 @@
-"""The HTTP proxy that the user has set: its address, and its password, which is never shown."""
+"""The user's HTTP proxy: its address, and its password, which is never shown."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,253}\Z")
 
 @dataclass(frozen=True)
 class HttpProxy:
-    """Where the proxy is, and as whom to speak to it; `user` is "" where it asks nobody's name.
+    """The address of a proxy, and the login for it; `user` is "" if it needs none.
 
-    As text it is what messages call it: the address alone.
+    ``str()`` gives the address alone, for messages.
     """
 
     host: str
@@ -26,7 +26,7 @@ class HttpProxy:
         return f"http://{authority(self.host, self.port)}"
 
     def url(self) -> str:
-        """Return the whole as a URL, password included: for the library that asks the API."""
+        """Return the URL with user and password, for the HTTP library."""
         if not self.user:
             return str(self)
         login = f"{quote(self.user, safe='')}:{quote(self.password, safe='')}"
@@ -44,12 +44,12 @@ def parse_http_proxy(text: str) -> HttpProxy:
         rest = parts.path.rstrip("/") + parts.query + parts.fragment
     except ValueError:
         raise ValueError("not a URL") from None
-    # Before 3.11 Python takes any name in brackets.
+    # Before 3.11 Python accepts any name in brackets.
     is_host = _is_host(host) and ("[" in parts.netloc) == (":" in host)
     if parts.scheme != "http" or not is_host or not port or rest or not text.isprintable():
         raise ValueError("not http://host:port")
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    # RFC 7617: the user ends with the first colon.  What is not ASCII has no agreed encoding.
+    # RFC 7617: the user ends at the first colon.  Other characters have no agreed encoding.
     if ":" in user or not (user + password).isascii() or not (user + password).isprintable():
         raise ValueError("not a user and password that can be sent")
     if password and not user:
@@ -58,7 +58,7 @@ def parse_http_proxy(text: str) -> HttpProxy:
 
 
 def authority(host: str, port: int) -> str:
-    """Return ``host:port`` as it stands in a URL (RFC 3986 §3.2): IPv6 in brackets."""
+    """Return ``host:port`` as in a URL (RFC 3986 §3.2): IPv6 addresses in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

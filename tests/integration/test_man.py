@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 import subprocess
@@ -14,8 +15,8 @@ import pytest
 
 from dcs_proxy.cli import Parser, build_connect_parser, build_parser
 from dcs_proxy.commands.status import Status
-from dcs_proxy.errors import exit_codes
-from dcs_proxy.local.settings import describe_settings, load_settings
+from dcs_proxy.errors import ConfigError, exit_codes
+from dcs_proxy.local.settings import Settings, load_settings
 from dcs_proxy.session.report import AgentStatus, CertificateStatus, SessionStatus
 
 ROOT = Path(__file__).parents[2]
@@ -106,15 +107,57 @@ def test_every_key_of_json_is_named() -> None:
             assert re.search(rf"\b{field.name}\b", text), field.name
 
 
-def test_every_setting_is_explained_with_its_values_and_default() -> None:
+def explained_settings() -> dict[str, tuple[str, str]]:
+    """Return the values and the default that the page names for each setting."""
     text = section(PAGES[1], "SETTINGS")
     parts = re.split(r"^     (\w+)\b *\n? *", text, flags=re.M)[1:]
-    explained = dict(zip(parts[::2], parts[1::2], strict=True))
-    rows = describe_settings()
-    assert list(explained) == [row.key for row in rows]
-    for row in rows:
-        ending = f"Values: {row.values}.  Default: {row.default or 'not set'}.\n"
-        assert explained[row.key].rstrip().endswith(ending.rstrip()), row.key
+    found = {}
+    for key, part in zip(parts[::2], parts[1::2], strict=True):
+        match = re.search(r"Values: (.+)\.  Default: (.+)\.\s*\Z", part)
+        assert match, key
+        found[key] = (match[1], match[2])
+    return found
+
+
+def accepts(tmp_path: Path, key: str, value: str) -> bool:
+    path = tmp_path / "config.toml"
+    path.write_text(f"{key} = {value}\n")
+    try:
+        load_settings({}, str(path))
+    except ConfigError:
+        return False
+    return True
+
+
+def test_every_setting_is_explained_with_its_default(tmp_path: Path) -> None:
+    explained = explained_settings()
+    assert list(explained) == [field.name for field in fields(Settings)]
+    path = tmp_path / "config.toml"
+    path.write_text("".join(
+        f"{key} = {default}\n" for key, (_, default) in explained.items() if default != "not set"
+    ))  # fmt: skip
+    environment = {"XDG_CONFIG_HOME": os.path.expanduser("~/.config")}
+    assert load_settings(environment, str(path)) == load_settings(environment)
+    unset = [key for key, (_, default) in explained.items() if default == "not set"]
+    assert unset == [field for field in explained if not getattr(load_settings(environment), field)]
+
+
+def test_the_values_of_settings_are_those_that_are_accepted(tmp_path: Path) -> None:
+    checked = []
+    for key, (values, _) in explained_settings().items():
+        if span := re.fullmatch(r"(\d+) to (\d+)", values):
+            low, high = int(span[1]), int(span[2])
+            tried = [accepts(tmp_path, key, str(n)) for n in (low - 1, low, high, high + 1)]
+            assert tried == [False, True, True, False], key
+        elif re.fullmatch(r"\S+ or \S+", values):
+            assert all(accepts(tmp_path, key, value) for value in values.split(" or ")), key
+        else:
+            continue
+        checked.append(key)
+    assert checked == [
+        "wake_seconds", "reuse_seconds", "connect_seconds", "agent", "destination_constraint",
+        "wake",
+    ]  # fmt: skip
 
 
 def test_the_example_of_settings_is_accepted(tmp_path: Path) -> None:

@@ -65,5 +65,5 @@ def test_a_file_that_still_says_ask_is_told_what_to_write(
     done = user.proxy("prepare", "dm-foo")
     assert done.returncode == 3
     first, second = done.stderr.splitlines()
-    assert first.endswith('config.toml:1: wake can no longer be "ask"')
+    assert first.endswith('config.toml: wake can no longer be "ask"')
     assert second.startswith('dcs-proxy: hint: write "never": ')
