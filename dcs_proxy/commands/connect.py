@@ -16,6 +16,7 @@ from dcs_proxy.local.log import milliseconds_since
 from dcs_proxy.names import MachineName
 from dcs_proxy.publish.includes import publish
 from dcs_proxy.session.context import Context
+from dcs_proxy.session.next_step import Half
 from dcs_proxy.session.records import Record
 from dcs_proxy.session.resolve import resolve
 from dcs_proxy.ssh.disconnect import send_disconnect
@@ -66,7 +67,7 @@ def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool) -> i
     settings = options.settings(os.environ)
     name = settings.machine(arguments.host)
     context = open_context(options, os.environ, client_gone, settings=settings)
-    record = resolve(name, context, is_second=True)
+    record = resolve(name, context, Half.CONNECT)
     files = publish(context.state, arguments.host, name, record)
     if arguments.login is not None:
         check_login(arguments.login, arguments.host, record)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dcs_proxy.session.next_step import Half
 from dcs_proxy.session.records import Record
 
 
@@ -58,7 +59,7 @@ class Process:
     """Runs `work` in a thread, but only while :meth:`go` waits for it; one process at a time.
 
     `at` is where it has stopped, None before the first :meth:`go` and once it has ended, with a
-    `record` or an `error`.  `started_at` is by the model's clock; `is_second` as `resolve` has it.
+    `record` or an `error`.  `started_at` is by the model's clock; `half` as `resolve` has it.
     """
 
     def __init__(
@@ -67,11 +68,11 @@ class Process:
         started_at: float,
         work: Callable[[Process], Record],
         *,
-        is_second: bool = False,
+        half: Half = Half.PREPARE,
     ) -> None:
         self.client = client
         self.started_at = started_at
-        self.is_second = is_second
+        self.half = half
         self.at: Point | None = None
         self.record: Record | None = None
         self.error: BaseException | None = None

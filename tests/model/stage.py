@@ -19,6 +19,7 @@ from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.context import Context
 from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.next_step import Half
 from dcs_proxy.session.records import Record
 from dcs_proxy.session.resolve import resolve
 from dcs_proxy.ssh.agent import Agent
@@ -102,9 +103,9 @@ class Stage:
             patch.stop()
         shutil.rmtree(self.path)
 
-    def process(self, client: str, *, is_second: bool) -> Process:
+    def process(self, client: str, *, half: Half) -> Process:
         """Return a process of an ssh that has not begun yet."""
-        return Process(client, self.clock.elapsed, self._work, is_second=is_second)
+        return Process(client, self.clock.elapsed, self._work, half=half)
 
     def go(self, process: Process, answer: Any) -> None:
         self.running = process
@@ -152,4 +153,4 @@ class Stage:
             await_guest=lambda _name, _record: process.stop(Knock()),
             now=self.clock.time,
         )
-        return resolve(NAME, world, is_second=process.is_second)
+        return resolve(NAME, world, process.half)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from dcs_proxy.session.next_step import Half
 from tests.model.process import Ask, AskAgent, Killed, Process, Sleep, Write
 from tests.model.stage import NAME, Stage
 
@@ -18,7 +19,7 @@ def stage() -> Iterator[Stage]:
 
 
 def start(stage: Stage, client: str) -> Process:
-    process = stage.process(client, is_second=False)
+    process = stage.process(client, half=Half.PREPARE)
     stage.go(process, None)
     return process
 
@@ -106,7 +107,7 @@ def test_the_second_half_is_committed_to_a_session_that_the_first_was_given_late
     first = start(stage, "2:1")
     run_until(stage, first)
     stage.clock.elapsed += 5
-    second = stage.process("2:1", is_second=True)
+    second = stage.process("2:1", half=Half.CONNECT)
     stage.go(second, None)
     run_until(stage, second, Ask)
     assert second.record == first.record, "it asked once more"

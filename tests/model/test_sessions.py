@@ -20,6 +20,7 @@ from dcs_proxy.api.problems import RequestFailed
 from dcs_proxy.errors import ApiUnavailable, DeadlineExceeded, SessionFailed
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.session.lifetime import COMMITTED_S, margin_s
+from dcs_proxy.session.next_step import Half
 from dcs_proxy.session.records import Record
 from tests.model.process import Ask, AskAgent, Killed, Process, Sleep
 from tests.model.service import Lease
@@ -72,14 +73,14 @@ class Sessions(RuleBasedStateMachine):
     def ends_well(self) -> None:
         """After whatever has happened, an ssh finds its session and its second half keeps it."""
         self.service.is_awake, self.service.life_s = True, 3600.0
-        first = self.run_to_the_end("last:1", is_second=False)
+        first = self.run_to_the_end("last:1", half=Half.PREPARE)
         before = len(self.service.leases)
-        second = self.run_to_the_end("last:1", is_second=True)
+        second = self.run_to_the_end("last:1", half=Half.CONNECT)
         assert first == second
         assert len(self.service.leases) == before
 
-    def run_to_the_end(self, client: str, *, is_second: bool) -> Record:
-        process = self.start(client, is_second=is_second)
+    def run_to_the_end(self, client: str, *, half: Half) -> Record:
+        process = self.start(client, half=half)
         self.go_on(process, 100)
         assert process.record is not None, process.error or process.at
         return process.record
@@ -90,7 +91,7 @@ class Sessions(RuleBasedStateMachine):
     @rule(steps=st.sampled_from([0, 2, 40]))
     def an_ssh_starts(self, steps: int) -> None:
         self.started += 1
-        self.go_on(self.start(f"{self.started}:1", is_second=False), steps)
+        self.go_on(self.start(f"{self.started}:1", half=Half.PREPARE), steps)
 
     @precondition(lambda self: len(self.processes) < 4 and self.first_halves and self.is_quiet())
     @rule(seconds=st.sampled_from([0, 0, 10, 57]), steps=st.sampled_from([0, 40]))
@@ -99,7 +100,7 @@ class Sessions(RuleBasedStateMachine):
         given = self.first_halves.pop()
         self.given[given.client] = given
         given.is_still_there = self.stage.state.load(NAME) == given.record
-        self.go_on(self.start(given.client, is_second=True), steps)
+        self.go_on(self.start(given.client, half=Half.CONNECT), steps)
 
     @precondition(lambda self: self.processes)
     @rule(which=WHICH, steps=st.integers(1, 12))
@@ -161,8 +162,8 @@ class Sessions(RuleBasedStateMachine):
         self.keeper.takes_certificates = takes_certificates
         self.agent_lost_at = self.clock.elapsed
 
-    def start(self, client: str, *, is_second: bool) -> Process:
-        process = self.stage.process(client, is_second=is_second)
+    def start(self, client: str, *, half: Half) -> Process:
+        process = self.stage.process(client, half=half)
         self.processes.append(process)
         self.go(process, None)
         return process
@@ -253,7 +254,7 @@ class Sessions(RuleBasedStateMachine):
                 assert self.stage.state.load(NAME) is not None, "a session forgotten"
             return
         self.look_at_record(process, process.record)
-        if not process.is_second:
+        if process.half is Half.PREPARE:
             given = Given(process.client, process.record, self.clock.elapsed)
             self.first_halves.append(given)
         elif process.client in self.given:
@@ -265,7 +266,7 @@ class Sessions(RuleBasedStateMachine):
         ready, now = record.ready, self.clock.elapsed
         assert ready is not None
         assert (ready.ssh_username, record.attempt.session_id) == (lease.session_id,) * 2
-        limit = SETTINGS.reuse_seconds + (COMMITTED_S if process.is_second else 0)
+        limit = SETTINGS.reuse_seconds + (COMMITTED_S if process.half is Half.CONNECT else 0)
         assert 0 <= self.clock.time() - ready.proved_at < limit, "used unasked for too long"
         # What was written down of its end went by the clock as it was.
         is_clock_same = lease.steps == self.clock.steps
@@ -274,7 +275,7 @@ class Sessions(RuleBasedStateMachine):
         if self.agent_lost_at < process.started_at:
             assert record.identity in self.keeper.held, "ssh asks the agent in vain"
             self.look_at_identity(lease, record)
-        if is_clock_same and not process.is_second:
+        if is_clock_same and process.half is Half.PREPARE:
             self.look_at_margin(process, lease, record)
 
     def look_at_identity(self, lease: Lease, record: Record) -> None:

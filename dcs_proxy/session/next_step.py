@@ -1,0 +1,316 @@
+"""Decide what to do next on the way to a session that ssh can use.
+
+No I/O and no clock: a Situation in, a step out.  resolve.py gathers the one and does the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from dcs_proxy.api.model import Connection, Machine, Session
+from dcs_proxy.errors import ApiUnavailable, DeadlineExceeded, MachineNotFound, SessionFailed
+from dcs_proxy.session.lifetime import COMMITTED_S, UNKNOWN_LIFE_S, margin_s
+from dcs_proxy.session.records import NEVER, Attempt, Failure, ReadySession, Record
+
+# ssh runs its ProxyCommand right after `prepare` has failed: it need not fail again, slowly.
+_SAME_SSH_S = 5.0
+# Failures that would meet any process that asks for the machine.
+_SHARED = frozenset(
+    kind.exit_code for kind in (SessionFailed, DeadlineExceeded, ApiUnavailable, MachineNotFound)
+)
+
+
+class Half(Enum):
+    """Which half of one ssh asks for a session.
+
+    PREPARE is the `Match exec`, after which ssh reads the login.  CONNECT is the ProxyCommand, when
+    ssh is committed to that session: it will log in with this one and no other.
+    """
+
+    PREPARE = auto()
+    CONNECT = auto()
+
+
+class Phase(Enum):
+    """How far the process has come: what its record and session are."""
+
+    SEARCHING = auto()  # without the machine's lock: the record is another process's
+    LOCKED = auto()  # with it, until the end
+    RESUMED = auto()  # the session is that of an earlier record
+    CREATED = auto()  # the session is one that this process has created
+    ACCEPTED = auto()  # the agent holds the session's identity, and the record says so
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a process knows.
+
+    The first fields are fixed: `client` identifies the ssh that asks, `account` the API and the
+    organisation, `agent_path` is the machine's agent, `reuse_s` is how many seconds a session may
+    be used without asking the API, `may_wake` is the wake policy.  `started_at` and `now` are unix
+    times by our clock, which the API's is `clock_ahead_s` ahead of.
+
+    `record` and `failure` are what the state directory says.  `is_held` is whether the agent holds
+    the record's identity, None until it has been asked.  `machine` is None until the API has been
+    asked for it.  `session` is what the API last said of the session, None if it does not know it.
+    """
+
+    half: Half
+    client: str
+    account: str
+    agent_path: str
+    reuse_s: float
+    may_wake: bool
+    started_at: float
+    now: float
+    clock_ahead_s: float = 0.0
+    phase: Phase = Phase.SEARCHING
+    record: Record | None = None
+    failure: Failure | None = None
+    is_held: bool | None = None
+    machine: Machine | None = None
+    session: Session | None = None
+
+    def is_alive(self, record: Record) -> bool:
+        """Return whether a record is of this account and agent, and enough of it is left."""
+        attempt, ready = record.attempt, record.ready
+        if attempt.account != self.account or attempt.agent_path != self.agent_path:
+            return False
+        life_s = ready.ends_at - ready.began_at if ready else UNKNOWN_LIFE_S
+        return self._is_enough(record.ends_at(), life_s)
+
+    def is_recent(self, ready: ReadySession) -> bool:
+        """Return whether a session may be used without asking the API (DESIGN, rule 4)."""
+        limit_s = self.reuse_s
+        if self.half is Half.CONNECT:
+            limit_s += COMMITTED_S  # `prepare` may have come at the very end of `reuse_s`
+        # A negative age means that the clock was set back: then nothing is known.
+        return 0 <= self.now - ready.proved_at < limit_s
+
+    def is_fresh(self, session: Session) -> bool:
+        """Return whether enough is left of a session as the API describes it."""
+        if session.expires_at is None or session.began_at is None:
+            return True
+        life_s = (session.expires_at - session.began_at).total_seconds()
+        return self._is_enough(session.expires_at.timestamp() - self.clock_ahead_s, life_s)
+
+    def _is_enough(self, ends_at: float, life_s: float) -> bool:
+        needed_s = 0.0 if self.half is Half.CONNECT else margin_s(life_s)
+        return ends_at - self.now > needed_s
+
+    def is_same_ssh(self, failure: Failure) -> bool:
+        """Return whether `prepare` of this very ssh has just met a failure."""
+        return (
+            self.half is Half.CONNECT
+            and failure.client == self.client
+            and 0 <= self.now - failure.failed_at < _SAME_SSH_S
+        )
+
+    def is_shared(self, failure: Failure) -> bool:
+        """Return whether another process met a failure while this one waited for it."""
+        # One from the future was written before the clock was set back, whenever that was.
+        is_meanwhile = self.started_at <= failure.failed_at <= self.now
+        return failure.exit_code in _SHARED and is_meanwhile
+
+
+@dataclass(frozen=True)
+class Use:
+    """Done: ssh can log in with the record's session."""
+
+    record: Record
+
+
+@dataclass(frozen=True)
+class FailAgain:
+    """Fail as another process did; `was_shown` if that was the first half of the same ssh."""
+
+    failure: Failure
+    was_shown: bool
+
+
+@dataclass(frozen=True)
+class TakeLock:
+    """Take the machine's lock, or wait until its holder has found a session or failed."""
+
+
+@dataclass(frozen=True)
+class AskAgent:
+    """Ask the agent whether it holds the record's identity."""
+
+    record: Record
+
+
+@dataclass(frozen=True)
+class LookAtMachine:
+    """Ask the API whether the machine is awake."""
+
+
+@dataclass(frozen=True)
+class StayAsleep:
+    """Fail: the machine is not awake, and the policy forbids waking it."""
+
+    machine: Machine
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Ask the API for the session of an earlier record."""
+
+    record: Record
+
+
+@dataclass(frozen=True)
+class Create:
+    """Create a session; `old` is the record that the new one replaces.
+
+    `abandoned` is an attempt whose key is lost: its session, of no use to any process, is closed
+    first.
+    """
+
+    old: Record | None
+    abandoned: Attempt | None = None
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Wait as long as the API asks, then look at the session again."""
+
+    record: Record
+    session: Session
+
+
+@dataclass(frozen=True)
+class Accept:
+    """Check what the API sent for a session that is ready, and give it to the agent."""
+
+    record: Record
+    session: Session
+
+
+@dataclass(frozen=True)
+class Confirm:
+    """Write that the session is good now; after a wake, first wait until the guest lets us in."""
+
+    record: Record
+    ready: ReadySession
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """Fail: the session that this process created is over, or unknown to the API (None)."""
+
+    session: Session | None
+
+
+Step = (
+    Use | FailAgain | TakeLock | AskAgent | LookAtMachine | StayAsleep | Resume | Create | Wait
+    | Accept | Confirm | GiveUp
+)  # fmt: skip
+
+
+def next_step(situation: Situation) -> Step:
+    """Return what to do next."""
+    match situation.phase:
+        case Phase.SEARCHING:
+            return _while_searching(situation)
+        case Phase.LOCKED:
+            return _once_locked(situation)
+        case Phase.RESUMED:
+            return _once_resumed(situation)
+        case Phase.CREATED:
+            return _once_created(situation)
+        case Phase.ACCEPTED:
+            return _once_accepted(situation)
+
+
+def _while_searching(situation: Situation) -> Step:
+    if (step := _reuse(situation)) is not None:
+        return step
+    failure = situation.failure
+    if failure is not None and situation.is_same_ssh(failure):
+        return FailAgain(failure, was_shown=True)
+    return _share_failure(situation) or TakeLock()
+
+
+def _once_locked(situation: Situation) -> Step:
+    step = _reuse(situation) or _share_failure(situation) or _keep_asleep(situation)
+    if step is not None:
+        return step
+    record = situation.record
+    if record is None or record.attempt.account != situation.account:
+        return Create(record)
+    if situation.is_alive(record):
+        if situation.is_held is None:
+            return AskAgent(record)
+        if situation.is_held:
+            return Resume(record)
+    is_waking = record.ready is None and record.attempt.session_id
+    return Create(record, abandoned=record.attempt if is_waking else None)
+
+
+def _reuse(situation: Situation) -> Step | None:
+    """Use a session without asking the API, if that is allowed."""
+    record = situation.record
+    if record is None or record.ready is None or not situation.is_alive(record):
+        return None
+    if situation.is_held is False or not situation.is_recent(record.ready):
+        return None
+    return Use(record) if situation.is_held else AskAgent(record)
+
+
+def _share_failure(situation: Situation) -> Step | None:
+    failure = situation.failure
+    if failure is None or not situation.is_shared(failure):
+        return None
+    return FailAgain(failure, was_shown=False)
+
+
+def _keep_asleep(situation: Situation) -> Step | None:
+    """Forbid what would wake the machine, if the policy does."""
+    if situation.may_wake:
+        return None
+    machine = situation.machine
+    if machine is None:
+        return LookAtMachine()
+    # That a machine is being destroyed, the API says in its own words.
+    return None if machine.is_awake or machine.is_going else StayAsleep(machine)
+
+
+def _once_resumed(situation: Situation) -> Step:
+    record, session = situation.record, situation.session
+    if record is None or session is None or session.is_over:
+        return Create(record)
+    if not session.is_ready:
+        return Wait(record, session)
+    if record.ready is not None:
+        is_same = _is_same_login(record.ready, session.connection)
+        return Confirm(record, record.ready) if is_same else Create(record)
+    if situation.is_alive(record) and situation.is_fresh(session):
+        if situation.is_held is None:
+            return AskAgent(record)
+        if situation.is_held:
+            return Accept(record, session)
+    # The wake has outlasted the key, or nearly the session itself.
+    return Create(record, abandoned=record.attempt)
+
+
+def _once_created(situation: Situation) -> Step:
+    record, session = situation.record, situation.session
+    if record is None or session is None or session.is_over:
+        return GiveUp(session)
+    return Accept(record, session) if session.is_ready else Wait(record, session)
+
+
+def _once_accepted(situation: Situation) -> Step:
+    record = situation.record
+    if record is None or record.ready is None:
+        return Create(record)
+    return Confirm(record, record.ready) if record.ready.proved_at == NEVER else Use(record)
+
+
+def _is_same_login(ready: ReadySession, connection: Connection | None) -> bool:
+    return connection is not None and (
+        (connection.endpoint, connection.port, connection.ssh_username)
+        == (ready.endpoint, ready.port, ready.ssh_username)
+    )

@@ -1,0 +1,276 @@
+"""Do the steps towards a session that next_step.py decides on.
+
+Everything is written before it is done, so that a process killed at any point leaves something
+that the next one can resume:
+
+1. a new key goes into the agent, with a lifetime as long as the wake may last;
+2. the attempt (Idempotency-Key, public key) is written, then sent;
+3. the session is polled until it is ready, and what the API sent is checked;
+4. the certificate goes into the agent as an identity of its own, and is written;
+5. the bare key leaves the agent.
+
+A process that resumes at step 3 has no private key to add a certificate with, because an agent
+never returns one.  Then ssh uses the bare key in the agent, beside the certificate's file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dcs_proxy.api.client import new_idempotency_key
+from dcs_proxy.api.model import Machine, Session
+from dcs_proxy.api.retry import poll_wait_s
+from dcs_proxy.errors import (
+    AgentRefused,
+    AgentUnavailable,
+    ClientGone,
+    DcsError,
+    DeadlineExceeded,
+    IdempotencyConflict,
+    NotWoken,
+    SessionFailed,
+    clean_text,
+    quote_server,
+)
+from dcs_proxy.names import MachineName
+from dcs_proxy.session.context import Context
+from dcs_proxy.session.identity import install_identity
+from dcs_proxy.session.next_step import (
+    Accept,
+    AskAgent,
+    Confirm,
+    Create,
+    GiveUp,
+    LookAtMachine,
+    Phase,
+    Resume,
+    Situation,
+    StayAsleep,
+    Step,
+    Wait,
+)
+from dcs_proxy.session.polling import SessionPoller
+from dcs_proxy.session.records import NEVER, Attempt, ReadySession, Record
+from dcs_proxy.ssh.agent import Agent
+from dcs_proxy.ssh.certificates import generate_key
+from dcs_proxy.ssh.keys import KeyPair
+
+# How long the bare key outlives the longest wait, so that the next try still finds it.
+_KEY_GRACE_S = 300
+# A larger difference is a fault of its own: ssh checks the gateway's certificate by our clock.
+_CLOCK_NOTICE_S = 300
+
+
+@dataclass
+class Work:
+    """The work of one process on one machine.
+
+    `situation` is what it knows so far, `key` the private key of a session that it creates.
+    """
+
+    name: MachineName
+    context: Context
+    situation: Situation
+    key: KeyPair | None = None
+    is_announced: bool = False
+    _poller: SessionPoller | None = None
+    _agent: Agent | None = None
+
+    def learn(self, **facts: Any) -> None:
+        """Add facts, which are fields of Situation, to what is known."""
+        self.situation = replace(self.situation, **facts)
+
+    def poller(self) -> SessionPoller:
+        """Return the way to ask the API, opened on first use."""
+        if self._poller is None:
+            self._poller = SessionPoller(self.name, self.context.open_api())
+        return self._poller
+
+    def agent(self) -> Agent:
+        """Return the machine's agent, started on first use if it is one of ours."""
+        if self._agent is None:
+            self._agent = self.context.open_agent(self.name)
+        return self._agent
+
+    def save(self, record: Record, **facts: Any) -> None:
+        """Write the record and learn it.  Raises StateError."""
+        self.context.state.save(self.name, record)
+        self.learn(record=record, **facts)
+
+    def announce(self) -> None:
+        """Show the user, once, that the machine wakes."""
+        if not self.is_announced:
+            self.is_announced = True
+            self.context.progress.waking(self.name, self.context.settings.wake_seconds)
+
+    def discard_attempt(self) -> None:
+        """Forget the attempt of this process, if there is one, and take its key from the agent."""
+        if self.key is not None:
+            self.context.state.forget(self.name)
+            self.agent().remove(self.key.blob)
+
+
+def do(step: Step, work: Work) -> None:
+    """Do a step of work, and learn what comes of it.  Raises DcsError."""
+    match step:
+        case AskAgent(record):
+            work.learn(is_held=holds(record, work.context))
+        case LookAtMachine():
+            work.learn(machine=work.poller().api.get_machine(work.name))
+        case StayAsleep(machine):
+            raise _not_woken(work.name, machine)
+        case Resume(record):
+            _resume(work, record)
+        case Create(old, abandoned):
+            _create(work, old, abandoned)
+        case Wait(record, session):
+            _wait(work, record, session)
+        case Accept(record, session):
+            _accept(work, record, session)
+        case Confirm(record, ready):
+            _confirm(work, record, ready)
+        case GiveUp(ended):
+            raise _session_over(ended)
+
+
+def holds(record: Record, context: Context) -> bool:
+    """Return whether the record's agent holds the identity that ssh will ask for."""
+    try:
+        return Agent(record.attempt.agent_path, log=context.log).holds(record.identity)
+    except (AgentRefused, AgentUnavailable):
+        return False
+
+
+def _resume(work: Work, record: Record) -> None:
+    work.context.log.event("resume", machine=work.name, session=record.attempt.session_id)
+    work.learn(phase=Phase.RESUMED)
+    _note(work, record, work.poller().look(record.attempt))
+
+
+def _wait(work: Work, record: Record, session: Session) -> None:
+    work.announce()
+    work.context.deadline.sleep(poll_wait_s(session.retry_after_ms))
+    _note(work, record, work.poller().look(record.attempt))
+
+
+def _note(work: Work, record: Record, session: Session | None) -> None:
+    """Learn what the API said of a session, and write what is new while the machine wakes.
+
+    A session that is ready is written once the agent has its identity, with all of this.
+    """
+    poller, before = work.poller(), record.attempt
+    if session is not None and not session.is_over:
+        record = replace(record, attempt=poller.note(before, session))
+        if not before.session_id:
+            work.context.log.event("session", machine=work.name, session=session.session_id,
+                                   status=session.status)  # fmt: skip
+        if not session.is_ready and record.attempt != before:
+            work.save(record)
+    clock_ahead_s = poller.api.clock_ahead_s
+    # The wait may have outlasted the identity.
+    work.learn(record=record, session=session, clock_ahead_s=clock_ahead_s, is_held=None)
+
+
+def _create(work: Work, old: Record | None, abandoned: Attempt | None) -> None:
+    work.agent()  # without one no session is closed or created
+    if abandoned is not None:
+        _close(work, abandoned)
+    work.context.state.collect_garbage(work.context.now())
+    try:
+        _send_attempt(work, old)
+    except IdempotencyConflict:
+        # Another request has used our random key: once is an accident.
+        work.context.log.event("idempotency-conflict", machine=work.name)
+        work.discard_attempt()
+        _send_attempt(work, old)
+
+
+def _send_attempt(work: Work, old: Record | None) -> None:
+    """Put a new key into the agent, write the attempt, and send it."""
+    context = work.context
+    key = work.key = generate_key()
+    lifetime_s = int(context.settings.wake_seconds + _KEY_GRACE_S)
+    work.agent().add_key(key, comment=work.name, lifetime_s=lifetime_s)
+    attempt = Attempt(
+        idempotency_key=new_idempotency_key(),
+        public_key=key.public.hex(),
+        agent_path=work.situation.agent_path,
+        key_ends_at=context.now() + lifetime_s,
+        account=context.account,
+        machine=work.name,
+    )
+    record = Record(attempt)
+    if old is not None and old.ready is None:
+        record = replace(old, attempt=attempt)
+    elif old is not None and old.ready is not None:
+        record = Record(attempt, None, old.attempt.token, old.ready.ssh_username)
+    work.save(record, phase=Phase.CREATED)
+    _note(work, record, work.poller().create(attempt))
+
+
+def _accept(work: Work, record: Record, session: Session) -> None:
+    """Give the session's identity to the agent, and write it; then the bare key can leave."""
+    context, situation, key = work.context, work.situation, work.key
+    if situation.clock_ahead_s:
+        _tell_of_clock(work.name, situation.clock_ahead_s, context)
+    ready = install_identity(
+        work.name, session, record.attempt, key,
+        agent=work.agent(), context=context, clock_ahead_s=situation.clock_ahead_s,
+    )  # fmt: skip
+    # A machine that was running lets us in.  One that has woken has yet to show that it does.
+    has_woken = work.is_announced or key is None
+    ready = replace(ready, proved_at=NEVER if has_woken else context.now())
+    work.save(replace(record, ready=ready), phase=Phase.ACCEPTED)
+    if key is not None and not ready.bare_key:
+        work.agent().remove(key.blob)
+    context.log.event("ready", machine=work.name, session=session.session_id,
+                      login=ready.ssh_username, seconds=int(ready.ends_at - context.now()),
+                      ms=int((context.now() - situation.started_at) * 1000))  # fmt: skip
+
+
+def _confirm(work: Work, record: Record, ready: ReadySession) -> None:
+    """Write that the session is good now; after a wake, wait until the guest lets us in."""
+    if ready.proved_at == NEVER:
+        work.context.await_guest(work.name, record)
+    ready = replace(ready, proved_at=work.context.now())
+    work.save(replace(record, ready=ready), phase=Phase.ACCEPTED)
+
+
+def _close(work: Work, abandoned: Attempt) -> None:
+    """End a session whose key is lost; it is of no use, and not worth a wait."""
+    try:
+        work.poller().api.close_session(
+            work.name, abandoned.session_id, new_idempotency_key(), once=True
+        )
+    except (DeadlineExceeded, ClientGone):
+        raise
+    except DcsError as error:
+        work.context.log.event("close-failed", machine=work.name, what=error.message)
+
+
+def _tell_of_clock(name: MachineName, ahead_s: float, context: Context) -> None:
+    context.log.event("clock", machine=name, ahead_s=int(ahead_s))
+    if abs(ahead_s) >= _CLOCK_NOTICE_S:
+        how = "behind" if ahead_s > 0 else "ahead of"
+        minutes = round(abs(ahead_s) / 60)
+        context.notice(f"this computer's clock is {minutes} min {how} the API's: set it")
+
+
+def _not_woken(name: MachineName, machine: Machine) -> NotWoken:
+    phase = "asleep" if machine.phase == "sleeping" else machine.phase
+    return NotWoken(
+        f'the machine is {phase}, and wake = "never" forbids waking it',
+        hint=f"to wake it: dcs-proxy wake {name}, or DCS_PROXY_WAKE=always ssh {name}",
+    )
+
+
+def _session_over(session: Session | None) -> SessionFailed:
+    if session is None:
+        return SessionFailed("the API no longer knows the session", hint="try again")
+    said = f": {quote_server(session.error_message)}" if session.error_message else ""
+    code = f" ({clean_text(session.error_code, 60)})" if session.error_code else ""
+    return SessionFailed(
+        f"the session is {session.status}{said}{code}",
+        hint="try again; if it fails again, look at the machine in the console",
+    )

@@ -1,0 +1,159 @@
+"""Stand-ins for what resolving touches: one machine's control plane, agent and state."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from dcs_proxy.api.model import Connection, HostTrust, Machine, Session
+from dcs_proxy.console.progress import Progress
+from dcs_proxy.emulator.authority import Authorities, public_line
+from dcs_proxy.errors import DcsError
+from dcs_proxy.local.deadline import Deadline
+from dcs_proxy.local.log import Log
+from dcs_proxy.local.settings import Settings
+from dcs_proxy.names import MachineName
+from dcs_proxy.session.context import Context
+from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.next_step import Half
+from dcs_proxy.session.records import Record
+from dcs_proxy.session.resolve import resolve
+from dcs_proxy.ssh.agent import Agent
+from tests.fake_agent import FakeAgent, Store
+
+NAME = MachineName("dm-foo")
+AUTHORITIES = Authorities()
+
+
+@dataclass
+class FakeApi:
+    """A control plane: `statuses` are what each look at a session finds, the last for ever.
+
+    A status that is an exception is raised, None is a session that is known no more.  `journal` is
+    every call, and closing fails with `close_error`.
+    """
+
+    statuses: list[Any] = field(default_factory=lambda: ["ready"])
+    has_get: bool = True
+    life_s: float = 3600
+    journal: list[tuple[str, str]] = field(default_factory=list)
+    keys: dict[str, tuple[str, str]] = field(default_factory=dict)
+    changes: dict[str, Any] = field(default_factory=dict)
+    clock_ahead_s: float = 0.0
+    phase: str = "running"
+    close_error: DcsError | None = None
+
+    def get_machine(self, name: MachineName) -> Machine:
+        self.journal.append(("LOOK", name))
+        return Machine(name, self.phase)
+
+    def create_session(self, name: MachineName, public_key: str, idempotency_key: str) -> Session:
+        assert name == NAME
+        self.journal.append(("POST", idempotency_key))
+        known = self.keys.setdefault(idempotency_key, (f"wssh-{len(self.keys)}", public_key))
+        assert known[1] == public_key, "one Idempotency-Key, two requests"
+        return self.session(known[0], public_key)
+
+    def get_session(self, name: MachineName, session_id: str) -> Session | None:
+        assert name == NAME
+        self.journal.append(("GET", session_id))
+        if not self.has_get or self.statuses[0] is None:
+            return None
+        return self.session(session_id, dict(self.keys.values())[session_id])
+
+    def close_session(
+        self, name: MachineName, session_id: str, idempotency_key: str, *, once: bool = False
+    ) -> None:
+        assert name == NAME and idempotency_key
+        self.journal.append(("DELETE once" if once else "DELETE", session_id))
+        if self.close_error is not None:
+            raise self.close_error
+
+    def session(self, session_id: str, public_key: str) -> Session:
+        status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+        if isinstance(status, BaseException):
+            raise status
+        ends_at = time.time() + self.clock_ahead_s + self.life_s
+        trust = HostTrust("cert_authority", "ssh.example", public_line(AUTHORITIES.host_ca))
+        user = AUTHORITIES.sign_user(
+            public_key, session_id, ends_at - self.clock_ahead_s, ahead=self.clock_ahead_s
+        )
+        session = Session(
+            session_id, NAME, status,
+            datetime.fromtimestamp(time.time() + self.clock_ahead_s, timezone.utc),
+            datetime.fromtimestamp(ends_at, timezone.utc), 50, "BOOM", "it\x1b broke",
+            Connection("ssh.example", 22, session_id, user, trust) if status == "ready" else None,
+        )  # fmt: skip
+        return replace(session, **self.changes)
+
+    def count(self, method: str) -> int:
+        return sum(1 for called, _ in self.journal if called == method)
+
+
+class Waking(Progress):
+    """Notes what is shown, as on no terminal."""
+
+    def __init__(self, notices: list[str]) -> None:
+        super().__init__(is_quiet=False, in_place=False)
+        self.notices = notices
+
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
+
+
+@dataclass
+class Stage:
+    """One machine's world, kept between tries; each try is a process of its own to `world`."""
+
+    state: StateDirectory
+    agent: FakeAgent
+    store: Store
+    plane: FakeApi = field(default_factory=FakeApi)
+    settings: Settings = field(default_factory=Settings)
+    now: Callable[[], float] = time.time
+    notices: list[str] = field(default_factory=list)
+    knocks: list[Any] = field(default_factory=list)
+
+    def world(self, *, client: str = "1:1", seconds: float = 30, **changes: Any) -> Context:
+        world = Context(
+            settings=self.settings,
+            state=self.state,
+            deadline=Deadline(seconds),
+            log=Log(self.state.file("log")),
+            agent_path=lambda name: self.agent.path if name == NAME else "",
+            account="account",
+            client=client,
+            open_api=lambda: self.plane,
+            open_agent=lambda name: Agent(self.agent.path if name == NAME else ""),
+            notice=self.notices.append,
+            progress=Waking(self.notices),
+            await_guest=self.knock,
+            now=self.now,
+        )
+        return replace(world, **changes)
+
+    def resolve(self, half: Half = Half.PREPARE, **changes: Any) -> Record:
+        return resolve(NAME, self.world(**changes), half)
+
+    def knock(self, name: MachineName, record: Record) -> None:
+        """Note that the guest was waited for; raise what the test has put first."""
+        assert name == NAME
+        assert record.identity in self.store.held, "ssh could not have logged in"
+        self.knocks.append(record.attempt.session_id)
+        if isinstance(self.knocks[0], BaseException):
+            raise self.knocks.pop(0)
+
+    def log(self) -> str:
+        return Path(self.state.file("log")).read_text()
+
+
+def events(stage: Stage, *names: str) -> list[str]:
+    """Return the lines of these events in the log, without what differs from run to run."""
+    lines = [line.split("] ", 1)[1] for line in stage.log().splitlines()]
+    changing = re.compile(r"\b(ms|seconds)=-?\d+")
+    return [changing.sub(r"\1=N", line) for line in lines if line.split()[0] in names]

@@ -1,0 +1,159 @@
+"""A process that dies or gives up leaves a wake that the next one resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dcs_proxy.api.model import Session
+from dcs_proxy.errors import ApiUnavailable, ClientGone, DcsError, IdempotencyConflict
+from dcs_proxy.names import MachineName
+from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.records import Record
+from dcs_proxy.ssh.agent import Agent
+from tests.unit.session.fakes import FakeApi, Stage, events
+
+
+class Killed(BaseException):
+    """Stands for the death of the process: nothing of ours handles it."""
+
+
+DEATHS = ["POST", "GET", "add", "save", "remove"]
+
+
+@pytest.mark.parametrize("where", DEATHS)
+def test_a_process_that_dies_anywhere_loses_nothing(
+    stage: Stage, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.plane.statuses = ["wake_in_progress", "wake_in_progress", "ready"]
+    with monkeypatch.context() as patch:
+        kill_at(where, stage, patch)
+        with pytest.raises(Killed):
+            stage.resolve()
+    stage.plane.statuses = [s for s in stage.plane.statuses if not isinstance(s, Killed)]
+    record = stage.resolve()
+    assert len(stage.plane.keys) == 1, "a second session was asked for"
+    assert record.ready is not None
+    assert record.identity in stage.store.held
+    # Only the bare key was there when the first died, unless it died after the certificate.
+    assert record.ready.bare_key is (where != "remove")
+
+
+def kill_at(where: str, stage: Stage, patch: pytest.MonkeyPatch) -> None:
+    def killed(*_: Any, **__: Any) -> Any:
+        raise Killed
+
+    match where:
+        case "POST":
+            create = stage.plane.create_session
+
+            def create_and_die(*args: Any) -> Session:
+                create(*args)
+                raise Killed
+
+            patch.setattr(stage.plane, "create_session", create_and_die)
+        case "GET":
+            stage.plane.statuses.insert(1, Killed())
+        case "add":
+            patch.setattr(Agent, "add_certificate", killed)
+        case "save":
+            save = StateDirectory.save
+
+            def save_unless_ready(state: StateDirectory, name: MachineName, record: Record) -> None:
+                if record.ready is not None:
+                    raise Killed
+                save(state, name, record)
+
+            patch.setattr(StateDirectory, "save", save_unless_ready)
+        case "remove":
+            patch.setattr(Agent, "remove", killed)
+
+
+def test_a_wake_whose_key_is_lost_is_closed_and_replaced(stage: Stage) -> None:
+    stage.plane.statuses = ["wake_in_progress", ClientGone("gone"), "ready"]
+    with pytest.raises(ClientGone):
+        stage.resolve()
+    stage.store.held.clear()
+    stage.plane.statuses = ["ready"]
+    stage.resolve()
+    assert ("DELETE once", "wssh-0") in stage.plane.journal
+    assert len(stage.plane.keys) == 2
+
+
+def test_nothing_is_created_for_an_ssh_that_exits_while_a_session_is_closed(
+    stage: Stage,
+) -> None:
+    stage.plane.statuses = ["wake_in_progress", ClientGone("gone"), "ready"]
+    with pytest.raises(ClientGone):
+        stage.resolve()
+    stage.store.held.clear()
+    stage.plane.close_error = ClientGone("gone")
+    with pytest.raises(ClientGone):
+        stage.resolve(client="2:2")
+    assert len(stage.plane.keys) == 1
+
+
+def test_an_attempt_whose_idempotency_key_conflicts_is_replaced(stage: Stage) -> None:
+    stage.plane.has_get = False
+    stage.plane.statuses = ["wake_in_progress", ClientGone("gone")]
+    with pytest.raises(ClientGone):
+        stage.resolve()
+    stage.plane.statuses = [IdempotencyConflict("used"), "ready"]
+    assert stage.resolve(client="2:2").attempt.session_id == "wssh-1"
+
+
+def test_an_abandoned_session_that_cannot_be_closed_is_logged(stage: Stage) -> None:
+    stage.plane.statuses = ["wake_in_progress", ClientGone("gone"), "ready"]
+    with pytest.raises(ClientGone):
+        stage.resolve()
+    stage.store.held.clear()
+    stage.plane.close_error = ApiUnavailable("the API is down")
+    assert stage.resolve(client="2:2").attempt.session_id == "wssh-1"
+    assert events(stage, "close-failed") == ['close-failed machine=dm-foo what="the API is down"']
+
+
+@pytest.mark.parametrize("error", [ClientGone("gone"), ApiUnavailable("down")])
+def test_an_interrupted_wake_is_resumed(stage: Stage, error: DcsError) -> None:
+    stage.plane.statuses = ["wake_in_progress", error, "ready"]
+    with pytest.raises(type(error)):
+        stage.resolve()
+    record = stage.resolve(client="2:2")
+    assert len(stage.plane.keys) == 1
+    assert record.ready is not None and record.ready.bare_key
+
+
+@pytest.mark.parametrize("field", ["expires_at", "began_at"])
+def test_a_wake_is_resumed_if_the_api_gives_no_times(stage: Stage, field: str) -> None:
+    stage.plane.changes = {field: None}
+    test_an_interrupted_wake_is_resumed(stage, ClientGone("gone"))
+
+
+@pytest.mark.parametrize("ahead_s", [3600.0, -3600.0])
+def test_a_wake_is_resumed_whatever_our_clock_says(stage: Stage, ahead_s: float) -> None:
+    stage.plane.clock_ahead_s, stage.plane.life_s = ahead_s, 100
+    test_an_interrupted_wake_is_resumed(stage, ClientGone("gone"))
+
+
+@pytest.mark.parametrize("status", ["failed", None])
+def test_an_interrupted_wake_that_failed_is_replaced(
+    stage: Stage, status: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.plane.statuses = ["wake_in_progress", "wake_in_progress", ClientGone("gone"), status]
+    with pytest.raises(ClientGone):
+        stage.resolve()
+    stage.plane.statuses = [status, "ready"] if status else [None]
+    if status is None:
+        monkeypatch.setattr(stage.plane, "create_session", ready_anew(stage.plane))
+    assert stage.resolve(client="2:2").attempt.session_id == "wssh-1"
+
+
+def ready_anew(plane: FakeApi) -> Callable[..., Session]:
+    create = plane.create_session
+
+    def create_ready(*args: Any) -> Session:
+        plane.statuses = ["ready"]
+        return create(*args)
+
+    return create_ready
