@@ -1,7 +1,7 @@
-"""``dcs-proxy close HOST...``: end sessions, here and at the API.
+"""``dcs-proxy close HOST...``: close sessions, here and at the API.
 
-Exit code: 0 if nothing is left of any, else that of the first machine, in the order given, where
-something is.
+The exit code is 0 if all are closed, else that of the first machine, in the order given, whose
+session could not be closed.
 """
 
 from __future__ import annotations
@@ -12,26 +12,29 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
-from dcs_proxy.api.client import Api, account
+from dcs_proxy.api.client import account, new_idempotency_key
 from dcs_proxy.app import ApiFactory, Options, open_log
 from dcs_proxy.commands import selection
 from dcs_proxy.commands._batch import Batch
-from dcs_proxy.commands.closing import close_session
 from dcs_proxy.console.stderr import show
-from dcs_proxy.errors import ClientGone, attribute_errors_to
+from dcs_proxy.errors import ClientGone, ConfigError, attribute_errors_to
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.names import MachineName
+from dcs_proxy.publish.includes import unpublish
 from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.records import Record
+from dcs_proxy.ssh.agent import Agent, AgentMissing
+from dcs_proxy.ssh.keys import public_blob
 
-HELP = "end sessions and take their certificates out of the agent"
+HELP = "close sessions and remove their certificates from the agent"
 DESCRIPTION = (
-    "End sessions at the API, take their certificates out of the agent and remove their files. "
-    "The machine itself sleeps when nobody uses it any more. The exit code is that of the first "
-    "machine, in the order given, where something is left."
+    "Close sessions at the API, remove their certificates from the agent and delete their files. "
+    "A machine that is no longer used goes to sleep by itself. The exit code is that of the first "
+    "machine, in the order given, whose session could not be closed."
 )
-EXAMPLES = (("Everything that is open", "dcs-proxy close --all"),)
+EXAMPLES = (("Close every session", "dcs-proxy close --all"),)
 
-# For one machine; a wake that is under way holds its lock for longer.
+# For one machine.  A running wake holds the machine's lock for longer.
 _CLOSE_S = 30.0
 
 
@@ -41,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, options: Options) -> int:
-    """Close the sessions.  Raises DcsError if it cannot be told which."""
+    """Close the sessions.  Raises DcsError if the arguments name no machines."""
     settings = options.settings(os.environ)
     state = StateDirectory(options.state_directory(os.environ))
     names = selection.select(arguments, settings, state.machines, hint="dcs-proxy status")
@@ -49,11 +52,11 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         show("dcs-proxy: there are no sessions")
         return 0
     factory = ApiFactory(settings, os.environ, open_log(options, os.environ))
-    many = Batch(names, _Closer(state, factory).close)
+    batch = Batch(names, _Closer(state, factory).close)
     try:
-        return many.run()
+        return batch.run()
     except KeyboardInterrupt:
-        show(f"dcs-proxy: interrupted: {len(many.outcomes)} of {len(names)} machines are done")
+        show(f"dcs-proxy: interrupted: {len(batch.outcomes)} of {len(names)} machines are done")
         return ClientGone.exit_code
 
 
@@ -68,22 +71,41 @@ class _Closer:
     def close(
         self, name: MachineName, notice: Callable[[str], None], is_stopping: Callable[[], bool]
     ) -> str:
-        """Close the machine's session and say so."""
+        """Close the machine's session; return the result in words."""
         deadline = Deadline(_CLOSE_S, is_stopping)
-
-        def open_api() -> Api:
-            return replace(self._load_credentials(), notice=notice).open(deadline)
-
-        with attribute_errors_to(name):
-            session_id = close_session(
-                name,
-                self._state,
-                account=account(self._factory.settings),
-                open_api=open_api,
-                deadline=deadline,
-            )
+        with attribute_errors_to(name), self._state.lock(name, deadline):
+            session_id = self._close_locked(name, deadline, notice)
         self._factory.log.event("closed", machine=name, session=session_id or "-")
         return f"session {session_id} closed" if session_id else "there was no session"
+
+    def _close_locked(
+        self, name: MachineName, deadline: Deadline, notice: Callable[[str], None]
+    ) -> str:
+        """Close the session under the machine's lock; return its id, "" if there was none.
+
+        The identity leaves the agent first, so that no login succeeds any more whatever the API
+        answers; the record is removed last, so that a failed close can be repeated.  Raises
+        ConfigError if the session belongs to another account, AgentUnavailable, StateError,
+        DeadlineExceeded, or what the API raises.
+        """
+        record = self._state.load(name)
+        if record is None:
+            unpublish(self._state, name)
+            return ""
+        attempt = record.attempt
+        if attempt.account != account(self._factory.settings):
+            raise ConfigError(
+                "the session belongs to another API or organisation than the configured one",
+                hint="set DEDALUS_BASE_URL and DEDALUS_ORG_ID as they were when it was created",
+            )
+        try:
+            _remove_identity(record)
+        finally:
+            if attempt.session_id:
+                api = replace(self._load_credentials(), notice=notice).open(deadline)
+                api.close_session(name, attempt.session_id, new_idempotency_key())
+        unpublish(self._state, name)
+        return attempt.session_id
 
     def _load_credentials(self) -> ApiFactory:
         """Read the API key, once, and only if a machine has a session."""
@@ -91,3 +113,12 @@ class _Closer:
             credentials = self._factory.find_credentials(Deadline(_CLOSE_S))
             self._factory = replace(self._factory, credentials=credentials)
             return self._factory
+
+
+def _remove_identity(record: Record) -> None:
+    agent = Agent(record.attempt.agent_path)
+    try:
+        for blob in {record.identity, public_blob(record.attempt.public)}:
+            agent.remove(blob)
+    except AgentMissing:
+        pass
