@@ -1,6 +1,6 @@
-"""``dcs-proxy emulator``: a control plane and an SSH gateway on this computer, for trying out.
+"""``dcs-proxy emulator``: run a local control plane and SSH gateway.
 
-It needs the extra ``emulator``; nothing of it is imported before it is run.
+It needs the extra ``emulator``, whose packages are imported only when the command runs.
 """
 
 from __future__ import annotations
@@ -8,14 +8,15 @@ from __future__ import annotations
 import argparse
 
 from dcs_proxy.app import Options
+from dcs_proxy.console.stdout import put
 from dcs_proxy.errors import ConfigError, DcsError, UsageError, clean_text
 
-HELP = "run a local control plane and SSH gateway that behave as the service does"
+HELP = "run a local control plane and SSH gateway for tests and experiments"
 DESCRIPTION = (
-    "Serve the API and an SSH gateway on loopback until a signal, for trying out and for tests "
-    "(the extra: pip install 'dcs-proxy[emulator]'). The first line on stdout is a JSON object "
-    "with api (for DEDALUS_BASE_URL), key (for DEDALUS_API_KEY) and machines (their ids). Commands "
-    "run on this computer, as you."
+    "Run a local API and SSH gateway on loopback, for tests and experiments, until a signal "
+    "(needs pip install 'dcs-proxy[emulator]'). The first line of output is a JSON object "
+    "with api (for DEDALUS_BASE_URL), key (for DEDALUS_API_KEY) and machines (their ids). Remote "
+    "commands run on this computer, as the current user."
 )
 EXAMPLES = (
     ("A machine that takes five seconds to wake",
@@ -31,11 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add = parser.add_argument
     add("--machine", metavar="NAME[:PHASE]", action="append", dest="machines",
-        help="a machine, running if no phase is given; may be repeated (default: "
+        help="add a machine, running unless a phase is given; may be repeated (default: "
         f"{_DEFAULT_MACHINE})")  # fmt: skip
     add("--ids", choices=("dm", "uuid"), default="dm",
-        help="machine ids as the API contract has them (dm-NAME), or bare UUIDs as the service "
-        "has them since September 2026; a NAME then stands for a made-up UUID "
+        help="machine ids as in the API contract (dm-NAME), or bare UUIDs as the service has "
+        "used since September 2026; NAME then stands for a made-up UUID "
         "(default: %(default)s)")  # fmt: skip
     add("--wake-seconds", metavar="S", type=_seconds, default=2.0,
         help="how long a machine takes to wake (default: %(default)g)")  # fmt: skip
@@ -44,15 +45,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--autosleep-seconds", metavar="S", type=_seconds, default=300.0,
         help="how long an idle machine stays awake (default: %(default)g)")  # fmt: skip
     add("--login", metavar="session|NAME", default="session",
-        help="login name: each session its own, or NAME (default: session)")  # fmt: skip
+        help="login name: a different one in each session, or NAME (default: session)")  # fmt: skip
     add("--endpoint", metavar="NAME", default="localhost",
-        help="the gateway's name, in its certificate too (default: localhost)")  # fmt: skip
+        help="the gateway's host name, also in its certificate (default: localhost)")  # fmt: skip
     add("--gateway", metavar="HOST:PORT", type=_address,
-        help="send sessions to another SSH server, in place of this one's gateway")  # fmt: skip
+        help="let sessions use another SSH server instead of the emulator's gateway")  # fmt: skip
     add("--ca-directory", metavar="DIR",
-        help="keep the authorities' keys there (user_ca, host_ca and .pub)")  # fmt: skip
+        help="where the authorities' keys are stored (user_ca, host_ca and .pub)")  # fmt: skip
     add("--home", metavar="DIR", dest="homes",
-        help="the machines' home directories are below it (default: temporary)")  # fmt: skip
+        help="where the machines' home directories are (default: temporary)")  # fmt: skip
     add("--api-key", metavar="KEY", help="the API key (default: a new one)")
     add("--org-id", metavar="ID", default="",
         help="the organisation that the API key belongs to (default: any)")  # fmt: skip
@@ -64,30 +65,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tls-name", metavar="NAME", default="localhost",
         help="the API's name in that certificate (default: localhost)")  # fmt: skip
     add("--post-only", action="store_true",
-        help="answer only the contract's POST, as some deployments do")  # fmt: skip
+        help="accept only the POST that creates sessions, as some deployments do")  # fmt: skip
     add("--without", metavar="PART", action="append", default=[],
         choices=("certificate", "host-trust"),
-        help="leave out of sessions: certificate or host-trust; may be repeated")  # fmt: skip
+        help="leave certificate or host-trust out of sessions; may be repeated")  # fmt: skip
     add("--rate-limit", metavar="N", type=_seconds,
-        help="answer 429 to more than N changes in a second")  # fmt: skip
-    add("--journal", metavar="FILE", help="append what happens to FILE, a JSON object per line")
+        help="answer 429 to more than N changes a second")  # fmt: skip
+    add("--journal", metavar="FILE", help="append each event to FILE, as one JSON object per line")
     add("--fault", metavar="NAME=KIND[:ARGUMENT][/METHOD][@COUNT][~SHARE]", action="append",
         default=[], dest="faults", help="show a fault; may be repeated")  # fmt: skip
-    add("--list-faults", action="store_true", help="list the kinds of fault and exit")
+    add("--list-faults", action="store_true", help="list the kinds of faults and exit")
 
 
 def run(arguments: argparse.Namespace, options: Options) -> int:
     """Serve until a signal.  Raises UsageError, or ConfigError without the extra."""
     try:
         from dcs_proxy.emulator import serve
-        from dcs_proxy.emulator.faults import describe_faults, parse_error_body
+        from dcs_proxy.emulator.faults import describe_faults, parse_fault
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"the emulator needs the Python package {error.name}",
             hint="pip install 'dcs-proxy[emulator]'",
         ) from None
     if arguments.list_faults:
-        print("\n".join(describe_faults()))
+        put(*describe_faults())
         return 0
     machines = [_machine(text, arguments.ids) for text in arguments.machines or [_DEFAULT_MACHINE]]
     try:
@@ -95,7 +96,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
             serve.EmulatorOptions(
                 ids=arguments.ids,
                 machines=machines,
-                faults=[parse_error_body(text) for text in arguments.faults],
+                faults=[parse_fault(text) for text in arguments.faults],
                 wake_seconds=arguments.wake_seconds,
                 session_seconds=arguments.session_seconds,
                 autosleep_seconds=arguments.autosleep_seconds,
@@ -131,7 +132,7 @@ def _machine(text: str, ids: str) -> tuple[str, str]:
         or_uuid = " or a UUID" if ids == "uuid" else ""
         raise UsageError(
             f"{clean_text(text)} is not NAME[:PHASE]",
-            hint=f"a name is dm-…{or_uuid}, a phase one of: {', '.join(PHASES)}",
+            hint=f"NAME is dm-…{or_uuid}; PHASE is one of: {', '.join(PHASES)}",
         )
     return name, phase
 
@@ -142,7 +143,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = -1
     if not 0 <= value < 1e9:
-        raise argparse.ArgumentTypeError(f"{clean_text(text)} is not a number from 0 up")
+        raise argparse.ArgumentTypeError(f"{clean_text(text)} is not a number of at least 0")
     return value
 
 

@@ -1,4 +1,4 @@
-"""The service's certificate authorities: one signs users' keys, one the gateway's host key."""
+"""The service's two certificate authorities: for users' keys and for the gateway's host key."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _EXTENSIONS = (
 
 
 class Authorities:
-    """Two Ed25519 keys, kept as ``user_ca`` and ``host_ca`` in `directory`, or in memory only.
+    """Two Ed25519 keys, stored as ``user_ca`` and ``host_ca`` in `directory`, or only in memory.
 
-    Raises ConfigError if a key file there cannot be read.
+    Raises ConfigError if a key file in `directory` cannot be read.
     """
 
     def __init__(self, directory: str | None = None) -> None:
@@ -45,10 +45,10 @@ class Authorities:
         *,
         ahead: float = 0.0,
     ) -> str:
-        """Return a user certificate line for `username`'s key that ends at `ends_at` (unix time).
+        """Return a line with a user certificate for `username` that ends at `ends_at` (unix time).
 
-        With a fault of stage "certificate", one that is wrong in that way; `ahead` is how many
-        seconds the service's clock is.
+        A `fault` of stage "certificate" makes the certificate wrong in that way.  `ahead` is how
+        many seconds the service's clock is ahead.
         """
         now = time.time() + ahead
         request = _Request(parse_public_key(public_line), username, now, ends_at + ahead)
@@ -57,7 +57,7 @@ class Authorities:
             case "certificate-other-key":
                 request.key = ed25519.Ed25519PrivateKey.generate().public_key()
             case "certificate-other-principal":
-                request.principal = "somebody"
+                request.principal = "another-user"
             case "certificate-host":
                 request.kind = SSHCertificateType.HOST
             case "certificate-expired":
@@ -76,7 +76,7 @@ class Authorities:
         return f"{line}\n{line}" if fault == "certificate-two-lines" else line
 
     def sign_host(self, host_key: PrivateKey, name: str, fault: str = "") -> str:
-        """Return a host certificate line that names `name` only, or is wrong as `fault` says."""
+        """Return a line with a host certificate for `name` alone, changed by `fault`."""
         now = time.time()
         request = _Request(host_key.public_key(), name, now, now + _YEAR_S)
         request.kind = SSHCertificateType.HOST
@@ -119,13 +119,13 @@ class _Request:
 
 
 def parse_public_key(line: str) -> PublicKey:
-    """Return the key of an OpenSSH public key line.  Raises ValueError if it is none."""
+    """Return the key of an OpenSSH public key line.  Raises ValueError if it is not one."""
     try:
         key = serialization.load_ssh_public_key(line.encode())
     except UnsupportedAlgorithm as error:
         raise ValueError(str(error)) from None
     if not isinstance(key, PublicKey):
-        raise ValueError("a key of this type gets no certificate")
+        raise ValueError("keys of this type are not certified")
     return key
 
 

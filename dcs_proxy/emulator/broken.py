@@ -1,4 +1,4 @@
-"""Gateways that are no SSH servers: listeners that reset or say nothing."""
+"""Broken gateways: listeners that reset connections or never answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _BANNER = b"SSH-2.0-emulator\r\n"
 
 
 class BrokenGateway:
-    """Accepts connections and keeps silent or, with `resets`, resets them after the banner."""
+    """Accepts connections and never answers or, with `resets`, resets them after the banner."""
 
     def __init__(self, *, resets: bool) -> None:
         self._resets = resets
@@ -35,7 +35,7 @@ class BrokenGateway:
             writer.write(_BANNER)
             await reader.readline()
             sock = writer.get_extra_info("socket")
-            # Closing with nothing allowed to linger sends a reset.
+            # Closing with a linger time of zero sends a reset.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.close()
         else:

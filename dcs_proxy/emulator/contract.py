@@ -1,4 +1,4 @@
-"""Replies in the contract's words: documented errors, problem+json, sessions and machines."""
+"""HTTP replies as in the contract: JSON, the documented errors, problem+json."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _error(status: int, code: str, message: str, retryable: bool, **more: Any) -
 _LIMITER = {"rate_limit_scope": "mutating_lifecycle_routes"}
 _READ_LIMITER = {"rate_limit_scope": "read_lifecycle_routes"}
 
-# The contract's examples, by the names that they have there.
+# The contract's examples, under the names that they have there.
 ERRORS = {
     "missing_key": _error(401, "AUTH_REQUIRED", "missing Dedalus API key", False),
     "invalid_key": _error(401, "AUTH_INVALID", "invalid Dedalus API key", False),
@@ -57,7 +57,7 @@ ERRORS = {
     "runtime_unavailable": _error(503, "DEPENDENCY_UNAVAILABLE", "runtime unavailable", True),
 }  # fmt: skip
 
-# What the contract does not have, and the service's clients of September 2026 meet.
+# Not in the contract, but in the service's clients of September 2026.
 NEWER_ERRORS = {
     "beta_access_required": _error(
         403, "BETA_ACCESS_REQUIRED", "this organization has no access to the beta", False
@@ -80,7 +80,7 @@ ERROR_CODES = frozenset(
 
 
 def with_retry_after_ms(reply: Response, milliseconds: str) -> Response:
-    """Return an error reply that asks to wait `milliseconds`, if that is not empty."""
+    """Return an error reply that asks to wait `milliseconds`; an empty text changes nothing."""
     if not milliseconds:
         return reply
     body = {**json.loads(reply.body), "retry_after_ms": int(milliseconds)}

@@ -1,4 +1,4 @@
-"""The control plane over HTTP/1.1: who may ask, which route answers, and what faults make of it.
+"""The HTTP/1.1 server of the control plane: credentials, dispatch to routes, faults on the wire.
 
 Sources: the API contract (createMachineSSHSession), and the list, get and delete routes that the
 service's public clients use.
@@ -29,10 +29,10 @@ _HUGE = 64 * 1024 * 1024
 
 
 class ControlPlaneServer:
-    """Serves `routes` on listening sockets until it is stopped, each request in a thread.
+    """Serves `routes` on listening sockets until it is stopped, each connection in a thread.
 
-    `key` is the one API key and `org_id` its organisation, "" where any will do; `tls` makes it
-    HTTPS.
+    `key` is the only API key and `org_id` its organisation ("" accepts any); with `tls`, the
+    server speaks HTTPS.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class ControlPlaneServer:
         self.url = f"http://127.0.0.1:{port}"
         if tls is not None:
             self.url = f"https://localhost:{port}"
-            # The handshake is the handler's, so that one client cannot hold up the others.
+            # The handler does the handshake, so that one client cannot delay the others.
             sockets = [
                 tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
                 for sock in sockets
@@ -64,19 +64,19 @@ class ControlPlaneServer:
         self._servers = [_Server(sock, self) for sock in sockets]
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start to answer requests."""
         for server in self._servers:
             threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
 
     def stop(self) -> None:
-        """Stop answering; requests that are stalled end."""
+        """Stop answering; end stalled requests."""
         self.stopping.set()
         for server in self._servers:
             server.shutdown()
             server.server_close()
 
     def refuse(self, headers: Any) -> Response | None:
-        """Return the reply to a request whose credentials do not hold, None if they do."""
+        """Return the reply to a request with wrong credentials, or None if they are right."""
         bearer = headers.get("Authorization")
         given = headers.get("x-api-key")
         if given is None and bearer is not None:
@@ -105,7 +105,7 @@ class _Server(http.server.ThreadingHTTPServer):
         self.plane = plane
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that go away."""
+        """Ignore clients that disconnect."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -119,10 +119,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     do_OPTIONS = do_TRACE = do_QUERY = do_GET
 
     def log_message(self, *_: Any) -> None:
-        """Leave it to the journal."""
+        """Log nothing: the journal does."""
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Refuse in the contract's words what http.server takes for no request."""
+        """Answer what http.server rejects with problem+json, as the contract does."""
         self.close_connection = True
         title = self.responses[code][0]
         self._send(problem(code, title, message or title))
@@ -161,7 +161,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _read_body(self) -> bytes | None:
         length = self.headers.get("Content-Length", "0")
         if self.headers.get("Transfer-Encoding"):
-            refusal = problem(411, "Length Required", "the length of the body is needed")
+            refusal = problem(411, "Length Required", "Content-Length is missing")
         elif not re.fullmatch("[0-9]{1,19}", length):
             refusal = problem(400, "Bad Request", "Content-Length is not a length")
         elif int(length) > _MAX_BODY:
@@ -192,7 +192,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         )
 
     def _send(self, reply: Response, body: bytes | None = None) -> None:
-        """Send a reply in one piece, for small writes would wait for each other."""
+        """Send a reply with one write: Nagle's algorithm would delay a second one."""
         body = reply.body if body is None else body
         phrase = self.responses.get(reply.status, ("",))[0]
         lines = [
@@ -217,7 +217,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.close_connection = True
 
     def stall(self, _: Response) -> None:
-        """Answer nothing until the client or the emulator goes."""
+        """Do not answer until the client disconnects or the emulator stops."""
         self.close_connection = True
         self.connection.settimeout(0.1)
         while not self.server.plane.stopping.is_set():
@@ -228,12 +228,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 pass
 
     def stall_body(self, reply: Response) -> None:
-        """Send half a body, and then nothing."""
+        """Send half of the body, then nothing."""
         self._send(reply, reply.body[: len(reply.body) // 2])
         self.stall(reply)
 
     def huge(self, _: Response) -> None:
-        """Send far more than anybody wants."""
+        """Send a body that is far too large."""
         self.close_connection = True
         self._send(Response(200, b'"' + b"A" * _HUGE + b'"'))
 

@@ -1,4 +1,4 @@
-"""Sessions and machines as the JSON that the control plane answers with."""
+"""Sessions and machines as the JSON of the control plane's replies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dcs_proxy.emulator.faults import Fault, Faults, edit
 from dcs_proxy.emulator.machines import Machine, Service, SshSession
 
 _MEMORY_MIB = 4096
-# Where a machine is going that does not run, and is not about to.
+# The desired state by phase; for all other phases it is "running".
 _DESIRED = {
     "stopping": "sleeping",
     "sleeping": "sleeping",
@@ -23,10 +23,10 @@ _DESIRED = {
 
 @dataclass(frozen=True)
 class Describer:
-    """Says what `service` knows, and what its faults make of that.
+    """Describes the sessions and machines of `service`, changed by its faults.
 
-    `endpoint` is the gateway's name; `ports` its ports, by the fault of stage "gateway" that each
-    shows, "" for the sound one.  `without` names the optional parts of a connection to leave out.
+    `endpoint` is the gateway's name.  `ports` has the port for each fault of stage "gateway", and
+    for "" the port without a fault.  `without` names optional parts of a connection to leave out.
     """
 
     service: Service
@@ -37,7 +37,7 @@ class Describer:
     without: frozenset[str]
 
     def session(self, session: SshSession, method: str) -> dict[str, Any]:
-        """Return a session (contract: SSHSessionResponse) in answer to a request."""
+        """Return a session (contract: SSHSessionResponse) for the reply to a `method` request."""
         service = self.service
         name = session.machine.name
         struck = self.faults.strike(name, "session", method)
@@ -68,12 +68,12 @@ class Describer:
         return body
 
     def listed_machine(self, machine: Machine) -> dict[str, Any]:
-        """Return a machine as the list shows it; where ids are UUIDs, with its status too."""
+        """Return a machine as in the list; if ids are UUIDs, its status is included."""
         shown = {**self._machine(machine), "phase": machine.phase}
         return {**shown, "status": self._status(machine)} if self.service.ids.is_uuid else shown
 
     def machine(self, machine: Machine) -> dict[str, Any]:
-        """Return a machine as it is shown alone: its phase is part of a status."""
+        """Return a machine as in the reply about one machine: the phase is in its status."""
         return {**self._machine(machine), "status": self._status(machine)}
 
     def _status(self, machine: Machine) -> dict[str, Any]:

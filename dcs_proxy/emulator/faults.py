@@ -1,8 +1,8 @@
-"""Faults that the emulator can be told to show, by machine: what they are, and when they strike.
+"""The faults that the emulator can show: their kinds, and when they strike.
 
-A fault is written ``NAME=KIND[:ARGUMENT][/METHOD][@COUNT][~SHARE]``: NAME is a machine or ``*``;
-with METHOD it strikes only requests of that method; with COUNT only so many times; with SHARE
-(0.1) only that often.
+A fault is written ``NAME=KIND[:ARGUMENT][/METHOD][@COUNT][~SHARE]``.  NAME is a machine or ``*``.
+METHOD restricts it to requests of that method, COUNT to so many times, SHARE (such as 0.1) to a
+random share of the times.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _BAD_GATEWAY = b"<html><head><title>502 Bad Gateway</title></head><body>nginx</b
 
 @dataclass
 class Fault:
-    """One fault; `left` counts down, None for ever; it strikes a random `share` of the times."""
+    """One fault; `left` is how many times it will still strike, None for no limit."""
 
     name: str
     kind: str
@@ -45,13 +45,13 @@ class Fault:
     share: float = 1.0
 
 
-# Stage "reply": another reply is sent in place of the right one.
+# Stage "reply": this reply is sent instead of the right one.
 _REPLIES: dict[str, tuple[str, Callable[[str], Response]]] = {
     "400": ("bad request", lambda _: problem(400, "Bad Request", "the request is malformed")),
     "401": ("the key is invalid", lambda _: ERRORS["invalid_key"]),
     "401-missing": ("the key is missing", lambda _: ERRORS["missing_key"]),
-    "403": ("the organisation is another", lambda _: ERRORS["org_mismatch"]),
-    "403-scope": ("the scope is not enough", lambda _: ERRORS["scope_forbidden"]),
+    "403": ("another organisation", lambda _: ERRORS["org_mismatch"]),
+    "403-scope": ("missing scope", lambda _: ERRORS["scope_forbidden"]),
     "403-beta": (
         "the organisation has no access to the beta",
         lambda _: NEWER_ERRORS["beta_access_required"],
@@ -85,19 +85,20 @@ _REPLIES: dict[str, tuple[str, Callable[[str], Response]]] = {
     ),
 }  # fmt: skip
 
-# The other stages name who acts: see control_plane, describe, authority, gateway and guest.
+# The other stages: control_plane.py shows "wire" faults, describe.py "session", authority.py
+# "certificate", gateway.py "gateway" and "guest".
 _OTHERS: dict[str, dict[str, str]] = {
     "wire": {
-        "reset": "the connection closes with no answer",
-        "stall": "no answer ever",
-        "stall-body": "the body stops half way",
+        "reset": "the connection closes without an answer",
+        "stall": "no answer",
+        "stall-body": "the body stops halfway",
         "huge": "a body of 64 MiB",
     },
     "session": {
-        "set": "ARGUMENT is FIELD=JSON: a session's field has that value",
+        "set": "a session has the field and value of ARGUMENT, FIELD=JSON",
         "missing": "a session lacks the field ARGUMENT",
         "clock": "the service's clock is ARGUMENT seconds ahead",
-        "closes": "a session is closed as soon as it has been ready",
+        "closes": "a session is closed as soon as it is ready",
         "fails": "a session fails with the error_code ARGUMENT (machine_not_routable)",
     },
     "certificate": {
@@ -106,19 +107,19 @@ _OTHERS: dict[str, dict[str, str]] = {
         "certificate-host": "a host certificate",
         "certificate-expired": "ended an hour ago",
         "certificate-future": "begins in an hour",
-        "certificate-critical": "has a critical option that nobody knows",
-        "certificate-garbage": "is no certificate",
+        "certificate-critical": "has an unknown critical option",
+        "certificate-garbage": "is not a certificate",
         "certificate-two-lines": "has a second line",
         "certificate-rsa": "is signed by an RSA authority",
         "certificate-ecdsa": "is signed by an ECDSA authority",
     },
     "gateway": {
-        "gateway-refuses": "nobody listens",
+        "gateway-refuses": "the connection is refused",
         "gateway-resets": "the connection is reset after the banner",
-        "gateway-silent": "the connection is accepted, and that is all",
+        "gateway-silent": "the connection is accepted and never answered",
         "gateway-unsigned-key": "the host key has no certificate",
         "gateway-other-name": "the host certificate names another host",
-        "gateway-expired": "the host certificate has ended",
+        "gateway-expired": "the host certificate has expired",
         "gateway-other-authority": "the host certificate is signed by another authority",
     },
     "guest": {
@@ -131,7 +132,7 @@ STAGES = dict.fromkeys(_REPLIES, "reply") | {
 }
 
 
-def parse_error_body(text: str) -> Fault:
+def parse_fault(text: str) -> Fault:
     """Parse ``NAME=KIND[:ARGUMENT][/METHOD][@COUNT][~SHARE]``.  Raises UsageError."""
     match = _TEXT.fullmatch(text)
     if match is None or match["kind"] not in STAGES:
@@ -149,7 +150,7 @@ def parse_error_body(text: str) -> Fault:
 
 
 def describe_faults() -> Iterable[str]:
-    """Return a line for each kind of fault."""
+    """Return one line for each kind of fault."""
     for kind, (text, _) in _REPLIES.items():
         yield f"{kind:28} {text}"
     for stage, kinds in _OTHERS.items():
@@ -158,7 +159,7 @@ def describe_faults() -> Iterable[str]:
 
 
 class Faults:
-    """The faults that are waiting to strike.  Methods may be called from any thread."""
+    """The faults that are set.  Methods may be called from any thread."""
 
     def __init__(self, faults: Iterable[Fault] = ()) -> None:
         self._faults = list(faults)
@@ -170,12 +171,12 @@ class Faults:
             self._faults.append(fault)
 
     def clear(self) -> None:
-        """Forget all faults."""
+        """Remove all faults."""
         with self._lock:
             self._faults.clear()
 
     def strike(self, name: str, stage: str, method: str = "") -> list[Fault]:
-        """Return the faults of a stage that strike `name` now, and count them down."""
+        """Return the faults of `stage` that strike machine `name` now, and count them."""
         with self._lock:
             struck = [
                 fault

@@ -1,8 +1,7 @@
-"""The gateway: an SSH server that lets a session's key in, to the session's machine.
+"""The gateway: an SSH server that logs a session's key in to the session's machine.
 
-It believes the user authority's certificates (principal, validity and key are checked by
-asyncssh) or, where sessions come without certificates, the session's bare key.  Forwarding goes
-to loopback only.
+It accepts certificates of the user authority (asyncssh checks principal, validity and key) or, for
+sessions without certificates, the session's bare key.  It forwards to loopback only.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from dcs_proxy.errors import DcsError
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _LOGIN_S = 120
-# A host certificate's fault is a gateway's for all connections, so each has a port of its own.
+# A faulty host certificate affects every connection of a listener, so each fault has its own port.
 KEY_FAULTS = frozenset(
     {
         "gateway-unsigned-key",
@@ -38,7 +37,7 @@ KEY_FAULTS = frozenset(
 
 
 class Gateway:
-    """Lets users in to `service`'s machines, whose homes are below `homes`."""
+    """Logs users in to the machines of `service`, whose home directories are in `homes`."""
 
     def __init__(
         self,
@@ -56,18 +55,18 @@ class Gateway:
         self.journal = journal
         self.endpoint = endpoint
         self.homes = homes
-        # Not the file of whoever runs the emulator.
+        # The file of the user who runs the emulator stays untouched.
         os.makedirs(homes, exist_ok=True)
         self.x_authority = os.path.join(homes, ".Xauthority")
         self.guests: set[Guest] = set()
         self._host_key = ed25519.Ed25519PrivateKey.generate()
         self._acceptors: list[asyncssh.SSHAcceptor] = []
-        # The gateway's clock is the service's, which a fault may put ahead.  setattr, for to the
-        # type checker a module has no such attribute to set.
+        # The gateway uses the service's clock, which a fault may set ahead.  setattr, because mypy
+        # knows no such attribute of the module.
         setattr(asyncssh.public_key, "time", _Clock(faults))  # noqa: B010
 
     async def start(self, sockets: Sequence[socket.socket], fault: str = "") -> None:
-        """Serve listening sockets, with a host certificate that is wrong as `fault` says."""
+        """Serve listening sockets; `fault` of stage "gateway" changes the host certificate."""
         logging.getLogger("asyncssh").setLevel(logging.CRITICAL)
         key = asyncssh.import_private_key(private_pem(self._host_key))
         keys: list[object] = [key]
@@ -93,14 +92,14 @@ class Gateway:
             self._acceptors.append(acceptor)
 
     async def stop(self) -> None:
-        """End everything: connections, and what runs on the machines."""
+        """Close all connections and end the programs that run on the machines."""
         for acceptor in self._acceptors:
             acceptor.close()
         for guest in list(self.guests):
             guest.kill()
 
     def home(self, session: SshSession) -> str:
-        """Return the home directory of a session's machine, made if it is missing."""
+        """Return the home directory of a session's machine; create it if it is missing."""
         path = os.path.join(self.homes, session.machine.name)
         os.makedirs(path, mode=0o700, exist_ok=True)
         return path
@@ -125,7 +124,7 @@ class Gateway:
 
 
 class _Clock:
-    """Stands for the module `time` where asyncssh checks when a certificate is valid."""
+    """Replaces the module `time` where asyncssh checks the validity of a certificate."""
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
@@ -137,12 +136,12 @@ class _Clock:
 def _login_of(channel: asyncssh.SSHServerChannel[bytes]) -> _Login:
     login = channel.get_connection().get_owner()
     if not isinstance(login, _Login):
-        raise TypeError("a channel of another server")
+        raise TypeError("the channel belongs to another server")
     return login
 
 
 class _Login(asyncssh.SSHServer):
-    """One connection: who comes in, and what they may have forwarded."""
+    """One connection: its login, and what it may forward."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -154,19 +153,19 @@ class _Login(asyncssh.SSHServer):
     def session(self) -> SshSession:
         """The session that logged in."""
         if self._session is None:
-            raise DcsError("nobody has logged in")
+            raise DcsError("no session has logged in")
         return self._session
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._gateway.journal.note("connection")
         validate = conn.validate_public_key
 
-        # asyncssh tells a server who signed a certificate, but not whose key it is for.
+        # asyncssh tells a server which authority signed a certificate, but not the certified key.
         async def remember(username: str, key: bytes, message: bytes, signature: bytes) -> bool:
             self._offered = _bare_line(key)
             return await validate(username, key, message, signature)
 
-        # setattr, for to the type checker a method is nothing to be set.
+        # setattr, because mypy rejects assignments to methods.
         setattr(conn, "validate_public_key", remember)  # noqa: B010
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -1,6 +1,6 @@
 """What runs on a machine: shells, commands with and without a terminal, and SFTP.
 
-A machine is a directory: the home of its user.  Its programs are those of this computer.
+A machine is a home directory; its programs are those of this computer.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from dcs_proxy.emulator.machines import SshSession
 
 _CHUNK = 64 * 1024
 _ACCEPTED = ("LANG", "LC_", "COLORTERM", "GIT_PROTOCOL")
-# Opening its terminal makes a session leader's: no ioctl, and no code between fork and exec.
+# A session leader that opens a terminal gets it as its controlling terminal, so that no code has to
+# run between fork and exec.
 _ON_TERMINAL = 'exec <>"$SSH_TTY" >&0 2>&1; exec "$@"'
 
 
 class Guest:
-    """One shell or command, from its start until its output has been sent."""
+    """One shell or command, from its start until all its output has been sent."""
 
     def __init__(
         self,
@@ -45,14 +46,14 @@ class Guest:
         self._has_ended = False
 
     async def run(self) -> None:
-        """Run what the client asked for, and tell it how that ended."""
+        """Run what the client requested, and report its exit status."""
         if self._process.term_type is None:
             await self._run_on_pipes()
         else:
             await self._run_on_terminal()
 
     def hang_up(self) -> None:
-        """Tell the program that the user has gone."""
+        """Send SIGHUP, because the client has disconnected."""
         self._signal(signal.SIGHUP)
 
     def kill(self) -> None:
@@ -66,7 +67,7 @@ class Guest:
             start_new_session=True, cwd=self._home, env=self._environment(),
         )  # fmt: skip
         if program.stdin is None or program.stdout is None or program.stderr is None:
-            raise ValueError("a program with pipes has them")
+            raise ValueError("the program was started without pipes")
         writer = program.stdin
 
         async def write(data: bytes) -> None:
@@ -98,7 +99,7 @@ class Guest:
         gone = asyncio.create_task(self._watch())
         output = asyncio.create_task(_copy(self._read_terminal, self._process.stdout))
         await program.wait()
-        # Now the last slave goes, unless a program in the background keeps it open.
+        # This closes the last slave, unless a background program still has it open.
         os.close(slave)
         self._has_ended = True
         self._readable.set()
@@ -126,7 +127,7 @@ class Guest:
     async def _copy_input(
         self, write: Callable[[bytes], Awaitable[None]], close: Callable[[], None]
     ) -> None:
-        """Copy what the client sends, and do what it signals, until it ends its input."""
+        """Copy input, pass signals and terminal sizes on, until the client closes its input."""
         with contextlib.suppress(OSError, asyncssh.Error):
             while True:
                 try:
@@ -175,7 +176,7 @@ class Guest:
                 await self._readable.wait()
                 loop.remove_reader(self._master)
             except OSError:
-                return b""  # EIO: nobody has the terminal open any more
+                return b""  # EIO: no program has the terminal open
 
     def _resize(self, width: int, height: int, pixel_width: int, pixel_height: int) -> None:
         if self._master >= 0:
@@ -214,7 +215,7 @@ class Guest:
 
 
 class GuestSFTPServer(asyncssh.SFTPServer):
-    """Files below `home` by relative paths, and all others by their own."""
+    """Serves files: relative paths start at `home`, absolute ones are those of this computer."""
 
     def __init__(self, channel: asyncssh.SSHServerChannel[bytes], home: str) -> None:
         super().__init__(channel)
@@ -224,13 +225,13 @@ class GuestSFTPServer(asyncssh.SFTPServer):
         return os.path.join(self._home, path)
 
     def exit(self) -> None:
-        """End the channel with status 0, which scp waits for."""
+        """End the channel with status 0, which scp requires."""
         with contextlib.suppress(OSError, asyncssh.Error):
             self.channel.exit(0)
 
 
 async def _copy(read: Callable[[int], Awaitable[bytes]], writer: asyncssh.SSHWriter[bytes]) -> None:
-    """Copy all output; once the client has gone, go on reading so that the program may end."""
+    """Copy all output; after the client disconnects, still read it, so that the program can end."""
     gone = False
     while data := await read(_CHUNK):
         if not gone:

@@ -1,8 +1,8 @@
-"""The ids that the service takes and gives out: it has had two kinds.
+"""The two kinds of ids that the service has used.
 
-``dm`` is the API contract's: machines are ``dm-`` names.  ``uuid`` is that of dedalus-sdk 0.6.0 and
-its documentation: a machine is a bare, lower-case, hyphenated UUID, and so is a session; an
-Idempotency-Key is a UUIDv7 in 32 hexadecimal digits.
+``dm`` is the API contract's: machine ids are ``dm-`` names.  ``uuid`` is that of dedalus-sdk 0.6.0
+and its documentation: machine and session ids are bare, lower-case, hyphenated UUIDs, and an
+Idempotency-Key is a UUIDv7 of 32 hexadecimal digits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ KINDS = ("dm", "uuid")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _COMPACT_UUID_7 = re.compile(r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}\Z")
 _NAMESPACE = uuid.UUID("8f1f3f0c-5f0e-4d5c-9a52-6f2f6f0b7c11")
-# How long a machine of this kind that has woken prepares ssh.
+# How long a machine with a UUID takes from "running" until ssh is ready.
 _SSH_S = 0.1
 
 
@@ -30,9 +30,9 @@ class Ids:
         self.ssh_seconds = _SSH_S if self.is_uuid else 0.0
 
     def machine_id(self, name: str) -> str | None:
-        """Return the id of the machine that the command line calls `name`; None if it cannot be.
+        """Return the id of the machine that the command line calls `name`, or None if invalid.
 
-        A ``dm-`` name stands for a UUID that is made from it, the same in every run.
+        For UUIDs, the id is derived from a ``dm-`` name and is the same in every run.
         """
         if self.is_uuid and _UUID.match(name):
             return name
@@ -45,7 +45,7 @@ class Ids:
         return str(uuid.uuid4()) if self.is_uuid else f"wssh-{secrets.token_hex(10)}"
 
     def refuse_machine(self, machine_id: str) -> Response | None:
-        """Return the reply to a request whose path has no id of this kind, None if it has one."""
+        """Return the reply to a request with a wrong machine id, None if it is right."""
         location = "path.machine_id"
         if self.is_uuid:
             if _UUID.match(machine_id):
@@ -56,7 +56,7 @@ class Ids:
         return problem(422, "Unprocessable Entity", "expected a machine's name", location)
 
     def refuse_key(self, idempotency_key: str) -> Response | None:
-        """Return the reply to an Idempotency-Key that is not of this kind, None if it is."""
+        """Return the reply to a request with a wrong Idempotency-Key, None if it is right."""
         if not self.is_uuid or _COMPACT_UUID_7.match(idempotency_key):
             return None
         message = "expected a compact UUIDv7"

@@ -1,6 +1,6 @@
-"""What happened, one JSON object for each line: requests answered and connections made.
+"""The journal: one JSON object per line for each request and connection.
 
-Never a credential: requests are noted by route, status and identifiers.
+It contains no credentials: requests are recorded by route, status and identifiers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 
 
 class Journal:
-    """Appends to `path`; without a path it keeps nothing."""
+    """Appends to the file `path`; without a path it does nothing."""
 
     def __init__(self, path: str | None) -> None:
         self._fd = -1
@@ -20,7 +20,7 @@ class Journal:
             self._fd = os.open(path, flags, 0o600)
 
     def note(self, event: str, **values: object) -> None:
-        """Write one entry: `event` is "request" or what the gateway saw."""
+        """Write one entry; `event` is "request", "connection", "login" or "closed"."""
         if self._fd >= 0:
             entry = {"time": round(time.time(), 3), "event": event, **values}
             os.write(self._fd, json.dumps(entry).encode() + b"\n")

@@ -1,4 +1,4 @@
-"""Listening on loopback, IPv4 and IPv6, at one port."""
+"""Listen on loopback, on the same port for IPv4 and IPv6."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _BACKLOG = 256
 
 
 def listen(port: int) -> list[socket.socket]:
-    """Return listening sockets on 127.0.0.1 and, where there is IPv6, ::1, at the same port.
+    """Return sockets that listen on `port` of 127.0.0.1 and, with IPv6, of ::1.
 
-    Port 0 means one that is free on both.  Raises OSError.
+    Port 0 means a port that is free on both.  Raises OSError.
     """
     for _ in range(_TRIES):
         first = socket.create_server(("127.0.0.1", port), backlog=_BACKLOG)
@@ -26,7 +26,7 @@ def listen(port: int) -> list[socket.socket]:
 
 
 def closed_port() -> int:
-    """Return a port where nobody listens."""
+    """Return a port on which no program listens."""
     sockets = listen(0)
     port = int(sockets[0].getsockname()[1])
     for sock in sockets:

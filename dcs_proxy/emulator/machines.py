@@ -1,7 +1,7 @@
-"""The service's machines and sessions, as state that time changes: no I/O.
+"""The service's machines and sessions: their state over time, without I/O.
 
-`now` is a monotonic clock in seconds; dates for replies are made from it and the wall clock, so
-that a clock that is set does not end sessions.
+Times are seconds of the monotonic clock `now`, and are converted to dates for replies.  Setting the
+wall clock therefore ends no session.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ _POLL_MS = 500
 
 @dataclass
 class Machine:
-    """One machine; `wakes_at` is when it will run, `used_at` when it was last used.
+    """One machine.
 
-    `name` is what the emulator's user calls it, `machine_id` its id in the API.  `changed_at` is
-    when its phase changed last; `revision` counts the phases it has had.
+    `name` is its name on the command line, `machine_id` its id in the API.  `wakes_at` is when it
+    will be running, `used_at` when it was last used, `changed_at` when its phase last changed;
+    `revision` counts its phases.
     """
 
     name: str
@@ -50,9 +51,9 @@ class Machine:
 
 @dataclass
 class SshSession:
-    """One SSH session; times by the monotonic clock, None while unknown.
+    """One SSH session; times are of the monotonic clock, None while unknown.
 
-    `opens_at` is when a machine that has woken has ssh ready too.
+    `opens_at` is when ssh is ready on a machine that is waking.
     """
 
     session_id: str
@@ -70,7 +71,7 @@ class SshSession:
 
 
 class Conflict(Exception):
-    """An Idempotency-Key came again with another request (`first` and `second` are hashes)."""
+    """An Idempotency-Key was reused for a different request; `first` and `second` are hashes."""
 
     def __init__(self, first: str, second: str) -> None:
         super().__init__("idempotency key reused")
@@ -79,10 +80,10 @@ class Conflict(Exception):
 
 @dataclass
 class Service:
-    """Every machine and session.  Methods may be called from any thread.
+    """All machines and sessions.  Methods may be called from any thread.
 
-    `login` is the login name of every session, or None where it is the session's own id.
-    `machines` and the methods' `machine_id` go by the API's ids.
+    `login` is the login name of every session; with None, it is the session's id.  The keys of
+    `machines` are ids of the API.
     """
 
     wake_seconds: float
@@ -97,7 +98,7 @@ class Service:
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def add(self, name: str, phase: str) -> Machine:
-        """Add a machine in the given phase.  Raises ValueError for what cannot be a name."""
+        """Add a machine in the given phase.  Raises ValueError if the name is invalid."""
         machine_id = self.ids.machine_id(name)
         if machine_id is None:
             raise ValueError(name)
@@ -106,14 +107,14 @@ class Service:
         return self.machines[machine_id]
 
     def name_of(self, machine_id: str) -> str:
-        """Return what the emulator's user calls a machine; an unknown id as it is."""
+        """Return a machine's name on the command line; an unknown id is returned unchanged."""
         machine = self.machines.get(machine_id)
         return machine_id if machine is None else machine.name
 
     def put(self, name: str, phase: str) -> None:
-        """Add a machine, or put the one of that name into a phase; its ready sessions close.
+        """Add a machine, or change its phase; unless that is "running", close its ready sessions.
 
-        Raises ValueError for what cannot be a name.
+        Raises ValueError if the name is invalid.
         """
         with self.lock:
             machine = self.machines.get(self.ids.machine_id(name) or "") or self.add(name, phase)
@@ -123,22 +124,23 @@ class Service:
                 self._close_ready(machine)
 
     def remove(self, name: str) -> None:
-        """Forget a machine, as if it had never been.  Raises KeyError."""
+        """Remove a machine.  Raises KeyError."""
         with self.lock:
             machine = self.machines.pop(self.ids.machine_id(name) or "")
             self._close_ready(machine)
 
     def machine(self, machine_id: str) -> Machine:
-        """Return a machine as it is now.  Raises KeyError."""
+        """Return a machine in its current state.  Raises KeyError."""
         with self.lock:
             return self._settle(self.machines[machine_id])
 
     def create(
         self, machine_id: str, public_key: str, idempotency_key: str, digest: str
     ) -> SshSession:
-        """Return the session that `idempotency_key` stands for, new or not.
+        """Return a new session, or the one that `idempotency_key` has already created.
 
-        `digest` identifies the request.  Raises KeyError for an unknown machine, Conflict.
+        `digest` identifies the request.  Raises KeyError for an unknown machine, Conflict if the
+        key was used for another request.
         """
         with self.lock:
             if idempotency_key in self.keys:
@@ -157,7 +159,7 @@ class Service:
             return self._refresh(session)
 
     def get(self, machine_id: str, session_id: str) -> SshSession:
-        """Return a session as it is now.  Raises KeyError."""
+        """Return a session in its current state.  Raises KeyError."""
         with self.lock:
             session = self.sessions[session_id]
             if machine_id not in self.machines or session.machine.machine_id != machine_id:
@@ -171,30 +173,30 @@ class Service:
             return [self._refresh(s) for s in self.sessions.values() if s.machine is machine]
 
     def close(self, session: SshSession) -> None:
-        """End a session that is not over."""
+        """Close a session that is pending or ready."""
         with self.lock:
             if session.status in (*_PENDING, "ready"):
                 session.status = "closed"
 
     def fail(self, session: SshSession, error_code: str, error_message: str) -> None:
-        """End a session that is not over, because of what the error says."""
+        """Let a session that is pending or ready fail with this error."""
         with self.lock:
             if session.status in (*_PENDING, "ready"):
                 session.status = "failed"
                 session.error_code, session.error_message = error_code, error_message
 
     def close_all(self, name: str) -> None:
-        """End all sessions of the machine of that name.  Raises KeyError."""
+        """Close all sessions of the machine with that name.  Raises KeyError."""
         for session in self.of_machine(self.ids.machine_id(name) or ""):
             self.close(session)
 
     def all_machines(self) -> list[Machine]:
-        """Return all machines as they are now, by id."""
+        """Return all machines in their current state, sorted by id."""
         with self.lock:
             return [self._settle(self.machines[each]) for each in sorted(self.machines)]
 
     def for_login(self, username: str, public_key: str) -> SshSession | None:
-        """Return the ready session that may log in as `username` with that key."""
+        """Return the ready session with this login name and key, or None."""
         with self.lock:
             for session in reversed(self.sessions.values()):
                 if (session.username, session.public_key) == (username, public_key):
@@ -202,7 +204,7 @@ class Service:
             return None
 
     def connect(self, session: SshSession, step: int) -> None:
-        """Count a connection to the session's machine that came (+1) or went (-1)."""
+        """Count a connection to the session's machine that opened (+1) or closed (-1)."""
         with self.lock:
             session.machine.connections += step
             session.machine.used_at = self.now()
@@ -220,7 +222,7 @@ class Service:
         machine.used_at = self.now()
 
     def _settle(self, machine: Machine) -> Machine:
-        """Let time do to a machine what it does."""
+        """Wake the machine or put it to sleep if its time has come; return it."""
         now = self.now()
         if machine.wakes_at is not None and now >= machine.wakes_at:
             machine.enter("running", machine.wakes_at)
@@ -255,15 +257,15 @@ class Service:
         return session
 
     def retry_after_ms(self, session: SshSession) -> int:
-        """Return when to ask about a pending session again."""
+        """Return how long a client should wait before it polls a pending session again."""
         wakes_at = session.machine.wakes_at or session.opens_at
         left = (wakes_at - self.now()) * 1000 if wakes_at is not None else _POLL_MS
         return max(1, min(_POLL_MS, int(left) + 1))
 
     def date(self, moment: float) -> str:
-        """Return a moment of the monotonic clock as RFC 3339."""
+        """Return a time of the monotonic clock as RFC 3339."""
         return rfc3339(self.wall(moment))
 
     def wall(self, moment: float) -> float:
-        """Return a moment of the monotonic clock as unix time."""
+        """Return a time of the monotonic clock as unix time."""
         return time.time() + moment - self.now()

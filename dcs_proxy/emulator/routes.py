@@ -1,7 +1,7 @@
-"""The control plane's routes: a request in, a reply out, strict about the contract.
+"""The control plane's routes: from a request to a reply, without I/O.
 
-What the contract leaves open (the shape of a request that breaks it) is answered with
-application/problem+json and the location of each fault, as its ErrorModel has it.
+A request that breaks the contract gets application/problem+json with the location of the error
+(contract: ErrorModel).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from dcs_proxy.emulator.authority import parse_public_key
 from dcs_proxy.emulator.contract import ERRORS, Response, json_reply, key_reused, problem
 from dcs_proxy.emulator.describe import Describer
-from dcs_proxy.emulator.faults import Faults, parse_error_body
+from dcs_proxy.emulator.faults import Faults, parse_fault
 from dcs_proxy.emulator.machines import PHASES, Conflict, Service, SshSession
 from dcs_proxy.errors import UsageError
 
@@ -27,7 +27,7 @@ _DEFAULT_LIMIT, _MAX_LIMIT = 20, 100
 
 @dataclass(frozen=True)
 class Request:
-    """One HTTP request; `parts` is the path, split and unquoted."""
+    """One HTTP request; `parts` is the path, split at slashes and unquoted."""
 
     method: str
     parts: Sequence[str]
@@ -37,7 +37,7 @@ class Request:
 
     @property
     def machine(self) -> str:
-        """The machine in the path, "" if there is none."""
+        """The machine id in the path, or ""."""
         return self.parts[2] if len(self.parts) > 2 else ""
 
     def header(self, name: str) -> str | None:
@@ -49,7 +49,7 @@ class Request:
 
 
 class _Invalid(Exception):
-    """The request breaks the contract: `reply` says how."""
+    """The request breaks the contract, as `reply` says."""
 
     def __init__(self, reply: Response) -> None:
         super().__init__(reply.status)
@@ -57,10 +57,10 @@ class _Invalid(Exception):
 
 
 class Routes:
-    """Answers requests whose credentials hold.  Methods may be called from any thread.
+    """Answers authorised requests.  Methods may be called from any thread.
 
-    `post_only` is a deployment that has the POST of the contract and nothing else; `rate_limit`
-    the number of changes it takes in a second, None for any number.
+    With `post_only`, only the POST of the contract exists, as in some deployments.  `rate_limit` is
+    the number of changes per second, None for no limit.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Routes:
         self._limiter = _Limiter(rate_limit)
 
     def name_of(self, request: Request) -> str:
-        """Return what the emulator's user calls the machine in the path, "" if there is none."""
+        """Return the command line's name of the machine in the path, or ""."""
         return self._service.name_of(request.machine)
 
     def answer(self, request: Request) -> Response:
@@ -219,7 +219,7 @@ class Routes:
 
     def _add_fault(self, request: Request) -> Response:
         try:
-            fault = parse_error_body(str(_json_object(request).get("fault")))
+            fault = parse_fault(str(_json_object(request).get("fault")))
         except UsageError as error:
             return problem(422, "Unprocessable Entity", error.message, "body.fault")
         self._faults.add(fault)
@@ -231,7 +231,7 @@ class Routes:
 
 
 class _Limiter:
-    """A bucket that holds one second's changes and fills evenly."""
+    """A token bucket for `rate` changes per second; None is unlimited."""
 
     def __init__(self, rate: float | None) -> None:
         self._rate = rate
@@ -240,7 +240,7 @@ class _Limiter:
         self._lock = threading.Lock()
 
     def refuse(self) -> Response | None:
-        """Return the contract's 429 when the bucket is empty, else take one out."""
+        """Take a token and return None, or return the contract's 429 if there is none."""
         if self._rate is None:
             return None
         with self._lock:
@@ -283,7 +283,7 @@ def _json_object(request: Request) -> dict[str, Any]:
 
 
 def _page(request: Request, items: Sequence[Any]) -> tuple[Sequence[Any], dict[str, str]]:
-    """Return the page that `limit` and `cursor` ask for, and the cursor of the next."""
+    """Return the page for `limit` and `cursor`, and the cursor of the next page if there is one."""
     limit = request.query.get("limit", str(_DEFAULT_LIMIT))
     if not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= _MAX_LIMIT):
         raise _Invalid(_invalid(f"expected 1 to {_MAX_LIMIT}", "query.limit"))

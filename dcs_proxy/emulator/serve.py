@@ -1,4 +1,4 @@
-"""Put the emulator together: options in, one JSON line when it is ready, and a clean end."""
+"""Run the emulator: start its parts, print one JSON line when it is ready, stop on a signal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from dcs_proxy.emulator.tls import make_context
 
 @dataclass(frozen=True)
 class EmulatorOptions:
-    """Everything that can be chosen; the command's --help says what each means."""
+    """The options of ``dcs-proxy emulator``, which its --help explains."""
 
     ids: str
     machines: Sequence[tuple[str, str]]
@@ -114,7 +114,7 @@ async def _open_gateway(gateway: Gateway, port: int, fault: str = "") -> int:
 
 
 async def _open_faulty(gateway: Gateway, kind: str, broken: list[BrokenGateway]) -> int:
-    """Open the gateway that shows a fault; return its port."""
+    """Start a gateway with a fault of stage "gateway"; return its port."""
     if kind in KEY_FAULTS:
         return await _open_gateway(gateway, 0, kind)
     if kind == "gateway-refuses":
@@ -144,5 +144,5 @@ def _print_ready(
         "machines": {machine.name: each for each, machine in service.machines.items()},
     }
     print(json.dumps(ready), flush=True)
-    # Nothing else is ever printed, so that whoever waits for the end of our output need not.
+    # Nothing else is printed, so a program that reads until end of file can continue.
     sys.stdout.close()

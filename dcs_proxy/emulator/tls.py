@@ -1,4 +1,4 @@
-"""HTTPS on loopback: a certificate that nobody trusts who is not told to."""
+"""HTTPS on loopback, with a self-signed certificate that clients must be told to trust."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _LIFE = datetime.timedelta(days=30)
 
 
 def make_context(path: str, host: str) -> ssl.SSLContext:
-    """Return a server's context with a new certificate, which is written to `path` (PEM).
+    """Return a server's context with a new certificate, and write the certificate to `path` (PEM).
 
-    It is for `host` and for the addresses of loopback.  Raises StateError if it cannot be written.
+    It is valid for `host` and the loopback addresses.  Raises StateError if it cannot be written.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
@@ -45,7 +45,7 @@ def make_context(path: str, host: str) -> ssl.SSLContext:
     pem = certificate.public_bytes(serialization.Encoding.PEM)
     write_atomically(path, pem, 0o644)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    # ssl reads keys from files only.
+    # The ssl module reads keys only from files.
     with tempfile.NamedTemporaryFile() as file:
         file.write(pem)
         file.write(
