@@ -13,13 +13,17 @@ import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dcs_proxy import __version__
 from dcs_proxy.app import Options, internal_error, open_log
 from dcs_proxy.console.stderr import show
+from dcs_proxy.console.stdout import put
 from dcs_proxy.errors import ClientGone, DcsError, UsageError, exit_codes, quote_server
 from dcs_proxy.local.log import milliseconds_since
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 # Pairs of a purpose and a command line, shown by --help.
 Examples = tuple[tuple[str, str], ...]
@@ -103,6 +107,10 @@ class Parser(argparse.ArgumentParser):
         )
         self.examples = examples
         self.commands: dict[str, Parser] = {}
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        """Print what ``--help`` and ``--version`` say.  Raises ReaderGone."""
+        put(message.removesuffix("\n"))
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"{self.prog} --help")

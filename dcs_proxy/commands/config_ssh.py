@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
-import sys
 
 from dcs_proxy.app import Options, open_log, program_words
 from dcs_proxy.commands.listing import list_machines
 from dcs_proxy.console.stderr import show
+from dcs_proxy.console.stdout import put, put_json
 from dcs_proxy.doctor.vscode import remote_ssh_settings
 from dcs_proxy.errors import DcsError
 from dcs_proxy.local.log import Log
@@ -57,12 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, options: Options) -> int:
     """Edit the ssh config.  Raises ConfigError or StateError; a file it cannot read is left."""
     if arguments.vscode:
-        print(json.dumps(remote_ssh_settings(options.settings(os.environ)), indent=2))
+        put_json(remote_ssh_settings(options.settings(os.environ)))
         return 0
     path = os.path.abspath(os.path.expanduser(arguments.ssh_config))
     if arguments.remove:
         changed = config_file.edit(path, lambda old: old and config_file.remove(old))
-        print(f"dcs-proxy: {path}: {'block removed' if changed else 'there was no block'}")
+        put(f"dcs-proxy: {path}: {'block removed' if changed else 'there was no block'}")
         return 0
     version = find_client().version
     settings = options.settings(os.environ)
@@ -77,7 +76,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
             return config_file.install(text or b"", top, end, created=text is None)
 
         if arguments.dry_run:
-            sys.stdout.write(config_file.difference(old or b"", change(old), path))
+            put(*config_file.difference(old or b"", change(old), path).splitlines())
             return 0
         changed = config_file.edit(path, change)
     _report(path, changed, len(machines))
@@ -109,7 +108,7 @@ def _show(text: str) -> None:
 
 def _report(path: str, changed: bool, machines: int) -> None:
     done = "written" if changed else "already up to date"
-    print(f"dcs-proxy: {path}: {done}, {machines} machine{'s' * (machines != 1)} listed")
+    put(f"dcs-proxy: {path}: {done}, {machines} machine{'s' * (machines != 1)} listed")
     if os.stat(path).st_mode & 0o022:
         _show(f"{path} can be changed by others, so ssh will refuse it")
         _show(f"hint: chmod go-w '{path}'")
