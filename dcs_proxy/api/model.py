@@ -1,10 +1,9 @@
-"""Values from the control plane, parsed and checked: bytes of JSON in, frozen values out.
+"""Values from the control plane, parsed and checked: JSON bytes in, frozen values out.
 
-Source of every shape: the API contract, components SSHSessionResponse, SSHConnection,
-SSHHostTrust and the error objects of createMachineSSHSession; the routes for machines are those of
-the service's public clients.  Fields that the contract does not
-name are ignored, so that a newer service keeps working; a field of the wrong type, or a value
-that could not be written safely to a file, a terminal or a command line, raises ApiProtocolError.
+Sources: the API contract (SSHSessionResponse, SSHConnection, SSHHostTrust and the error objects of
+createMachineSSHSession), and the service's public clients for the routes of machines.  Unknown
+fields are ignored, so that a newer service keeps working.  A field of the wrong type, or a value
+that is not safe in a file, on a terminal or on a command line, raises ApiProtocolError.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from dcs_proxy.names import MachineName, is_machine_name, matches
 
 READY = "ready"
 OVER = frozenset({"closed", "expired", "failed"})
-# A machine that runs, or is about to without anybody's doing.
+# A machine that is running, or will be without a request of ours.
 _AWAKE = frozenset({"accepted", "placement_pending", "starting", "running"})
 _GOING = frozenset({"destroying", "destroyed"})
 
@@ -32,13 +31,13 @@ _HOST_PATTERN = re.compile(r"[A-Za-z0-9.,:*?!\[\]_-]{1,1024}\Z")
 _RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d{1,12})?([Zz]|[+-]\d\d:\d\d)\Z", re.ASCII
 )
-# Past this a number of milliseconds is nonsense, and some would overflow a float or a timer.
+# More milliseconds than this cannot be meant, and could overflow a float or a timer.
 _MAX_MS = 2**53
 
 
 @dataclass(frozen=True)
 class HostTrust:
-    """Who vouches for the gateway's host key (contract: SSHHostTrust)."""
+    """What proves the gateway's host key (contract: SSHHostTrust)."""
 
     kind: str
     host_pattern: str
@@ -47,7 +46,7 @@ class HostTrust:
 
 @dataclass(frozen=True)
 class Connection:
-    """Where and as whom to log in (contract: SSHConnection); every field safe to write."""
+    """Where and as whom to log in (contract: SSHConnection); every field is safe to write."""
 
     endpoint: str
     port: int
@@ -60,9 +59,8 @@ class Connection:
 class Session:
     """One SSH session of a machine (contract: SSHSessionResponse).
 
-    `status` is kept as it came: one that nobody knows counts as pending.  `began_at` is when it was
-    ready, or else when it was made.  `error_code` and `error_message` are the server's text, to be
-    quoted before they are shown.
+    An unknown `status` counts as pending.  `began_at` is when the session became ready, or else
+    when it was created.  `error_code` and `error_message` are the server's text, to be quoted.
     """
 
     session_id: str
@@ -86,9 +84,9 @@ class Session:
 
 @dataclass(frozen=True)
 class Machine:
-    """One machine of the account; what the API leaves out is None.
+    """One machine of the account; fields that the API leaves out are None.
 
-    `phase` and `reason` are kept as they came, cleaned: a phase that nobody knows is not awake.
+    `phase` and `reason` are the server's text, cleaned; in an unknown phase a machine is not awake.
     `reason` is "" in a list.
     """
 
@@ -112,7 +110,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class ApiErrorBody:
-    """What an error reply says (contract: the 4xx and 503 objects, or ErrorModel)."""
+    """The body of an error response (contract: the 4xx and 503 objects, or ErrorModel)."""
 
     error_code: str
     message: str
@@ -121,7 +119,7 @@ class ApiErrorBody:
 
 
 def parse_session(body: bytes, machine: MachineName) -> Session:
-    """Parse a session of `machine`.  Raises ApiProtocolError naming the field at fault."""
+    """Parse a session of `machine`.  Raises ApiProtocolError, which names the wrong field."""
     fields = _Fields(_load_object(body, machine), machine)
     if fields.text("machine_id") != machine:
         raise ApiProtocolError("the API answered about another machine", machine=machine)
@@ -147,7 +145,7 @@ def parse_session(body: bytes, machine: MachineName) -> Session:
 
 
 def parse_error_body(body: bytes) -> ApiErrorBody | None:
-    """Parse the body of an error reply; None if it is neither of the contract's two shapes."""
+    """Parse the body of an error response; None if it has neither of the contract's two shapes."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -165,7 +163,7 @@ def parse_error_body(body: bytes) -> ApiErrorBody | None:
 
 
 def parse_machine(body: bytes, machine: MachineName) -> Machine:
-    """Parse GET /v1/machines/{id}.  Raises ApiProtocolError naming the field at fault."""
+    """Parse GET /v1/machines/{id}.  Raises ApiProtocolError, which names the wrong field."""
     fields = _Fields(_load_object(body, machine), machine)
     if fields.text("machine_id") != machine:
         raise ApiProtocolError("the API answered about another machine", machine=machine)
@@ -193,9 +191,10 @@ def parse_machines(body: bytes) -> tuple[list[Machine], str | None]:
 
 
 def covers(host_pattern: str, endpoint: str) -> bool:
-    """Tell whether a known_hosts pattern list matches `endpoint`.
+    """Return whether a list of known_hosts patterns matches `endpoint`.
 
-    As OpenSSH's match_hostname: comma separated, `*` and `?`, and a `!` that matches wins.
+    As OpenSSH's match_hostname: patterns with `*` and `?`, separated by commas; a match of one that
+    begins with `!` overrides all others.
     """
     matched = False
     for pattern in host_pattern.lower().split(","):
@@ -208,7 +207,7 @@ def covers(host_pattern: str, endpoint: str) -> bool:
 
 
 def check_host_trust(connection: Connection, machine: MachineName) -> str:
-    """Return the public key line of the authority that vouches for the endpoint.
+    """Return the public key line of the authority that signs the endpoint's host key.
 
     The key itself is checked by :func:`dcs_proxy.ssh.certificates.parse_authority`.  Raises
     Untrusted if there is no host trust, or none that covers the endpoint.
@@ -216,14 +215,14 @@ def check_host_trust(connection: Connection, machine: MachineName) -> str:
     trust = connection.host_trust
     if trust is None:
         raise Untrusted(
-            "the API gave no host trust, so nothing proves who answers at the gateway",
-            hint="try again; if it stays so, report it to the service's support",
+            "the API sent no host trust, so the gateway's identity cannot be verified",
+            hint="try again; if it happens again, report it to the service's support",
             machine=machine,
         )
     if trust.kind != "cert_authority":
         raise Untrusted(
-            f"the API gave host trust of the unknown kind {quote_server(trust.kind)}",
-            hint="a newer dcs-proxy may know it",
+            f"the API sent host trust of the unknown kind {quote_server(trust.kind)}",
+            hint="a newer dcs-proxy may support it",
             machine=machine,
         )
     if not _HOST_PATTERN.match(trust.host_pattern) or not covers(
@@ -252,7 +251,7 @@ def parse_endpoint(text: str) -> str | None:
 
 
 def parse_time(text: str) -> datetime | None:
-    """Parse an RFC 3339 date-time to aware UTC; None if it is none."""
+    """Parse an RFC 3339 date-time to aware UTC; None if it is malformed."""
     match = _RFC3339.match(text)
     if match is None:
         return None
@@ -311,9 +310,9 @@ def _load_object(body: bytes, machine: MachineName | None) -> dict[str, Any]:
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
-        raise ApiProtocolError("the API's answer is not JSON", machine=machine) from None
+        raise ApiProtocolError("the API's response is not JSON", machine=machine) from None
     if not isinstance(value, dict):
-        raise ApiProtocolError("the API's answer is not a JSON object", machine=machine)
+        raise ApiProtocolError("the API's response is not a JSON object", machine=machine)
     return value
 
 
@@ -323,7 +322,7 @@ def _milliseconds(value: int | None) -> int | None:
 
 @dataclass(frozen=True)
 class _Fields:
-    """The fields of one JSON object; every complaint names the field."""
+    """The fields of one JSON object; its errors name the field."""
 
     value: dict[str, Any]
     machine: MachineName | None
@@ -331,13 +330,13 @@ class _Fields:
 
     def wrong(self, field: str, what: str) -> ApiProtocolError:
         return ApiProtocolError(
-            f"the API's answer breaks its contract: {self.prefix}{field} {what}",
+            f"the API's response breaks its contract: {self.prefix}{field} {what}",
             machine=self.machine,
         )
 
     def optional(self, field: str, kind: type) -> Any:
         value = self.value.get(field)
-        # bool is an int to Python and not to JSON.
+        # bool is an int in Python but not in JSON.
         if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
             raise self.wrong(field, "has the wrong type")
         return value

@@ -110,7 +110,7 @@ def test_without_host_trust_there_is_no_connection(start_emulator: Start, user: 
     user.use(emulator)
     done = user.ssh("dm-foo", "true")
     assert done.returncode == 255
-    assert "dcs-proxy: dm-foo: the API gave no host trust" in done.stderr
+    assert "dcs-proxy: dm-foo: the API sent no host trust" in done.stderr
     assert not emulator.events(event="connection")
 
 

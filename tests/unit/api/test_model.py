@@ -150,7 +150,7 @@ def test_optional_parts_may_be_missing_and_unknown_ones_there() -> None:
 def test_what_breaks_the_contract_is_named(path: str, value: Any, named: str) -> None:
     with pytest.raises(ApiProtocolError) as caught:
         parse_session(body({path: value}), NAME)
-    assert caught.value.one_line() == f"dm-foo: the API's answer breaks its contract: {named}"
+    assert caught.value.one_line() == f"dm-foo: the API's response breaks its contract: {named}"
 
 
 @pytest.mark.parametrize("port", [1, 65535])
@@ -168,7 +168,7 @@ def test_the_first_and_the_last_port_are_ports(port: int) -> None:
 def test_what_is_no_json_object_is_refused(parse: Any, data: bytes, said: str) -> None:
     with pytest.raises(ApiProtocolError) as caught:
         parse(data, NAME)
-    assert caught.value.one_line() == f"dm-foo: the API's answer {said}"
+    assert caught.value.one_line() == f"dm-foo: the API's response {said}"
 
 
 @pytest.mark.parametrize("parse", [parse_session, parse_machine])
@@ -299,14 +299,14 @@ def test_without_host_trust_of_a_kind_that_is_known_nobody_is_trusted() -> None:
     with pytest.raises(Untrusted) as missing:
         check_host_trust(connection(None), NAME)
     assert missing.value.one_line() == (
-        "dm-foo: the API gave no host trust, so nothing proves who answers at the gateway; "
-        "hint: try again; if it stays so, report it to the service's support"
+        "dm-foo: the API sent no host trust, so the gateway's identity cannot be verified; "
+        "hint: try again; if it happens again, report it to the service's support"
     )
     with pytest.raises(Untrusted) as unknown:
         check_host_trust(connection(HostTrust("pinned\x1b[0m", "*", "k")), NAME)
     assert unknown.value.one_line() == (
-        'dm-foo: the API gave host trust of the unknown kind "pinned [0m"; '
-        "hint: a newer dcs-proxy may know it"
+        'dm-foo: the API sent host trust of the unknown kind "pinned [0m"; '
+        "hint: a newer dcs-proxy may support it"
     )
 
 
@@ -429,7 +429,7 @@ def test_what_a_machine_leaves_out_is_unknown(field: str) -> None:
 def test_a_machine_that_breaks_the_contract_is_named_by_field(
     field: str, value: object, what: str
 ) -> None:
-    said = "the API's answer breaks its contract: {}{} {}"
+    said = "the API's response breaks its contract: {}{} {}"
     with pytest.raises(ApiProtocolError) as in_list:
         parse_machines(page({**MACHINE, field: value}))
     assert in_list.value.one_line() == said.format("items.", field, what)
@@ -441,7 +441,7 @@ def test_a_machine_that_breaks_the_contract_is_named_by_field(
 def test_a_status_that_breaks_the_contract_is_named_by_field() -> None:
     with pytest.raises(ApiProtocolError) as caught:
         parse_machine(json.dumps({**MACHINE, "status": {"phase": 1}}).encode(), NAME)
-    said = "the API's answer breaks its contract: status.phase has the wrong type"
+    said = "the API's response breaks its contract: status.phase has the wrong type"
     assert caught.value.one_line() == f"dm-foo: {said}"
 
 
@@ -461,7 +461,7 @@ def test_a_machine_may_have_none_of_something() -> None:
 def test_a_page_that_is_no_list_of_machines_is_refused(body: bytes, what: str) -> None:
     with pytest.raises(ApiProtocolError) as caught:
         parse_machines(body)
-    assert caught.value.one_line() == f"the API's answer breaks its contract: items {what}"
+    assert caught.value.one_line() == f"the API's response breaks its contract: items {what}"
 
 
 @given(st.binary() | st.dictionaries(st.text(), st.text()).map(lambda d: page(d)))
