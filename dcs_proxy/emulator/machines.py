@@ -122,6 +122,10 @@ class Service:
             machine.enter(phase, machine.used_at)
             if phase != "running":
                 self._close_ready(machine)
+                return
+            for session in self.sessions.values():
+                if session.machine is machine:
+                    session.opens_at = machine.used_at + self.ids.ssh_seconds
 
     def remove(self, name: str) -> None:
         """Remove a machine.  Raises KeyError."""
