@@ -140,10 +140,8 @@ class StateDirectory:
 
     def _collect_machine(self, stem: str, now: float) -> None:
         sessions = self.file("sessions")
-        data = read_small(os.path.join(sessions, f"{stem}.json"))
-        record = None if data is None else parse_record(data)
         lock_path = os.path.join(sessions, f"{stem}.lock")
-        if record is not None and record.ends_at() > now - _GRACE_S:
+        if self._is_in_use(stem, now):
             return
         try:
             if os.stat(lock_path).st_mtime > now - _GRACE_S:
@@ -153,11 +151,19 @@ class StateDirectory:
         if (lock := try_lock(lock_path)) is None:
             return
         with lock:
+            if self._is_in_use(stem, now):
+                return  # since a moment ago
             remove_file(self.file("hosts", f"{stem}.conf"))
             for entry in os.scandir(sessions):
                 if entry.name.startswith(f"{stem}.") and entry.path != lock_path:
                     remove_file(entry.path)
             remove_file(lock_path)
+
+    def _is_in_use(self, stem: str, now: float) -> bool:
+        """Return whether a machine's record has not ended, or has only just."""
+        data = read_small(self.file("sessions", f"{stem}.json"))
+        record = None if data is None else parse_record(data)
+        return record is not None and record.ends_at() > now - _GRACE_S
 
 
 def _is_older(entry: os.DirEntry[str], than: float) -> bool:

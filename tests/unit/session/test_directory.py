@@ -11,6 +11,7 @@ import pytest
 
 from dcs_proxy.errors import DeadlineExceeded
 from dcs_proxy.local.deadline import Deadline
+from dcs_proxy.local.lock import FileLock, try_lock
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import Attempt, Failure, ReadySession, Record
@@ -106,6 +107,22 @@ def test_a_machine_that_is_worked_on_is_no_garbage(state: StateDirectory) -> Non
         os.utime(state.session_path(NAME, ".lock"), (1000.0, 1000.0))
         state.collect_garbage(now=50_000.0)
         assert os.path.exists(state.session_path(NAME, ".lock"))
+
+
+def test_a_session_that_begins_while_garbage_is_collected_stays(
+    state: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with state.lock(NAME, Deadline(1)):
+        pass
+    os.utime(state.session_path(NAME, ".lock"), (1000.0, 1000.0))
+
+    def lock_after_another_process(path: str) -> FileLock | None:
+        state.save(NAME, replace(RECORD, ready=replace(READY, ends_at=90_000.0)))
+        return try_lock(path)
+
+    monkeypatch.setattr("dcs_proxy.session.directory.try_lock", lock_after_another_process)
+    state.collect_garbage(now=50_000.0)
+    assert state.load(NAME) is not None
 
 
 def test_every_machine_with_a_record_is_known_by_its_whole_name(state: StateDirectory) -> None:
