@@ -1,7 +1,7 @@
-"""One deadline for everything that a command waits for, and a look at who is waiting.
+"""One deadline for everything that a command waits for.
 
-The clock is monotonic.  Every wait is cut into short turns, so that a client that has gone (ssh
-killed, the editor closed) ends the wait within a turn instead of after minutes.
+The clock is monotonic.  Every wait is cut into short turns, so that it ends within a turn, not
+minutes later, once the client has exited (ssh killed, the editor closed).
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ TURN_S = 0.1
 
 
 class Deadline:
-    """The moment when waiting ends, and the question whether anybody still waits.
+    """The moment `seconds` from now when waiting ends.
 
-    `client_gone` is asked, and `turn` called, about every `TURN_S` seconds; neither may block.
+    About every `TURN_S` seconds of a wait `client_gone` is asked whether the client has exited, and
+    `turn` is called.  Neither may block.
     """
 
     def __init__(
@@ -36,22 +37,22 @@ class Deadline:
         self._turn = turn
 
     def remaining(self) -> float:
-        """Return the seconds left, never below zero."""
+        """Return the seconds left, never less than 0."""
         return max(0.0, self.at - time.monotonic())
 
     def check(self) -> None:
-        """Raise ClientGone or DeadlineExceeded when there is no more reason to wait."""
+        """Raise ClientGone or DeadlineExceeded if there is no reason to wait any longer."""
         self._turn()
         if self.client_gone():
-            raise ClientGone("the program that asked for the connection has gone")
+            raise ClientGone("the program that asked for the connection has exited")
         if not self.remaining():
             raise DeadlineExceeded(
-                f"not ready after {self.seconds:g} s",
-                hint="try again: what is under way goes on, and the next try takes it up",
+                f"timed out after {self.seconds:g} s",
+                hint="try again; to see what took so long: dcs-proxy log",
             )
 
     def sleep(self, seconds: float) -> None:
-        """Wait that long.  Raises ClientGone or DeadlineExceeded as soon as either is so."""
+        """Wait `seconds`.  Raises ClientGone or DeadlineExceeded as soon as either applies."""
         end = time.monotonic() + seconds
         self.check()
         while (left := end - time.monotonic()) > 0:
@@ -59,11 +60,11 @@ class Deadline:
             self.check()
 
     def call(self, function: Callable[[], T], *, within_s: float) -> T:
-        """Return what `function` returns, or raise what it raises; TimeoutError after `within_s`.
+        """Return what `function` returns, or raise what it raises.
 
-        It runs in a daemon thread, because a name lookup or a body that drips cannot be
-        interrupted otherwise.  When waiting ends first it is left behind and the process, which
-        has nothing more to do, ends under it.
+        Raises TimeoutError after `within_s`, ClientGone or DeadlineExceeded.  The function runs in
+        a daemon thread, because a name lookup or a response that trickles in cannot be interrupted
+        otherwise.  If waiting ends first, the thread is left behind until the process exits.
         """
         outcome = _Outcome(function)
         threading.Thread(target=outcome.run, daemon=True).start()
@@ -76,6 +77,8 @@ class Deadline:
 
 
 class _Outcome(Generic[T]):
+    """What a function in another thread has returned or raised, once `done` is set."""
+
     def __init__(self, function: Callable[[], T]) -> None:
         self.function = function
         self.done = threading.Event()
@@ -85,7 +88,7 @@ class _Outcome(Generic[T]):
     def run(self) -> None:
         try:
             self.value = self.function()
-        except BaseException as error:  # handed to the waiting thread, whatever it is
+        except BaseException as error:  # the waiting thread raises it
             self.error = error
         self.done.set()
 

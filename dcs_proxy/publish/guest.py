@@ -1,4 +1,4 @@
-"""After a wake: whether the machine itself answers, asked with a short ssh of our own.
+"""Wait after a wake until the machine itself lets a login in, tried with a short ssh of our own.
 
 The control plane calls a session ready a little before the gateway can reach the guest.  Until
 then the gateway ends every login with one of a few codes on stderr.
@@ -26,7 +26,7 @@ _NOT_READY = re.compile(
 )
 _PAUSE_S = 0.5
 _CONNECT_S = 10
-# For one login, from the first packet to the end.
+# For one login, from the first packet to the last.
 _TRY_S = 20.0
 
 
@@ -38,10 +38,11 @@ def await_guest(
     log: Log,
     proxy_command: str | None,
 ) -> None:
-    """Return when the session's machine lets it in, or fails for a reason that ssh will tell.
+    """Return once the machine lets the session's login in, or it fails for another reason.
 
-    `proxy_command` leads ssh to the endpoint, None where the way is direct.
-    Raises DeadlineExceeded with the gateway's last code, or ClientGone.
+    That other reason the user's own ssh will show.  `proxy_command` leads ssh to the endpoint; None
+    if the gateway is reached directly.  Raises DeadlineExceeded, with the gateway's last code, or
+    ClientGone.
     """
     program = shutil.which("ssh")
     if program is None:
@@ -52,13 +53,12 @@ def await_guest(
         while code := _log_in(command, deadline):
             log.event("guest-not-ready", machine=name, code=code)
             deadline.sleep(_PAUSE_S)
-        log.event("guest-asked", machine=name, ms=milliseconds_since(start))
+        log.event("guest-ready", machine=name, ms=milliseconds_since(start))
     except DeadlineExceeded:
-        if not code:
-            raise
+        because = f" ({code})" if code else ""
         raise DeadlineExceeded(
-            f"the machine woke, but did not let anybody in within {deadline.seconds:g} s ({code})",
-            hint="try again; if it stays so, look at the machine in the console",
+            f"the machine woke, but no login succeeded within {deadline.seconds:g} s{because}",
+            hint="try again; if this persists, look at the machine in the console",
         ) from None
 
 
@@ -90,7 +90,7 @@ def _log_in(command: list[str], deadline: Deadline) -> str:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        # The API key in our environment is no business of ssh's.
+        # Without the API key that our own environment may hold.
         env={"PATH": os.defpath, "HOME": os.path.expanduser("~")},
     )
     try:

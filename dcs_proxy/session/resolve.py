@@ -126,8 +126,21 @@ def _saving_failures(work: Work) -> Iterator[None]:
     except ClientGone:
         raise
     except DcsError as error:
+        if isinstance(error, DeadlineExceeded) and _is_waking(work.situation):
+            error = DeadlineExceeded(
+                f"not ready after {work.context.deadline.seconds:g} s",
+                hint="try again: the wake continues, and the next ssh resumes it",
+            )
         save_failure(work.name, error, work.context)
-        raise
+        raise error from None
+
+
+def _is_waking(situation: Situation) -> bool:
+    """Return whether this process waits for a session that the API has begun to make ready."""
+    record = situation.record
+    if record is None or situation.phase not in (Phase.RESUMED, Phase.CREATED):
+        return False
+    return record.ready is None and bool(record.attempt.session_id)
 
 
 @contextlib.contextmanager

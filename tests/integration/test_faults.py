@@ -399,7 +399,7 @@ def test_a_guest_that_lags_behind_its_wake_is_waited_for(
 def test_a_guest_that_never_comes_is_named_at_the_deadline(play: Callable[..., Play]) -> None:
     stage = play(machine="dm-foo:sleeping")
     stage.set("dm-foo=guest")
-    said = r"did not let anybody in within 4 s \(SSH_TUNNEL_NOT_READY\)"
+    said = r"no login succeeded within 4 s \(SSH_TUNNEL_NOT_READY\)"
     stage.meet("guest for ever after a wake", said)
     stage.recovers()
     assert len(stage.emulator.creates()) == 1

@@ -53,7 +53,7 @@ def test_a_wake_is_told_from_the_request_to_the_connection(ready: User) -> None:
     ssh = connect(ready)
     told = [entry for entry in entries(ready, "dm-foo") if int(entry["ssh"]) == ssh]
     events = [entry["event"] for entry in told]
-    order = ["api", "session", "ready", "guest-asked", "prepared", "connected"]
+    order = ["api", "session", "ready", "guest-ready", "prepared", "connected"]
     assert sorted(set(events) & set(order), key=events.index) == order
     ready_line = next(entry["values"] for entry in told if entry["event"] == "ready")
     assert re.search(r" session=wssh-\S+ login=wssh-\S+ seconds=\d+ ms=\d+$", ready_line)

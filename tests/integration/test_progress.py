@@ -87,7 +87,7 @@ def test_a_quiet_ssh_is_quiet(start_emulator: Start, user: User, arguments: list
     user.use(start_emulator("--machine", "dm-foo:sleeping", "--wake-seconds", "1"))
     done = user.ssh(*arguments, "dm-foo", "echo in")
     assert (done.returncode, done.stdout, done.stderr) == (0, "in\n", "")
-    assert user.ssh("-q", "dm-none", "true").stderr.startswith("dcs-proxy: dm-none: the API knows")
+    assert user.ssh("-q", "dm-none", "true").stderr.startswith("dcs-proxy: dm-none: no such")
 
 
 def test_scp_passes_its_q_on(start_emulator: Start, user: User) -> None:
