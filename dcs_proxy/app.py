@@ -13,7 +13,7 @@ from dcs_proxy.api.credentials import Credentials, load_credentials
 from dcs_proxy.api.http import load_library
 from dcs_proxy.api.keyring import SystemKeyring
 from dcs_proxy.console.progress import Progress
-from dcs_proxy.console.stderr import can_redraw, show
+from dcs_proxy.console.stderr import can_draw, show
 from dcs_proxy.errors import AgentUnavailable, DcsError
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.log import VARIABLE, Log
@@ -136,7 +136,7 @@ def open_context(
     state = StateDirectory(options.state_directory(environment))
     log = open_log(options, environment)
     parent = os.getppid()
-    progress = progress or Progress(is_quiet=wants_quiet(parent), in_place=can_redraw())
+    progress = progress or Progress(is_quiet=wants_quiet(parent), in_place=can_draw())
     deadline = Deadline(settings.wake_seconds, client_gone, progress.tick)
     factory = ApiFactory(settings, environment, log, progress.notice, credentials)
     agent_path, open_agent = _agents(settings, environment, state, deadline, log)

@@ -19,7 +19,14 @@ from dcs_proxy import __version__
 from dcs_proxy.app import Options, internal_error, open_log
 from dcs_proxy.console.stderr import show
 from dcs_proxy.console.stdout import put
-from dcs_proxy.errors import ClientGone, DcsError, UsageError, exit_codes, quote_server
+from dcs_proxy.errors import (
+    ClientGone,
+    DcsError,
+    ReaderGone,
+    UsageError,
+    exit_codes,
+    quote_server,
+)
 from dcs_proxy.local.log import milliseconds_since
 
 if TYPE_CHECKING:
@@ -65,6 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         show("dcs-proxy: interrupted")
         return ClientGone.exit_code
+    except ReaderGone as error:
+        return error.exit_code
     except DcsError as error:
         open_log(options, os.environ).event(
             "failed", machine=error.machine, code=error.exit_code, what=error.summary(),

@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
             return config_file.install(text or b"", top, end, created=text is None)
 
         if arguments.dry_run:
-            put(*config_file.difference(old or b"", change(old), path).splitlines())
+            put(*config_file.difference(old or b"", change(old), path))
             return 0
         changed = config_file.edit(path, change)
     _report(path, changed, len(machines))

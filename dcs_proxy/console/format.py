@@ -1,4 +1,4 @@
-"""Moments and lengths of time as text: for people, and for programs."""
+"""Times and durations as text, for people and for programs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
 def in_words(seconds: float) -> str:
-    """Return a length of time in the largest unit of which there are two or more: "119 min"."""
+    """Return a duration in the largest unit of which there are at least two: "119 min"."""
     whole = int(max(0.0, seconds))
     for size, unit in _UNITS:
         if whole >= 2 * size:
@@ -18,6 +18,9 @@ def in_words(seconds: float) -> str:
 
 
 def rfc3339(moment: float) -> str:
-    """Return unix time as a date-time in UTC, to the millisecond; past all dates, the last one."""
+    """Return unix time as an RFC 3339 date-time in UTC, to the millisecond.
+
+    A time after the year 9999 becomes the last second of that year.
+    """
     date = datetime.fromtimestamp(min(moment, _LAST), timezone.utc)
     return date.isoformat(timespec="milliseconds").replace("+00:00", "Z")

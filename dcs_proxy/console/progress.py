@@ -1,12 +1,12 @@
 """What a person sees while a machine wakes.
 
-On a terminal one line that counts the seconds and ends by saying how many there were:
+On a terminal, one line counts the seconds, and the last version of it says how many it took:
 
     dcs-proxy: dm-foo: waking up, 12 s
 
-Elsewhere (an editor's output panel, a file) plain lines without control characters: one at once,
-then one every half minute, for a panel that stands still looks like a fault.  A quiet ssh shows
-nothing.  Errors are no business of this module.
+Elsewhere (an editor's output panel, a file) there are plain lines without control characters, one
+at once and one every half minute, because a panel that does not move looks like a fault.  With a
+quiet ssh nothing is shown.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from dcs_proxy.console.stderr import redraw, show
+from dcs_proxy.console.stderr import draw, show
 from dcs_proxy.names import MachineName
 
 _EVERY_S = 30
 
 
 class Progress:
-    """Shows the wake of one machine; `in_place` says that stderr can be written over.
+    """Shows the wake of one machine, in place or not; nothing if `is_quiet`.
 
-    `is_quiet` says that nothing is wanted.  `tick` is to be called several times a second.
+    Call tick() several times a second.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class Progress:
         self._shown = 0
 
     def notice(self, text: str) -> None:
-        """Show a line that is no error."""
+        """Show a line that is not an error."""
         if not self._is_quiet:
             show(f"dcs-proxy: {text}")
 
     def waking(self, machine: MachineName, limit_s: int) -> None:
-        """Begin to show that the machine wakes, which may take up to `limit_s`."""
+        """Start to show that the machine is waking, which may take up to `limit_s`."""
         self._machine = machine
         if self._in_place:
             self._shown = -1
@@ -51,7 +51,7 @@ class Progress:
             self.notice(f"{machine}: waking up, at most {limit_s} s")
 
     def tick(self) -> None:
-        """Show how long it has taken until now, if that has changed."""
+        """Show how long it has taken so far, if that has changed."""
         seconds = self._seconds()
         step = 1 if self._in_place else _EVERY_S
         if self._machine is None or seconds // step == self._shown // step:
@@ -61,10 +61,10 @@ class Progress:
         if not self._in_place:
             self.notice(text)
         elif not self._is_quiet:
-            redraw(f"dcs-proxy: {text}")
+            draw(f"dcs-proxy: {text}")
 
     def ready(self) -> None:
-        """End what was shown: the machine is awake."""
+        """Show that the machine is awake."""
         if self._machine is not None and self._in_place:
             self.notice(f"{self._machine}: ready after {self._seconds()} s")
         self._machine = None

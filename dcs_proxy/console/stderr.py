@@ -1,7 +1,6 @@
-"""What people read that is no result: lines on stderr, whether or not anybody is there.
+"""Everything that people read and that is not a result: lines on stderr.
 
-On a terminal the last line may be one that is written over again and again (`redraw`); whatever
-comes after it takes its place.
+On a terminal, draw() shows lines that change in place.  Whatever is shown next replaces them.
 """
 
 from __future__ import annotations
@@ -9,48 +8,69 @@ from __future__ import annotations
 import os
 import sys
 
-# ECMA-48: to the first column, and erase to the end of the line.
-_ERASE = "\r\x1b[K"
-_drawn = False  # there is but one stderr, and one last line on it
+# The lines that draw() left on the terminal, which is the only one of this process.
+_drawn: tuple[str, ...] = ()
 
 
 def show(*lines: str) -> None:
-    """Write lines at once; if nobody reads them any more, go on without."""
+    """Write lines at once.  If stderr cannot be written any more, do nothing from now on."""
     global _drawn
-    erase, _drawn = _ERASE if _drawn else "", False
+    erase, _drawn = _erase(), ()
     _write(erase + "".join(f"{line}\n" for line in lines))
 
 
-def redraw(line: str) -> None:
-    """Write a line without its end, in place of the one that was drawn before."""
+def draw(*lines: str) -> None:
+    """Show lines in place of those drawn before; with no lines, only erase those.
+
+    Lines are cut to the width of the terminal and limited to its height, because neither a line
+    that wraps nor one that scrolls off could be erased.  The cursor stays behind the last line.
+    """
     global _drawn
-    erase, _drawn = _ERASE if _drawn else "", True
-    # One that is wider than the terminal could not be erased any more.
-    _write(erase + line[: _columns() - 1])
+    columns, rows = _terminal_size()
+    cut = tuple(line[: columns - 1] for line in lines[-(rows - 1) :])
+    if cut == _drawn:
+        return
+    erase, _drawn = _erase(), ()  # if Ctrl-C interrupts the write, nothing is known to be drawn
+    _write(erase + "\n".join(cut))
+    _drawn = cut
 
 
-def can_redraw() -> bool:
-    """Tell whether stderr is a terminal that a person looks at, and ours to write over."""
+def can_draw() -> bool:
+    """Return whether stderr is a terminal that shows lines in place, and we are in foreground."""
     if not os.isatty(2) or os.environ.get("TERM", "dumb") == "dumb":
         return False
     try:
         return os.tcgetpgrp(2) == os.getpgrp()
     except OSError:
-        return True  # not the terminal that controls us
+        return True  # not our controlling terminal, so there is no background
+
+
+def _erase() -> str:
+    """Return what erases the drawn lines (ECMA-48).
+
+    To the first column, up to the first line, then erase to the end of the screen.
+    """
+    if not _drawn:
+        return ""
+    up = f"\x1b[{len(_drawn) - 1}A" if len(_drawn) > 1 else ""
+    return f"\r{up}\x1b[J"
 
 
 def _write(text: str) -> None:
+    if sys.stderr is None:  # closed when we started; print() would use stdout
+        return
     try:
         print(text, end="", file=sys.stderr, flush=True)
     except OSError:
-        # What is left in the buffer would fail once more when Python ends, with status 120.
+        # Otherwise Python would write the rest of the buffer at exit, and end with status 120.
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 2)
         os.close(null)
 
 
-def _columns() -> int:
+def _terminal_size() -> tuple[int, int]:
     try:
-        return os.get_terminal_size(2).columns or 80
+        size = os.get_terminal_size(2)
     except OSError:
-        return 80
+        return 80, 24
+    return max(size.columns or 80, 20), max(size.lines or 24, 2)

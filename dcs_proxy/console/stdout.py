@@ -1,43 +1,63 @@
-"""Results: lines on stdout, in whatever encoding it has, for as long as somebody reads them."""
+"""Results, on stdout.  Every command prints its results with put(), so that all end alike.
+
+When the reader closes the pipe (``| head``), a command ends silently, as Unix filters do.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
 from collections.abc import Iterable
 
-from dcs_proxy.errors import ReaderGone
+from dcs_proxy.errors import DcsError, ReaderGone
 
 
 def put(*lines: str) -> None:
-    """Write lines to stdout at once; what its encoding cannot say is replaced.
+    """Write lines to stdout and flush it.  Characters that its encoding lacks are replaced.
 
-    Raises ReaderGone when nobody reads them any more, as after ``| head``.
+    Raises ReaderGone if the reader has closed the pipe, and DcsError if writing fails otherwise.
     """
+    if sys.stdout is None:
+        raise _cannot_write(os.strerror(errno.EBADF))
     encoding = sys.stdout.encoding or "utf-8"
     try:
         for line in lines:
             sys.stdout.buffer.write(f"{line}\n".encode(encoding, "replace"))
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        # What is left in the buffer would fail once more when Python ends, with status 120.
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
-        os.close(null)
-        raise ReaderGone("nobody reads the output any more") from None
+        _discard_output()
+        raise ReaderGone("the reader closed the pipe") from None
+    except OSError as error:
+        _discard_output()
+        raise _cannot_write(error.strerror) from None
 
 
 def put_json(value: object) -> None:
-    """Write one JSON document.  Raises ReaderGone as :func:`put`."""
+    """Write one JSON document.  Raises as :func:`put`."""
     put(json.dumps(value, indent=2))
 
 
 def columns(rows: Iterable[tuple[str, ...]]) -> list[str]:
-    """Return rows of the same length as lines with aligned columns, two spaces between them."""
+    """Return rows of equal length as lines with aligned columns, two spaces apart."""
     table = list(rows)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in table
     ]
+
+
+def _cannot_write(reason: str | None) -> DcsError:
+    return DcsError(f"cannot write to standard output: {reason}")
+
+
+def _discard_output() -> None:
+    """Send what is left in the buffer to /dev/null.
+
+    Otherwise Python would try to write it again at exit, and end with a notice and status 120.
+    """
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dcs_proxy.console.stdout import put
 from dcs_proxy.emulator.authority import Authorities, public_line
 from dcs_proxy.emulator.broken import BrokenGateway
 from dcs_proxy.emulator.control_plane import ControlPlaneServer
@@ -97,8 +98,8 @@ async def _run(options: EmulatorOptions, homes: str, stop: asyncio.Event) -> Non
         tls=None if options.tls is None else make_context(options.tls, options.tls_name),
     )  # fmt: skip
     plane.start()
-    _print_ready(plane, key, endpoint, ports[""], authorities, service)
     try:
+        _print_ready(plane, key, endpoint, ports[""], authorities, service)
         await stop.wait()
     finally:
         await asyncio.to_thread(plane.stop)
@@ -143,6 +144,6 @@ def _print_ready(
         "user_ca": public_line(authorities.user_ca),
         "machines": {machine.name: each for each, machine in service.machines.items()},
     }
-    print(json.dumps(ready), flush=True)
+    put(json.dumps(ready))
     # Nothing else is printed, so a program that reads until end of file can continue.
     sys.stdout.close()

@@ -157,11 +157,10 @@ def edit_lock(lock_path: str, timeout_s: float = _LOCK_LIMIT_S) -> FileLock:
     return lock
 
 
-def difference(old: bytes, new: bytes, path: str) -> str:
-    """Return what would change, as a unified diff."""
+def difference(old: bytes, new: bytes, path: str) -> list[str]:
+    """Return the lines of a unified diff."""
     before, after = (data.decode("utf-8", "backslashreplace").splitlines() for data in (old, new))
-    diff = difflib.unified_diff(before, after, fromfile=path, tofile=path, lineterm="")
-    return "".join(f"{line}\n" for line in diff)
+    return [*difflib.unified_diff(before, after, fromfile=path, tofile=path, lineterm="")]
 
 
 def _block(kind: str, body: str, words: set[str]) -> bytes:

@@ -40,7 +40,7 @@ def typed(user: User, *arguments: str, columns: int = 80) -> tuple[int, str]:
 def screen(written: str) -> list[str]:
     """Return the lines that are left on the screen."""
     lines = written.replace("\r\n", "\n").rstrip("\n").split("\n")
-    return [line.rpartition("\r\x1b[K")[2] for line in lines]
+    return [line.rpartition("\r\x1b[J")[2] for line in lines]
 
 
 def test_a_terminal_counts_the_seconds_in_one_line(start_emulator: Start, user: User) -> None:
@@ -59,7 +59,7 @@ def test_a_narrow_terminal_is_never_wrapped(start_emulator: Start, user: User) -
     user.use(start_emulator(*WAKE))
     status, written = typed(user, "-T", "dm-foo", "echo in", columns=24)
     assert status == 0
-    drawn = re.split(r"\r\x1b\[K|\n", written)
+    drawn = re.split(r"\r\x1b\[J|\n", written)
     assert {len(line) for line in drawn if "foo: w" in line} == {23}
 
 

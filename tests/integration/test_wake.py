@@ -146,20 +146,20 @@ def test_a_terminal_shows_each_machine_in_place(start_emulator: Start, user: Use
     user.environment["TERM"] = "xterm"
     user.use(start_emulator(*sleeping("dm-a", "dm-b", wake_s=2.5)), config=False)
     with wake_at_terminal(user, "dm-a", "dm-b", columns=46) as person:
-        person.sees("dcs-proxy: 0 of 2 done\n")
+        person.sees("dcs-proxy: 0 of 2 done")
         assert person.leaves() == 0
     assert re.search(r"dcs-proxy: dm-a: \d+ s, waking up, at most 3\d* ?\n", person.shown)
-    assert max(map(len, person.shown.splitlines())) <= 45 + len("\r\x1b[3A\x1b[J")
-    assert "\x1b[3A\x1b[J" in person.shown
+    assert max(map(len, person.shown.splitlines())) <= 45 + len("\x1b[2A\x1b[J")
+    assert "\r\x1b[2A\x1b[J" in person.shown
     assert woken(screen(person.shown)) == ["dm-a", "dm-b"]
 
 
 def screen(shown: str) -> str:
     """Return what stands on a terminal in the end, which knows what the program uses."""
     lines = [""]
-    for part in re.split(r"(\r?\x1b\[\d+A\x1b\[J|\n)", shown):
-        if up := re.fullmatch(r"\r?\x1b\[(\d+)A\x1b\[J", part):
-            lines = [*lines[: -1 - int(up[1])], ""]
+    for part in re.split(r"(\r(?:\x1b\[\d+A)?\x1b\[J|\n)", shown):
+        if up := re.fullmatch(r"\r(?:\x1b\[(\d+)A)?\x1b\[J", part):
+            lines = [*lines[: -1 - int(up[1] or 0)], ""]
         elif part == "\n":
             lines.append("")
         else:

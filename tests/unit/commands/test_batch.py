@@ -87,7 +87,7 @@ def test_a_second_ctrl_c_does_not_wait_for_what_cannot_be_written(
         signal.raise_signal(signal.SIGINT)
         pytest.fail("it went on")
 
-    monkeypatch.setattr("dcs_proxy.console.live_table._write", write)
+    monkeypatch.setattr("dcs_proxy.console.stderr._write", write)
     many = Batch(NAMES[:2], work_until_told)
     many._board._in_place = True
     with pytest.raises(KeyboardInterrupt):
@@ -104,7 +104,7 @@ def test_ctrl_c_in_the_middle_of_drawing_leaves_nothing_on_the_screen(
         if len(written) == 1:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("dcs_proxy.console.live_table._write", write)
+    monkeypatch.setattr("dcs_proxy.console.stderr._write", write)
     many = Batch(NAMES[:2], work_until_told)
     many._board._in_place = True
     with pytest.raises(KeyboardInterrupt):

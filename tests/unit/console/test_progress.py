@@ -35,9 +35,9 @@ def test_on_a_terminal_the_line_counts_and_ends(capsys: pytest.CaptureFixture[st
     wake([0.1, 1.2, 1.9, 2.0], in_place=True).ready()
     assert capsys.readouterr().err == (
         "dcs-proxy: dm-foo: waking up, 0 s"
-        "\r\x1b[Kdcs-proxy: dm-foo: waking up, 1 s"
-        "\r\x1b[Kdcs-proxy: dm-foo: waking up, 2 s"
-        "\r\x1b[Kdcs-proxy: dm-foo: ready after 2 s\n"
+        "\r\x1b[Jdcs-proxy: dm-foo: waking up, 1 s"
+        "\r\x1b[Jdcs-proxy: dm-foo: waking up, 2 s"
+        "\r\x1b[Jdcs-proxy: dm-foo: ready after 2 s\n"
     )
 
 
@@ -45,7 +45,7 @@ def test_an_error_takes_the_place_of_the_line(capsys: pytest.CaptureFixture[str]
     wake([1.0], in_place=True)
     stderr.show("one", "two")
     stderr.show("three")
-    assert capsys.readouterr().err.endswith("waking up, 1 s\r\x1b[Kone\ntwo\nthree\n")
+    assert capsys.readouterr().err.endswith("waking up, 1 s\r\x1b[Jone\ntwo\nthree\n")
 
 
 def test_a_notice_comes_between_and_the_line_is_drawn_again(
@@ -53,9 +53,9 @@ def test_a_notice_comes_between_and_the_line_is_drawn_again(
 ) -> None:
     progress = wake([1.0], in_place=True)
     progress.notice("notice")
-    stderr.redraw("again")
+    stderr.draw("again")
     stderr.show()
-    assert capsys.readouterr().err.endswith("1 s\r\x1b[Kdcs-proxy: notice\nagain\r\x1b[K")
+    assert capsys.readouterr().err.endswith("1 s\r\x1b[Jdcs-proxy: notice\nagain\r\x1b[J")
 
 
 @pytest.mark.parametrize("in_place", [True, False])

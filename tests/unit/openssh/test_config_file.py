@@ -191,4 +191,4 @@ def test_the_lock_waits_and_then_names_the_process_that_has_it(tmp_path: Path) -
 def test_the_difference_is_a_diff() -> None:
     said = difference(b"Host mine\n", INSTALLED, "config")
     assert "+# <<< dcs-proxy end <<<" in said
-    assert not [line for line in said.splitlines()[2:] if line.startswith("-")]
+    assert not [line for line in said[2:] if line.startswith("-")]
