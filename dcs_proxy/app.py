@@ -101,7 +101,7 @@ def internal_error(error: Exception, log: Log) -> DcsError:
     """Log the traceback of an unexpected exception; return an error to show in its place."""
     log.traceback(error)
     return DcsError(
-        f"internal error ({type(error).__name__}); this is a fault of dcs-proxy",
+        f"internal error ({type(error).__name__}); this is a bug in dcs-proxy",
         hint=f"report it with the last lines of {log.path}",
     )
 

@@ -1,4 +1,4 @@
-"""Measure for contrib/dev/bench: each figure is a ratio to a yardstick of the same run.
+"""The measurements of contrib/dev/bench: each figure is a ratio to a yardstick of the same run.
 
 A real sshd is the gateway and the emulator the control plane, both on loopback.
 """
@@ -44,7 +44,7 @@ AT_ONCE, MACHINES = (1, 10, 25, 50, 100), (1, 10, 100, 300, 1000)
 
 @dataclass
 class Figure:
-    """One ratio: what was measured over its yardstick, medians, with the quartiles of each."""
+    """One ratio: the median of what was measured over that of its yardstick, with quartiles."""
 
     row: str
     what: str
@@ -77,7 +77,7 @@ def compare(
 
 
 def interleave(cases: dict[str, Callable[[], float | None]], rounds: int) -> dict[str, list[float]]:
-    """Run every case in turn, `rounds` times; a case returns its figure, or None for its time."""
+    """Run all cases in turn, `rounds` times.  A case returns its figure, or None to be timed."""
     found: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(rounds + 1):
         for name, case in cases.items():
@@ -90,7 +90,7 @@ def interleave(cases: dict[str, Callable[[], float | None]], rounds: int) -> dic
 
 
 class Bench:
-    """The stage of all rows: a user, an emulator, a sshd, and a plain way to the same sshd."""
+    """What all rows share: a user, an emulator, an sshd, and plain ssh to the same sshd."""
 
     def __init__(self, root: Path, user: User, arguments: list[str], port: int) -> None:
         self.root, self.user, self.arguments, self.port = root, user, arguments, port
@@ -122,7 +122,7 @@ class Bench:
                 "--config", str(self.user.root / "config.toml"), *rest]  # fmt: skip
 
     def relays(self) -> dict[str, list[str]]:
-        """Return ssh's words before the command, for each way that bytes can take."""
+        """Return ssh's arguments before the command, for each way to the sshd."""
         host = ["ssh", "-F", str(self.user.config), *CIPHER]
         plain = [*self.plain[:-1], *CIPHER]
         return {
@@ -183,7 +183,7 @@ def row_warm(bench: Bench) -> Iterator[Figure]:
 
 
 def ignore(_: object) -> None:
-    """Let the time be the figure."""
+    """Return None, so that the time counts."""
 
 
 def forget(bench: Bench, user: User | None = None) -> None:
@@ -215,7 +215,7 @@ exec ssh -F none -i "$W/k" -o IdentitiesOnly=yes -o UserKnownHostsFile="$W/kh" \
 
 
 def official(bench: Bench, user: User, ca: str = "") -> None:
-    """Log in as the public command line client does: a new key and session each time."""
+    """Log in like the official command line client: with a new key and session each time."""
     place = bench.root / "official"
     place.mkdir(exist_ok=True)
     environment = {**user.environment, "W": str(place), "CA": ca}
@@ -242,7 +242,7 @@ def row_cold(bench: Bench) -> Iterator[Figure]:
 
 @contextlib.contextmanager
 def far_away(port: int, delay_s: float) -> Iterator[int]:
-    """Forward a port of ours to `port`, each direction late by half of `delay_s`."""
+    """Forward a local port to `port`, with half of `delay_s` of latency in each direction."""
     ready: list[int] = []
     loop = asyncio.new_event_loop()
 
@@ -253,7 +253,7 @@ def far_away(port: int, delay_s: float) -> Iterator[int]:
         loop.call_later(delay_s / 2, writer.close)
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(delay_s)  # the handshake of TCP
+        await asyncio.sleep(delay_s)  # the TCP handshake
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
         await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
 
@@ -409,7 +409,7 @@ def row_keystroke(bench: Bench) -> Iterator[Figure]:
 
 
 def own_memory(pid: int) -> float:
-    """Return the MiB that only this process uses."""
+    """Return the memory that only this process uses, in MiB."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private")) / 1024
 
@@ -460,7 +460,7 @@ def hundred(bench: Bench) -> Iterator[dict[str, list[list[str]]]]:
 
 
 def at_once(bench: Bench, commands: list[list[str]]) -> tuple[float, float]:
-    """Return the seconds, of the wall and of the CPU, that ssh takes so often at once."""
+    """Return the wall and CPU seconds of these ssh commands, run at once."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     programs = [bench.user.start(*command, "true") for command in commands]
     for program in programs:
@@ -486,7 +486,7 @@ def row_hundred(bench: Bench) -> Iterator[Figure]:
 
 
 class Crowd:
-    """Other machines in the state directory, each with the files and identity of a live session."""
+    """Other machines in the state directory, each with the files and identity of a session."""
 
     def __init__(self, bench: Bench) -> None:
         state = bench.user.state
@@ -509,7 +509,7 @@ class Crowd:
         self.lend(count)
 
     def lend(self, count: int) -> None:
-        """Let the agents of so many machines hold a certificate for each."""
+        """Add a certificate for each machine to its agent."""
         for number in range(len(self.lent), count):
             key = generate_key()
             line = self.authorities.sign_user(public_line(key.public), "crowd", time.time() + 3600)
@@ -525,14 +525,14 @@ class Crowd:
 
 
 def warm_times(bench: Bench, crowd: Crowd, count: int) -> list[float]:
-    """Return the seconds of five warm ssh beside so many other machines."""
+    """Return the seconds of five warm ssh, with so many other machines in the state directory."""
     crowd.change(count)
     times = []
     for _ in range(6):
         start = time.perf_counter()
         bench.run(*bench.ours, "true")
         times.append(time.perf_counter() - start)
-    return times[1:]  # the first one looks at what is new
+    return times[1:]  # the first one checks the new files
 
 
 def row_thousand(bench: Bench) -> Iterator[Figure]:
@@ -647,7 +647,7 @@ Growth = dict[str, dict[str, list[float]]]
 
 
 def grow(bench: Bench) -> Growth:
-    """Measure how cost grows: connections at once, and machines known and used."""
+    """Measure how the cost grows with parallel connections and with machines."""
     connections: dict[str, list[float]] = {"ours": [], "plain": []}
     with hundred(bench) as ways:
         for count in AT_ONCE:
@@ -664,7 +664,7 @@ def grow(bench: Bench) -> Growth:
 
 
 def plot(figures: list[Figure], growth: Growth, path: Path) -> None:
-    """Draw the ratios, and how cost grows."""
+    """Draw the ratios, and how the cost grows."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Compare what we assume about the service with the source of its Python client.
+"""Compare our assumptions about the service with the source of its Python client.
 
-Usage: drift_check.py DIRECTORY, where the client's wheel is unpacked.  Its source is parsed, never
-imported.  Statuses, phases, error codes and the form of ids are those of the emulator, which says
-what we take the service to be; routes and fields are listed here.
+Usage: drift_check.py DIRECTORY, with the unpacked wheel of the client.  Its source is parsed, never
+imported.  Our assumptions about statuses, phases, error codes and ids are in the emulator, those
+about routes and fields below.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dcs_proxy.emulator.contract import ERROR_CODES
 from dcs_proxy.emulator.ids import Ids
 from dcs_proxy.emulator.machines import PHASES, STATUSES
 
-# What we ask for, and with False what the client has and we do not use.
+# The routes that we use (True), and those that the client has and we do not use (False).
 ROUTES = {
     "GET /v1/machines": True,
     "POST /v1/machines": False,
@@ -36,7 +36,7 @@ ROUTES = {
     "GET /v1/machines/{machine_id}/ssh/{session_id}": True,
     "DELETE /v1/machines/{machine_id}/ssh/{session_id}": True,
 }
-# Routes below these do not concern us.
+# Routes that begin with these are irrelevant to us.
 OTHER_ROUTES = re.compile(
     r"\S+ /v1/(machines/\{machine_id\}/(executions|autoresizing)|organization)"
 )
@@ -66,7 +66,7 @@ VALUES = {
     "MachineListItem.phase": frozenset(PHASES),
     "LifecycleStatus.phase": frozenset(PHASES),
 }
-# What the client says of a machine's id and of an Idempotency-Key.
+# How the client describes a machine's id and an Idempotency-Key.
 SAID = frozenset(
     {
         "Bare, lowercase, hyphenated Machine UUID. Pass the returned machine_id unchanged.",
@@ -90,7 +90,7 @@ _STATUSES = re.compile(r"^Documented error statuses: (.*)$", re.MULTILINE)
 
 @dataclass
 class Client:
-    """What a client's source says of the service."""
+    """What the source of a client says about the service."""
 
     version: str = "unknown"
     routes: set[str] = field(default_factory=set)
@@ -104,7 +104,7 @@ class Client:
 
 
 def read_client(directory: Path) -> Client:
-    """Read the source and the description of the client that is unpacked in `directory`."""
+    """Read the source and metadata of the client that is unpacked in `directory`."""
     client = Client()
     for path in sorted(directory.rglob("*.py")):
         text = path.read_text()
@@ -114,7 +114,7 @@ def read_client(directory: Path) -> Client:
         client.example_ids |= set(_EXAMPLE_ID.findall(text))
         client.said |= {said.strip() for said in _ABOUT_IDS.findall(text)}
         client.variables |= set(_VARIABLE.findall(text))
-        # Elsewhere are the names of the client's own constants.
+        # Other files contain the names of the client's own constants.
         if {"types", "resources"} & set(path.relative_to(directory).parts):
             client.error_codes |= set(_ERROR_CODE.findall(" ".join(_strings(tree))))
     for path in directory.glob("*.dist-info/METADATA"):
@@ -127,7 +127,7 @@ def read_client(directory: Path) -> Client:
 
 
 def differences(client: Client) -> Iterator[str]:
-    """Yield a line for each thing that the client says and we do not assume, or the reverse."""
+    """Yield a line for each difference between the client and our assumptions."""
     used = {route for route, is_used in ROUTES.items() if is_used}
     new = {route for route in client.routes - set(ROUTES) if not OTHER_ROUTES.match(route)}
     yield from _each("route is new", new)
@@ -165,7 +165,7 @@ def _each(what: str, found: Iterable[str]) -> Iterator[str]:
 
 
 def _routes(tree: ast.AST) -> Iterator[str]:
-    """Yield ``METHOD PATH`` of each request that a method makes."""
+    """Yield ``METHOD PATH`` for each request that a method sends."""
     for node in ast.walk(tree):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
             continue
@@ -177,7 +177,7 @@ def _routes(tree: ast.AST) -> Iterator[str]:
 
 
 def _read_classes(client: Client, tree: ast.AST) -> None:
-    """Note the fields of each class, and the values of those that are a Literal."""
+    """Record the fields of each class, and the values of Literal fields."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.ClassDef):
             continue

@@ -1,6 +1,6 @@
-"""Fuzz targets for contrib/dev/fuzz: parsers of foreign bytes, which raise documented errors only.
+"""The targets of contrib/dev/fuzz: parsers of untrusted bytes, and the errors they may raise.
 
-Without arguments the names of the targets are printed; else TARGET CORPUS [LIBFUZZER OPTIONS].
+Usage: fuzz_targets.py [TARGET CORPUS [LIBFUZZER OPTIONS]]; without arguments, print the targets.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ RECORD = {
 
 
 def session(data: bytes) -> None:
-    """an answer of the API, and the host trust in it"""
+    """a response of the API, and the host trust in it"""
     try:
         parsed = parse_session(data, NAME)
         if parsed.connection is not None:
@@ -98,7 +98,7 @@ def _check(text: str) -> None:
         )
     except Untrusted:
         return
-    # Nobody can make another that holds.
+    # No other certificate can have a valid signature.
     assert taken.blob == BLOB
 
 

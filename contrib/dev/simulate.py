@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Simulate what many computers do to the API: requests, refusals, and who gets in when.
+"""Simulate the load of many computers on the API: requests, refusals, and how long logins take.
 
-Nothing is sent and nothing is measured; the same seed gives the same figures.  What they mean is in
-contrib/docs/performance.rst, how they come about in simulation.py.
+Nothing is sent or measured; the same seed gives the same figures.  contrib/docs/performance.rst
+discusses them, simulation.py computes them.
 """
 
 from __future__ import annotations
@@ -65,21 +65,21 @@ Rows = Iterable[list[str]]
 
 
 def refusals(scenario: Scenario) -> Rows:
-    """What a client does when it is refused."""
+    """What clients do after a refusal."""
     yield ["a refused client tries", *COLUMNS]
     for client in REFUSALS:
         yield [client.name, *row(World(scenario, client).outage())]
 
 
 def sessions(scenario: Scenario) -> Rows:
-    """Reuse of sessions and single flight, with and without."""
+    """With and without reuse of sessions and single flight."""
     yield ["a client has", *COLUMNS]
     for client in SESSIONS:
         yield [client.name, *row(World(scenario, client).outage())]
 
 
 def limits(scenario: Scenario) -> Rows:
-    """How large the limit is."""
+    """The size of the limit."""
     yield ["limit", *COLUMNS]
     for limit in (12, 30, 100, 300, 1000):
         with_limit = replace(scenario, limit=limit, burst=limit)
@@ -87,7 +87,7 @@ def limits(scenario: Scenario) -> Rows:
 
 
 def down(scenario: Scenario) -> Rows:
-    """How long the API is still down once everybody tries."""
+    """How long the API stays down after all clients have started to retry."""
     yield ["API down for", *COLUMNS]
     for unreachable in (False, True):
         for seconds in (2, 10, 20, 30):
@@ -97,7 +97,7 @@ def down(scenario: Scenario) -> Rows:
 
 
 def hour(scenario: Scenario) -> Rows:
-    """An hour's work, with no limit: what is asked of the API."""
+    """One hour of work without a limit: the requests to the API."""
     yield ["N x M", "a client has", "POST", "POST/s", "peak/s", "GET", "GET/s", "peak/s"]
     for part, machines in ((100, 1), (10, 5), (1, 2)):
         clients = scenario.clients // part

@@ -23,7 +23,7 @@ HOUR_S = 3600.0
 
 @dataclass(frozen=True)
 class Scenario:
-    """How many there are, and what the service is like; simulate.py says what each field means."""
+    """The computers and the service; simulate.py explains the fields."""
 
     clients: int = 10_000
     machines: int = 1
@@ -45,14 +45,14 @@ class Scenario:
 
 
 class Fixed(RetryPolicy):
-    """Every half second, whatever the API asks for, for ever."""
+    """Retry every half second, without end, whatever the API asks for."""
 
     def wait_s(self, asked_s: float | None, *, has_answered: bool) -> float | None:
         return 0.5
 
 
 class AsAsked(RetryPolicy):
-    """After the wait asked for, spread but never longer; `tries` in all."""
+    """Retry after the requested time with downward jitter, `tries` times in all."""
 
     def __init__(self, *, spread: bool, tries: float = math.inf) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class AsAsked(RetryPolicy):
 
 
 class Doubling(RetryPolicy):
-    """After the wait asked for and as much more as dcs-proxy adds on average, for everybody."""
+    """Retry after the requested time plus the average of what dcs-proxy adds, the same for all."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class Doubling(RetryPolicy):
 
 @dataclass(frozen=True)
 class Client:
-    """A way to get in: what it does with sessions, refusals and polls."""
+    """A kind of client: how it uses sessions, retries and polls."""
 
     name: str
     reuses: bool = True
@@ -111,28 +111,28 @@ SESSIONS = [
 
 
 class GivesUp(Exception):
-    """An ssh ends with an error."""
+    """An ssh gives up with an error."""
 
 
 class Killed(Exception):
-    """The editor that started an ssh has ended it."""
+    """The editor that started an ssh has killed it."""
 
 
 class Flight:
-    """One process at work on a machine, and those who wait for what it finds."""
+    """The one process that works on a machine, and those that wait for its result."""
 
     def __init__(self) -> None:
         self.error: type[Exception] | None = None
         self.waiting: list[Process] = []
 
 
-# Yields the seconds until it goes on, or the flight that it waits for.
+# Yields the seconds to wait, or the flight to wait for.
 Process = Generator["float | Flight", None, None]
 
 
 @dataclass
 class Machine:
-    """A machine, and what its user's computer has written down about it; times in seconds."""
+    """A machine, and its record on the user's computer; times are in seconds."""
 
     wakes_at: float = math.inf
     used_at: float = 0.0
@@ -144,7 +144,7 @@ class Machine:
 
 @dataclass
 class Outcome:
-    """Requests by the second in which they came, and how long each ssh took to get in."""
+    """Requests by the second of their arrival, and how long each ssh took to log in."""
 
     posts: Counter[int] = field(default_factory=Counter)
     gets: Counter[int] = field(default_factory=Counter)
@@ -160,14 +160,14 @@ class Outcome:
 
 
 class Api:
-    """The API: a bucket of tokens for mutations, and machines that take a while to wake."""
+    """The API: a token bucket for mutations, and machines that take time to wake."""
 
     def __init__(self, scenario: Scenario, chance: random.Random) -> None:
         self.scenario, self.chance = scenario, chance
         self.tokens, self.filled_at = scenario.burst, 0.0
 
     def takes_post(self, machine: Machine, now: float) -> bool:
-        """Take a POST, which wakes the machine, or refuse it."""
+        """Accept a POST, which wakes the machine, or refuse it."""
         if self.scenario.limit < math.inf:
             earned = (now - self.filled_at) * self.scenario.limit
             self.tokens = min(self.scenario.burst, self.tokens + earned)
@@ -185,12 +185,12 @@ class Api:
 
 
 class World:
-    """One run of a scenario, in which everybody does as `client` does."""
+    """One run of a scenario in which all clients are of the kind `client`."""
 
     def __init__(self, scenario: Scenario, client: Client) -> None:
         self.scenario, self.client = scenario, client
         self.chance = random.Random(scenario.seed)
-        random.seed(scenario.seed)  # what dcs_proxy rolls
+        random.seed(scenario.seed)  # the random numbers of dcs_proxy
         self.api = Api(scenario, self.chance)
         self.half_s = scenario.round_trip_ms / 2000
         self.limit_s = min(Settings.wake_seconds, scenario.every_s)
@@ -200,13 +200,13 @@ class World:
         self._number = 0
 
     def outage(self) -> Outcome:
-        """Everybody wants in at once; all machines sleep."""
+        """All users log in at once, and all machines are asleep."""
         for machine in self.all_machines():
             self.start_ssh(machine, self.scenario.start_s)
         return self.run()
 
     def hour(self) -> Outcome:
-        """Everybody works for an hour, each at times of his own."""
+        """All users work for an hour, each at random times."""
         for machine in self.all_machines():
             self.resume(self.work(machine), 0)
         return self.run()
@@ -240,7 +240,7 @@ class World:
             self.start_ssh(machine, self.scenario.start_s)
 
     def ssh(self, machine: Machine) -> Process:
-        """Get in, with one ssh or as many as an editor starts."""
+        """Log in, with one ssh or with as many as an editor starts."""
         began = self.now
         while True:
             tried = self.now
@@ -255,10 +255,10 @@ class World:
         machine.used_at = self.now
         self.outcome.took.append(self.now - began)
 
-    # From here on as dcs_proxy.session.resolve does it.
+    # The rest follows dcs_proxy.session.resolve.
 
     def resolve(self, machine: Machine, began: float) -> Process:
-        """Use the session, wait for whoever is at it, or get one.  Raises GivesUp or Killed."""
+        """Use the session, wait for another process, or create one.  Raises GivesUp or Killed."""
         if self.may_use(machine):
             return
         if not self.client.single_flight:
@@ -306,7 +306,7 @@ class World:
         machine.is_pending, machine.proved_at = False, self.now
 
     def ask(self, counts: Counter[int], machine: Machine, began: float) -> Process:
-        """Send a request until the API does it (https.Exchange.ask)."""
+        """Send a request until the API accepts it (dcs_proxy.api.http.HttpClient)."""
         policy = self.client.policy()
         wait = 0.0
         while True:
@@ -331,7 +331,7 @@ class World:
         return self.half_s * self.chance.uniform(0.5, 1.5)
 
     def sleep(self, seconds: float, began: float) -> Process:
-        """Let time pass.  Raises GivesUp at the deadline, Killed when the editor has enough."""
+        """Let time pass.  Raises GivesUp at the deadline, Killed when the editor gives up."""
         left = began + self.limit_s - self.now
         if seconds < left:
             yield seconds

@@ -315,7 +315,7 @@ def test_an_unexpected_exception_ends_neither_doctor_nor_the_bundle(
     assert checks["state"] | {"seconds": 0} == {
         "name": "state",
         "status": "failed",
-        "text": "internal error (ZeroDivisionError); this is a fault of dcs-proxy",
+        "text": "internal error (ZeroDivisionError); this is a bug in dcs-proxy",
         "hint": f"report it with the last lines of {patient.user.state}/log",
         "seconds": 0,
     }

@@ -48,7 +48,7 @@ def test_an_unexpected_exception_fails_its_own_check_only(tmp_path: Path) -> Non
     assert [(check.name, check.status) for check in checks] == [
         ("a", "failed"), ("b", "skipped"), ("c", "ok")
     ]  # fmt: skip
-    assert checks[0].text == "internal error (ZeroDivisionError); this is a fault of dcs-proxy"
+    assert checks[0].text == "internal error (ZeroDivisionError); this is a bug in dcs-proxy"
     assert checks[0].hint == f"report it with the last lines of {log}"
     assert "internal-error kind=ZeroDivisionError" in log.read_text()
     assert "dsk-secret" not in log.read_text() + repr(checks)
