@@ -79,6 +79,21 @@ def remove_file(path: str) -> None:
         raise cannot_write(path, error) from None
 
 
+def make_directories(path: str) -> None:
+    """Create `path` and its missing parents with mode 0700.  Raises StateError."""
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path)
+    if parent != path:
+        make_directories(parent)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
 def make_private_directory(path: str) -> None:
     """Make sure that `path` is a directory that only we can write to.
 
@@ -86,8 +101,8 @@ def make_private_directory(path: str) -> None:
     something else, belongs to another user or is writable by others: they could plant an agent
     socket, a certificate or a known_hosts file in it.
     """
+    make_directories(path)
     try:
-        _make_directories(path)
         status = os.stat(path)
     except OSError as error:
         raise cannot_write(path, error) from None
@@ -102,19 +117,6 @@ def make_private_directory(path: str) -> None:
         raise StateError(
             f"the state directory {path} can be changed by others", hint=f"chmod 700 '{path}'"
         )
-
-
-def _make_directories(path: str) -> None:
-    """Create `path` and its missing parents (``~/.ssh`` may be one of them) with mode 0700."""
-    if os.path.isdir(path):
-        return
-    parent = os.path.dirname(path)
-    if parent != path:
-        _make_directories(parent)
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        pass
 
 
 def cannot_write(path: str, error: OSError) -> StateError:

@@ -1,13 +1,13 @@
-"""The user's ssh config file: our two blocks put in, found and taken out; nothing else touched.
+"""The user's ssh config file: install, find and remove our two blocks, and change nothing else.
 
-Bytes in, bytes out, for the file may hold anything.  A block is
+The file may contain anything, so it is handled as bytes.  A block is
 
     # >>> dcs-proxy top DIGEST >>> written by dcs-proxy config-ssh, do not edit
     ...
     # <<< dcs-proxy top <<<
 
-DIGEST tells whether the block is still as we wrote it.  A word after it may say how the file was
-before: ``created`` (there was none), ``no-newline`` (its last line had no end).
+DIGEST shows whether the block was edited.  Words after it may say what the file was like before:
+``created`` (it did not exist), ``no-newline`` (its last line had no newline).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dcs_proxy.errors import ConfigError, StateError
-from dcs_proxy.local.files import write_atomically
+from dcs_proxy.local.files import make_directories, remove_file, write_atomically
 from dcs_proxy.local.lock import FileLock, lock_holder, try_lock
 
 _BEGIN = re.compile(
@@ -31,14 +31,17 @@ _BEGIN = re.compile(
 _ANY_MARK = re.compile(rb"^# (?:>>>|<<<) dcs-proxy\b[^\n]*\n?", re.MULTILINE)
 _NOTE = "written by dcs-proxy config-ssh, which also rewrites and removes it"
 _MAX_FILE = 4 * 1024 * 1024
-# Longer than config-ssh waits for the API to list the machines.
+# More than config-ssh waits for the list of machines.
 _LOCK_LIMIT_S = 120.0
 _LOCK_POLL_S = 0.05
 
 
 @dataclass(frozen=True)
 class Parts:
-    """A config file taken apart: the user's bytes, and our blocks' bodies where there are any."""
+    """The parts of a config file: the user's own bytes, and the bodies of our blocks.
+
+    `words` are those in the blocks' first lines.
+    """
 
     own: bytes
     top: bytes | None
@@ -47,9 +50,9 @@ class Parts:
 
 
 def install(text: bytes, top: str, end: str, *, created: bool = False) -> bytes:
-    """Return `text` with our blocks at its top and end, in place of any older ones.
+    """Return `text` with our blocks at its top and end, and without older ones.
 
-    `created` says that there was no file.  Raises ConfigError as :func:`parse_blocks`.
+    `created` means that the file did not exist.  Raises ConfigError as :func:`parse_blocks`.
     """
     parts = parse_blocks(text)
     own = parts.own
@@ -61,7 +64,7 @@ def install(text: bytes, top: str, end: str, *, created: bool = False) -> bytes:
 
 
 def remove(text: bytes) -> bytes | None:
-    """Return `text` without our blocks, to the byte as it was; None if there was no file.
+    """Return `text` without our blocks, exactly as it was before; None if it did not exist then.
 
     Raises ConfigError as :func:`parse_blocks`.
     """
@@ -72,7 +75,7 @@ def remove(text: bytes) -> bytes | None:
 
 
 def parse_blocks(text: bytes) -> Parts:
-    """Find our blocks.  Raises ConfigError naming the line if they are broken or were edited."""
+    """Find our blocks.  Raises ConfigError with the line of one that is broken or was edited."""
     blocks: dict[str, bytes] = {}
     words: set[str] = set()
     own = b""
@@ -81,10 +84,10 @@ def parse_blocks(text: bytes) -> Parts:
         own += text[position : mark.start()]
         kind, body, more, position = _read_block(text, mark.start())
         if kind in blocks:
-            raise _broken(text, mark.start(), "is there twice")
+            raise _broken(text, mark.start(), "is a second one")
         blocks[kind] = body
         words |= more
-    # What somebody has since written below our block needs the line end above it.
+    # If the user has added lines below our block, the line above it needs its newline.
     if "no-newline" in words and position == len(text):
         own = own.removesuffix(b"\n")
     own += text[position:]
@@ -92,11 +95,11 @@ def parse_blocks(text: bytes) -> Parts:
 
 
 def edit(path: str, change: Callable[[bytes | None], bytes | None]) -> bool:
-    """Replace the file at `path` by what `change` makes of its bytes; return whether it differs.
+    """Replace the contents of the file at `path` by what `change` returns for them.
 
-    None stands for no file.  A symbolic link stays one, mode and owner are kept, the write is
-    whole.  Raises ConfigError if it is no plain file, StateError if it cannot be written, and
-    what `change` raises.
+    None stands for a file that does not exist.  Return whether the file has changed.  A symbolic
+    link stays one, mode and owner stay the same, and the write is atomic.  Raises ConfigError as
+    :func:`read`, StateError if the file cannot be written, and whatever `change` raises.
     """
     target = os.path.realpath(path)
     old, status = read(target)
@@ -104,10 +107,10 @@ def edit(path: str, change: Callable[[bytes | None], bytes | None]) -> bool:
     if new == old:
         return False
     if new is None:
-        os.unlink(target)
+        remove_file(target)
         return True
-    os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
     if status is None:
+        make_directories(os.path.dirname(target))
         write_atomically(target, new)
     else:
         owner = (status.st_uid, status.st_gid)
@@ -116,9 +119,9 @@ def edit(path: str, change: Callable[[bytes | None], bytes | None]) -> bool:
 
 
 def read(path: str) -> tuple[bytes | None, os.stat_result | None]:
-    """Return a config file's bytes and status, None for a file that is not there.
+    """Return a config file's bytes and status, or two None if it does not exist.
 
-    Raises ConfigError if it is not a plain file of reasonable size that we may read.
+    Raises ConfigError if it is not a regular file, too large, or not readable.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -129,7 +132,7 @@ def read(path: str) -> tuple[bytes | None, os.stat_result | None]:
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(f"{path} is not a plain file")
+            raise ConfigError(f"{path} is not a regular file")
         with os.fdopen(fd, "rb", closefd=False) as file:
             text = file.read(_MAX_FILE + 1)
     finally:
@@ -171,15 +174,15 @@ def _block(kind: str, body: str, words: set[str]) -> bytes:
 
 
 def _read_block(text: bytes, start: int) -> tuple[str, bytes, set[str], int]:
-    """Return kind, body and words of the block at `start`, and where the text goes on."""
+    """Return kind, body and words of the block at `start`, and the position behind it."""
     begin = _BEGIN.match(text, start)
     if begin is None:
-        raise _broken(text, start, "has no beginning that we wrote")
+        raise _broken(text, start, "has no valid first line")
     kind = begin[1].decode()
     close = f"# <<< dcs-proxy {kind} <<<\n".encode()
     following = _ANY_MARK.search(text, begin.end())
     if following is None or following[0] != close:
-        raise _broken(text, start, "has no end")
+        raise _broken(text, start, "has no last line")
     body = text[begin.end() : following.start()]
     if _digest(body) != begin[2].decode():
         raise _broken(text, start, "was edited by hand")
@@ -194,6 +197,6 @@ def _broken(text: bytes, position: int, what: str) -> ConfigError:
     line = text.count(b"\n", 0, position) + 1
     return ConfigError(
         f"the dcs-proxy block at line {line} of the ssh config {what}; nothing was changed",
-        hint="move lines of your own out of it, delete it from its >>> to its <<< line, "
+        hint="move your own lines out of it, delete it from the >>> line to the <<< line, "
         "and run dcs-proxy config-ssh again",
     )

@@ -1,13 +1,13 @@
-"""What we write for ssh to read: the two blocks of the user's config, and the snippets.
+"""The text that ssh reads: our two blocks in the user's config, and the files they include.
 
-Pure text.  Options and quoting are those that every OpenSSH since 7.9 reads alike, but for
-ForwardAgent, which takes a path since 8.2 only.
+Every OpenSSH from 7.9 on reads these options and their quoting alike, except that ForwardAgent
+accepts a path only from 8.2 on.
 
-Before 9.6 ssh let any character through in a host name or user name and put it into the command
-lines of Match exec and ProxyCommand (CVE-2023-51385; an ``ssh://`` URL of a git submodule is
-enough).  Two things keep such names from a shell, each alone being enough for most characters:
-the patterns exclude every printable character that they can express, and the commands quote
-``%h`` and ``%r`` with single quotes, which only ``'`` (and in fish ``\\``) could end.
+Before 9.6, ssh accepted any character in a host name or user name and put it into the command
+lines of Match exec and ProxyCommand (CVE-2023-51385; the ``ssh://`` URL of a git submodule is
+enough to exploit it).  Two defences keep such names away from a shell, and against most characters
+either would do: the patterns exclude every printable character that a pattern can express, and the
+commands put ``%h`` and ``%r`` in single quotes, which only ``'`` (and in fish ``\\``) could end.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from dcs_proxy.errors import ConfigError
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh.version import FORWARDS_ANY_AGENT, Version, missing_features
 
-# Not in here, for a pattern list has no way to say them: * ? , and ".  Upper case is not either:
-# patterns are compared in lower case.  Nor is =, at which asyncssh takes a word apart.
+# A pattern list cannot express * ? , and ".  Upper case letters are compared in lower case, so they
+# cannot be excluded either.  asyncssh splits a word at =.
 _EXCLUDED = " !#$%&'()+./:;<>@[\\]^_`{|}~"
-HOSTS = ",".join(["dm-*", *(f"!*{character}*" for character in _EXCLUDED)])
-# A login name may hold dots and more, but nothing that ends or means something in a quotation.
-_LOGINS = ",".join(["*", *(f"!*{character}*" for character in "'\\`$;|&<>(){}!")])
+HOST_PATTERNS = ",".join(["dm-*", *(f"!*{character}*" for character in _EXCLUDED)])
+# A login name may contain dots and more, but no character with a meaning in a quoted string.
+_LOGIN_PATTERNS = ",".join(["*", *(f"!*{character}*" for character in "'\\`$;|&<>(){}!")])
 
-# Single quotes hold the shell's paths and double quotes ssh's, so neither may be in one; ssh
-# expands ${...} and, for Include, the glob characters.
+# Paths are in single quotes for the shell and in double quotes for ssh, so a path may contain
+# neither.  ssh also expands ${...} and, for Include, the glob characters.
 _UNQUOTABLE = re.compile(r"""["'\\\x00-\x1f\x7f]|\$\{""")
 _GLOB = re.compile(r"[*?\[\]{}]")
-# Covers the version exchange, not what prepare does, nor the dialling under ProxyUseFdpass.
+# Limits the version exchange, but neither prepare nor, under ProxyUseFdpass, our connecting.
 CONNECT_TIMEOUT_S = 30
 _SAFE_LOGIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*\Z")
 _SAFE_HOST = re.compile(r"[a-z0-9:][a-z0-9.:-]*\Z")
@@ -41,9 +41,10 @@ _WRITTEN_FOR = re.compile(r"^# for OpenSSH ([0-9]{1,4})\.([0-9]{1,4})$", re.MULT
 
 @dataclass(frozen=True)
 class Program:
-    """How ssh runs us: the program's words, the state directory, and a config file or None.
+    """The command with which ssh runs us: program, state directory and, if not None, config file.
 
-    All paths are absolute.  Raises ConfigError if one cannot be written into ssh's config.
+    `words` are the program and its first arguments; all paths are absolute.  Raises ConfigError
+    if a path cannot be written into ssh's config.
     """
 
     words: tuple[str, ...]
@@ -54,30 +55,30 @@ class Program:
         for path in (*self.words, self.state_directory, self.config_file or ""):
             if _UNQUOTABLE.search(path):
                 raise ConfigError(
-                    f"ssh's config cannot hold the path {path!r}",
-                    hint="use a path without quotation marks, backslashes and ${",
+                    f"the ssh config cannot contain the path {path!r}",
+                    hint="use a path without quotes, backslashes and ${",
                 )
         if _GLOB.search(self.state_directory):
             raise ConfigError(
-                f"ssh would take the state directory {self.state_directory!r} for a pattern",
+                f"ssh would read the state directory {self.state_directory!r} as a pattern",
                 hint="set DCS_PROXY_HOME to a path without * ? [ ] { }",
             )
 
     def command(self, *words: str) -> str:
-        """Return a command line for a shell; `words` are taken as they are."""
+        """Return a command line for a shell.  `words` are appended without quoting."""
         fixed = [*self.words, "--home", self.state_directory]
         if self.config_file is not None:
             fixed += ["--config", self.config_file]
-        quoted = [f"'{_percent(word)}'" if _needs_quotes(word) else word for word in fixed]
+        quoted = [f"'{_escape_percent(word)}'" if _needs_quotes(word) else word for word in fixed]
         return " ".join([*quoted, *words])
 
 
 @dataclass(frozen=True)
 class Snippet:
-    """What ssh includes for one machine; paths are absolute.
+    """The values in the file that ssh includes for one machine.  All paths are absolute.
 
-    `identity_agent` is the agent's socket.  With a `certificate_file` the identity file is the
-    bare key's; without one it may be the certificate itself.
+    `identity_agent` is the agent's socket.  `identity_file` is the public key's if there is a
+    `certificate_file`; otherwise it may be the certificate.
     """
 
     machine: MachineName
@@ -90,22 +91,22 @@ class Snippet:
 
 
 def render_top(program: Program, machines: Sequence[MachineName], version: Version) -> str:
-    """Return the block for the top of the user's ssh config, for the ssh of that version.
+    """Return the block for the top of the user's config, for an ssh of that version.
 
-    One ``Host`` line for each of `machines`, for editors and completion that list them.
+    Each of `machines` gets a ``Host`` line, because editors and completion list those.
     """
     no_agent = ["    ForwardAgent no"] if version < FORWARDS_ANY_AGENT else []
     prepare = program.command("prepare", "'%h'")
     connect = program.command("--login", "'%r'", "'%h'", "%p")
     lines = [
         f"# for OpenSSH {version}",
-        *(f"# {lost}" for lost in missing_features(version)),
-        f'Match originalhost "{HOSTS}" exec "exec {prepare}"',
+        *(f"# {missing}" for missing in missing_features(version)),
+        f'Match originalhost "{HOST_PATTERNS}" exec "exec {prepare}"',
         f'    Include "{program.state_directory}/hosts/*.conf"',
-        f'Match originalhost "{HOSTS}" user "{_LOGINS}"',
+        f'Match originalhost "{HOST_PATTERNS}" user "{_LOGIN_PATTERNS}"',
         f"    ProxyCommand {connect}",
         "    ProxyUseFdpass yes",
-        f'Match originalhost "{HOSTS}"',
+        f'Match originalhost "{HOST_PATTERNS}"',
         "    StrictHostKeyChecking yes",
         "    UpdateHostKeys no",
         "    VerifyHostKeyDNS no",
@@ -118,20 +119,21 @@ def render_top(program: Program, machines: Sequence[MachineName], version: Versi
 
 
 def written_for(top: str) -> Version | None:
-    """Return the version that a top block was written for, None if it does not say."""
+    """Return the ssh version for which a top block was written; None if it names none."""
     match = _WRITTEN_FOR.search(top)
     return Version(int(match[1]), int(match[2])) if match else None
 
 
 def render_end(program: Program, version: Version) -> str:
-    """Return the block for the end of the user's ssh config, for the ssh of that version.
+    """Return the block for the end of the user's config, for an ssh of that version.
 
-    It comes after all that the user says of ForwardAgent: the first value decides whether to
-    forward, the first path which agent.  Without a path that would be IdentityAgent's, ours, and
-    of a path where nothing is ssh complains: so who has no agent forwards what answers nothing.
-    ConnectTimeout is for a gateway that accepts and says nothing, where ssh would wait for ever.
+    It follows everything that the user sets: the first ForwardAgent decides whether an agent is
+    forwarded, and the first one with a path decides which.  Without any path ssh would forward
+    the agent of IdentityAgent, which is ours.  ssh complains about a path that does not exist, so
+    a user without an agent forwards /dev/null, which answers nothing.  ConnectTimeout is for a
+    gateway that accepts a connection and sends nothing: ssh would wait for ever.
     """
-    ours = f'Match originalhost "{HOSTS}"'
+    ours = f'Match originalhost "{HOST_PATTERNS}"'
     agents = [
         ours,
         f'    Include "{program.state_directory}/agents/*.conf"',
@@ -145,7 +147,7 @@ def render_end(program: Program, version: Version) -> str:
 
 
 def render_snippet(snippet: Snippet) -> str:
-    """Return the file that ssh includes for one machine.  Raises ValueError for unsafe values."""
+    """Return the file that ssh includes for one machine.  Raises ValueError for an unsafe value."""
     _check(_SAFE_LOGIN, snippet.user)
     _check(_SAFE_HOST, snippet.host_key_alias)
     lines = [f"Match originalhost {snippet.machine}"]
@@ -154,7 +156,7 @@ def render_snippet(snippet: Snippet) -> str:
 
 
 def session_options(snippet: Snippet) -> list[str]:
-    """Return the options that log in to a session, each as ``KEYWORD VALUE``."""
+    """Return the options that a session's login needs, each as ``KEYWORD VALUE``."""
     options = [
         f"User {snippet.user}",
         f"HostKeyAlias {snippet.host_key_alias}",
@@ -170,26 +172,26 @@ def session_options(snippet: Snippet) -> list[str]:
 
 
 def render_agent_snippet(path: str, *, always: bool) -> str | None:
-    """Return the file that lets ``ssh -A`` forward the agent at `path`; None if it cannot be said.
+    """Return the file that makes ``ssh -A`` forward the agent at `path`; None for an unsafe path.
 
-    It applies `always`, or to an ssh whose SSH_AUTH_SOCK is that path, for several ssh with
-    different agents may run at once.
+    It applies `always`, or only to an ssh whose SSH_AUTH_SOCK is that path: several ssh with
+    different agents may run at the same time.
     """
     if not path.startswith("/") or _UNQUOTABLE.search(path):
         return None
-    is_ours = f"printenv SSH_AUTH_SOCK | grep -qxF -e '{_percent(path)}'"
+    is_ours = f"printenv SSH_AUTH_SOCK | grep -qxF -e '{_escape_percent(path)}'"
     condition = "" if always else f' exec "{is_ours}"'
     return (
-        f'Match originalhost "{HOSTS}"{condition}\n'
+        f'Match originalhost "{HOST_PATTERNS}"{condition}\n'
         "    ForwardAgent no\n"
         f"    ForwardAgent {_path(path)}\n"
     )
 
 
 def render_known_hosts(endpoint: str, authority: str) -> str:
-    """Return the known_hosts line that trusts one authority for one name (sshd(8)).
+    """Return the known_hosts line that trusts one authority for one host name (sshd(8)).
 
-    `authority` is a public key line, ``TYPE BASE64``.  Raises ValueError for unsafe values.
+    `authority` is a public key line, ``TYPE BASE64``.  Raises ValueError for an unsafe value.
     """
     _check(_SAFE_HOST, endpoint)
     _check(_SAFE_KEY, authority)
@@ -198,12 +200,12 @@ def render_known_hosts(endpoint: str, authority: str) -> str:
 
 def _path(path: str) -> str:
     if _UNQUOTABLE.search(path):
-        raise ValueError("a path that ssh's config cannot hold")
-    return f'"{_percent(path)}"'
+        raise ValueError("the ssh config cannot contain this path")
+    return f'"{_escape_percent(path)}"'
 
 
-def _percent(text: str) -> str:
-    """Double what ssh would take for a token."""
+def _escape_percent(text: str) -> str:
+    """Double the percent signs, with which ssh's tokens begin."""
     return text.replace("%", "%%")
 
 
@@ -213,4 +215,4 @@ def _needs_quotes(word: str) -> bool:
 
 def _check(pattern: re.Pattern[str], text: str) -> None:
     if not pattern.match(text):
-        raise ValueError("a value that ssh's config cannot hold")
+        raise ValueError("the ssh config cannot contain this value")

@@ -1,7 +1,7 @@
-"""The ssh that runs us: which process it is, whether it wants a session at all, and how quiet.
+"""The ssh process that runs us, judged by its command line: will it log in, and how quietly?
 
-ssh evaluates ``Match exec`` whenever it reads its configuration, also for ``ssh -G`` and
-``ssh -O check``, which log in nowhere and so must wake nothing.
+ssh evaluates ``Match exec`` whenever it reads its configuration.  That includes ``ssh -G`` and
+``ssh -O check``, which do not log in and so must not wake a machine.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import re
 
-# ssh's getopt string (ssh.c): the letters that take an argument, of 8.2 to 10.x.
+# The options that take an argument: the getopt strings in ssh.c of 8.2 to 10.x.
 _WITH_ARGUMENT = frozenset("BDEFIJLOPQRSWbceilmopw")
-# Print the configuration, control a running master, query, print the version.
+# Print the configuration, control a master process, query algorithms, print the version.
 _WITHOUT_SESSION = frozenset("GOQV")
 _LOG_LEVEL = re.compile(r"\s*loglevel[\s=]+\"?([a-z]+[0-9]?)\"?\s*", re.IGNORECASE)
 # ssh_config(5): the levels below INFO.
@@ -19,10 +19,13 @@ _QUIET = frozenset({"quiet", "fatal", "error"})
 
 
 def client_id(pid: int) -> str:
-    """Return what identifies process `pid` among all that ever had its number, where known."""
+    """Return a name for process `pid` that a later process with the same number does not share.
+
+    Without /proc it is the number alone.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            # proc(5): the name, in parentheses, may hold anything; starttime is field 22.
+            # proc(5): the name in parentheses may contain anything; starttime is field 22.
             started = file.read().rpartition(b")")[2].split()[19].decode("ascii")
     except (OSError, IndexError, UnicodeDecodeError):
         started = ""
@@ -30,19 +33,20 @@ def client_id(pid: int) -> str:
 
 
 def wants_session(pid: int) -> bool:
-    """Tell whether the ssh with process number `pid` is going to log in, as far as one can see."""
+    """Return whether process `pid` is an ssh that will log in; true if that cannot be told."""
     return not any(letter in _WITHOUT_SESSION for letter, _ in parse_options(_arguments(pid)))
 
 
 def wants_quiet(pid: int) -> bool:
-    """Tell whether the command line of the ssh `pid` asks for errors at most (``-q``)."""
+    """Return whether the command line of process `pid`, an ssh, asks for errors only (``-q``)."""
     return log_level(parse_options(_arguments(pid))) in _QUIET
 
 
 def log_level(options: list[tuple[str, str]]) -> str:
-    """Return the LogLevel that ssh's options set, in lower case; "" if they do not.
+    """Return the LogLevel that ssh's options set, in lower case; "" if they set none.
 
-    As ssh.c has it: the last -q or -v wins, and an -o counts only if nothing came before it.
+    As in ssh.c, the last -q or -v wins, and an -o counts only if neither of them nor another -o
+    came before it.
     """
     level = ""
     for letter, value in options:
@@ -54,7 +58,7 @@ def log_level(options: list[tuple[str, str]]) -> str:
 
 
 def _arguments(pid: int) -> list[str]:
-    """Return the arguments of process `pid` if it is an ssh, as far as one can see."""
+    """Return the arguments of process `pid`; none if it is not an ssh, or cannot be read."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             words = file.read().decode("utf-8", "replace").split("\0")[:-1]
@@ -64,9 +68,10 @@ def _arguments(pid: int) -> list[str]:
 
 
 def parse_options(arguments: list[str]) -> list[tuple[str, str]]:
-    """Return letters and values of the options in ssh's arguments; not those of the command.
+    """Return the letters and values of the options in ssh's arguments.
 
-    As ssh.c parses them: options, host, options again, command.
+    As in ssh.c, options may come before and after the host; the command that follows has none of
+    ssh's options.
     """
     options: list[tuple[str, str]] = []
     hosts = 0
@@ -83,7 +88,7 @@ def parse_options(arguments: list[str]) -> list[tuple[str, str]]:
             if letter not in _WITH_ARGUMENT:
                 options.append((letter, ""))
                 continue
-            # The rest of this word, or the whole next one.
+            # The value is the rest of this word or, if that is empty, the next word.
             value = argument[index + 1 :] or "".join(arguments[position : position + 1])
             position += index == len(argument) - 1
             options.append((letter, value))

@@ -1,4 +1,4 @@
-"""The OpenSSH client that is installed: which version it is, and what that version lacks."""
+"""The installed OpenSSH client: its version, and the features that the version lacks."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ class Version(NamedTuple):
         return f"{self.major}.{self.minor}"
 
 
-# The oldest that it was run with.  Before 7.6 it cannot work: ssh looked for the host's name in a
-# host certificate, not for HostKeyAlias (bug 2728).
+# The oldest version that was tested.  None before 7.6 can work, because ssh compared the principals
+# of a host certificate with the host's name instead of HostKeyAlias (bug 2728).
 OLDEST = Version(7, 9)
-# ForwardAgent takes the path of an agent.
+# From here on, ForwardAgent accepts the path of an agent.
 FORWARDS_ANY_AGENT = Version(8, 2)
-# An agent can hold an identity for one destination only (PROTOCOL.agent, restrict-destination).
+# From here on, an agent can restrict an identity to one destination (PROTOCOL.agent,
+# restrict-destination-v00@openssh.com).
 BINDS_IDENTITIES = Version(8, 9)
 
 
@@ -41,7 +42,10 @@ class Client(NamedTuple):
 
 
 def find_client() -> Client:
-    """Return the first ssh in PATH.  Raises ConfigError: none, not OpenSSH, or too old."""
+    """Return the first ssh in PATH.
+
+    Raises ConfigError if there is none, or if it is not OpenSSH or too old.
+    """
     path = shutil.which("ssh")
     if path is None:
         raise ConfigError("there is no ssh in PATH", hint="install openssh-client")
@@ -55,25 +59,26 @@ def find_client() -> Client:
 
 
 def parse_version(text: str) -> Version | None:
-    """Return the version that ``ssh -V`` tells; None if it is not OpenSSH's."""
+    """Return the version in the output of ``ssh -V``; None if the program is not OpenSSH."""
     match = _VERSION.match(text)
     return Version(int(match[1]), int(match[2])) if match else None
 
 
 def missing_features(version: Version) -> list[str]:
-    """Return what `version` cannot do and later ones can, each a sentence; the worst first."""
-    lost = []
+    """Return a sentence for each feature that `version` lacks, the most important first."""
+    missing = []
     if version < FORWARDS_ANY_AGENT:
-        lost.append(
-            "ssh -A would give machines the agent that logs in to them, so never use it with "
-            f"them; ForwardAgent in the config is off ({FORWARDS_ANY_AGENT} forwards your own)"
+        missing.append(
+            "never use ssh -A with a machine: it would forward the agent that holds the "
+            "certificates; ForwardAgent is off in the config "
+            f"(OpenSSH {FORWARDS_ANY_AGENT} can forward your own agent)"
         )
     if version < BINDS_IDENTITIES:
-        lost.append(
-            "the agent cannot bind a certificate to its machine's host key "
-            f"({BINDS_IDENTITIES} can)"
+        missing.append(
+            "the agent cannot restrict a certificate to the gateway's host key "
+            f"(OpenSSH {BINDS_IDENTITIES} can)"
         )
-    return lost
+    return missing
 
 
 def _ask_version(path: str) -> str:

@@ -54,7 +54,7 @@ def test_an_old_ssh_gets_a_block_that_it_can_read(
     user.use(start_emulator("--machine", "dm-foo"), config=False)
     done = user.proxy("config-ssh", "--ssh-config", str(user.config))
     assert done.returncode == 0
-    assert "dcs-proxy: OpenSSH 8.0: ssh -A would give machines the agent that" in done.stderr
+    assert "dcs-proxy: OpenSSH 8.0: never use ssh -A with a machine: it" in done.stderr
     text = user.config.read_text()
     assert "# for OpenSSH 8.0\n# ssh -A would" in text
     assert "ForwardAgent /" not in text and "agents/*.conf" not in text

@@ -138,7 +138,7 @@ def test_gpg_agent_is_refused_for_it_would_keep_the_key_in_a_file(
     emulator = start_emulator("--machine", "dm-foo")
     done = user.use(emulator).ssh("dm-foo", "true")
     assert done.returncode == 255
-    assert "dcs-proxy: dm-foo: SSH_AUTH_SOCK is gpg-agent's, which writes every key" in done.stderr
+    assert "dcs-proxy: dm-foo: SSH_AUTH_SOCK is gpg-agent's, which stores every key" in done.stderr
     assert 'hint: remove agent = "user" from the config file' in done.stderr
     assert emulator.creates() == []
     assert agent.identities() == []

@@ -91,12 +91,15 @@ INSTALLED = install(b"Host mine\n", TOP, END)
     ("text", "said"),
     [
         (INSTALLED.replace(b"User x", b"User me"), "line 1 .* was edited by hand"),
-        (INSTALLED.replace(b"# <<< dcs-proxy top <<<\n", b""), "line 1 .* has no end"),
-        (INSTALLED.replace(b"# <<< dcs-proxy end <<<\n", b""), "line 6 .* has no end"),
-        (INSTALLED.partition(b"\n")[2], "line 3 .* has no beginning"),
-        (INSTALLED + INSTALLED, "line 9 .* is there twice"),
-        (b"# >>> dcs-proxy >>>\n", "line 1 .* has no beginning"),
-        (INSTALLED.replace(b"dcs-proxy top ", b"dcs-proxy middle ", 1), "line 1 .* no beginning"),
+        (INSTALLED.replace(b"# <<< dcs-proxy top <<<\n", b""), "line 1 .* has no last line"),
+        (INSTALLED.replace(b"# <<< dcs-proxy end <<<\n", b""), "line 6 .* has no last line"),
+        (INSTALLED.partition(b"\n")[2], "line 3 .* has no valid first line"),
+        (INSTALLED + INSTALLED, "line 9 .* is a second one"),
+        (b"# >>> dcs-proxy >>>\n", "line 1 .* has no valid first line"),
+        (
+            INSTALLED.replace(b"dcs-proxy top ", b"dcs-proxy middle ", 1),
+            "line 1 .* valid first",
+        ),
     ],
 )
 def test_a_broken_block_is_refused_with_its_line(text: bytes, said: str) -> None:
@@ -152,10 +155,28 @@ def test_a_new_file_is_private_and_goes_again(tmp_path: Path) -> None:
     assert not edit(str(path), lambda old: old and remove(old))
 
 
+def test_a_directory_that_cannot_be_made_is_a_state_error() -> None:
+    with pytest.raises(StateError, match=r"/proc/none cannot be written"):
+        edit("/proc/none/config", lambda _: b"new")
+
+
+def test_a_file_that_cannot_be_removed_is_a_state_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    path = tmp_path / "config"
+    path.write_bytes(install(b"", TOP, END, created=True))
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(StateError, match="Operation not permitted"):
+        edit(str(path), lambda old: old and remove(old))
+
+
 def test_what_is_no_plain_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for path in (tmp_path, tmp_path / "fifo"):
-        with pytest.raises(ConfigError, match="is not a plain file"):
+        with pytest.raises(ConfigError, match="is not a regular file"):
             read(str(path))
     (tmp_path / "large").write_bytes(b"#" * (4 * 1024 * 1024 + 1))
     with pytest.raises(ConfigError, match="too large"):

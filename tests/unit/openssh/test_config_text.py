@@ -13,7 +13,7 @@ from dcs_proxy.api.model import covers
 from dcs_proxy.errors import ConfigError
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh.config_text import (
-    HOSTS,
+    HOST_PATTERNS,
     Program,
     Snippet,
     render_agent_snippet,
@@ -43,8 +43,8 @@ def test_a_path_that_cannot_be_quoted_is_refused(path: str) -> None:
         with pytest.raises(ConfigError) as caught:
             Program(words, state, config)
         assert caught.value.one_line() == (
-            f"ssh's config cannot hold the path {path!r}; "
-            "hint: use a path without quotation marks, backslashes and ${"
+            f"the ssh config cannot contain the path {path!r}; "
+            "hint: use a path without quotes, backslashes and ${"
         )
 
 
@@ -53,7 +53,7 @@ def test_a_state_directory_that_reads_as_a_pattern_is_refused(path: str) -> None
     with pytest.raises(ConfigError) as caught:
         Program(("/p",), path)
     assert caught.value.one_line() == (
-        f"ssh would take the state directory {path!r} for a pattern; "
+        f"ssh would read the state directory {path!r} as a pattern; "
         "hint: set DCS_PROXY_HOME to a path without * ? [ ] { }"
     )
 
@@ -66,7 +66,7 @@ def test_commands_are_quoted_only_where_they_must_be() -> None:
 
 def test_every_character_of_a_shell_is_excluded_or_inside_quotes() -> None:
     for character in set(string.punctuation) - set('-*?,"='):
-        assert f"!*{character}*" in HOSTS, character
+        assert f"!*{character}*" in HOST_PATTERNS, character
     top = render_top(PROGRAM, [], SSH)
     for line in top.splitlines():
         assert line.count("%h") == line.count("'%h'")
@@ -101,7 +101,7 @@ def test_names_that_an_old_ssh_lets_through_run_nothing(part: str, tmp_path: Pat
     for name in evil_names(mark):
         host = f"dm-x{name}".lower() if part == "host" else "dm-foo"
         login = name if part == "login" else "me"
-        if not covers(HOSTS, host):
+        if not covers(HOST_PATTERNS, host):
             continue
         if part == "host":
             commands.append(expand(exec_line[2], host, login))
@@ -113,7 +113,7 @@ def test_names_that_an_old_ssh_lets_through_run_nothing(part: str, tmp_path: Pat
 
 
 def test_only_characters_that_single_quotes_hold_pass_the_pattern() -> None:
-    passed = {c for c in map(chr, range(128)) if covers(HOSTS, f"dm-x{c.lower()}y")}
+    passed = {c for c in map(chr, range(128)) if covers(HOST_PATTERNS, f"dm-x{c.lower()}y")}
     harmless = set(string.ascii_letters + string.digits + '-*?,"=')
     assert passed == harmless | {chr(n) for n in range(32)} | {"\x7f"}
 
@@ -165,31 +165,32 @@ Match originalhost "HOSTS" exec "printenv SSH_AUTH_SOCK | grep -qxF -e '/tmp/100
 def test_all_that_ssh_is_given_to_read_is_this() -> None:
     """The one place to read it whole; what each line is for is shown by tests with a real ssh."""
     top = render_top(PROGRAM, [MachineName("dm-a"), MachineName("dm-b")], SSH)
-    assert top == TOP.replace("HOSTS", HOSTS)
-    assert render_end(PROGRAM, SSH) == END.replace("HOSTS", HOSTS)
+    assert top == TOP.replace("HOSTS", HOST_PATTERNS)
+    assert render_end(PROGRAM, SSH) == END.replace("HOSTS", HOST_PATTERNS)
     snippet = Snippet(**{**vars(SNIPPET), "certificate_file": "/s/100% cert"})
     assert render_snippet(snippet) == SNIPPET_FILE
     without = [line for line in SNIPPET_FILE.splitlines(True) if "Certificate" not in line]
     assert render_snippet(SNIPPET) == "".join(without)
     by_variable = render_agent_snippet("/tmp/100% mine", always=False)
-    assert by_variable == AGENT_SNIPPET.replace("HOSTS", HOSTS)
+    assert by_variable == AGENT_SNIPPET.replace("HOSTS", HOST_PATTERNS)
     always = render_agent_snippet("/tmp/100% mine", always=True)
-    assert always == re.sub(" exec .*", "", AGENT_SNIPPET).replace("HOSTS", HOSTS)
+    assert always == re.sub(" exec .*", "", AGENT_SNIPPET).replace("HOSTS", HOST_PATTERNS)
     known = render_known_hosts("ssh.example", "ssh-ed25519 AAAA")
     assert known == "@cert-authority ssh.example ssh-ed25519 AAAA\n"
 
 
 def test_an_ssh_that_forwards_no_agent_by_path_forwards_none() -> None:
     old = Version(8, 1)
-    lost = ", so never use it with them; ForwardAgent in the config is off (8.2 forwards your own)"
     head = (
-        f"# for OpenSSH 8.1\n# ssh -A would give machines the agent that logs in to them{lost}\n"
-        "# the agent cannot bind a certificate to its machine's host key (8.9 can)\n"
+        "# for OpenSSH 8.1\n"
+        "# never use ssh -A with a machine: it would forward the agent that holds the certificates"
+        "; ForwardAgent is off in the config (OpenSSH 8.2 can forward your own agent)\n"
+        "# the agent cannot restrict a certificate to the gateway's host key (OpenSSH 8.9 can)\n"
     )
     top = TOP.replace("# for OpenSSH 9.6\n", head).replace("Host dm-a\nHost dm-b\n", "")
     top = top.replace("Hostname no\n", "Hostname no\n    ForwardAgent no\n")
-    assert render_top(PROGRAM, [], old) == top.replace("HOSTS", HOSTS)
-    end = f'Match originalhost "{HOSTS}"\n    ConnectTimeout 30\nHost *\n'
+    assert render_top(PROGRAM, [], old) == top.replace("HOSTS", HOST_PATTERNS)
+    end = f'Match originalhost "{HOST_PATTERNS}"\n    ConnectTimeout 30\nHost *\n'
     assert render_end(PROGRAM, old) == end
 
 
@@ -225,7 +226,7 @@ def test_the_environment_is_never_named_in_braces() -> None:
      ("identity_agent", "/${X}"), ("known_hosts_file", "/a\nb")],
 )  # fmt: skip
 def test_unsafe_values_reach_no_snippet(field: str, value: str) -> None:
-    with pytest.raises(ValueError, match=r"^a (path|value) that ssh's config cannot hold$"):
+    with pytest.raises(ValueError, match=r"^the ssh config cannot contain this (path|value)$"):
         render_snippet(Snippet(**{**vars(SNIPPET), field: value}))
 
 
@@ -235,7 +236,7 @@ def test_unsafe_values_reach_no_snippet(field: str, value: str) -> None:
      ("a", "ssh-ed25519 AAAA\nx"), ("a", "ssh-ed25519"), ("a", "@revoked AAAA BBBB")],
 )  # fmt: skip
 def test_unsafe_values_reach_no_known_hosts(endpoint: str, authority: str) -> None:
-    with pytest.raises(ValueError, match=r"^a value that ssh's config cannot hold$"):
+    with pytest.raises(ValueError, match=r"^the ssh config cannot contain this value$"):
         render_known_hosts(endpoint, authority)
 
 
