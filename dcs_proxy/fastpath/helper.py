@@ -1,35 +1,64 @@
-"""The warm half of `prepare` and of ``HOST PORT``, alone and tiny: what ssh starts first.
+"""The warm path of `prepare` and of ``HOST PORT``: what ssh starts first.
 
 start.py runs it as ``start.py --home DIR [--config FILE] prepare HOST`` and ``start.py --home DIR
 [--config FILE] --login USER HOST PORT``.  It imports builtins, _socket, posix and time only.  It
-reads one line of state (publish/fast_entry.py writes it), asks the agent, connects, hands over; for
-anything that it does not recognise the full program takes its place, in the same process.
+reads one fast entry, asks the agent, connects and hands over.  For anything that it does not
+recognise the full program takes its place, in the same process.
+
+A fast entry, ``sessions/HOST.warm`` in the state directory, says what must still be true for the
+next ssh to use the session without the full program.  publish/fast_entry.py writes it, from the
+names below.
 """
 
 import posix
 import sys
 from time import gmtime, strftime, time
 
+# The fields of a fast entry, by number, with a NUL between them.  Times are a pair of unix times:
+# from, inclusive, and until, exclusive.
+(
+    VERSION,  # CURRENT_VERSION, which changes with the meaning of any field
+    CONFIG,  # the config file as ssh's command line names it, "" if it does not
+    CONFIG_PATH,  # where the config file is
+    CONFIG_STAMP,  # its stamp()
+    ENVIRONMENT,  # the values of VARIABLES, one a line
+    PREPARE_TIMES,  # when `prepare` may use the session
+    CONNECT_TIMES,  # when the ProxyCommand may
+    AGENT,  # the socket of the agent that holds the identity
+    IDENTITY,  # the identity's public blob, in hex
+    LOGINS,  # the logins that ssh may use, one a line
+    ADDRESS,  # the gateway's address that answered last, "" if none is known
+    PORT,  # the gateway's port
+    AGENT_KIND,  # the setting `agent`: "private" or "user"
+    FILES,  # the files that ssh reads, one a line: the path, a tab, its stamp()
+    END,  # COMPLETE, if the file is
+) = range(15)
+FIELDS = 15
+CURRENT_VERSION = "1"
+COMPLETE = "end\n"
+# The environment variables that the settings depend on.
+VARIABLES = ("DEDALUS_BASE_URL", "DEDALUS_ORG_ID", "DCS_PROXY_CONFIG", "XDG_CONFIG_HOME")
+
 _PACKAGE = __file__.rpartition("/fastpath/")[0]
 _FULL = _PACKAGE + "/__main__.py"
 _START = _PACKAGE + "/start.py"
-_FIELDS = 15
-# What the settings depend on, beside the config file.
-VARIABLES = ("DEDALUS_BASE_URL", "DEDALUS_ORG_ID", "DCS_PROXY_CONFIG", "XDG_CONFIG_HOME")
+_AGENT_S = 2
+_CONNECT_S = 1
 
 
 def main(words: "list[str]") -> int:
-    """Do what is warm and return 0; become the full program otherwise."""
+    """Do what ssh asks for and return 0, if it is warm; else become the full program."""
     try:
-        done = _warm(words)
-    except Exception:  # the outermost frame: whatever it is, the full program will explain it
+        done = run(words)
+    except Exception:  # whatever it is, the full program does the work or explains it
         done = False
     if not done:
         posix.execv(sys.executable, [sys.executable, _FULL, *words])
     return 0
 
 
-def _warm(words: "list[str]") -> bool:
+def run(words: "list[str]") -> bool:
+    """Do what ssh asks for; return False, or raise anything, if the full program has to."""
     home, rest = words[1], words[2:]
     config = ""
     if rest[0] == "--config":
@@ -37,51 +66,21 @@ def _warm(words: "list[str]") -> bool:
     if words[0] != "--home":
         return False
     if rest[0] == "prepare" and len(rest) == 2:
-        line = _read_line(home, rest[1], config)
-        return line is not None and _is_prepared(home, line)
+        entry = _read_entry(home, rest[1], config)
+        return entry is not None and _is_prepared(home, entry)
     if rest[0] == "--login" and len(rest) == 4 and rest[3].isdigit():
-        line = _read_line(home, rest[2], config)
-        return line is not None and _connect(line, home, rest[2], rest[1])
+        entry = _read_entry(home, rest[2], config)
+        return entry is not None and _connect(entry, home, rest[2], rest[1])
     return False
 
 
-def _read(path: str) -> bytes:
-    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
-    try:
-        return posix.read(fd, 65536)
-    finally:
-        posix.close(fd)
-
-
 def stamp(path: str) -> str:
-    """Return what changes when a file does."""
+    """Return a text that changes whenever the file at `path` does; "-" if it is missing."""
     try:
         status = posix.stat(path)
     except OSError:
         return "-"
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
-
-
-def _read_line(home: str, host: str, config: str) -> "list[str] | None":
-    """Return the fields of the host's line of state if it is true of here and now."""
-    if not host.replace("-", "a").isalnum() or len(host) > 200:
-        return None
-    if not all(map(_is_ours_alone, (home, f"{home}/sessions", f"{home}/hosts", f"{home}/agents"))):
-        return None
-    line = _read(f"{home}/sessions/{host}.warm").decode("utf-8", "surrogateescape").split("\0")
-    if len(line) != _FIELDS or line[-1] != "end\n" or line[1] != config:
-        return None
-    if "\n".join(map(_variable, VARIABLES)) != line[4]:
-        return None
-    if line[3] != stamp(line[2]):
-        return None
-    return line
-
-
-def _is_ours_alone(directory: "str | bytes") -> bool:
-    """Tell whether nobody else can put files of theirs into a directory."""
-    status = posix.stat(directory)
-    return status.st_uid == posix.geteuid() and not status.st_mode & 0o022
 
 
 def write_line(path: str, parent: int, text: str) -> int:
@@ -101,42 +100,76 @@ def write_line(path: str, parent: int, text: str) -> int:
         posix.close(fd)
 
 
+def _read_entry(home: str, host: str, config: str) -> "list[str] | None":
+    """Return the fields of the host's entry; None if it is damaged or not for these settings."""
+    if not host.replace("-", "a").isalnum() or len(host) > 200:
+        return None
+    if not all(map(_is_private, (home, f"{home}/sessions", f"{home}/hosts", f"{home}/agents"))):
+        return None
+    entry = _read(f"{home}/sessions/{host}.warm").decode("utf-8", "surrogateescape").split("\0")
+    if len(entry) != FIELDS or entry[VERSION] != CURRENT_VERSION or entry[END] != COMPLETE:
+        return None
+    if entry[CONFIG] != config or entry[CONFIG_STAMP] != stamp(entry[CONFIG_PATH]):
+        return None
+    if entry[ENVIRONMENT] != "\n".join(map(_variable, VARIABLES)):
+        return None
+    return entry
+
+
+def _read(path: str) -> bytes:
+    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        return posix.read(fd, 65536)
+    finally:
+        posix.close(fd)
+
+
+def _is_private(directory: "str | bytes") -> bool:
+    """Return whether no other user can put files into a directory."""
+    status = posix.stat(directory)
+    return status.st_uid == posix.geteuid() and not status.st_mode & 0o022
+
+
 def _variable(name: str) -> str:
     return posix.environ.get(name.encode(), b"").decode("utf-8", "surrogateescape")
 
 
-def _is_prepared(home: str, line: "list[str]") -> bool:
-    """Tell whether ssh may log in with what lies ready, without asking the API."""
-    begin, end = line[5].split()
-    if not float(begin) <= time() < float(end):
+def _is_within(times: str) -> bool:
+    begin, end = times.split()
+    return float(begin) <= time() < float(end)
+
+
+def _is_prepared(home: str, entry: "list[str]") -> bool:
+    """Return whether ssh may log in with the files as they are, without asking the API."""
+    if not _is_within(entry[PREPARE_TIMES]):
         return False
-    for file in line[13].split("\n"):
+    for file in entry[FILES].split("\n"):
         path, _, known = file.partition("\t")
         if stamp(path) != known:
             return False
-    # ctime: what was written to or whose mode was changed since must be looked at by heal.
-    healed = posix.stat(f"{home}/healed").st_ctime_ns
+    # ssh reads all of these.  ctime also tells of a mode that was changed since the last check.
+    checked = posix.stat(f"{home}/checked").st_ctime_ns
     for part in ("hosts", "agents"):
-        for entry in posix.scandir(f"{home}/{part}"):
-            if entry.stat(follow_symlinks=False).st_ctime_ns > healed:
+        for included in posix.scandir(f"{home}/{part}"):
+            if included.stat(follow_symlinks=False).st_ctime_ns > checked:
                 return False
-    if not _is_agent_known(home, line[7], line[12]):
+    if not _is_agent_known(home, entry[AGENT], entry[AGENT_KIND]):
         return False
-    return _is_held(line[7], bytes.fromhex(line[8]))
+    return _holds(entry[AGENT], bytes.fromhex(entry[IDENTITY]))
 
 
-def _is_agent_known(home: str, ours: str, whose: str) -> bool:
-    """Tell whether our agent's directory is ours alone, and `ssh -A` finds the user's own agent,
-    or none where there is none.
+def _is_agent_known(home: str, agent: str, kind: str) -> bool:
+    """Return whether the agent's directory is private, and ``ssh -A`` will forward the user's own
+    agent, or none if there is none.
     """
     path = posix.environ.get(b"SSH_AUTH_SOCK", b"")
-    socket = ours.encode("utf-8", "surrogateescape")
+    socket = agent.encode("utf-8", "surrogateescape")
     is_ours = path == socket
-    if whose == "user" and not is_ours:
+    if kind == "user" and not is_ours:
         return False
-    if whose == "private":
+    if kind == "private":
         directory = socket.rpartition(b"/")[0]
-        if not _is_ours_alone(directory):
+        if not _is_private(directory):
             return False
         is_ours = path.rpartition(b"/")[0] == directory
     try:
@@ -151,12 +184,17 @@ def _is_agent_known(home: str, ours: str, whose: str) -> bool:
     return stamp(f"{home}/agents/{path.hex()}.conf") != "-"
 
 
-def _is_held(path: str, blob: bytes) -> bool:
-    """Tell whether the agent at `path`, ours, holds the identity `blob` (RFC 9987)."""
+def _holds(path: str, blob: bytes) -> bool:
+    """Return whether the agent at `path`, a process of this user, holds the identity `blob`.
+
+    RFC 9987: the request is SSH_AGENTC_REQUEST_IDENTITIES (11); the answer is
+    SSH_AGENT_IDENTITIES_ANSWER (12), a uint32 count, and for each identity its blob and its comment
+    as strings.
+    """
     import _socket
 
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    sock.settimeout(2)
+    sock.settimeout(_AGENT_S)
     sock.connect(path)
     if hasattr(_socket, "SO_PEERCRED"):
         peer = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
@@ -171,7 +209,7 @@ def _is_held(path: str, blob: bytes) -> bool:
         reply += part
     if reply[4] != 12:
         return False
-    # The list is walked: a certificate contains its authority's key, so a search would find that.
+    # Walked, not searched: a certificate contains its authority's key, which a search would find.
     at = 9
     for number in range(2 * int.from_bytes(reply[5:9], "big")):
         size = int.from_bytes(reply[at : at + 4], "big")
@@ -181,25 +219,25 @@ def _is_held(path: str, blob: bytes) -> bool:
     return False
 
 
-def _connect(line: "list[str]", home: str, host: str, login: str) -> bool:
+def _connect(entry: "list[str]", home: str, host: str, login: str) -> bool:
     """Connect to the address that answered last; hand the socket to ssh, or relay."""
     import _socket
 
-    now = time()
-    begin, end = line[6].split()
-    if login not in line[9].split("\n") or not float(begin) <= now < float(end):
+    now, address = time(), entry[ADDRESS]
+    if login not in entry[LOGINS].split("\n") or not _is_within(entry[CONNECT_TIMES]):
         return False
     first, second = posix.fstat(0), posix.fstat(1)
     # One socket on both: ProxyUseFdpass.  S_ISSOCK, without the module stat.
     is_one = (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
     is_fdpass = is_one and first.st_mode & 0o170000 == 0o140000
-    if is_one != is_fdpass or not line[10]:
+    if is_one != is_fdpass or not address:
         return False
-    family = _socket.AF_INET6 if ":" in line[10] else _socket.AF_INET
+    family = _socket.AF_INET6 if ":" in address else _socket.AF_INET
     sock = _socket.socket(family, _socket.SOCK_STREAM)
-    sock.settimeout(1)
-    sock.connect((line[10], int(line[11])))
+    sock.settimeout(_CONNECT_S)
+    sock.connect((address, int(entry[PORT])))
     sock.settimeout(None)
+    # ssh sets the first late, and the second not at all on a socket that it was handed.
     sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
     sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
     if posix.environ.get(b"DCS_PROXY_LOG") != b"off":
@@ -221,5 +259,5 @@ def _connect(line: "list[str]", home: str, host: str, login: str) -> bool:
 
 
 if __name__ == "__main__":
-    # Taking the interpreter apart would be a seventh of all that this costs.
+    # Without the interpreter's clean-up, which would be a seventh of the whole cost.
     posix._exit(main(sys.argv[1:]))

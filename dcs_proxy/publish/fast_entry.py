@@ -1,14 +1,10 @@
-"""The line of state that hot.py reads: what must be true for the next ssh to ask nobody.
-
-``sessions/HOST.warm`` holds fields with NUL between them, in the order of :func:`render`.  A field
-that does not fit, or a file that is not as it was, and hot.py leaves it all to the full program.
-"""
+"""Write the entry with which the next ssh needs no full program; fastpath/helper.py reads it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dcs_proxy.fastpath.helper import VARIABLES, stamp
+from dcs_proxy.fastpath import helper
 from dcs_proxy.local.files import read_small, remove_file, write_atomically
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName, file_stem
@@ -16,11 +12,9 @@ from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.lifetime import COMMITTED_S, margin_s
 from dcs_proxy.session.records import ReadySession, Record
 
-_VERSION = "1"
-
 
 class FastEntry:
-    """Writes the lines of one state directory, as seen from one configuration.
+    """Writes the fast entries of one state directory, for one configuration.
 
     `config` is the config file as the command line names it ("" if it does not), `config_path`
     where it is.
@@ -41,51 +35,49 @@ class FastEntry:
         self._config_path = config_path
 
     def write(self, host: MachineName, record: Record, files: list[str], address: str = "") -> None:
-        """Write the line of a ready session that ssh knows as `host`.
+        """Write the entry of a ready session for the host name that the user types.
 
-        `files` are those that ssh reads for it; `address` is the gateway's that has answered, ""
-        where none has yet: then that of the line before stays, if it is of the same session.  With
-        a proxy in between it is "", and the full program connects.  Raises StateError.
+        `files` are those that ssh reads for it.  `address` is the gateway's address that has
+        answered; if it is "", the one in the old entry stays, provided that the session is the
+        same.  Behind an HTTP proxy the entry has no address, and the full program connects.
+
+        Raises StateError.
         """
-        path = self._path(host)
+        path = self._state.file("sessions", f"{file_stem(host)}.warm")
         if record.ready is None:
             remove_file(path)
             return
-        before = (read_small(path) or b"").decode("utf-8", "surrogateescape").split("\0")
-        fields = self.render(record, record.ready, files)
-        if not address and before[8:9] == fields[8:9] and len(before) == len(fields):
-            address = before[10]
-        fields[10] = "" if self._settings.proxy_to(record.ready.endpoint) else address
-        data = "\0".join(fields).encode("utf-8", "surrogateescape")
-        if any("\0" in field for field in fields) or any("\n" in f for f in files):
-            remove_file(path)
-        elif fields != before:
-            write_atomically(path, data)
+        old = (read_small(path) or b"").decode("utf-8", "surrogateescape").split("\0")
+        entry = self._render(record, record.ready, files)
+        if self._settings.proxy_to(record.ready.endpoint):
+            address = ""
+        elif not address and len(old) == len(entry):
+            is_same = old[helper.IDENTITY] == entry[helper.IDENTITY]
+            address = old[helper.ADDRESS] if is_same else ""
+        entry[helper.ADDRESS] = address
+        if entry != old:
+            write_atomically(path, "\0".join(entry).encode("utf-8", "surrogateescape"))
 
-    def render(self, record: Record, ready: ReadySession, files: list[str]) -> list[str]:
-        """Return the fields: version, config twice with its stamp, variables, when prepare and
-        when connecting may rely on it, agent, identity, logins, address, port, whose agent, files.
-        """
+    def _render(self, record: Record, ready: ReadySession, files: list[str]) -> list[str]:
+        """Return the fields of the entry, with no address."""
         recent = ready.proved_at + self._settings.reuse_seconds
-        committed = recent + COMMITTED_S  # prepare may have come late in the time before
+        committed = recent + COMMITTED_S  # `prepare` may have come at the very end of `recent`
         safe = ready.ends_at - margin_s(ready.ends_at - ready.began_at)
-        return [
-            _VERSION,
-            self._config,
-            self._config_path,
-            stamp(self._config_path),
-            "\n".join(self._environment.get(name, "") for name in VARIABLES),
-            f"{ready.proved_at} {min(recent, safe)}",
-            f"{ready.proved_at} {min(committed, ready.ends_at)}",
-            record.attempt.agent_path,
-            record.identity.hex(),
-            "\n".join([ready.ssh_username, record.previous_username]),
-            "",
-            str(ready.port),
-            self._settings.agent,
-            "\n".join(f"{path}\t{stamp(path)}" for path in files),
-            "end\n",
-        ]
-
-    def _path(self, host: MachineName) -> str:
-        return self._state.file("sessions", f"{file_stem(host)}.warm")
+        entry = [""] * helper.FIELDS
+        entry[helper.VERSION] = helper.CURRENT_VERSION
+        entry[helper.CONFIG] = self._config
+        entry[helper.CONFIG_PATH] = self._config_path
+        entry[helper.CONFIG_STAMP] = helper.stamp(self._config_path)
+        entry[helper.ENVIRONMENT] = "\n".join(
+            self._environment.get(name, "") for name in helper.VARIABLES
+        )
+        entry[helper.PREPARE_TIMES] = f"{ready.proved_at} {min(recent, safe)}"
+        entry[helper.CONNECT_TIMES] = f"{ready.proved_at} {min(committed, ready.ends_at)}"
+        entry[helper.AGENT] = record.attempt.agent_path
+        entry[helper.IDENTITY] = record.identity.hex()
+        entry[helper.LOGINS] = "\n".join([ready.ssh_username, record.previous_username])
+        entry[helper.PORT] = str(ready.port)
+        entry[helper.AGENT_KIND] = self._settings.agent
+        entry[helper.FILES] = "\n".join(f"{path}\t{helper.stamp(path)}" for path in files)
+        entry[helper.END] = helper.COMPLETE
+        return entry

@@ -1,7 +1,7 @@
-"""The files that ssh reads for a machine: written from its record, compared, and healed.
+"""The files that ssh reads for a machine: written from its record, and checked.
 
-ssh parses every included file for every host it is asked for, and one malformed line ends it.  So
-files are written whole, and whatever is not as we write it is removed before ssh comes to it.
+ssh parses every included file for every host that the user types, and one malformed line ends it.
+So files are replaced atomically, and any that is not as we write it is removed before ssh reads it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dcs_proxy.session.records import Record
 from dcs_proxy.ssh.keys import public_line
 from dcs_proxy.ssh.private_agents import PrivateAgents
 
-# Whole lines, balanced quotation marks, and only the options that we write.
+# Complete lines, balanced quotation marks, and only the options that we write.
 _WELL_FORMED = re.compile(
     rb"(#[^\n]*\n)*Match [^\n]+\n"
     rb"(    (User|HostKeyAlias|IdentityFile|CertificateFile|IdentitiesOnly|IdentityAgent|"
@@ -35,10 +35,9 @@ _FORWARDED = re.compile(rb'^    ForwardAgent "([^"\n]+)"$', re.MULTILINE)
 def publish(
     state: StateDirectory, host: MachineName, name: MachineName, record: Record
 ) -> list[str]:
-    """Make ssh's files say what `record` says, for the host name that the user types.
+    """Write what ssh reads for `host`, the name that the user types; return the files.
 
-    Only what differs is written.  Return the files that ssh reads.  `record` must be ready.
-    Raises StateError.
+    Only files that differ are written.  `record` must be ready.  Raises StateError.
     """
     snippet = write_identity(state, host, name, record)
     if _write(state.snippet_path(host), render_snippet(snippet)):
@@ -52,7 +51,7 @@ def publish(
 def write_identity(
     state: StateDirectory, host: MachineName, name: MachineName, record: Record
 ) -> Snippet:
-    """Write the files that a snippet for `host` names; return what it has to say."""
+    """Write the files that a snippet for `host` names; return the snippet."""
     ready, token = record.ready, record.attempt.token
     if ready is None:
         raise ValueError("only a ready session has anything to publish")
@@ -77,9 +76,9 @@ def write_identity(
 
 
 def unpublish(state: StateDirectory, name: MachineName) -> None:
-    """Remove every file of the machine's sessions, those of its aliases too.  Raises StateError.
+    """Remove every file of the machine's sessions and aliases but its lock, which the caller holds.
 
-    Not its lock, which the caller holds.
+    Raises StateError.
     """
     stem = file_stem(name)
     named = re.compile(rb"/" + re.escape(stem.encode()) + rb"\.[0-9a-f]{12}\.known_hosts\"\n")
@@ -98,8 +97,8 @@ def unpublish(state: StateDirectory, name: MachineName) -> None:
 def publish_user_agent(state: StateDirectory, path: str) -> None:
     """Let ``ssh -A`` forward the user's own agent at `path` (SSH_AUTH_SOCK, may be empty).
 
-    While one agent is all there is, its file applies to every ssh, which costs ssh nothing; with
-    several, or with an ssh that has none, each file asks for its own ssh's SSH_AUTH_SOCK.
+    With one agent only, its file applies to every ssh, which costs ssh nothing.  With several, or
+    with an ssh that has none, each file applies to an ssh that has its agent in SSH_AUTH_SOCK.
     """
     known = {_forwarded(entry.path): entry.path for entry in os.scandir(state.file("agents"))}
     alive = {known_path for known_path in known if known_path and os.path.exists(known_path)}
@@ -122,13 +121,13 @@ def publish_user_agent(state: StateDirectory, path: str) -> None:
 
 
 def _forwarded(file: str) -> str:
-    """Return the agent that a file under ``agents`` is about, "" if it does not say."""
+    """Return the agent that a file under ``agents`` forwards, "" if it is damaged."""
     match = _FORWARDED.search(read_small(file) or b"")
     return os.fsdecode(match[1]).replace("%%", "%") if match else ""
 
 
 def remove_broken(state: StateDirectory) -> None:
-    """Remove or mend every included file that would stop ssh.  Raises StateError."""
+    """Remove or repair every included file that would stop ssh.  Raises StateError."""
     for directory in ("hosts", "agents"):
         for entry in os.scandir(state.file(directory)):
             if not entry.name.endswith(".conf"):
@@ -145,17 +144,17 @@ def remove_broken(state: StateDirectory) -> None:
 
 
 def mark_checked(state: StateDirectory) -> None:
-    """Note that all included files are well formed, those written until now among them."""
-    write_atomically(state.file("healed"), b"")
+    """Record that all included files are well formed, as of now."""
+    write_atomically(state.file("checked"), b"")
 
 
 def is_well_formed(data: bytes) -> bool:
-    """Tell whether ssh can parse a snippet: whole lines of options that we write."""
+    """Return whether ssh can parse a snippet: complete lines of options that we write."""
     return _WELL_FORMED.match(data) is not None
 
 
 def _write(path: str, text: str) -> bool:
-    """Write a file unless it says so already; return whether it was written."""
+    """Write a file unless it has this text already; return whether it was written."""
     data = os.fsencode(text)
     if read_small(path) == data:
         return False

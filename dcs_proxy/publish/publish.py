@@ -1,4 +1,4 @@
-"""Make the next ssh to a machine warm: all that it reads is written, and its gateway looked up."""
+"""Make the next ssh to a machine warm: write what it reads, and look its gateway up."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def publish_session(
     user_agent: str,
     address: str,
 ) -> None:
-    """Write what ssh reads and relies on for a session that is ready.
+    """Write what ssh reads for a ready session, and its fast entries.
 
-    `hosts` are the names that the user types for the machine, `user_agent` the SSH_AUTH_SOCK that
-    ``ssh -A`` is to forward ("" for none), `address` what `first_address` has found.  The caller
-    has healed the included files before.  Raises StateError.
+    `hosts` are the names that the user types for the machine.  `user_agent` is the SSH_AUTH_SOCK
+    that ``ssh -A`` is to forward, "" if there is none.  `address` is what `first_address` returned.
+    The caller has called `remove_broken` before.  Raises StateError.
     """
     files = {host: publish(context.state, host, name, record) for host in hosts}
     publish_user_agent(context.state, user_agent)
@@ -37,9 +37,9 @@ def publish_session(
 
 
 def first_address(record: Record, context: Context) -> str:
-    """Return the address that ssh's second half is to try first, "" if none is found.
+    """Return the gateway's address that the ProxyCommand will try first, "" if none is found.
 
-    That half has no time for a lookup; if the address does not answer, it looks for itself.
+    The warm path does not look names up.  If the address does not answer, the full program does.
     """
     if record.ready is None or context.settings.proxy_to(record.ready.endpoint):
         return ""

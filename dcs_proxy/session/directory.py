@@ -2,7 +2,7 @@
 
     sockets/NN.sock NN.lock         the private agents; each serves some of the machines
     machines                        the names of the account's machines when last listed
-    healed                          when the included files were last checked
+    checked                         when the included files were last checked
     hosts/NAME.conf                 what ssh includes for the machine
     agents/only.conf, HEX.conf      which agent ``ssh -A`` forwards: the only one, or one of several
     sessions/NAME.json              the record: the attempt under way or the session in use

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import dcs_proxy
+from dcs_proxy.fastpath import helper
 from dcs_proxy.ssh.agent import Agent
 from tests.integration.harness import Emulator, User, helpers_for, wait_until
 
@@ -151,14 +152,14 @@ def test_a_line_cut_short_at_any_byte_is_left_to_the_full_program(
     path = user.state / "sessions" / "dm-foo.warm"
     whole = path.read_bytes()
     program = (
-        "import sys; sys.argv = ['']; from dcs_proxy.fastpath import helper as hot\n"
+        "import sys; sys.argv = ['']; from dcs_proxy.fastpath import helper\n"
         "from pathlib import Path\n"
         "path, words = sys.stdin.read().splitlines()\n"
         "path, words = Path(path), words.split('|')\n"
         "whole = path.read_bytes(); good = []\n"
         "for length in range(len(whole) + 1):\n"
         "    path.write_bytes(whole[:length])\n"
-        "    try: good += [length] * hot._warm(words)\n"
+        "    try: good += [length] * helper.run(words)\n"
         "    except (OSError, ValueError, IndexError): pass\n"
         "print(good)\n"
     )
@@ -171,7 +172,7 @@ def test_a_gateway_that_moved_is_found_by_the_full_program(warm: tuple[User, Emu
     user, _ = warm
     path = user.state / "sessions" / "dm-foo.warm"
     fields = path.read_text().split("\0")
-    fields[11] = "1"
+    fields[helper.PORT] = "1"
     path.write_text("\0".join(fields))
     assert full_runs(user) == ["connect"]
     assert full_runs(user) == []

@@ -1,0 +1,430 @@
+"""The warm path in process: with a real state directory, an agent that answers, and a gateway."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posix
+import socket
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dcs_proxy.fastpath import helper
+from dcs_proxy.local.settings import Settings
+from dcs_proxy.names import MachineName
+from dcs_proxy.publish.fast_entry import FastEntry
+from dcs_proxy.publish.includes import mark_checked, publish_user_agent
+from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.records import Attempt, ReadySession, Record
+from dcs_proxy.ssh.wire import pack_string, pack_u32
+from tests.fake_agent import FakeAgent, Store, fake_agent, socket_directory
+
+HOST = MachineName("dm-foo")
+# Not at all our own clock: everything is judged by the one that is patched in.
+NOW = 1_000_000.0
+
+
+@dataclass
+class Warm:
+    """One user's computer just after an ssh; `environment` is that of the next ssh."""
+
+    state: StateDirectory
+    agent: FakeAgent
+    store: Store
+    record: Record
+    gateway: socket.socket
+    environment: dict[bytes, bytes] = field(default_factory=dict)
+    settings: Settings = field(default_factory=Settings)
+
+    @property
+    def entry(self) -> Path:
+        return Path(self.state.file("sessions", "dm-foo.warm"))
+
+    def publish(self, user_agent: str = "") -> None:
+        """Write what the full program would have."""
+        publish_user_agent(self.state, user_agent)
+        mark_checked(self.state)
+        environment = {os.fsdecode(k): os.fsdecode(v) for k, v in self.environment.items()}
+        config = self.state.file("config.toml")
+        FastEntry(self.state, self.settings, environment, "", config).write(
+            HOST, self.record, [self.state.snippet_path(HOST)], self.gateway.getsockname()[0]
+        )
+
+    def change(self, number: int, text: str) -> None:
+        """Change one field of the entry."""
+        fields = self.entry.read_text().split("\0")
+        fields[number] = text
+        self.entry.write_text("\0".join(fields))
+
+    def prepare(self, *options: str) -> bool:
+        return helper.run(["--home", self.state.path, *options, "prepare", "dm-foo"])
+
+    def connect(self, login: str = "user") -> bool:
+        return helper.run(["--home", self.state.path, "--login", login, "dm-foo", "22"])
+
+    def log(self) -> str:
+        path = Path(self.state.file("log"))
+        return path.read_text() if path.exists() else ""
+
+
+@pytest.fixture
+def warm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Warm]:
+    state = StateDirectory(str(tmp_path / "state"))
+    Path(state.snippet_path(HOST)).write_text("Match originalhost dm-foo\n")
+    with fake_agent() as agent, socket.create_server(("127.0.0.1", 0)) as gateway:
+        agent.answer = store = Store()
+        port = gateway.getsockname()[1]
+        ready = ReadySession("ssh.example", port, "user", "a", "", True, NOW + 3600, NOW, NOW)
+        record = Record(Attempt("k", "ab" * 32, agent.path, NOW + 600, "a"), ready, "", "before")
+        store.held[record.identity] = b"dm-foo"
+        found = Warm(state, agent, store, record, gateway)
+        # os.environ does not reach the module.
+        monkeypatch.setattr(posix, "environ", found.environment)
+        monkeypatch.setattr(helper, "time", lambda: NOW + 1)
+        found.publish()
+        yield found
+
+
+def test_a_warm_prepare_asks_the_agent_only(warm: Warm) -> None:
+    assert warm.prepare()
+    assert warm.agent.requests == [b"\x0b"]
+
+
+def clock(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    monkeypatch.setattr(helper, "time", lambda: NOW + seconds)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_warm"), [(-0.01, False), (0, True), (59.99, True), (60, False)]
+)
+def test_prepare_uses_a_session_for_as_long_as_reuse_seconds(
+    warm: Warm, monkeypatch: pytest.MonkeyPatch, seconds: float, is_warm: bool
+) -> None:
+    clock(monkeypatch, seconds)
+    assert warm.prepare() is is_warm
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_warm"), [(-0.01, False), (0, True), (119.99, True), (120, False)]
+)
+def test_the_proxy_command_uses_it_for_a_minute_more(
+    warm: Warm, handed: Handed, monkeypatch: pytest.MonkeyPatch, seconds: float, is_warm: bool
+) -> None:
+    clock(monkeypatch, seconds)
+    assert warm.connect() is is_warm
+
+
+CHANGES: dict[str, Callable[[Warm], Any]] = {
+    "another version": lambda warm: warm.change(helper.VERSION, "2"),
+    "cut short": lambda warm: warm.change(helper.END, "end"),
+    "a field more": lambda warm: warm.entry.write_text(warm.entry.read_text() + "\0"),
+    "another --config": lambda warm: warm.change(helper.CONFIG, "/other.toml"),
+    "a config file": lambda warm: Path(warm.state.file("config.toml")).write_text(""),
+    "the snippet": lambda warm: Path(warm.state.snippet_path(HOST)).write_text("Match all\n"),
+    "no snippet": lambda warm: os.unlink(warm.state.snippet_path(HOST)),
+    "DEDALUS_BASE_URL": lambda warm: warm.environment.update({b"DEDALUS_BASE_URL": b"x"}),
+    "DEDALUS_ORG_ID": lambda warm: warm.environment.update({b"DEDALUS_ORG_ID": b"x"}),
+    "DCS_PROXY_CONFIG": lambda warm: warm.environment.update({b"DCS_PROXY_CONFIG": b"x"}),
+    "XDG_CONFIG_HOME": lambda warm: warm.environment.update({b"XDG_CONFIG_HOME": b"x"}),
+    "a file in hosts": lambda warm: newer(warm, "hosts"),
+    "a file in agents": lambda warm: newer(warm, "agents"),
+    "others may write": lambda warm: os.chmod(warm.state.path, 0o722),
+    "to sessions": lambda warm: os.chmod(warm.state.file("sessions"), 0o720),
+    "to hosts": lambda warm: os.chmod(warm.state.file("hosts"), 0o702),
+    "to agents": lambda warm: os.chmod(warm.state.file("agents"), 0o720),
+    "to the agent's directory": lambda warm: os.chmod(os.path.dirname(warm.agent.path), 0o720),
+    "no identity": lambda warm: warm.store.held.clear(),
+    "a locked agent": lambda warm: setattr(warm.store, "is_locked", True),
+    "a user's agent": lambda warm: warm.environment.update({b"SSH_AUTH_SOCK": b"/dev/null"}),
+}
+
+
+def newer(warm: Warm, part: str) -> None:
+    """Add a file that ssh includes, surely later than the last check."""
+    checked = os.stat(warm.state.file("checked")).st_ctime_ns
+    path = Path(warm.state.file(part, "new.conf"))
+    path.touch()
+    while path.stat().st_ctime_ns <= checked:
+        path.chmod(0o600)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_after_a_change_the_full_program_prepares(warm: Warm, change: str) -> None:
+    CHANGES[change](warm)
+    assert not warm.prepare()
+
+
+def test_a_config_file_on_the_command_line_is_compared(warm: Warm) -> None:
+    assert not warm.prepare("--config", "/some.toml")
+    warm.change(helper.CONFIG, "/some.toml")
+    assert warm.prepare("--config", "/some.toml")
+
+
+def test_a_directory_of_another_user_is_not_private(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert helper._is_private(str(tmp_path))
+    monkeypatch.setattr(posix, "geteuid", lambda: os.geteuid() + 1)
+    assert not helper._is_private(str(tmp_path))
+
+
+@pytest.mark.parametrize("host", ["dm-foo/../dm-foo", "dm.foo", "", "d" * 201])
+def test_what_is_no_host_name_is_left_to_the_full_program(warm: Warm, host: str) -> None:
+    assert not helper.run(["--home", warm.state.path, "prepare", host])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["prepare", "dm-foo", "more"], ["status"], ["--login", "user", "dm-foo", "ssh"],
+     ["--login", "user", "dm-foo"]],
+)  # fmt: skip
+def test_other_command_lines_are_left_to_the_full_program(warm: Warm, words: list[str]) -> None:
+    with contextlib.suppress(IndexError):
+        assert not helper.run(["--home", warm.state.path, *words])
+
+
+def test_the_agents_list_is_walked_not_searched(warm: Warm) -> None:
+    ours = warm.record.identity
+    warm.store.held = {b"a certificate with " + ours + b" inside": b"", b"other": ours}
+    assert not warm.prepare()
+    warm.store.held[ours] = b""
+    assert warm.prepare()
+
+
+@pytest.mark.parametrize("reply", [b"\x05", b"\x0d" + pack_u32(0)])
+def test_an_agent_that_refuses_or_babbles_holds_nothing(warm: Warm, reply: bytes) -> None:
+    warm.agent.answer = lambda _request: pack_string(reply)
+    assert not warm.prepare()
+
+
+def test_a_reply_in_two_pieces_is_read_to_its_end(warm: Warm, tmp_path: Path) -> None:
+    blob, comment = warm.record.identity, b"c" * 200_000
+    listed = pack_string(b"other") + pack_string(comment) + pack_string(blob) + pack_string(b"")
+    warm.agent.answer = lambda _request: pack_string(b"\x0c" + pack_u32(2) + listed)
+    assert warm.prepare()
+
+
+def test_an_agent_that_closes_early_holds_nothing(warm: Warm) -> None:
+    warm.agent.answer = lambda _request: b"\0\0\1\0\x0c"
+    assert not warm.prepare()
+
+
+def test_an_agent_of_another_user_is_not_asked(warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert helper._holds(warm.agent.path, warm.record.identity)
+    warm.agent.answer = lambda _request: b""  # to the connection that sends nothing
+    monkeypatch.setattr(posix, "geteuid", lambda: os.geteuid() + 1)
+    assert not helper._holds(warm.agent.path, warm.record.identity)
+
+
+def test_an_agent_that_does_not_answer_has_a_time_limit(
+    warm: Warm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helper, "_AGENT_S", 0.05)
+    with socket_directory() as directory, socket.socket(socket.AF_UNIX) as silent:
+        path = os.path.join(directory, "silent.sock")
+        silent.bind(path)
+        silent.listen(1)
+        with pytest.raises(TimeoutError):
+            helper._holds(path, b"")
+
+
+@pytest.mark.parametrize("name", ["user.sock", "100%.sock"])
+def test_the_users_own_agent_is_forwarded(warm: Warm, tmp_path: Path, name: str) -> None:
+    path = str(tmp_path / name)
+    Path(path).touch()
+    warm.environment[b"SSH_AUTH_SOCK"] = path.encode()
+    assert not warm.prepare()
+    warm.publish(path)
+    assert warm.prepare()
+    del warm.environment[b"SSH_AUTH_SOCK"]
+    assert not warm.prepare(), "the file would forward an agent that this ssh does not have"
+
+
+def test_one_of_several_agents_is_forwarded(warm: Warm, tmp_path: Path) -> None:
+    paths = [str(tmp_path / name) for name in ("one.sock", "two.sock", "three.sock")]
+    for path in paths:
+        Path(path).touch()
+    for path in paths[:2]:
+        warm.publish(path)
+    for path, is_warm in zip(paths, [True, True, False], strict=True):
+        warm.environment[b"SSH_AUTH_SOCK"] = path.encode()
+        assert warm.prepare() is is_warm
+
+
+def test_an_agent_that_is_gone_is_not_forwarded(warm: Warm, tmp_path: Path) -> None:
+    path = tmp_path / "user.sock"
+    path.touch()
+    warm.environment[b"SSH_AUTH_SOCK"] = os.fsencode(path)
+    warm.publish(str(path))
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        warm.prepare()
+
+
+def test_our_own_agents_are_never_forwarded(warm: Warm) -> None:
+    warm.environment[b"SSH_AUTH_SOCK"] = os.fsencode(warm.agent.path)
+    assert warm.prepare()
+    sibling = os.path.join(os.path.dirname(warm.agent.path), "other.sock")
+    warm.environment[b"SSH_AUTH_SOCK"] = os.fsencode(sibling)
+    assert warm.prepare()
+
+
+def test_the_setting_user_means_the_agent_of_this_very_ssh(warm: Warm) -> None:
+    warm.settings = replace(warm.settings, agent="user")
+    warm.publish()
+    assert not warm.prepare()
+    warm.environment[b"SSH_AUTH_SOCK"] = os.fsencode(warm.agent.path)
+    assert warm.prepare()
+
+
+class Handed:
+    """ssh's end of the socket that it passes as our stdin and stdout."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ours, self.theirs = socket.socketpair()
+        fds = {0: self.ours.fileno(), 1: self.ours.fileno()}
+        # The real ones belong to pytest.
+        monkeypatch.setattr(posix, "fstat", lambda fd: os.fstat(fds.get(fd, fd)))
+        monkeypatch.setattr(posix, "dup", lambda fd: os.dup(fds.get(fd, fd)))
+        self.fds = fds
+
+    def receive(self) -> socket.socket:
+        """Return the connected socket that was passed."""
+        self.theirs.settimeout(10)
+        _, passed, _, _ = socket.recv_fds(self.theirs, 1, 2)
+        (fd,) = passed
+        return socket.socket(fileno=fd)
+
+    def close(self) -> None:
+        self.ours.close()
+        self.theirs.close()
+
+
+@pytest.fixture
+def handed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Handed]:
+    found = Handed(monkeypatch)
+    yield found
+    found.close()
+
+
+def test_a_warm_connection_is_handed_over(warm: Warm, handed: Handed) -> None:
+    assert warm.connect()
+    with handed.receive() as sock, warm.gateway.accept()[0] as far:
+        far.sendall(b"SSH-2.0-gateway\r\n")
+        assert sock.recv(100) == b"SSH-2.0-gateway\r\n"
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert os.get_blocking(sock.fileno())
+    assert "connected machine=dm-foo login=user warm=yes fdpass=yes ms=" in warm.log()
+    assert stat.S_IMODE(os.stat(warm.state.file("log")).st_mode) == 0o600
+    assert warm.agent.requests == [], "prepare has asked it"
+
+
+@pytest.mark.parametrize(
+    ("login", "is_ours"),
+    [("user", True), ("before", True), ("use", False), ("user\nbefore", False), ("root", False)],
+)
+def test_only_the_logins_of_this_session_and_the_last_are_ours(
+    warm: Warm, handed: Handed, login: str, is_ours: bool
+) -> None:
+    assert warm.connect(login) is is_ours
+
+
+def test_without_an_address_the_full_program_connects(warm: Warm, handed: Handed) -> None:
+    warm.change(helper.ADDRESS, "")
+    assert not warm.connect()
+
+
+def test_a_gateway_that_refuses_is_left_to_the_full_program(warm: Warm, handed: Handed) -> None:
+    warm.gateway.close()
+    with pytest.raises(ConnectionRefusedError):
+        warm.connect()
+
+
+def test_a_gateway_that_does_not_answer_has_a_time_limit(
+    warm: Warm, handed: Handed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helper, "_CONNECT_S", 0.05)
+    with socket.socket() as full, contextlib.ExitStack() as waiting:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        # Once its queue is full Linux ignores further connections.
+        for _ in range(3):
+            sock = waiting.enter_context(socket.socket())
+            sock.setblocking(False)
+            sock.connect_ex(full.getsockname())
+        warm.change(helper.PORT, str(full.getsockname()[1]))
+        start = time.monotonic()
+        with pytest.raises(TimeoutError):
+            warm.connect()
+        assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("is_off", [True, False])
+def test_the_log_can_be_off_or_impossible(warm: Warm, handed: Handed, is_off: bool) -> None:
+    if is_off:
+        warm.environment[b"DCS_PROXY_LOG"] = b"off"
+    else:
+        os.mkdir(warm.state.file("log"))
+    assert warm.connect()
+    handed.receive().close()
+    assert not is_off or not os.path.exists(warm.state.file("log"))
+
+
+class Executed(Exception):
+    """Stands for the program that takes our place."""
+
+
+def test_two_pipes_are_relayed_without_the_environment(
+    warm: Warm, handed: Handed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[list[str], dict[str, str]]] = []
+
+    def execute(program: str, words: list[str], environment: dict[str, str]) -> None:
+        fd = int(words[5])
+        assert os.get_inheritable(fd) and os.fstat(fd)
+        calls.append((words, environment))
+        raise Executed
+
+    monkeypatch.setattr(posix, "execve", execute)
+    pipes = [*os.pipe(), *os.pipe()]
+    handed.fds.update({0: pipes[0], 1: pipes[3]})
+    try:
+        with pytest.raises(Executed):
+            warm.connect()
+    finally:
+        for fd in pipes:
+            os.close(fd)
+    ((words, environment),) = calls
+    assert words[1:5] == ["-I", "-S", str(Path(helper.__file__).parents[1] / "start.py"), "relay"]
+    assert words[6:] == ["dm-foo", warm.state.path]
+    assert environment == {}
+    assert "warm=yes fdpass=no" in warm.log()
+
+
+def test_one_file_as_stdin_and_stdout_is_left_to_the_full_program(
+    warm: Warm, handed: Handed, tmp_path: Path
+) -> None:
+    with open(tmp_path / "file", "wb") as file:
+        handed.fds.update({0: file.fileno(), 1: file.fileno()})
+        assert not warm.connect()
+
+
+@pytest.mark.parametrize("is_warm", [True, False])
+def test_the_full_program_takes_over_whatever_goes_wrong(
+    warm: Warm, monkeypatch: pytest.MonkeyPatch, is_warm: bool
+) -> None:
+    calls: list[list[str]] = []
+    monkeypatch.setattr(posix, "execv", lambda _program, words: calls.append(words))
+    words = ["--home", warm.state.path, "prepare", "dm-foo"]
+    if not is_warm:
+        warm.entry.unlink()
+    assert helper.main(words) == 0
+    full = str(Path(helper.__file__).parents[1] / "__main__.py")
+    assert [call[1:] for call in calls] == ([] if is_warm else [[full, *words]])
