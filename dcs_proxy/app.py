@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
@@ -12,6 +13,7 @@ from dcs_proxy.api.client import Api, account
 from dcs_proxy.api.credentials import Credentials, load_credentials
 from dcs_proxy.api.http import load_library
 from dcs_proxy.api.keyring import SystemKeyring
+from dcs_proxy.api.known_machines import KnownMachines
 from dcs_proxy.console.progress import Progress
 from dcs_proxy.console.stderr import can_draw, show
 from dcs_proxy.errors import AgentUnavailable, DcsError
@@ -24,6 +26,7 @@ from dcs_proxy.openssh.parent import client_id, wants_quiet
 from dcs_proxy.publish.fast_entry import FastEntry
 from dcs_proxy.session.context import Context
 from dcs_proxy.session.directory import StateDirectory, default_state_directory
+from dcs_proxy.session.lookup import Lookup
 from dcs_proxy.session.records import Record
 from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.private_agents import PrivateAgents
@@ -69,13 +72,15 @@ def show_notice(text: str) -> None:
 class ApiFactory:
     """Opens the control plane of `settings` with the user's API key.
 
-    `environment` may hold the key.  `credentials` is the key if it is known already, so that it is
-    read once for many machines.  `notice` shows the user a line.
+    `environment` may hold the key.  `known` has the ids of the account's machines.  `credentials`
+    is the key if it is known already, so that it is read once for many machines.  `notice` shows
+    the user a line.
     """
 
     settings: Settings
     environment: Mapping[str, str]
     log: Log
+    known: KnownMachines
     notice: Callable[[str], None] = show_notice
     credentials: Credentials | None = None
 
@@ -94,7 +99,14 @@ class ApiFactory:
     def open(self, deadline: Deadline) -> Api:
         """Return the control plane.  Raises CredentialsError or ClientGone."""
         credentials = self.find_credentials(deadline)
-        return Api(self.settings, credentials, deadline, self.log, self.notice)
+        return Api(self.settings, credentials, deadline, self.log, self.notice, self.known)
+
+
+def open_known(
+    options: Options, environment: Mapping[str, str], settings: Settings
+) -> KnownMachines:
+    """Return what the state directory knows of the account's machines."""
+    return KnownMachines(options.state_directory(environment), account(settings))
 
 
 def internal_error(error: Exception, log: Log) -> DcsError:
@@ -138,7 +150,8 @@ def open_context(
     parent = os.getppid()
     progress = progress or Progress(is_quiet=wants_quiet(parent), in_place=can_draw())
     deadline = Deadline(settings.wake_seconds, client_gone, progress.tick)
-    factory = ApiFactory(settings, environment, log, progress.notice, credentials)
+    known = KnownMachines(state.path, account(settings))
+    factory = ApiFactory(settings, environment, log, known, progress.notice, credentials)
     agent_path, open_agent = _agents(settings, environment, state, deadline, log)
 
     def wait_for_guest(name: MachineName, record: Record) -> None:
@@ -155,13 +168,19 @@ def open_context(
         agent_path=agent_path,
         account=account(settings),
         client=client_id(parent),
-        open_api=lambda: factory.open(deadline),
+        open_api=functools.cache(lambda: factory.open(deadline)),
         open_agent=open_agent,
         notice=progress.notice,
         progress=progress,
         await_guest=wait_for_guest,
         now=time.time,
     )
+
+
+def open_lookup(context: Context) -> Lookup:
+    """Return what finds machines by what the user typed."""
+    known = KnownMachines(context.state.path, context.account)
+    return Lookup(context.settings, known, lambda: context.open_api().list_machines())
 
 
 def _proxy_command(

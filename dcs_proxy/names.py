@@ -1,18 +1,33 @@
-"""Machine names: the only host names that dcs-proxy acts on."""
+"""Machine ids and machine names: what the API calls a machine, and what ssh does.
+
+A machine's id is what the API returns: a name that begins with ``dm-`` (the API contract) or, since
+September 2026, a bare UUID.  Its name, under which ssh and this program know it, is the id, with
+``dm-`` in front if the id has none; so ``dm-X`` and ``X`` are the same machine.  A short name is
+``dm-`` and the end of a name.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
+from collections.abc import Collection, Iterable
 from typing import NewType
 
 from dcs_proxy.errors import UsageError, quote_server
 
+MachineId = NewType("MachineId", str)
 MachineName = NewType("MachineName", str)
 
+PREFIX = "dm-"
 MIN_LENGTH, MAX_LENGTH = 4, 253
+# Shorter ends are too easily another machine's as well.
+MIN_END = 4
 # The contract's MachineIDPathSegment; \Z because $ would let a trailing newline through.
 _PATTERN = re.compile(r"dm-[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
+_ID_CHARACTERS = re.compile(r"[a-z0-9-]*\Z")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+_UUID_LENGTH = 36
 # NAME_MAX is 255 bytes, and files beside the name carry suffixes and a temporary part.
 _MAX_STEM = 200
 
@@ -22,14 +37,86 @@ def is_machine_name(text: str) -> bool:
     return MIN_LENGTH <= len(text) <= MAX_LENGTH and _PATTERN.match(text) is not None
 
 
+def machine_name(text: str) -> MachineName | None:
+    """Return the name of the machine with the id or name `text`; None if it cannot have one."""
+    name = text if text.startswith(PREFIX) else PREFIX + text
+    return MachineName(name) if is_machine_name(name) else None
+
+
+def why_unusable(machine_id: str) -> str:
+    """Say why ssh cannot name a machine with this id; "" if it can."""
+    if machine_name(machine_id) is not None:
+        return ""
+    if not machine_id:
+        return "it has no id"
+    if len(machine_id) > MAX_LENGTH - len(PREFIX):
+        return "its id is too long for a host name"
+    if not _ID_CHARACTERS.match(machine_id):
+        return "its id has characters other than lower-case letters, digits and hyphens"
+    return "its id begins or ends with a hyphen"
+
+
 def parse_machine_name(text: str) -> MachineName:
-    """Return `text` as a checked machine name.  Raises UsageError if it is not one."""
-    if not is_machine_name(text):
+    """Return the name of the machine that a user calls `text`, with or without ``dm-``.
+
+    Raises UsageError if no machine can be called so.
+    """
+    name = machine_name(text)
+    if name is None:
         raise UsageError(
             f"{quote_server(text)} is not the name of a machine",
             hint="a name is dm- followed by lower-case letters, digits and inner hyphens",
         )
-    return MachineName(text)
+    return name
+
+
+def bare(name: MachineName) -> str:
+    """Return what follows ``dm-``."""
+    return name[len(PREFIX) :]
+
+
+def is_uuid(text: str) -> bool:
+    """Return whether `text` is a lower-case hyphenated UUID."""
+    return _UUID.match(text) is not None
+
+
+def names_ending_so(short: MachineName, names: Iterable[MachineName]) -> list[MachineName]:
+    """Return the machines that the short name `short` may mean, sorted by name."""
+    end = bare(short)
+    if len(end) < MIN_END:
+        return []
+    return sorted(name for name in names if bare(name).endswith(end))
+
+
+def short_names(
+    names: Collection[MachineName], taken: Collection[str] = ()
+) -> dict[MachineName, MachineName]:
+    """Return for each name the shortest one that means the same machine and no other.
+
+    Only UUIDs are shortened: other ids were chosen to be read.  A short name is never the name of
+    another machine or in `taken`, where aliases are.
+    """
+    ends: Counter[str] = Counter()
+    for name in names:
+        ends.update(_ends(name))
+    not_short = {*names, *taken}
+    return {name: _shortest(name, ends, not_short) for name in names}
+
+
+def _shortest(name: MachineName, ends: Counter[str], not_short: set[str]) -> MachineName:
+    if is_uuid(bare(name)):
+        for end in _ends(name):
+            short = MachineName(PREFIX + end)
+            if ends[end] == 1 and not end.startswith("-") and short not in not_short:
+                return short
+    return name
+
+
+def _ends(name: MachineName) -> list[str]:
+    """Return what a short name may have after ``dm-``, shortest first."""
+    text = bare(name)
+    # Nothing longer than a UUID is ever compared.
+    return [text[-size:] for size in range(MIN_END, min(len(text), _UUID_LENGTH) + 1)]
 
 
 def matches(pattern: str, text: str) -> bool:
@@ -51,6 +138,18 @@ def matches(pattern: str, text: str) -> bool:
         else:
             return False
     return not pattern[at:].strip("*")
+
+
+def pattern_means(pattern: str, name: MachineName, aliases: Iterable[str] = ()) -> bool:
+    """Return whether a user's pattern means the machine.
+
+    It may match the name or an alias, with or without ``dm-``, or be a short name itself.
+    """
+    for known in (name, *aliases):
+        if matches(pattern, known) or matches(PREFIX + pattern, known):
+            return True
+    end = pattern.removeprefix(PREFIX)
+    return len(end) >= MIN_END and bare(name).endswith(end)
 
 
 def file_stem(name: MachineName) -> str:

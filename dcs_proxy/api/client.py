@@ -9,22 +9,33 @@ import json
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from dcs_proxy.api.credentials import Credentials
-from dcs_proxy.api.http import HttpClient, Request
-from dcs_proxy.api.model import Machine, Session, parse_machine, parse_machines, parse_session
+from dcs_proxy.api.http import HttpClient, Request, Response
+from dcs_proxy.api.known_machines import KnownMachines, other_form
+from dcs_proxy.api.model import (
+    Listing,
+    Machine,
+    Session,
+    join_pages,
+    parse_machine,
+    parse_machines,
+    parse_session,
+)
 from dcs_proxy.errors import ApiProtocolError, CredentialsError, Forbidden
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.log import Log
 from dcs_proxy.local.settings import Settings
-from dcs_proxy.names import MachineName
+from dcs_proxy.names import MachineId, MachineName
 
 _MAX_PAGES = 10_000
 _PAGE = 100
 # A deployment with only the POST of the contract answers so to any other route.
 _NO_ROUTE = (404, 405)
+# How the API answers a request with an id that it does not have, or that is not an id to it.
+_NO_MACHINE = (400, 404, 422)
 # RFC 9562 §5.7: 48 bits of unix milliseconds, version, 12 random bits, variant, 62 random bits.
 _VERSION, _VARIANT = 7, 0b10
 _RANDOM_A_BITS, _RANDOM_B_BITS = 12, 62
@@ -47,6 +58,8 @@ class Probe:
 class Api:
     """The control plane, used with one API key; the arguments are those of :class:`HttpClient`.
 
+    `known` has the ids of the account's machines.  A machine that is not in it goes by its name;
+    if the API has no such machine and the name is a UUID behind ``dm-``, by the UUID.
     Methods raise ApiUnavailable, ApiProtocolError, CredentialsError, Forbidden, MachineNotFound,
     DeadlineExceeded or ClientGone.
     """
@@ -58,7 +71,10 @@ class Api:
         deadline: Deadline,
         log: Log,
         notice: Callable[[str], None],
+        known: KnownMachines,
     ) -> None:
+        self._known = known
+        self._ids: dict[MachineName, MachineId] = {}
         self._http = HttpClient(settings, credentials, deadline, log, notice)
 
     @property
@@ -83,55 +99,85 @@ class Api:
 
         Raises IdempotencyConflict if the API has seen that key with another request.
         """
-        response = self._http.send(
+        response = self._send(
+            name,
+            "/ssh",
             Request(
                 "POST",
-                f"/v1/machines/{name}/ssh",
-                machine=name,
                 headers={"Idempotency-Key": idempotency_key},
                 body={"public_key": public_key},
-            )
+            ),
         )
         return parse_session(response.body, name)
 
     def get_session(self, name: MachineName, session_id: str) -> Session | None:
         """Return the session as it is now; None if the route answers 404 or 405."""
-        path = _session_path(name, session_id)
-        response = self._http.send(Request("GET", path, machine=name, expected=_NO_ROUTE))
+        response = self._send(name, _session(session_id), Request("GET", expected=_NO_ROUTE))
         return None if response.status in _NO_ROUTE else parse_session(response.body, name)
 
     def close_session(
         self, name: MachineName, session_id: str, idempotency_key: str, *, once: bool = False
     ) -> None:
         """Close a session; one that no longer exists counts as closed.  `once` forbids retries."""
-        self._http.send(
-            Request(
-                "DELETE",
-                _session_path(name, session_id),
-                machine=name,
-                headers={"Idempotency-Key": idempotency_key},
-                expected=(*_NO_ROUTE, 409),
-                once=once,
-            )
+        request = Request(
+            "DELETE",
+            headers={"Idempotency-Key": idempotency_key},
+            expected=(*_NO_ROUTE, 409),
+            once=once,
         )
+        self._send(name, _session(session_id), request)
 
     def get_machine(self, name: MachineName) -> Machine:
         """Return the machine as it is now.  The request does not wake it."""
-        response = self._http.send(Request("GET", f"/v1/machines/{name}", machine=name))
-        return parse_machine(response.body, name)
+        return parse_machine(self._send(name, "", Request("GET")).body, name)
 
-    def list_machines(self) -> list[Machine]:
-        """Return all the account's machines, without those whose ids are not machine names."""
-        machines: list[Machine] = []
+    def list_machines(self) -> Listing:
+        """Return all the account's machines, and note their ids."""
+        pages: list[Listing] = []
         cursor: str | None = None
         for _ in range(_MAX_PAGES):
             page = f"&cursor={quote(cursor, safe='')}" if cursor else ""
-            response = self._http.send(Request("GET", f"/v1/machines?limit={_PAGE}{page}"))
-            found, cursor = parse_machines(response.body)
-            machines += found
+            path = f"/v1/machines?limit={_PAGE}{page}"
+            found, cursor = parse_machines(self._http.send(Request("GET", path)).body)
+            pages.append(found)
             if cursor is None:
-                return machines
+                listing = join_pages(pages)
+                self._known.save_list(m.machine_id for m in listing.machines if not m.is_going)
+                return listing
         raise ApiProtocolError("the API's list of machines does not end")
+
+    def _send(self, name: MachineName, below: str, request: Request) -> Response:
+        """Send a request about a machine; `below` is its path under the machine's.
+
+        Raises as HttpClient.send does; MachineNotFound also if the API does not accept the id.
+        """
+        known = self._ids.get(name) or self._known.id_of(name)
+        if known is None:
+            return self._send_unsure(name, below, request)
+        self._ids[name] = known
+        return self._http.send(_about(name, known, below, request))
+
+    def _send_unsure(self, name: MachineName, below: str, request: Request) -> Response:
+        """Send a request about a machine whose id is not known, and note the id that works."""
+        used = MachineId(name)
+        if (other := other_form(name)) is not None:
+            wide = replace(request, expected=(*request.expected, *_NO_MACHINE))
+            response = self._http.send(_about(name, used, below, wide))
+            if response.status not in _NO_MACHINE:
+                return self._learn(name, used, response)
+            used = other
+        last = replace(request, is_unsure=True)
+        return self._learn(name, used, self._http.send(_about(name, used, below, last)))
+
+    def _learn(self, name: MachineName, machine_id: MachineId, response: Response) -> Response:
+        if response.status < 300:
+            self._ids[name] = machine_id
+            self._known.learn(machine_id)
+        return response
+
+
+def _about(name: MachineName, machine_id: MachineId, below: str, request: Request) -> Request:
+    return replace(request, path=f"/v1/machines/{machine_id}{below}", machine=name)
 
 
 def new_idempotency_key() -> str:
@@ -152,5 +198,5 @@ def account(settings: Settings) -> str:
     return json.dumps([settings.base_url, settings.org_id])
 
 
-def _session_path(name: MachineName, session_id: str) -> str:
-    return f"/v1/machines/{name}/ssh/{quote(session_id, safe='')}"
+def _session(session_id: str) -> str:
+    return f"/ssh/{quote(session_id, safe='')}"

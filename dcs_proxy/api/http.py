@@ -46,17 +46,19 @@ def load_library() -> None:
 class Request:
     """One request. `path` is below the base URL, `body` is sent as JSON.
 
-    `machine` is what errors name. The statuses in `expected` are responses to return beside those
-    of success; `once` forbids retries.
+    `machine` is what errors name; `is_unsure` says that the id in the path may not be one to the
+    API.  The statuses in `expected` are responses to return beside those of success; `once`
+    forbids retries.
     """
 
     method: str
-    path: str
+    path: str = ""
     machine: MachineName | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, str] | None = None
     expected: tuple[int, ...] = ()
     once: bool = False
+    is_unsure: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,9 @@ class HttpClient:
         self._compare_clocks(response.headers.get("date", ""))
         if response.status in (*_SUCCESS, *request.expected):
             return response
-        raise self._problems.from_status(response.status, response.headers, response.body)
+        raise self._problems.from_status(
+            response.status, response.headers, response.body, id_is_unsure=request.is_unsure
+        )
 
     def _exchange(self, request: Request) -> Response:
         """Send the request under the deadline and the time limit for one response."""

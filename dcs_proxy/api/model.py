@@ -11,12 +11,20 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from dcs_proxy.errors import ApiProtocolError, Untrusted, clean_text, quote_server
-from dcs_proxy.names import MachineName, is_machine_name, matches
+from dcs_proxy.names import (
+    PREFIX,
+    MachineId,
+    MachineName,
+    machine_name,
+    matches,
+    why_unusable,
+)
 
 READY = "ready"
 OVER = frozenset({"closed", "expired", "failed"})
@@ -24,7 +32,7 @@ OVER = frozenset({"closed", "expired", "failed"})
 _AWAKE = frozenset({"accepted", "placement_pending", "starting", "running"})
 _GOING = frozenset({"destroying", "destroyed"})
 
-_SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}\Z")
+_SESSION_ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._~-]{0,251}[A-Za-z0-9])?\Z")
 _USERNAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,127}\Z")
 _HOST_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _HOST_PATTERN = re.compile(r"[A-Za-z0-9.,:*?!\[\]_-]{1,1024}\Z")
@@ -90,7 +98,7 @@ class Machine:
     `reason` is "" in a list.
     """
 
-    machine_id: MachineName
+    machine_id: MachineId
     phase: str
     vcpu: float | None = None
     memory_mib: float | None = None
@@ -100,12 +108,37 @@ class Machine:
     reason: str = ""
 
     @property
+    def name(self) -> MachineName:
+        """The name under which ssh and this program know the machine."""
+        name = machine_name(self.machine_id)
+        if name is None:
+            raise ValueError("an id that no machine with a name can have")
+        return name
+
+    @property
     def is_awake(self) -> bool:
         return self.phase in _AWAKE
 
     @property
     def is_going(self) -> bool:
         return self.phase in _GOING
+
+
+@dataclass(frozen=True)
+class UnusableMachine:
+    """A machine of the account that ssh cannot name; its id is cleaned, for people to read."""
+
+    machine_id: str
+    phase: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The account's machines, or one page of them, by id."""
+
+    machines: Sequence[Machine]
+    unusable: Sequence[UnusableMachine] = ()
 
 
 @dataclass(frozen=True)
@@ -121,8 +154,7 @@ class ApiErrorBody:
 def parse_session(body: bytes, machine: MachineName) -> Session:
     """Parse a session of `machine`.  Raises ApiProtocolError, which names the wrong field."""
     fields = _Fields(_load_object(body, machine), machine)
-    if fields.text("machine_id") != machine:
-        raise ApiProtocolError("the API answered about another machine", machine=machine)
+    _check_machine(fields, machine)
     session_id = fields.text("session_id")
     if not _SESSION_ID.match(session_id):
         raise fields.wrong("session_id", "is not an identifier")
@@ -165,29 +197,51 @@ def parse_error_body(body: bytes) -> ApiErrorBody | None:
 def parse_machine(body: bytes, machine: MachineName) -> Machine:
     """Parse GET /v1/machines/{id}.  Raises ApiProtocolError, which names the wrong field."""
     fields = _Fields(_load_object(body, machine), machine)
-    if fields.text("machine_id") != machine:
-        raise ApiProtocolError("the API answered about another machine", machine=machine)
-    return _machine(fields, machine)
+    return _machine(fields, _check_machine(fields, machine))
 
 
-def parse_machines(body: bytes) -> tuple[list[Machine], str | None]:
+def parse_machines(body: bytes) -> tuple[Listing, str | None]:
     """Parse one page of GET /v1/machines: its machines and the cursor of the next page.
 
-    Ids that are no machine names are left out.  Raises ApiProtocolError.
+    Raises ApiProtocolError.
     """
     fields = _Fields(_load_object(body, None), None)
-    items = fields.optional("items", list)
-    if items is None:
+    if "items" not in fields.value:
         raise fields.wrong("items", "is missing")
-    machines = []
-    for item in items:
+    machines: list[Machine] = []
+    unusable: list[UnusableMachine] = []
+    # The service's clients take null for an empty list.
+    for item in fields.optional("items", list) or []:
         if not isinstance(item, dict):
             raise fields.wrong("items", "holds something that is not a machine")
         of_item = _Fields(item, None, "items.")
-        machine_id = of_item.text("machine_id")
-        if is_machine_name(machine_id):
-            machines.append(_machine(of_item, MachineName(machine_id)))
-    return machines, fields.optional("next_cursor", str) or None
+        machine_id = of_item.optional("machine_id", str) or ""
+        machine = _machine(of_item, MachineId(machine_id))
+        if why := why_unusable(machine_id):
+            unusable.append(UnusableMachine(clean_text(machine_id, 60), machine.phase, why))
+        else:
+            machines.append(machine)
+    return Listing(machines, unusable), fields.optional("next_cursor", str) or None
+
+
+def join_pages(pages: Iterable[Listing]) -> Listing:
+    """Return all machines of a list's pages, sorted by name, each name once.
+
+    Of two ids with the same name, the one that begins with ``dm-`` is the one to use.
+    """
+    by_name: dict[MachineName, Machine] = {}
+    unusable: list[UnusableMachine] = []
+    for page in pages:
+        unusable += page.unusable
+        for machine in page.machines:
+            other = by_name.setdefault(machine.name, machine)
+            if other.machine_id == machine.machine_id:
+                continue
+            if machine.machine_id.startswith(PREFIX):
+                by_name[machine.name], machine = machine, other
+            why = f"another machine has the id {machine.name}"
+            unusable.append(UnusableMachine(machine.machine_id, machine.phase, why))
+    return Listing([by_name[name] for name in sorted(by_name)], unusable)
 
 
 def covers(host_pattern: str, endpoint: str) -> bool:
@@ -290,7 +344,15 @@ def _parse_host_trust(value: dict[str, Any], machine: MachineName) -> HostTrust:
     return HostTrust(fields.text("kind"), fields.text("host_pattern"), fields.text("public_key"))
 
 
-def _machine(fields: _Fields, machine_id: MachineName) -> Machine:
+def _check_machine(fields: _Fields, machine: MachineName) -> MachineId:
+    """Return the id in a response about `machine`.  Raises ApiProtocolError if it is another's."""
+    machine_id = fields.text("machine_id")
+    if machine_name(machine_id) != machine:
+        raise ApiProtocolError("the API answered about another machine", machine=machine)
+    return MachineId(machine_id)
+
+
+def _machine(fields: _Fields, machine_id: MachineId) -> Machine:
     """Read a machine in either shape: its phase is in ``status`` where one is asked for."""
     status = fields.optional("status", dict)
     of_phase = fields if status is None else _Fields(status, fields.machine, "status.")

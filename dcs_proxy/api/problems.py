@@ -90,11 +90,24 @@ class Problems:
         what = f"cannot be asked: {type(error).__name__}"
         return self.no_response(what, retryable=False)
 
-    def from_status(self, status: int, headers: Mapping[str, str], body: bytes) -> RequestFailed:
-        """Return what an error response means; `headers` have lower-case names."""
+    def from_status(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        id_is_unsure: bool = False,
+    ) -> RequestFailed:
+        """Return what an error response means; `headers` have lower-case names.
+
+        `id_is_unsure` says that the machine's id in the path may not be one to the API, which then
+        answers 400 or 422.
+        """
         fault = parse_error_body(body)
         said = self._quote(status, fault)
         retryable = fault is not None and fault.retryable
+        if id_is_unsure and status in (400, 422):
+            status = 404
         error = self._refusal(status, said)
         if error is not None:
             return RequestFailed(error, retryable=retryable)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from dcs_proxy.api.client import account, new_idempotency_key
-from dcs_proxy.app import ApiFactory, Options, open_log
+from dcs_proxy.app import ApiFactory, Options, open_known, open_log
 from dcs_proxy.commands import selection
 from dcs_proxy.commands._batch import Batch
 from dcs_proxy.console.stderr import show
@@ -22,6 +22,7 @@ from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.names import MachineName
 from dcs_proxy.publish.includes import unpublish
 from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.lookup import find_locally
 from dcs_proxy.session.records import Record
 from dcs_proxy.ssh.agent import Agent, AgentMissing
 from dcs_proxy.ssh.keys import public_blob
@@ -47,12 +48,17 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     """Close the sessions.  Raises DcsError if the arguments name no machines."""
     settings = options.settings(os.environ)
     state = StateDirectory(options.state_directory(os.environ))
-    names = selection.select(arguments, settings, state.machines, hint="dcs-proxy status")
+    known = open_known(options, os.environ, settings)
+
+    def find(typed: str) -> MachineName:
+        return find_locally(typed, settings, state.machines(), known.load())
+
+    names = selection.select(arguments, settings, state.machines, find, hint="dcs-proxy status")
     if not names:
         show("dcs-proxy: there are no sessions")
         return 0
-    factory = ApiFactory(settings, os.environ, open_log(options, os.environ))
-    batch = Batch(names, _Closer(state, factory).close)
+    factory = ApiFactory(settings, os.environ, open_log(options, os.environ), known)
+    batch = Batch(list(names), _Closer(state, factory).close)
     try:
         return batch.run()
     except KeyboardInterrupt:

@@ -4,36 +4,36 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 
-from dcs_proxy.app import Options, open_log, program_words
-from dcs_proxy.commands.listing import list_machines
+from dcs_proxy.app import ApiFactory, Options, open_known, open_log, program_words
+from dcs_proxy.commands.listing import (
+    list_machines,
+    names_to_list,
+    show_unusable,
+    usable_names,
+)
 from dcs_proxy.console.stderr import show
 from dcs_proxy.console.stdout import put, put_json
 from dcs_proxy.doctor.vscode import remote_ssh_settings
 from dcs_proxy.errors import DcsError
-from dcs_proxy.local.log import Log
-from dcs_proxy.local.settings import Settings
-from dcs_proxy.names import MachineName, is_machine_name
+from dcs_proxy.names import MachineName
 from dcs_proxy.openssh import config_file
-from dcs_proxy.openssh.config_text import Program, render_end, render_top
+from dcs_proxy.openssh.config_text import Program, listed_hosts, render_end, render_top
 from dcs_proxy.openssh.version import find_client, missing_features
 from dcs_proxy.session.directory import StateDirectory
 
 HELP = "write the block in ~/.ssh/config that makes ssh use dcs-proxy"
 DESCRIPTION = (
     "Write a block at the top of the ssh config, and a small one at its end, that make ssh and "
-    "whatever runs ssh use dcs-proxy for every machine's name. The account's machines and the "
-    "aliases are listed by name, for editors and completion. Run it again after an update, when "
-    "Python has moved, or to list new machines."
+    "whatever runs ssh use dcs-proxy for every machine's name. The account's machines are listed "
+    "by alias, or else by their shortest name, for editors and completion. Run it again after an "
+    "update, when Python has moved, or to list new machines."
 )
 EXAMPLES = (
     ("See what would change", "dcs-proxy config-ssh --dry-run"),
     ("Give the file back as it was, to the byte", "dcs-proxy config-ssh --remove"),
     ("See what VS Code needs in its settings.json", "dcs-proxy config-ssh --vscode"),
 )
-
-_HOST_LINE = re.compile(rb"^Host (dm-\S+)$", re.MULTILINE)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +69,9 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     program = Program(program_words(), state.path, options.config_file(os.environ))
     with config_file.edit_lock(state.file("config-ssh.lock")):
         old, _ = config_file.read(os.path.realpath(path))
-        machines = _machines(settings, state, open_log(options, os.environ), old or b"")
+        known = open_known(options, os.environ, settings)
+        factory = ApiFactory(settings, os.environ, open_log(options, os.environ), known)
+        machines = _machines(factory, state, old or b"")
         top, end = render_top(program, machines, version), render_end(program, version)
 
         def change(text: bytes | None) -> bytes:
@@ -85,11 +87,10 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     return 0
 
 
-def _machines(settings: Settings, state: StateDirectory, log: Log, old: bytes) -> list[MachineName]:
+def _machines(factory: ApiFactory, state: StateDirectory, old: bytes) -> list[MachineName]:
     """Return the names to list; those listed already if the API cannot be asked."""
     try:
-        machines = list_machines(settings, state, log)
-        listed = [machine.machine_id for machine in machines if not machine.is_going]
+        listing = list_machines(factory, state)
     except DcsError as error:
         show(*error.lines())
         _show(
@@ -97,9 +98,10 @@ def _machines(settings: Settings, state: StateDirectory, log: Log, old: bytes) -
             "machines for editors and completion"
         )
         present = config_file.parse_blocks(old).top or b""
-        names = [match.decode("utf-8", "replace") for match in _HOST_LINE.findall(present)]
-        listed = [MachineName(name) for name in names if is_machine_name(name)]
-    return sorted({*listed, *(MachineName(alias) for alias in settings.aliases)})
+        listed = listed_hosts(present.decode("utf-8", "replace"))
+        return sorted({*listed, *map(MachineName, factory.settings.aliases)})
+    show_unusable(listing)
+    return names_to_list(usable_names(listing), factory.settings)
 
 
 def _show(text: str) -> None:

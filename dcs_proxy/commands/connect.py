@@ -10,15 +10,15 @@ import argparse
 import os
 import socket
 
-from dcs_proxy.app import Options, open_context, open_fast_entry
+from dcs_proxy.app import Options, open_context, open_fast_entry, open_lookup
 from dcs_proxy.errors import DcsError, LoginMismatch, UsageError, attribute_errors_to
 from dcs_proxy.local.log import milliseconds_since
 from dcs_proxy.names import MachineName
 from dcs_proxy.publish.includes import publish
 from dcs_proxy.session.context import Context
+from dcs_proxy.session.lookup import resolve_typed
 from dcs_proxy.session.next_step import Half
 from dcs_proxy.session.records import Record
-from dcs_proxy.session.resolve import resolve
 from dcs_proxy.ssh.disconnect import send_disconnect
 from dcs_proxy.ssh.handover import become_relay, client_gone, hand_over, is_fdpass
 from dcs_proxy.ssh.tunnel import reach
@@ -65,9 +65,9 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
 
 def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool) -> int:
     settings = options.settings(os.environ)
-    name = settings.machine(arguments.host)
     context = open_context(options, os.environ, client_gone, settings=settings)
-    record = resolve(name, context, Half.CONNECT)
+    lookup = open_lookup(context)
+    name, record = resolve_typed(arguments.host, context, lookup, Half.CONNECT)
     files = publish(context.state, arguments.host, name, record)
     if arguments.login is not None:
         check_login(arguments.login, arguments.host, record)

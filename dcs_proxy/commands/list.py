@@ -2,7 +2,9 @@
 
 ``--json`` gives an array of objects, one for each machine, with the API's names: ``machine_id``,
 ``phase``, ``vcpu``, ``memory_mib``, ``storage_gib``, ``autosleep_seconds``, ``created_at`` (RFC
-3339), each null if the API does not tell, and ``aliases``, an array of names of yours.
+3339), each null if the API does not tell; and ``name`` and ``short_name``, by which ssh knows the
+machine, and ``aliases``, an array of names of yours.  A machine that ssh cannot name has no names
+(null), and says why in ``problem``, which is null otherwise.
 """
 
 from __future__ import annotations
@@ -10,25 +12,28 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-from dcs_proxy.api.model import Machine
-from dcs_proxy.app import Options, open_log
-from dcs_proxy.commands.listing import list_machines
+from dcs_proxy.api.model import Listing, Machine, UnusableMachine
+from dcs_proxy.app import ApiFactory, Options, open_known, open_log
+from dcs_proxy.commands._unlisted import show_unlisted
+from dcs_proxy.commands.listing import list_machines, show_unusable, usable_names
 from dcs_proxy.console.format import in_words, rfc3339
 from dcs_proxy.console.stderr import show
 from dcs_proxy.console.stdout import columns, put, put_json
 from dcs_proxy.local.settings import Settings
+from dcs_proxy.names import MachineName, short_names
 from dcs_proxy.session.directory import StateDirectory
 
-HELP = "list the machines of the account with phase, size, age and alias"
+HELP = "list the machines of the account with phase, size, age, short name and alias"
 DESCRIPTION = (
-    "Show the account's machines with phase, size, age and alias. Nothing is woken. Completion "
-    "offers the names that were listed last."
+    "Show the account's machines with phase, size, age, the shortest name that ssh takes, and "
+    "alias. Nothing is woken. Completion offers the names that were listed last."
 )
 EXAMPLES = (("For a program", "dcs-proxy list --json"),)
 
-_HEAD = ("NAME", "PHASE", "SIZE", "AGE", "ALIAS")
+_HEAD = ("NAME", "SHORT", "PHASE", "SIZE", "AGE", "ALIAS")
+_KEYS = ("phase", "vcpu", "memory_mib", "storage_gib", "autosleep_seconds")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,37 +45,65 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     """Print the list.  Raises as list_machines does, and ConfigError or StateError."""
     settings = options.settings(os.environ)
     state = StateDirectory(options.state_directory(os.environ))
-    machines = list_machines(settings, state, open_log(options, os.environ))
+    known = open_known(options, os.environ, settings)
+    factory = ApiFactory(settings, os.environ, open_log(options, os.environ), known)
+    listing = list_machines(factory, state)
+    names = usable_names(listing)
+    short = short_names(names, settings.aliases)
     if arguments.json:
-        put_json([_as_json(machine, settings) for machine in machines])
-    elif machines:
-        put(*_table(machines, settings, time.time()))
-    else:
+        shown = [_as_json(machine, short, settings) for machine in listing.machines]
+        put_json([*shown, *map(_unusable_as_json, listing.unusable)])
+    elif listing.machines:
+        put(*_table(listing, short, settings, time.time()))
+    elif not listing.unusable:
         show("dcs-proxy: the account has no machines")
+    if not arguments.json:
+        show_unusable(listing)
+        show_unlisted(names, settings)
     return 0
 
 
-def _table(machines: Sequence[Machine], settings: Settings, now: float) -> list[str]:
-    rows = [_HEAD]
-    for machine in machines:
+def _table(
+    listing: Listing, short: Mapping[MachineName, MachineName], settings: Settings, now: float
+) -> list[str]:
+    rows: list[tuple[str, ...]] = [_HEAD]
+    for machine in listing.machines:
         created_at = machine.created_at
         age = "-" if created_at is None else in_words(now - created_at.timestamp())
-        aliases = " ".join(settings.aliases_of(machine.machine_id))
-        rows.append((machine.machine_id, machine.phase, size(machine), age, aliases or "-"))
+        aliases = " ".join(settings.aliases_of(machine.name)) or "-"
+        shortest = short.get(machine.name, machine.name)
+        shown = "-" if shortest == machine.name else shortest
+        rows.append((machine.name, shown, machine.phase, size(machine), age, aliases))
+    if all(row[1] == "-" for row in rows[1:]):
+        rows = [(row[0], *row[2:]) for row in rows]
     return columns(rows)
 
 
-def _as_json(machine: Machine, settings: Settings) -> dict[str, object]:
+def _as_json(
+    machine: Machine, short: Mapping[MachineName, MachineName], settings: Settings
+) -> dict[str, object]:
     created_at = machine.created_at
     return {
         "machine_id": machine.machine_id,
-        "phase": machine.phase,
-        "vcpu": machine.vcpu,
-        "memory_mib": machine.memory_mib,
-        "storage_gib": machine.storage_gib,
-        "autosleep_seconds": machine.autosleep_seconds,
+        **{key: getattr(machine, key) for key in _KEYS},
         "created_at": None if created_at is None else rfc3339(created_at.timestamp()),
-        "aliases": settings.aliases_of(machine.machine_id),
+        "name": machine.name,
+        "short_name": short.get(machine.name, machine.name),
+        "aliases": settings.aliases_of(machine.name),
+        "problem": None,
+    }
+
+
+def _unusable_as_json(machine: UnusableMachine) -> dict[str, object]:
+    return {
+        "machine_id": machine.machine_id,
+        **dict.fromkeys(_KEYS),
+        "phase": machine.phase,
+        "created_at": None,
+        "name": None,
+        "short_name": None,
+        "aliases": [],
+        "problem": machine.why,
     }
 
 

@@ -19,7 +19,7 @@ from dcs_proxy.api.credentials import (
     overriding_sources,
     write_key_file,
 )
-from dcs_proxy.app import ApiFactory, Options, open_keyring, open_log, show_notice
+from dcs_proxy.app import ApiFactory, Options, open_keyring, open_known, open_log, show_notice
 from dcs_proxy.console.stderr import show
 from dcs_proxy.console.stdout import put
 from dcs_proxy.errors import CredentialsError, UsageError
@@ -66,7 +66,8 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     key = check_key(key, source)
     credentials = Credentials(key, None, source, "copy the key again; it looks like dsk-…")
     log = open_log(options, os.environ)
-    _check_with_api(ApiFactory(settings, os.environ, log, credentials=credentials))
+    known = open_known(options, os.environ, settings)
+    _check_with_api(ApiFactory(settings, os.environ, log, known, credentials=credentials))
     if arguments.file:
         write_key_file(settings.key_file, key)
         place = f"{settings.key_file} (mode 0600)"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from dcs_proxy.app import Options, open_context, open_fast_entry
+from dcs_proxy.app import Options, open_context, open_fast_entry, open_lookup
 from dcs_proxy.errors import attribute_errors_to
 from dcs_proxy.local.log import milliseconds_since
 from dcs_proxy.names import MachineName
@@ -17,7 +17,7 @@ from dcs_proxy.openssh.parent import wants_session
 from dcs_proxy.publish.includes import remove_broken
 from dcs_proxy.publish.publish import first_address, publish_session
 from dcs_proxy.session.directory import StateDirectory
-from dcs_proxy.session.resolve import resolve
+from dcs_proxy.session.lookup import resolve_typed
 
 HELP = "make a session ready; ssh runs this while it reads its configuration"
 DESCRIPTION = (
@@ -50,12 +50,11 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
 
 def _prepare(host: str, options: Options, parent: int) -> int:
     settings = options.settings(os.environ)
-    name = settings.machine(host)
     # With `exec` in the Match line our parent is ssh itself; when it dies we are handed to
     # another process.
     context = open_context(options, os.environ, lambda: os.getppid() != parent, settings=settings)
     remove_broken(context.state)
-    record = resolve(name, context)
+    name, record = resolve_typed(host, context, open_lookup(context))
     publish_session(
         [MachineName(host)],
         name,

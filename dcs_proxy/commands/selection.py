@@ -1,4 +1,4 @@
-"""The machines that a command's arguments mean: names, aliases, patterns, or all."""
+"""The machines that a command's arguments mean: names, aliases, short names, patterns, or all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from dcs_proxy.errors import MachineNotFound, UsageError, quote_server
 from dcs_proxy.local.settings import Settings
-from dcs_proxy.names import MachineName, matches
+from dcs_proxy.names import MachineName, pattern_means, short_names
 
 
 def add_arguments(parser: argparse.ArgumentParser, everything: str) -> None:
@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser, everything: str) -> None:
         "hosts",
         metavar="HOST",
         nargs="*",
-        help="a name, an alias, or a pattern of them with * and ? in quotation marks",
+        help="a name, a short name, an alias, or a pattern of them with * and ? in quotation marks",
     )
     parser.add_argument("--all", action="store_true", help=everything)
 
@@ -25,32 +25,35 @@ def select(
     arguments: argparse.Namespace,
     settings: Settings,
     list_known: Callable[[], Sequence[MachineName]],
+    find: Callable[[str], MachineName],
     *,
     hint: str,
-) -> list[MachineName]:
-    """Return the machines that the arguments mean, each once.
+) -> dict[MachineName, str]:
+    """Return the machines that the arguments mean, and for each what was typed (its name for
+    those that a pattern or ``--all`` means).
 
     `list_known` returns those that a pattern or ``--all`` may mean, and is called only for these;
-    `hint` says where to see them.  Raises UsageError, or MachineNotFound for a pattern that means
-    none.
+    `find` returns the machine of a name.  `hint` says where to see them.  Raises UsageError,
+    MachineNotFound for a pattern that means none, or what `find` raises.
     """
     if arguments.all == bool(arguments.hosts):
         raise UsageError("name machines, or give --all", hint=hint)
     if arguments.all:
-        return list(list_known())
+        return {name: name for name in list_known()}
     patterns = [host for host in arguments.hosts if "*" in host or "?" in host]
     known = list_known() if patterns else []
-    found: dict[MachineName, None] = {}
+    short = short_names(known, settings.aliases)
+    found: dict[MachineName, str] = {}
     for host in arguments.hosts:
         if host not in patterns:
-            found[settings.machine(host)] = None
+            found.setdefault(find(host), host)
             continue
-        matched = [name for name in known if _means(host, name, settings)]
+        matched = [
+            name for name in known
+            if pattern_means(host, name, [short[name], *settings.aliases_of(name)])
+        ]  # fmt: skip
         if not matched:
             raise MachineNotFound(f"no machine matches {quote_server(host)}", hint=hint)
-        found.update(dict.fromkeys(matched))
-    return list(found)
-
-
-def _means(pattern: str, name: MachineName, settings: Settings) -> bool:
-    return any(matches(pattern, known) for known in (name, *settings.aliases_of(name)))
+        for name in matched:
+            found.setdefault(name, name)
+    return found

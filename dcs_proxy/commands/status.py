@@ -3,10 +3,11 @@
 ``--json`` gives an object with these keys:
 
 ``sessions``
-   an array of objects, by machine: ``machine``, ``aliases``, ``base_url``, ``session_id``,
-   ``status`` (``waking``, ``ready`` or ``ended``), ``endpoint``, ``port``, ``ssh_username``,
-   ``expires_at``, ``seconds_left``, ``certificate`` (``principals``, ``valid_from``,
-   ``valid_to``), ``identity_held``, ``proved_at``; what is not known is null, times are RFC 3339
+   an array of objects, by machine: ``machine``, ``short_name``, ``aliases``, ``base_url``,
+   ``session_id``, ``status`` (``waking``, ``ready`` or ``ended``), ``endpoint``, ``port``,
+   ``ssh_username``, ``expires_at``, ``seconds_left``, ``certificate`` (``principals``,
+   ``valid_from``, ``valid_to``), ``identity_held``, ``proved_at``; what is not known is null,
+   times are RFC 3339
 ``agent``
    ``kind`` (``private`` or ``user``), ``place`` (the directory of the sockets, or the one socket),
    ``sockets`` (those where an agent answers), ``identities`` (a number, or null with the reason in
@@ -22,17 +23,18 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from dcs_proxy.api.model import parse_time
-from dcs_proxy.app import ApiFactory, Options, open_log
+from dcs_proxy.app import ApiFactory, Options, open_known, open_log
 from dcs_proxy.console.format import in_words
 from dcs_proxy.console.stdout import columns, put, put_json
 from dcs_proxy.errors import CredentialsError
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.settings import Settings, config_path
 from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.lookup import find_locally
 from dcs_proxy.session.report import Agents, AgentStatus, CertificateStatus, SessionStatus, sessions
 from dcs_proxy.ssh.private_agents import PrivateAgents
 
@@ -64,13 +66,16 @@ class Status:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
+    parser.add_argument(
+        "hosts", metavar="HOST", nargs="*", help="only the sessions of these machines"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
 def run(arguments: argparse.Namespace, options: Options) -> int:
-    """Print the status.  Raises ConfigError or StateError."""
+    """Print the status.  Raises ConfigError, StateError or UsageError."""
     now = time.time()
-    status = collect(options, os.environ, now)
+    status = collect(options, os.environ, now, arguments.hosts)
     if arguments.json:
         put_json(asdict(status))
     else:
@@ -78,16 +83,25 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     return 0
 
 
-def collect(options: Options, environment: Mapping[str, str], now: float) -> Status:
-    """Look at everything there is."""
+def collect(
+    options: Options, environment: Mapping[str, str], now: float, hosts: Sequence[str] = ()
+) -> Status:
+    """Look at everything there is, or at the sessions of the machines `hosts` only."""
     settings = options.settings(environment)
     state = StateDirectory(options.state_directory(environment))
     agents = Agents()
     log = open_log(options, environment)
-    source, problem = _key_source(ApiFactory(settings, environment, log))
+    known = open_known(options, environment, settings)
+    source, problem = _key_source(ApiFactory(settings, environment, log, known))
+    seen = known.load()
+    found = sessions(state, settings, seen, agents, now)
+    if hosts:
+        names = state.machines()
+        wanted = {find_locally(host, settings, names, seen) for host in hosts}
+        found = [session for session in found if session.machine in wanted]
     config_file = options.config_file(environment) or config_path(environment)
     return Status(
-        sessions=sessions(state, settings, agents, now),
+        sessions=found,
         agent=_agent_status(settings, environment, state, agents),
         base_url=settings.base_url,
         api_key_source=source,
@@ -118,7 +132,8 @@ def render(status: Status, now: float) -> list[str]:
 
 
 def _render_session(session: SessionStatus, status: Status, now: float) -> list[str]:
-    aliases = f" ({', '.join(session.aliases)})" if session.aliases else ""
+    others = [name for name in (session.short_name, *session.aliases) if name != session.machine]
+    aliases = f" ({', '.join(others)})" if others else ""
     left = "" if session.status == "ended" else f", {in_words(session.seconds_left)} left"
     rows = [("session", f"{session.session_id or 'asked for'}, {session.status}{left}")]
     if session.base_url != status.base_url:

@@ -9,26 +9,35 @@ import argparse
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from dcs_proxy.api.credentials import Credentials
-from dcs_proxy.app import ApiFactory, Options, open_context, open_fast_entry, open_log
+from dcs_proxy.app import (
+    ApiFactory,
+    Options,
+    open_context,
+    open_fast_entry,
+    open_known,
+    open_log,
+    open_lookup,
+)
 from dcs_proxy.commands import selection
 from dcs_proxy.commands._batch import Batch
-from dcs_proxy.commands.listing import list_machines
+from dcs_proxy.commands._unlisted import show_unlisted
+from dcs_proxy.commands.listing import list_machines, usable_names
 from dcs_proxy.console.progress import Progress
 from dcs_proxy.console.stderr import show
-from dcs_proxy.errors import ClientGone, attribute_errors_to
+from dcs_proxy.errors import ClientGone, MachineNotFound, attribute_errors_to
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.settings import Settings
-from dcs_proxy.names import MachineName
+from dcs_proxy.names import MachineName, parse_machine_name
 from dcs_proxy.publish.includes import remove_broken
 from dcs_proxy.publish.publish import first_address, publish_session
 from dcs_proxy.session.context import Context
 from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.lookup import Lookup, names_of, resolve_typed
 from dcs_proxy.session.records import NEVER, Record
-from dcs_proxy.session.resolve import resolve
 
 HELP = "wake machines, many at once, so that ssh to them begins at once"
 DESCRIPTION = (
@@ -51,25 +60,38 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     """Wake the machines.  Raises DcsError if it cannot be told which."""
     settings = options.settings(os.environ)
     state = StateDirectory(options.state_directory(os.environ))
-    log = open_log(options, os.environ)
-
-    def list_known() -> list[MachineName]:
-        return [m.machine_id for m in list_machines(settings, state, log) if not m.is_going]
-
-    names = selection.select(arguments, settings, list_known, hint="dcs-proxy list")
-    if not names:
+    known = open_known(options, os.environ, settings)
+    factory = ApiFactory(settings, os.environ, open_log(options, os.environ), known)
+    lookup = Lookup(settings, known, lambda: list_machines(factory, state))
+    typed = selection.select(
+        arguments, settings, lambda: _all_names(factory, state), lookup.find, hint="dcs-proxy list"
+    )
+    if not typed:
         show("dcs-proxy: the account has no machines")
         return 0
     remove_broken(state)
-    factory = ApiFactory(settings, os.environ, log)
     credentials = factory.find_credentials(Deadline(settings.wake_seconds))
-    many = Batch(names, _Waker(options, settings, credentials).wake)
+    names = list(typed)
+    many = Batch(names, _Waker(options, settings, credentials, typed).wake)
     try:
-        return many.run()
+        code = many.run()
+        show_unlisted(known.load().by_name, settings)
+        return code
     except KeyboardInterrupt:
         left = [name for name in names if name not in many.outcomes]
         show(f"dcs-proxy: {_interrupted(state, left)}")
         return ClientGone.exit_code
+
+
+def _all_names(factory: ApiFactory, state: StateDirectory) -> list[MachineName]:
+    """Return the account's machines.  Raises MachineNotFound if it has none that can be used."""
+    listing = list_machines(factory, state)
+    names = usable_names(listing)
+    if listing.unusable and not names:
+        raise MachineNotFound(
+            "ssh cannot name any of the account's machines", hint="dcs-proxy list says why"
+        )
+    return names
 
 
 class _Told(Progress):
@@ -86,11 +108,18 @@ class _Told(Progress):
 class _Waker:
     """Wakes one machine after the other, in several threads at once."""
 
-    def __init__(self, options: Options, settings: Settings, credentials: Credentials) -> None:
+    def __init__(
+        self,
+        options: Options,
+        settings: Settings,
+        credentials: Credentials,
+        typed: Mapping[MachineName, str],
+    ) -> None:
         # ssh names the config file on our command line, wherever that comes from here.
         self._options = replace(options, config=options.config_file(os.environ))
         self._settings = settings
         self._credentials = credentials
+        self._typed = typed
         self._writing = threading.Lock()
 
     def wake(
@@ -100,8 +129,8 @@ class _Waker:
         begun = time.monotonic()
         with attribute_errors_to(name):
             context = self._open_context(notice, is_stopping)
-            record = resolve(name, context)
-            self._make_warm(name, record, context)
+            found, record = resolve_typed(self._typed[name], context, open_lookup(context))
+            self._make_warm(found, self._typed[name], record, context)
         return f"ready after {time.monotonic() - begun:.1f} s"
 
     def _open_context(
@@ -114,14 +143,15 @@ class _Waker:
             credentials=self._credentials,
         )  # fmt: skip
 
-    def _make_warm(self, name: MachineName, record: Record, context: Context) -> None:
+    def _make_warm(self, name: MachineName, typed: str, record: Record, context: Context) -> None:
         address = first_address(record, context)
-        aliases = [MachineName(alias) for alias in self._settings.aliases_of(name)]
+        known = open_known(self._options, os.environ, self._settings).load()
+        hosts = names_of(name, self._settings, known) | {parse_machine_name(typed)}
         fast_entry = open_fast_entry(self._options, os.environ, self._settings, context.state)
         # Some of these files are the same for all machines.
         with self._writing:
             publish_session(
-                [name, *aliases], name, record, context, fast_entry,
+                sorted(hosts), name, record, context, fast_entry,
                 user_agent=os.environ.get("SSH_AUTH_SOCK", ""), address=address,
             )  # fmt: skip
 

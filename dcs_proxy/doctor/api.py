@@ -31,7 +31,7 @@ def check_settings(context: Context) -> Check:
 def check_key(context: Context) -> Check:
     """Check that there is an API key, wherever it is stored; it is never shown."""
     settings = required(context.settings)
-    factory = ApiFactory(settings, context.environment, context.log)
+    factory = ApiFactory(settings, context.environment, context.log, context.open_known())
     context.credentials = factory.find_credentials(Deadline(_API_S))
     return passed(f"found: {context.credentials.source}")
 
@@ -40,7 +40,10 @@ def check_api(context: Context) -> Check:
     """Check that the API answers, even if only to refuse."""
     settings = required(context.settings)
     credentials = context.credentials or Credentials(None, None, "", "")
-    factory = ApiFactory(settings, context.environment, context.log, lambda _: None, credentials)
+    factory = ApiFactory(
+        settings, context.environment, context.log, context.open_known(), lambda _: None,
+        credentials,
+    )  # fmt: skip
     try:
         context.probe = factory.open(Deadline(_API_S)).probe()
     except ApiUnavailable as error:

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from dcs_proxy.api.client import Probe
 from dcs_proxy.api.credentials import Credentials
-from dcs_proxy.app import Options, open_context, open_log
+from dcs_proxy.api.known_machines import KnownMachines
+from dcs_proxy.app import Options, open_context, open_known, open_log
 from dcs_proxy.local.files import read_small
 from dcs_proxy.local.log import Log
 from dcs_proxy.local.settings import Settings
@@ -63,6 +64,10 @@ class Context:
         return open_context(
             self.options, self.environment, lambda: False, settings=required(self.settings)
         )
+
+    def open_known(self) -> KnownMachines:
+        """Return what the state directory knows of the account's machines."""
+        return open_known(self.options, self.environment, required(self.settings))
 
     def secrets(self) -> set[str]:
         """Return all known secrets, to mask them wherever they occur."""

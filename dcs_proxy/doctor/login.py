@@ -6,11 +6,12 @@ import socket
 import subprocess
 import time
 
+from dcs_proxy.app import open_lookup
 from dcs_proxy.doctor.context import Context, required
 from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.errors import clean_text
 from dcs_proxy.local.deadline import Deadline
-from dcs_proxy.names import MachineName
+from dcs_proxy.names import MachineName, parse_machine_name
 from dcs_proxy.publish.includes import publish
 from dcs_proxy.session.resolve import resolve
 from dcs_proxy.ssh.tunnel import reach
@@ -26,9 +27,9 @@ _PLAIN = (
 
 
 def check_machine(context: Context) -> Check:
-    """Check that the host names a machine, or is an alias of one."""
-    host = required(context.host)
-    context.machine = required(context.settings).machine(host)
+    """Check that the host names a machine, by its name, a short name or an alias."""
+    host = context.host = parse_machine_name(required(context.host))
+    context.machine = open_lookup(context.open_session_context()).find(host)
     return passed(host if host == context.machine else f"{host} is {context.machine}")
 
 

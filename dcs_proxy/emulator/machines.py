@@ -51,10 +51,7 @@ class Machine:
 
 @dataclass
 class SshSession:
-    """One SSH session; times are of the monotonic clock, None while unknown.
-
-    `opens_at` is when ssh is ready on a machine that is waking.
-    """
+    """One SSH session; times are of the monotonic clock, None while unknown."""
 
     session_id: str
     machine: Machine
@@ -62,7 +59,6 @@ class SshSession:
     username: str
     created_at: float
     status: str = "wake_in_progress"
-    opens_at: float | None = None
     ready_at: float | None = None
     ends_at: float | None = None
     error_code: str = ""
@@ -122,10 +118,6 @@ class Service:
             machine.enter(phase, machine.used_at)
             if phase != "running":
                 self._close_ready(machine)
-                return
-            for session in self.sessions.values():
-                if session.machine is machine:
-                    session.opens_at = machine.used_at + self.ids.ssh_seconds
 
     def remove(self, name: str) -> None:
         """Remove a machine.  Raises KeyError."""
@@ -221,8 +213,6 @@ class Service:
         elif machine.phase != "running" and machine.wakes_at is None:
             machine.wakes_at = self.now() + self.wake_seconds
             machine.enter("starting", self.now())
-        if machine.phase != "running":
-            session.opens_at = (machine.wakes_at or 0.0) + self.ids.ssh_seconds
         machine.used_at = self.now()
 
     def _settle(self, machine: Machine) -> Machine:
@@ -250,8 +240,7 @@ class Service:
         machine = self._settle(session.machine)
         now = self.now()
         if session.status in _PENDING and machine.phase == "running":
-            is_open = session.opens_at is None or now >= session.opens_at
-            session.status = "ready" if is_open else "ssh_in_progress"
+            session.status = "ready" if now >= self._opens_at(session) else "ssh_in_progress"
         if session.status == "ready" and session.ready_at is None:
             session.ready_at = now
             session.ends_at = now + self.session_seconds
@@ -260,9 +249,17 @@ class Service:
             session.status = "expired"
         return session
 
+    def _opens_at(self, session: SshSession) -> float:
+        """Return when ssh is ready on a machine that runs: a while after it has woken."""
+        changed_at = session.machine.changed_at
+        has_woken = changed_at > session.created_at
+        return changed_at + self.ids.ssh_seconds if has_woken else session.created_at
+
     def retry_after_ms(self, session: SshSession) -> int:
         """Return how long a client should wait before it polls a pending session again."""
-        wakes_at = session.machine.wakes_at or session.opens_at
+        wakes_at = session.machine.wakes_at
+        if session.status == "ssh_in_progress":
+            wakes_at = self._opens_at(session)
         left = (wakes_at - self.now()) * 1000 if wakes_at is not None else _POLL_MS
         return max(1, min(_POLL_MS, int(left) + 1))
 

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from dcs_proxy.errors import ConfigError, DcsError, clean_text
 from dcs_proxy.local.http_proxy import HttpProxy, parse_http_proxy
-from dcs_proxy.names import MachineName, is_machine_name, matches, parse_machine_name
+from dcs_proxy.names import MachineName, is_machine_name, parse_machine_name, pattern_means
 
 DEFAULT_BASE_URL = "https://dcs.dedaluslabs.ai"
 WAKE_POLICIES = ("always", "never")
@@ -56,8 +56,11 @@ class Settings:
     wake: Sequence[tuple[str, str]] = (("*", WAKE_POLICIES[0]),)
 
     def machine(self, host: str) -> MachineName:
-        """Return the machine that `host` names, directly or as an alias.  Raises UsageError."""
-        return self.aliases.get(host) or parse_machine_name(host)
+        """Return the name that `host` stands for, directly or as an alias, with or without
+        ``dm-``.  It may be a short one.  Raises UsageError.
+        """
+        name = parse_machine_name(host)
+        return self.aliases.get(name, name)
 
     def proxy_to(self, host: str | None) -> HttpProxy | None:
         """Return the proxy through which to reach `host`, None to connect directly.
@@ -76,7 +79,7 @@ class Settings:
         The first pattern that matches its name or one of its aliases decides.
         """
         for pattern, policy in self.wake:
-            if any(matches(pattern, known) for known in (name, *self.aliases_of(name))):
+            if pattern_means(pattern, name, self.aliases_of(name)):
                 return policy
         return WAKE_POLICIES[0]
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dcs_proxy.errors import ConfigError
-from dcs_proxy.names import MachineName
+from dcs_proxy.names import MachineName, is_machine_name
 from dcs_proxy.openssh.version import FORWARDS_ANY_AGENT, Version, missing_features
 
 # A pattern list cannot express * ? , and ".  Upper case letters are compared in lower case, so they
@@ -36,6 +36,7 @@ CONNECT_TIMEOUT_S = 30
 _SAFE_LOGIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*\Z")
 _SAFE_HOST = re.compile(r"[a-z0-9:][a-z0-9.:-]*\Z")
 _SAFE_KEY = re.compile(r"[a-z0-9@.-]+ [A-Za-z0-9+/]+={0,2}\Z")
+_LISTED = re.compile(r"^Host (dm-\S+)$", re.MULTILINE)
 _WRITTEN_FOR = re.compile(r"^# for OpenSSH ([0-9]{1,4})\.([0-9]{1,4})$", re.MULTILINE)
 
 
@@ -116,6 +117,11 @@ def render_top(program: Program, machines: Sequence[MachineName], version: Versi
         "Host *",
     ]
     return "".join(f"{line}\n" for line in lines)
+
+
+def listed_hosts(top: str) -> list[MachineName]:
+    """Return the machines that a top block lists by name."""
+    return [MachineName(host) for host in _LISTED.findall(top) if is_machine_name(host)]
 
 
 def written_for(top: str) -> Version | None:

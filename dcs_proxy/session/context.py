@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from dcs_proxy.api.model import Machine, Session
+from dcs_proxy.api.model import Listing, Machine, Session
 from dcs_proxy.console.progress import Progress
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.log import Log
@@ -28,6 +28,8 @@ class ControlPlane(Protocol):
     ) -> Session: ...
 
     def get_machine(self, name: MachineName) -> Machine: ...
+
+    def list_machines(self) -> Listing: ...
 
     def get_session(self, name: MachineName, session_id: str) -> Session | None: ...
 

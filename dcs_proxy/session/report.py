@@ -6,10 +6,11 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from dcs_proxy.api.known_machines import Known
 from dcs_proxy.console.format import rfc3339
 from dcs_proxy.errors import AgentRefused, AgentUnavailable
 from dcs_proxy.local.settings import Settings
-from dcs_proxy.names import MachineName
+from dcs_proxy.names import MachineName, short_names
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import NEVER, Record
 from dcs_proxy.ssh.agent import Agent, AgentMissing
@@ -39,6 +40,7 @@ class SessionStatus:
     """
 
     machine: str
+    short_name: str
     aliases: list[str]
     base_url: str
     session_id: str | None
@@ -101,12 +103,16 @@ class Agents:
 
 def session_status(
     name: MachineName,
+    short: MachineName,
     record: Record,
     settings: Settings,
     ask: Callable[[str], set[bytes] | str],
     now: float,
 ) -> SessionStatus:
-    """Describe a machine's session.  `ask` is that of :class:`Agents`; `now` is unix time."""
+    """Describe the session of a machine whose shortest name is `short`.
+
+    `ask` is that of :class:`Agents`; `now` is unix time.
+    """
     attempt, ready = record.attempt, record.ready
     held = ask(attempt.agent_path)
     left = record.ends_at() - now
@@ -114,6 +120,7 @@ def session_status(
     is_proved = ready is not None and ready.proved_at != NEVER
     return SessionStatus(
         machine=name,
+        short_name=short,
         aliases=settings.aliases_of(name),
         base_url=_base_url(attempt.account),
         session_id=attempt.session_id or None,
@@ -130,13 +137,14 @@ def session_status(
 
 
 def sessions(
-    state: StateDirectory, settings: Settings, agents: Agents, now: float
+    state: StateDirectory, settings: Settings, known: Known, agents: Agents, now: float
 ) -> list[SessionStatus]:
-    """Describe every session in the state directory, by the machines' names."""
-    found = ((name, state.load(name)) for name in state.machines())
+    """Describe every session in the state directory, sorted by the machines' names."""
+    found = {name: state.load(name) for name in state.machines()}
+    short = short_names({*found, *known.by_name}, settings.aliases)
     return [
-        session_status(name, record, settings, agents.ask, now)
-        for name, record in found
+        session_status(name, short[name], record, settings, agents.ask, now)
+        for name, record in found.items()
         if record is not None
     ]
 

@@ -40,6 +40,7 @@ def test_json_has_the_documented_keys(start_emulator: Start, user: User) -> None
     assert machine == {
         "machine_id": "dm-foo", "phase": "sleeping", "vcpu": 2, "memory_mib": 4096,
         "storage_gib": 20, "autosleep_seconds": 300, "aliases": ["dm-web", "dm-www"],
+        "name": "dm-foo", "short_name": "dm-foo", "problem": None,
     }  # fmt: skip
 
 

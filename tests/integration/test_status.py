@@ -62,7 +62,8 @@ def test_a_session_is_shown_as_it_is(start_emulator: Start, user: User) -> None:
     assert session.pop("expires_at") <= end
     assert begin < session.pop("proved_at") < end
     assert session == {
-        "machine": "dm-foo", "aliases": ["dm-web"], "base_url": emulator.front,
+        "machine": "dm-foo", "short_name": "dm-foo", "aliases": ["dm-web"],
+        "base_url": emulator.front,
         "session_id": login, "status": "ready", "endpoint": "localhost",
         "port": emulator.ready["gateway"], "ssh_username": login,
         "certificate": {"principals": [login]}, "identity_held": True,

@@ -12,6 +12,7 @@ from unittest import mock
 from dcs_proxy.api import http as https
 from dcs_proxy.api.client import Api
 from dcs_proxy.api.credentials import Credentials
+from dcs_proxy.api.known_machines import KnownMachines
 from dcs_proxy.console.progress import Progress
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.log import Log
@@ -138,6 +139,7 @@ class Stage:
         deadline = ModelDeadline(SETTINGS.wake_seconds, self.clock, process)
         log = Log(os.path.join(self.path, "log"), "off")
         credentials = Credentials("key", None, "the model")
+        known = KnownMachines(self.path, "account")
         world = Context(
             settings=SETTINGS,
             state=ModelState(self.path, process),
@@ -146,7 +148,7 @@ class Stage:
             agent_path=lambda _name: _AGENT,
             account="account",
             client=process.client,
-            open_api=lambda: Api(SETTINGS, credentials, deadline, log, lambda _text: None),
+            open_api=lambda: Api(SETTINGS, credentials, deadline, log, lambda _text: None, known),
             open_agent=lambda _name: Agent(_AGENT),
             notice=lambda _text: None,
             progress=Progress(is_quiet=True, in_place=False),

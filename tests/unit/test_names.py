@@ -9,21 +9,44 @@ from hypothesis import strategies as st
 from dcs_proxy.errors import UsageError
 from dcs_proxy.names import (
     MachineName,
+    bare,
     file_stem,
     is_machine_name,
+    machine_name,
     matches,
+    names_ending_so,
     parse_machine_name,
+    pattern_means,
+    short_names,
+    why_unusable,
 )
+
+UUID = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
+UUIDS = st.uuids().map(lambda each: MachineName(f"dm-{each}"))
 
 
 @pytest.mark.parametrize("name", ["dm-a", "dm-0", "dm-web-1", "dm-" + "a" * 250])
 def test_the_contracts_names_are_names(name: str) -> None:
     assert parse_machine_name(name) == name
+    assert parse_machine_name(name.removeprefix("dm-")) == name
+
+
+def test_a_name_is_the_id_behind_dm() -> None:
+    assert machine_name(UUID) == machine_name(f"dm-{UUID}") == f"dm-{UUID}"
+    assert machine_name("dm-foo") == "dm-foo" and machine_name("dmfoo") == "dm-dmfoo"
+    assert why_unusable("a" * 250) == "" and why_unusable("a" * 251) != ""
+
+
+@given(st.text() | st.text("adm-0"))
+def test_an_id_has_a_name_or_a_reason(text: str) -> None:
+    name = machine_name(text)
+    assert (name is None) == bool(why_unusable(text))
+    assert name is None or (is_machine_name(name) and text in (name, bare(name)))
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "dm-", "dm--a", "dm-a-", "dm-A", "DM-a", "dm-a\n", "dm-a.b", "dm-ä", "xdm-a", "dm-a b",
+    ["", "dm-", "dm--a", "dm-a-", "dm-A", "DM-a", "dm-a\n", "dm-a.b", "dm-ä", "xdm-A", "dm-a b",
      "dm-$(id)", "dm-';id;'", "dm-٣", "dm-" + "a" * 251],
 )  # fmt: skip
 def test_everything_else_is_none(text: str) -> None:
@@ -57,3 +80,64 @@ def test_a_pattern_matches_as_the_regular_expression_for_it(pattern: str, text: 
 def test_a_pattern_made_to_take_for_ever_does_not() -> None:
     assert not matches("*a" * 500, "a" * 200 + "b")
     assert matches("*a" * 200, "a" * 200)
+
+
+def name_of(text: str) -> MachineName:
+    return MachineName(f"dm-{text}")
+
+
+def test_a_short_name_is_the_shortest_end_that_is_nobody_else_s() -> None:
+    first = name_of("017f22e2-79b0-7cc3-98c4-dc0c0c07398f")
+    second = name_of("017f22e2-79b0-7cc3-98c4-dc0c0c08398f")
+    third = name_of("017f22e2-79b0-7cc3-98c4-dc0c0c07398e")
+    assert short_names([first, third])[first] == "dm-398f"
+    assert short_names([first, second, third]) == {
+        first: "dm-7398f", second: "dm-8398f", third: "dm-398e",
+    }  # fmt: skip
+
+
+def test_names_that_were_chosen_are_not_shortened_but_stand_in_the_way() -> None:
+    uuid = name_of(UUID)
+    chosen = [name_of("production-398f"), name_of("7398f")]
+    assert short_names([uuid, *chosen]) == {
+        uuid: "dm-07398f", **{name: name for name in chosen},
+    }  # fmt: skip
+    assert short_names([uuid], taken=["dm-398f", "dm-7398f"]) == {uuid: "dm-07398f"}
+
+
+def test_a_short_name_never_begins_with_a_second_hyphen() -> None:
+    ends = [f"{n:08x}-79b0-7cc3-98c4-dc0c0c07398f" for n in (1, 2)]
+    assert short_names([name_of(end) for end in ends]) == {
+        name_of(ends[0]): "dm-1-79b0-7cc3-98c4-dc0c0c07398f",
+        name_of(ends[1]): "dm-2-79b0-7cc3-98c4-dc0c0c07398f",
+    }
+    middle = [f"00000000-79b0-7cc3-98c{n}-dc0c0c07398f" for n in (4, 5)]
+    assert short_names(list(map(name_of, middle)))[name_of(middle[0])] == ("dm-4-dc0c0c07398f")
+
+
+@given(st.sets(UUIDS | st.text("ab-", min_size=1, max_size=6).map(name_of)), st.data())
+def test_what_is_short_for_a_machine_means_that_one_alone(
+    names: set[MachineName], data: st.DataObject
+) -> None:
+    names = set(filter(is_machine_name, names))
+    for name, short in short_names(names).items():
+        assert is_machine_name(short)
+        assert short == name or (short not in names and names_ending_so(short, names) == [name])
+
+
+def test_less_than_four_characters_are_no_short_name() -> None:
+    uuid = name_of(UUID)
+    assert names_ending_so(name_of("398f"), [uuid]) == [uuid]
+    assert names_ending_so(name_of("98f"), [uuid]) == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "means"),
+    [
+        (f"dm-{UUID}", True), (UUID, True), ("398f", True), ("dm-398f", True), ("98f", False),
+        ("dm-017f*", True), ("017f*", True), ("dm-web", True), ("web", True), ("w*b", True),
+        ("*", True), ("dm-398e", False), ("398f*", False), ("017f", False),
+    ],
+)  # fmt: skip
+def test_a_pattern_may_leave_the_prefix_out_and_be_short(pattern: str, means: bool) -> None:
+    assert pattern_means(pattern, name_of(UUID), ["dm-web"]) is means

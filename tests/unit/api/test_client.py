@@ -14,6 +14,7 @@ import pytest
 
 from dcs_proxy.api.client import Api, Probe, new_idempotency_key
 from dcs_proxy.api.credentials import Credentials
+from dcs_proxy.api.known_machines import KnownMachines
 from dcs_proxy.emulator.contract import ERRORS
 from dcs_proxy.errors import (
     ApiProtocolError,
@@ -30,6 +31,8 @@ from tests.fake_api import Answer, FakeApi, fake_api
 
 NAME = MachineName("dm-foo")
 SECRET = "dsk-very-secret"
+UUID = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
+UUID_NAME = MachineName(f"dm-{UUID}")
 PENDING = {
     "machine_id": "dm-foo",
     "session_id": "wssh-1",
@@ -47,7 +50,8 @@ def fake() -> Iterator[FakeApi]:
 def api_of(fake: FakeApi, tmp_path: Path, **changes: Any) -> Api:
     settings = replace(Settings(base_url=fake.url), **changes)
     credentials = Credentials(SECRET, None, "DEDALUS_API_KEY")
-    return Api(settings, credentials, Deadline(60), Log(str(tmp_path / "log")), print)
+    known = KnownMachines(str(tmp_path), "account")
+    return Api(settings, credentials, Deadline(60), Log(str(tmp_path / "log")), print, known)
 
 
 def test_a_create_is_sent_as_the_contract_says(fake: FakeApi, tmp_path: Path) -> None:
@@ -77,14 +81,19 @@ def test_a_missing_get_is_told_from_a_missing_machine(
         api.create_session(NAME, "k", "id-1")
 
 
-def test_all_pages_are_listed_and_odd_names_left_out(fake: FakeApi, tmp_path: Path) -> None:
+def test_all_pages_are_listed_and_what_cannot_be_named_is_told(
+    fake: FakeApi, tmp_path: Path
+) -> None:
     def page(*names: str, cursor: str | None) -> Answer:
         return Answer(200, {"items": [{"machine_id": n, "phase": "running"} for n in names],
                             "next_cursor": cursor})  # fmt: skip
 
-    fake.answers = [page("dm-a", "../etc", cursor="a&b"), page("dm-b", cursor=None)]
-    listed = api_of(fake, tmp_path).list_machines()
-    assert [machine.machine_id for machine in listed] == ["dm-a", "dm-b"]
+    fake.answers = [page("dm-b", "../etc", cursor="a&b"), page(UUID, "dm-a", cursor=None)]
+    listing = api_of(fake, tmp_path).list_machines()
+    assert [machine.machine_id for machine in listing.machines] == [UUID, "dm-a", "dm-b"]
+    assert [machine.name for machine in listing.machines] == [f"dm-{UUID}", "dm-a", "dm-b"]
+    assert [machine.machine_id for machine in listing.unusable] == ["../etc"]
+    assert KnownMachines(str(tmp_path), "account").load().ids == (UUID, "dm-a", "dm-b")
     assert fake.asked[1].path == "/v1/machines?limit=100&cursor=a%26b"
 
 
@@ -105,6 +114,64 @@ def test_a_machine_is_asked_for_by_its_name(fake: FakeApi, tmp_path: Path) -> No
     fake.answers = [Answer(404, b"")]
     with pytest.raises(MachineNotFound):
         api_of(fake, tmp_path).get_machine(NAME)
+
+
+def paths(fake: FakeApi) -> list[str]:
+    return [asked.path.removeprefix("/v1/machines/") for asked in fake.asked]
+
+
+@pytest.mark.parametrize("refusal", [400, 404, 422])
+def test_an_unknown_uuid_is_tried_bare_once_and_then_remembered(
+    fake: FakeApi, tmp_path: Path, refusal: int
+) -> None:
+    session = {**PENDING, "machine_id": UUID}
+    fake.answers = [Answer(refusal, b""), Answer(200, session)]
+    api = api_of(fake, tmp_path)
+    assert api.create_session(UUID_NAME, "k", "id-1").machine == UUID_NAME
+    api.get_session(UUID_NAME, "s")
+    api_of(fake, tmp_path).create_session(UUID_NAME, "k", "id-2")
+    assert paths(fake) == [f"{UUID_NAME}/ssh", f"{UUID}/ssh", f"{UUID}/ssh/s", f"{UUID}/ssh"]
+    assert {a.headers["idempotency-key"] for a in fake.asked[:2]} == {"id-1"}
+
+
+def test_a_uuid_that_has_the_prefix_goes_out_with_it(fake: FakeApi, tmp_path: Path) -> None:
+    fake.answers = [Answer(200, {**PENDING, "machine_id": UUID_NAME}), Answer(404, b"")]
+    api = api_of(fake, tmp_path)
+    api.create_session(UUID_NAME, "k", "id-1")
+    with pytest.raises(MachineNotFound):
+        api.create_session(UUID_NAME, "k", "id-2")
+    assert paths(fake) == [f"{UUID_NAME}/ssh"] * 2
+
+
+def test_an_id_that_was_listed_is_used_as_it_was(fake: FakeApi, tmp_path: Path) -> None:
+    listed = {"items": [{"machine_id": "foo", "phase": "running"}]}
+    fake.answers = [Answer(200, listed), Answer(200, {**PENDING, "machine_id": "foo"})]
+    api = api_of(fake, tmp_path)
+    api.list_machines()
+    assert api.create_session(NAME, "k", "id-1").machine == NAME
+    assert paths(fake)[1] == "foo/ssh"
+
+
+@pytest.mark.parametrize(("name", "asked"), [(NAME, 1), (UUID_NAME, 2)])
+@pytest.mark.parametrize("refusal", [400, 404, 422])
+def test_an_id_that_the_api_does_not_take_is_no_machine(
+    fake: FakeApi, tmp_path: Path, name: MachineName, asked: int, refusal: int
+) -> None:
+    fake.answers = [Answer(refusal, b'{"title": "x", "detail": "not an id"}')]
+    with pytest.raises(MachineNotFound, match=f'no such machine: "not an id" .HTTP {refusal}.'):
+        api_of(fake, tmp_path).create_session(name, "k", "id-1")
+    assert len(fake.asked) == asked
+    assert not KnownMachines(str(tmp_path), "account").load().ids
+
+
+def test_a_request_that_is_wrong_otherwise_is_not_blamed_on_a_known_machine(
+    fake: FakeApi, tmp_path: Path
+) -> None:
+    fake.answers = [Answer(200, PENDING), Answer(422, b"")]
+    api = api_of(fake, tmp_path)
+    api.create_session(NAME, "k", "id-1")
+    with pytest.raises(ApiProtocolError):
+        api.create_session(NAME, "k", "id-2")
 
 
 def test_a_session_id_cannot_leave_its_place_in_the_path(fake: FakeApi, tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ from dcs_proxy.api.model import (
     ApiErrorBody,
     Connection,
     HostTrust,
+    Listing,
     Machine,
     check_host_trust,
     covers,
+    join_pages,
     parse_endpoint,
     parse_error_body,
     parse_machine,
@@ -23,7 +25,7 @@ from dcs_proxy.api.model import (
     parse_time,
 )
 from dcs_proxy.errors import ApiProtocolError, Untrusted
-from dcs_proxy.names import MachineName, is_machine_name
+from dcs_proxy.names import MachineId, MachineName, is_machine_name
 
 NAME = MachineName("dm-foo")
 READY: dict[str, Any] = {
@@ -86,7 +88,7 @@ def test_what_a_session_failed_with_is_kept_as_it_came() -> None:
 
 def test_words_of_the_api_that_are_shown_on_one_line_are_cut() -> None:
     session = parse_session(body(status="s" * 50, connection=...), NAME)
-    (machine,), _ = parse_machines(page({**MACHINE, "phase": "p" * 50}))
+    (machine,) = parse_machines(page({**MACHINE, "phase": "p" * 50}))[0].machines
     assert (session.status, machine.phase) == ("s" * 39 + "…", "p" * 39 + "…")
 
 
@@ -392,10 +394,18 @@ def page(*items: object, **more: object) -> bytes:
 
 
 def test_a_machine_is_read_from_either_shape() -> None:
-    (listed,), cursor = parse_machines(page(MACHINE, next_cursor="more"))
-    assert listed == Machine(
-        NAME, "sleeping", 0.5, 512, 20, 300, datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
-    )
+    listing, cursor = parse_machines(page(MACHINE, next_cursor="more"))
+    assert listing.machines == [
+        Machine(
+            MachineId(NAME),
+            "sleeping",
+            0.5,
+            512,
+            20,
+            300,
+            datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc),
+        )
+    ]
     assert cursor == "more"
     status = {"phase": "failed", "reason": "no\x1b[31m room"}
     shown = parse_machine(json.dumps({**MACHINE, "phase": "x", "status": status}).encode(), NAME)
@@ -409,7 +419,7 @@ def test_a_machine_is_read_from_either_shape() -> None:
 def test_what_a_machine_leaves_out_is_unknown(field: str) -> None:
     fewer = {key: value for key, value in MACHINE.items() if key != field}
     for body in (fewer, {**MACHINE, field: None}):
-        (machine,), _ = parse_machines(page(body))
+        (machine,) = parse_machines(page(body))[0].machines
         assert machine.machine_id == NAME
         assert field == "desired_state" or getattr(machine, field) in (None, "unknown")
 
@@ -417,7 +427,7 @@ def test_what_a_machine_leaves_out_is_unknown(field: str) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "what"),
     [
-        ("machine_id", None, "is missing"), ("machine_id", 1, "has the wrong type"),
+        ("machine_id", 1, "has the wrong type"),
         ("phase", 1, "has the wrong type"), ("status", "running", "has the wrong type"),
         ("vcpu", "2", "is not an amount"), ("vcpu", True, "is not an amount"),
         ("memory_mib", -1, "is not an amount"), ("memory_mib", 2**53, "is not an amount"),
@@ -446,7 +456,7 @@ def test_a_status_that_breaks_the_contract_is_named_by_field() -> None:
 
 
 def test_a_machine_may_have_none_of_something() -> None:
-    (machine,), _ = parse_machines(page({**MACHINE, "autosleep_seconds": 0}))
+    (machine,) = parse_machines(page({**MACHINE, "autosleep_seconds": 0}))[0].machines
     assert machine.autosleep_seconds == 0
 
 
@@ -467,10 +477,65 @@ def test_a_page_that_is_no_list_of_machines_is_refused(body: bytes, what: str) -
 @given(st.binary() | st.dictionaries(st.text(), st.text()).map(lambda d: page(d)))
 def test_any_page_is_machines_or_a_protocol_error(body: bytes) -> None:
     try:
-        machines, _ = parse_machines(body)
+        listing, _ = parse_machines(body)
     except ApiProtocolError:
         return
-    assert all(is_machine_name(machine.machine_id) for machine in machines)
+    assert all(is_machine_name(machine.name) for machine in listing.machines)
+
+
+UUID = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
+
+
+@pytest.mark.parametrize(
+    ("machine_id", "why"),
+    [
+        (None, "it has no id"),
+        ("", "it has no id"),
+        ("M-1", "its id has characters other than lower-case letters, digits and hyphens"),
+        ("a\x1b[31m", "its id has characters other than lower-case letters, digits and hyphens"),
+        ("-a", "its id begins or ends with a hyphen"),
+        ("a" * 251, "its id is too long for a host name"),
+    ],
+)
+def test_a_machine_that_ssh_cannot_name_is_kept_with_the_reason(
+    machine_id: str | None, why: str
+) -> None:
+    listing, _ = parse_machines(page(MACHINE, {**MACHINE, "machine_id": machine_id}))
+    assert [machine.name for machine in listing.machines] == [NAME]
+    (unusable,) = listing.unusable
+    assert (unusable.why, unusable.phase) == (why, "sleeping")
+    assert unusable.machine_id.isprintable() and len(unusable.machine_id) <= 60
+
+
+def test_null_is_an_empty_list() -> None:
+    assert parse_machines(b'{"items": null, "next_cursor": null}') == (Listing([], []), None)
+
+
+@pytest.mark.parametrize("ids", [(UUID, f"dm-{UUID}"), (f"dm-{UUID}", UUID)])
+def test_of_two_ids_with_one_name_the_one_that_is_typed_is_used(ids: tuple[str, str]) -> None:
+    pages = [parse_machines(page({**MACHINE, "machine_id": each}))[0] for each in (*ids, ids[0])]
+    listing = join_pages(pages)
+    assert [machine.machine_id for machine in listing.machines] == [f"dm-{UUID}"]
+    assert {machine.machine_id for machine in listing.unusable} == {UUID}
+    assert listing.unusable[0].why == f"another machine has the id dm-{UUID}"
+
+
+@pytest.mark.parametrize("sent", [UUID, f"dm-{UUID}"])
+def test_an_answer_may_name_the_machine_either_way(sent: str) -> None:
+    name = MachineName(f"dm-{UUID}")
+    assert parse_session(body(machine_id=sent), name).machine == name
+    assert parse_machine(json.dumps({**MACHINE, "machine_id": sent}).encode(), name).name == name
+
+
+@pytest.mark.parametrize("session_id", ["ss-test", UUID, "a", "a" * 253, "A._~-9"])
+def test_a_session_s_id_is_one_of_any_service(session_id: str) -> None:
+    assert parse_session(body(session_id=session_id), NAME).session_id == session_id
+
+
+@pytest.mark.parametrize("session_id", ["", "a" * 254, "a/b", "a-", "-a", "a b"])
+def test_other_session_ids_are_refused(session_id: str) -> None:
+    with pytest.raises(ApiProtocolError, match="session_id is not an identifier"):
+        parse_session(body(session_id=session_id), NAME)
 
 
 @pytest.mark.parametrize(
@@ -485,5 +550,5 @@ def test_any_page_is_machines_or_a_protocol_error(body: bytes) -> None:
 def test_a_phase_tells_whether_a_machine_is_awake(
     phase: str, is_awake: bool, is_going: bool
 ) -> None:
-    machine = Machine(NAME, phase)
+    machine = Machine(MachineId(NAME), phase)
     assert (machine.is_awake, machine.is_going) == (is_awake, is_going)

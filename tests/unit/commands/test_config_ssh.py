@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dcs_proxy.api.model import Listing
 from dcs_proxy.app import Options
 from dcs_proxy.commands import config_ssh
 from dcs_proxy.local.lock import try_lock
@@ -29,7 +30,9 @@ def test_two_config_ssh_never_edit_at_the_same_time(
     file = config_ssh.config_file
     monkeypatch.setattr(file, "read", only_while_locked("read", file.read))
     monkeypatch.setattr(file, "edit", only_while_locked("edit", file.edit))
-    monkeypatch.setattr(config_ssh, "list_machines", only_while_locked("list", lambda *_: []))
+    monkeypatch.setattr(
+        config_ssh, "list_machines", only_while_locked("list", lambda *_: Listing([]))
+    )
     parser = argparse.ArgumentParser()
     config_ssh.add_arguments(parser)
     arguments = parser.parse_args(["--ssh-config", str(tmp_path / "config")])

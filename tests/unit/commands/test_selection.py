@@ -15,7 +15,7 @@ SETTINGS = Settings(aliases={"dm-web": KNOWN[0], "dm-wiki": KNOWN[1]})
 
 def chosen(*hosts: str, everything: bool = False) -> list[str]:
     arguments = argparse.Namespace(hosts=list(hosts), all=everything)
-    return [*select(arguments, SETTINGS, lambda: KNOWN, hint="look")]
+    return [*select(arguments, SETTINGS, lambda: KNOWN, SETTINGS.machine, hint="look")]
 
 
 def test_names_aliases_and_patterns_mean_each_machine_once_in_order() -> None:
@@ -23,6 +23,7 @@ def test_names_aliases_and_patterns_mean_each_machine_once_in_order() -> None:
         "dm-ci-1", "dm-ci-2", "dm-new", "dm-a"
     ]  # fmt: skip
     assert chosen("dm-w*") == ["dm-a", "dm-b"]
+    assert chosen("a", "web", "wik*", "c?-1") == ["dm-a", "dm-b", "dm-ci-1"]
     assert chosen("dm-?") == ["dm-a", "dm-b"]
     assert chosen(everything=True) == KNOWN
 
@@ -31,7 +32,7 @@ def test_a_pattern_that_means_nothing_and_a_wrong_name_are_told() -> None:
     with pytest.raises(MachineNotFound, match="no machine matches"):
         chosen("dm-a", "dm-x*")
     with pytest.raises(UsageError, match="not the name of a machine"):
-        chosen("web")
+        chosen("Web")
     for arguments in ({}, {"everything": True}):
         with pytest.raises(UsageError, match="name machines, or give --all"):
             chosen(*(["dm-a"] if arguments else []), **arguments)
@@ -43,4 +44,4 @@ def test_the_list_is_not_asked_for_where_names_are_enough() -> None:
     def fail() -> list[MachineName]:
         raise AssertionError
 
-    assert select(arguments, SETTINGS, fail, hint="look") == ["dm-a"]
+    assert select(arguments, SETTINGS, fail, SETTINGS.machine, hint="look") == {"dm-a": "dm-a"}

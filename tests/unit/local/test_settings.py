@@ -70,9 +70,10 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     )
     assert settings.is_loopback
     assert settings.machine("dm-web") == "dm-0a1b"
+    assert settings.machine("web") == settings.machine("0a1b") == "dm-0a1b"
     assert settings.machine("dm-other") == "dm-other"
     with pytest.raises(UsageError):
-        settings.machine("web")
+        settings.machine("Web")
 
 
 def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
         ("proxy = 3128", "proxy must be a string"),
         ("aliases = 1", "aliases must be a table"),
         ("[aliases]\nweb = 'dm-a'", "must look like a machine's name"),
-        ("[aliases]\ndm-web = 'a'", "aliases.dm-web is wrong: "),
+        ("[aliases]\ndm-web = 'A'", "aliases.dm-web is wrong: "),
         ("[aliases]\ndm-web = 1", "aliases.dm-web must be a string"),
         ("wake = 'sometimes'", 'wake must be "always" or "never"'),
         ("wake = true", 'wake must be "always" or "never"'),

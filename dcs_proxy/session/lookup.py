@@ -1,0 +1,181 @@
+"""From what a user types to the machine: a name, an alias, or a short name.
+
+A name that exists wins over a short name.  So a short name is taken from the known machines only
+where nothing else can have that name: in an account whose ids are all UUIDs.  Otherwise, and where
+the known machines do not settle it, the API is asked for its list, which wakes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+
+from dcs_proxy.api.known_machines import Known, KnownMachines
+from dcs_proxy.errors import ApiProtocolError, Forbidden, MachineNotFound, SessionFailed
+from dcs_proxy.local.settings import Settings
+from dcs_proxy.names import (
+    MIN_END,
+    MachineName,
+    bare,
+    is_uuid,
+    machine_name,
+    names_ending_so,
+    short_names,
+)
+from dcs_proxy.session.context import Context
+from dcs_proxy.session.next_step import Half
+from dcs_proxy.session.records import Record
+from dcs_proxy.session.resolve import resolve
+
+# A list that is not older is not asked for again: ssh comes twice, and many may come at once.
+_FRESH_S = 5.0
+_MAX_SHOWN = 8
+
+
+class Lookup:
+    """Finds machines by what the user typed.
+
+    `known` has the account's machines as last seen; `list_anew` asks the API for them, and has
+    their ids stored there.
+    """
+
+    def __init__(
+        self, settings: Settings, known: KnownMachines, list_anew: Callable[[], object]
+    ) -> None:
+        self._settings = settings
+        self._known = known
+        self._list_anew = list_anew
+
+    def find(self, typed: str) -> MachineName:
+        """Return the machine; a name that nothing is known of is returned as it is.
+
+        Raises UsageError for what cannot be a name, MachineNotFound for a short name of several
+        machines, and what the API raises.
+        """
+        name = self._settings.machine(typed)
+        known = self._known.load()
+        if is_uuid(bare(name)) or len(bare(name)) < MIN_END:
+            return name
+        if name in known.by_name:
+            return self._checked(typed, name, known)
+        candidates = names_ending_so(name, known.by_name)
+        if len(candidates) != 1 or not known.are_uuids:
+            known = self._list(known)
+            if name in known.by_name:
+                return self._checked(typed, name, known)
+            candidates = names_ending_so(name, known.by_name)
+        return self._only(name, candidates, known)
+
+    def find_again(self, typed: str, found: MachineName) -> MachineName | None:
+        """Return the machine that a short name means by now; None if it is still `found`, or
+        `typed` was not a short name.
+
+        Raises MachineNotFound if it means several, and what the API raises.
+        """
+        name = self._settings.machine(typed)
+        if name == found:
+            return None
+        known = self._list(self._known.load())
+        candidates = names_ending_so(name, known.by_name)
+        if not candidates or candidates == [found]:
+            return None
+        return self._only(name, candidates, known)
+
+    def _list(self, known: Known) -> Known:
+        """Return the machines as the API lists them; `known` if it has no list."""
+        if 0 <= time.time() - known.seen_at < _FRESH_S:
+            return known
+        try:
+            self._list_anew()
+        except (MachineNotFound, ApiProtocolError, Forbidden):
+            # No such route, or not for this key: the name itself may still be good.
+            return known
+        return self._known.load()
+
+    def _only(
+        self, name: MachineName, candidates: Sequence[MachineName], known: Known
+    ) -> MachineName:
+        if not candidates:
+            return name
+        if len(candidates) > 1:
+            raise _ambiguous(name, candidates, known.by_name, self._settings.aliases)
+        self._known.note_short(name, candidates[0])
+        return candidates[0]
+
+    def _checked(self, typed: str, name: MachineName, known: Known) -> MachineName:
+        """Return `name`, unless it was another machine's short name until now.
+
+        Whoever may create machines in the account could otherwise take over the short name that
+        somebody else uses.  An alias says which machine is meant.
+        """
+        meant = machine_name(known.short.get(name, name))
+        if meant in (None, name) or machine_name(typed) in self._settings.aliases:
+            return name
+        short = short_names(known.by_name, self._settings.aliases)
+        raise MachineNotFound(
+            f"this was short for {meant} and is now the name of another machine",
+            hint=f"for the first: ssh {short[MachineName(str(meant))]}; for the other, give it an "
+            f"alias: dcs-proxy alias dm-NAME {name}",
+            machine=name,
+        )
+
+
+def find_locally(
+    typed: str, settings: Settings, names: Collection[MachineName], known: Known
+) -> MachineName:
+    """Return the machine among `names`, or among the known ones, without asking the API.
+
+    Raises UsageError, or MachineNotFound for a short name of several.
+    """
+    name = settings.machine(typed)
+    for these in (names, known.by_name):
+        if name in these or is_uuid(bare(name)):
+            return name
+        candidates = names_ending_so(name, these)
+        if len(candidates) == 1:
+            return candidates[0]
+        if candidates:
+            raise _ambiguous(name, candidates, {*names, *known.by_name}, settings.aliases)
+    return name
+
+
+def names_of(name: MachineName, settings: Settings, known: Known) -> set[MachineName]:
+    """Return every name that the user may type for the machine: itself, aliases, short names."""
+    short = short_names(known.by_name, settings.aliases).get(name, name)
+    used = {each for each, of in known.short.items() if machine_name(of) == name}
+    return {name, short, *used, *map(MachineName, settings.aliases_of(name))}
+
+
+def _ambiguous(
+    name: MachineName,
+    candidates: Sequence[MachineName],
+    names: Collection[MachineName],
+    aliases: Collection[str],
+) -> MachineNotFound:
+    short = short_names(names, aliases)
+    shown = [short[each] for each in candidates[:_MAX_SHOWN]]
+    more = f" and {len(candidates) - _MAX_SHOWN} more" if len(candidates) > _MAX_SHOWN else ""
+    return MachineNotFound(
+        f"short for {len(candidates)} machines: {', '.join(shown)}{more}",
+        hint="type one of these names",
+        machine=name,
+    )
+
+
+def resolve_typed(
+    typed: str, context: Context, lookup: Lookup, half: Half = Half.PREPARE
+) -> tuple[MachineName, Record]:
+    """Return the machine that the user typed and the record of its session, ready for ssh.
+
+    If a short name's machine is gone or cannot be used, the name is looked up once more.  Raises as
+    `resolve` and `Lookup.find` do.
+    """
+    name = lookup.find(typed)
+    try:
+        return name, resolve(name, context, half)
+    except (MachineNotFound, SessionFailed):
+        other = lookup.find_again(typed, name)
+        if other is None:
+            raise
+    context.log.event("looked-up-again", machine=other, instead_of=name)
+    return other, resolve(other, context, half)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dcs_proxy.api import known_machines
+from dcs_proxy.api.known_machines import Known, KnownMachines, other_form
+from dcs_proxy.names import MachineId, MachineName
+
+UUID = MachineId("017f22e2-79b0-7cc3-98c4-dc0c0c07398f")
+UUID_NAME = MachineName(f"dm-{UUID}")
+FOO = MachineId("dm-foo")
+
+
+def known(tmp_path: Path, account: str = "a") -> KnownMachines:
+    return KnownMachines(str(tmp_path), account)
+
+
+def file_of(tmp_path: Path) -> Path:
+    (file,) = tmp_path.glob("account-*.json")
+    return file
+
+
+def test_a_list_is_remembered_for_its_account(tmp_path: Path) -> None:
+    known(tmp_path).save_list([UUID, FOO, UUID])
+    assert known(tmp_path).load().ids == (UUID, FOO)
+    assert known(tmp_path).load().seen_at > 0
+    assert known(tmp_path, "b").load() == Known()
+    assert file_of(tmp_path).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_name_leads_to_the_id_as_the_api_has_it(tmp_path: Path) -> None:
+    known(tmp_path).save_list([UUID])
+    assert known(tmp_path).id_of(UUID_NAME) == UUID
+    assert known(tmp_path).id_of(MachineName("dm-foo")) is None
+    for both in ([UUID, UUID_NAME], [UUID_NAME, UUID]):
+        known(tmp_path).save_list(map(MachineId, both))
+        assert known(tmp_path).id_of(UUID_NAME) == UUID_NAME
+
+
+def test_an_id_that_worked_is_added_and_a_new_list_replaces_all(tmp_path: Path) -> None:
+    known(tmp_path).learn(UUID)
+    known(tmp_path).learn(FOO)
+    assert known(tmp_path).load() == Known(0.0, (UUID, FOO))
+    known(tmp_path).save_list([FOO])
+    assert known(tmp_path).load().ids == (FOO,)
+
+
+def test_a_short_name_is_noted_until_its_machine_is_gone(tmp_path: Path) -> None:
+    short = MachineName("dm-398f")
+    known(tmp_path).note_short(short, UUID_NAME)
+    assert known(tmp_path).load().short == {}
+    known(tmp_path).save_list([UUID, FOO])
+    known(tmp_path).note_short(short, UUID_NAME)
+    assert known(tmp_path).load().short == {short: UUID}
+    known(tmp_path).save_list([FOO])
+    assert known(tmp_path).load().short == {}
+
+
+def test_all_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_machines, "MAX_IDS", 3)
+    monkeypatch.setattr(known_machines, "MAX_SHORT", 2)
+    known(tmp_path).save_list(MachineId(f"dm-{n}") for n in range(3))
+    known(tmp_path).learn(FOO)
+    assert FOO not in known(tmp_path).load().ids
+    for end in ("aaaa", "bbbb", "cccc"):
+        known(tmp_path).note_short(MachineName(f"dm-{end}"), MachineName("dm-1"))
+    assert list(known(tmp_path).load().short) == ["dm-bbbb", "dm-cccc"]
+    known(tmp_path).save_list(MachineId(f"dm-{n}") for n in range(4))
+    assert known(tmp_path).load().ids == ()
+
+
+GOOD: dict[str, Any] = {"account": "a", "seen_at": 1.0, "ids": [UUID], "short": {"dm-398f": UUID}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"account": "b"}, {"account": None}, {"seen_at": "1"}, {"ids": None}, {"ids": ["../x"]},
+        {"ids": [1]}, {"ids": ["A"]},
+    ],
+)  # fmt: skip
+def test_a_file_that_says_something_else_counts_as_missing(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    known(tmp_path).save_list([UUID])
+    file_of(tmp_path).write_text(json.dumps(GOOD))
+    assert known(tmp_path).load() == Known(1.0, (UUID,), {MachineName("dm-398f"): UUID})
+    file_of(tmp_path).write_text(json.dumps({**GOOD, **change}))
+    assert known(tmp_path).load() == Known()
+
+
+@pytest.mark.parametrize("short", [None, [], {"DM-X": UUID}, {"398f": UUID}, {"dm-398f": FOO}])
+def test_short_names_that_are_none_are_left_out(tmp_path: Path, short: object) -> None:
+    known(tmp_path).save_list([UUID])
+    file_of(tmp_path).write_text(json.dumps({**GOOD, "short": short}))
+    assert known(tmp_path).load() == Known(1.0, (UUID,))
+
+
+@given(st.binary(max_size=200) | st.text('[{":,}]0a', max_size=40).map(str.encode))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_are_nothing_or_ids(tmp_path: Path, data: bytes) -> None:
+    known(tmp_path).save_list([UUID])
+    file_of(tmp_path).write_bytes(data)
+    assert known(tmp_path).load() == Known()
+
+
+def test_a_directory_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
+    missing = KnownMachines(str(tmp_path / "missing"), "a")
+    assert missing.save_list([FOO]).ids == (FOO,)
+    missing.learn(UUID)
+    assert missing.load() == Known()
+
+
+def test_only_a_uuid_has_another_form() -> None:
+    assert other_form(UUID_NAME) == UUID
+    assert other_form(MachineName("dm-foo")) is None
