@@ -52,13 +52,13 @@ _COMMANDS = {
     "dial": "dcs_proxy.commands.dial",
 }
 _USAGE = """dcs-proxy [--home DIR] [--config FILE] COMMAND ...
-       dcs-proxy [--login USER] [--relay | --fdpass] HOST PORT"""
+       dcs-proxy [--login USER] [--bridge | --relay | --fdpass] HOST PORT"""
 _EXAMPLES = (
     ("Make ssh, scp, rsync, git and editors use dcs-proxy", "dcs-proxy config-ssh"),
     ("Then log in to a machine", "ssh dm-foo"),
 )
 _WITH_VALUE = frozenset({"--home", "--config", "--login"})
-_FLAGS = frozenset({"--help", "--version", "--relay", "--fdpass", "--"})
+_FLAGS = frozenset({"--help", "--version", "--bridge", "--relay", "--fdpass", "--"})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

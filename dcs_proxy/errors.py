@@ -107,6 +107,10 @@ class SessionFailed(DcsError):
     exit_code = 9
 
 
+class LoginRefused(SessionFailed):
+    """The gateway does not accept the session's login."""
+
+
 class DeadlineExceeded(DcsError):
     """A time limit passed, such as wake_seconds."""
 

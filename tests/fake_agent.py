@@ -21,7 +21,7 @@ def framed(*replies: bytes) -> Callable[[bytes], bytes]:
 
 
 class FakeAgent:
-    """Answers each connection's one request with the bytes `answer(request)`, then closes.
+    """Answers each connection's requests, `per_connection`, with `answer(request)`, then closes.
 
     The bytes are sent as they are, length and all.  `requests` are those received, without
     their length.
@@ -31,6 +31,7 @@ class FakeAgent:
         self.path = path
         self.answer: Callable[[bytes], bytes] = framed(b"\x05")
         self.requests: list[bytes] = []
+        self.per_connection = 1
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.listener.bind(path)
         self.listener.listen(backlog)
@@ -44,9 +45,10 @@ class FakeAgent:
                 return
             # A client that has given up is no concern of the agent's.
             with connection, contextlib.suppress(OSError):
-                length = int.from_bytes(connection.recv(4, socket.MSG_WAITALL), "big")
-                self.requests.append(connection.recv(length, socket.MSG_WAITALL))
-                connection.sendall(self.answer(self.requests[-1]))
+                for _ in range(self.per_connection):
+                    length = int.from_bytes(connection.recv(4, socket.MSG_WAITALL), "big")
+                    self.requests.append(connection.recv(length, socket.MSG_WAITALL))
+                    connection.sendall(self.answer(self.requests[-1]))
 
     def stop(self) -> None:
         # A plain close would leave the thread in accept.

@@ -6,6 +6,7 @@ import argparse
 import os
 
 from dcs_proxy.app import ApiFactory, Options, open_known, open_log, program_words
+from dcs_proxy.bridge.host_keys import write_known_hosts
 from dcs_proxy.commands.listing import (
     list_machines,
     names_to_list,
@@ -81,6 +82,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
             put(*config_file.difference(old or b"", change(old), path))
             return 0
         changed = config_file.edit(path, change)
+        write_known_hosts(state, machines)
     _report(path, changed, len(machines))
     for lost in missing_features(version):
         _show(f"OpenSSH {version}: {lost}")

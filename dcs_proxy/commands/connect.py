@@ -1,7 +1,8 @@
-"""``dcs-proxy HOST PORT``: what ssh runs as its ProxyCommand.
+"""``dcs-proxy HOST PORT``: what an SSH client runs as its ProxyCommand.
 
-The gateway's address is the session's; the port that ssh names is not used.  LastFailure go to
-stderr and, because that is thrown away under ControlPersist, through ssh as a disconnect message.
+The gateway's address is the session's; the port that the client names is not used.  Failures go to
+stderr and, because that is discarded under ControlPersist and by many clients, through the client
+as a disconnect message.
 """
 
 from __future__ import annotations
@@ -9,25 +10,44 @@ from __future__ import annotations
 import argparse
 import os
 import socket
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from dcs_proxy.app import Options, open_context, open_fast_entry, open_lookup
-from dcs_proxy.errors import DcsError, LoginMismatch, UsageError, attribute_errors_to
+from dcs_proxy.bridge.choose import Way, check_descriptors, choose_way, has_spoken
+from dcs_proxy.bridge.login import login_of
+from dcs_proxy.errors import (
+    DcsError,
+    LoginMismatch,
+    LoginRefused,
+    UsageError,
+    attribute_errors_to,
+)
 from dcs_proxy.local.log import milliseconds_since
 from dcs_proxy.names import MachineName
 from dcs_proxy.publish.includes import publish
 from dcs_proxy.session.context import Context
+from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.lookup import resolve_typed
 from dcs_proxy.session.next_step import Half
 from dcs_proxy.session.records import Record
 from dcs_proxy.ssh.disconnect import send_disconnect
-from dcs_proxy.ssh.handover import become_relay, client_gone, hand_over, is_fdpass
+from dcs_proxy.ssh.handover import become_relay, client_gone, hand_over
 from dcs_proxy.ssh.tunnel import reach
 
+if TYPE_CHECKING:  # they import paramiko, which only a bridge pays for
+    from dcs_proxy.bridge.gateway import Gateway
+    from dcs_proxy.bridge.run import Bridge
+
 DESCRIPTION = (
-    "Connect ssh with the machine's gateway, as its ProxyCommand. The block that config-ssh writes "
-    "runs this; you need it only in a config of your own."
+    "Connect an SSH client with the machine's gateway, as its ProxyCommand. OpenSSH with the block "
+    "that config-ssh writes is handed the connection. Every other client is served by a bridge: "
+    "any login name will do, and no password or key is needed."
 )
 EXAMPLES = (
+    ("Any SSH client that supports ProxyCommand (here OpenSSH without the block)",
+     "ssh -F none -o ProxyCommand='dcs-proxy %h %p' "
+     "-o UserKnownHostsFile=~/.ssh/dcs-proxy/known_hosts dm-foo"),
     ("Relay, where the block has the socket handed over",
      "ssh -o ProxyUseFdpass=no -o ProxyCommand='dcs-proxy --relay %h %p' dm-foo"),
 )  # fmt: skip
@@ -41,7 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--login", metavar="USER", help="the login name that ssh will use (%%r), to be checked"
     )
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--relay", action="store_true", help="relay stdin and stdout, never hand over")
+    how.add_argument("--bridge", action="store_true", help="log in for the client, whatever it is")
+    how.add_argument(
+        "--relay", action="store_true", help="relay stdin and stdout; the client itself logs in"
+    )
     how.add_argument(
         "--fdpass", action="store_true", help="hand the connected socket over (ProxyUseFdpass)"
     )
@@ -52,23 +75,99 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
 
     Raises DcsError, after it has been sent through ssh.
     """
-    fdpass = not arguments.relay and (arguments.fdpass or is_fdpass())
+    # An editor that runs no shell passes the quotation marks of our block on.
+    arguments.host = arguments.host.strip("'")
+    arguments.login = arguments.login and arguments.login.strip("'")
+    way, first = _choose(arguments)
+    if way is Way.BRIDGE:
+        return _bridge(arguments, options, first)
+    fdpass = way is Way.HANDOVER
     try:
         with attribute_errors_to(arguments.host):
-            if not arguments.port.isdigit():
-                raise UsageError("PORT must be a number", hint="dcs-proxy --help")
-            return _connect(arguments, options, fdpass)
+            _check_port(arguments.port)
+            is_done = _connect(arguments, options, fdpass, first)
     except DcsError as error:
         send_disconnect(error.one_line(), fdpass=fdpass)
         raise
+    # A client that has spoken since expects no handover.
+    return 0 if is_done else _bridge(arguments, options, b"")
 
 
-def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool) -> int:
+def _choose(arguments: argparse.Namespace) -> tuple[Way, bytes]:
+    if arguments.fdpass:
+        return Way.HANDOVER, b""
+    if arguments.relay:
+        return Way.RELAY, b""
+    if arguments.bridge:
+        return Way.BRIDGE, b""
+    return choose_way(arguments.login)
+
+
+def _bridge(arguments: argparse.Namespace, options: Options, first: bytes) -> int:
+    """Serve the client by the bridge.  Raises DcsError, after the client has been told."""
+    check_descriptors()
+    from dcs_proxy.bridge.run import Bridge
+
+    bridge = Bridge(arguments.host, StateDirectory(options.state_directory(os.environ)), first)
+    try:
+        with attribute_errors_to(arguments.host):
+            _check_port(arguments.port)
+            context = open_context(
+                options, os.environ, bridge.client_gone, progress=bridge.progress
+            )
+            gateway = _log_in(bridge, arguments.host, context)
+    except DcsError as error:
+        bridge.fail(error)
+        raise
+    return bridge.pass_on(gateway)
+
+
+def _log_in(bridge: Bridge, host: str, context: Context) -> Gateway:
+    """Return the gateway, logged in with the machine's session.  Raises DcsError."""
+    lookup = open_lookup(context)
+    name, record = resolve_typed(host, context, lookup)
+    try:
+        return _log_in_once(bridge, name, record, context)
+    except LoginRefused:
+        # The session may have been closed elsewhere since the API last called it ready.
+        _doubt(name, record, context)
+    name, record = resolve_typed(host, context, lookup)
+    return _log_in_once(bridge, name, record, context)
+
+
+def _log_in_once(bridge: Bridge, name: MachineName, record: Record, context: Context) -> Gateway:
+    sock = _dial(record, context)
+    address = sock.getpeername()[0]
+    gateway = bridge.log_in(sock, login_of(name, record, context.log))
+    context.log.event(
+        "bridged", machine=name, session=record.attempt.session_id,
+        client=bridge.client_version, address=address, ms=milliseconds_since(),
+    )  # fmt: skip
+    return gateway
+
+
+def _doubt(name: MachineName, record: Record, context: Context) -> None:
+    """Have the API asked before the session in `record` is used again."""
+    context.log.event("login-refused", machine=name, session=record.attempt.session_id)
+    if record.ready is not None and context.state.load(name) == record:
+        expired = context.now() - context.settings.reuse_seconds
+        context.state.save(name, replace(record, ready=replace(record.ready, proved_at=expired)))
+
+
+def _check_port(port: str) -> None:
+    if not port.isdigit():
+        raise UsageError("PORT must be a number", hint="dcs-proxy --help")
+
+
+def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool, first: bytes) -> bool:
+    """Connect the client to the gateway; return False if it turns out to expect no handover."""
     settings = options.settings(os.environ)
     context = open_context(options, os.environ, client_gone, settings=settings)
     lookup = open_lookup(context)
     name, record = resolve_typed(arguments.host, context, lookup, Half.CONNECT)
     files = publish(context.state, arguments.host, name, record)
+    if fdpass and not arguments.fdpass and has_spoken():
+        return False
     if arguments.login is not None:
         check_login(arguments.login, arguments.host, record)
     sock = _dial(record, context)
@@ -79,9 +178,10 @@ def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool) -> i
     fast_entry = open_fast_entry(options, os.environ, settings, context.state)
     fast_entry.write(arguments.host, record, files, address=sock.getpeername()[0])
     if not fdpass:
+        sock.sendall(first)
         become_relay(sock, arguments.host, context.state.path)
     hand_over(sock)
-    return 0
+    return True
 
 
 def _dial(record: Record, context: Context) -> socket.socket:
@@ -94,7 +194,7 @@ def _dial(record: Record, context: Context) -> socket.socket:
         ready.port,
         timeout_s=context.settings.connect_seconds,
         deadline=context.deadline.at,
-        client_gone=client_gone,
+        client_gone=context.deadline.client_gone,
     )
 
 

@@ -27,8 +27,8 @@ DESCRIPTION = (
 )
 EXAMPLES = (("Make a session ready before a client that cannot", "dcs-proxy prepare dm-foo"),)
 
-# asyncssh runs Match exec without expanding its tokens: there what an earlier `prepare HOST` has
-# made ready is used.
+# asyncssh runs Match exec without expanding its tokens.  It cannot use a session's certificate, so
+# it must not read the session's login and host authority either: it is served by the bridge.
 _NOT_EXPANDED = "%h"
 
 
@@ -40,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, options: Options) -> int:
     """Make the machine's session ready and write what ssh includes.  Raises DcsError."""
     parent = os.getppid()
-    if arguments.host == _NOT_EXPANDED or not wants_session(parent):
+    if arguments.host == _NOT_EXPANDED:
+        return 1
+    if not wants_session(parent):
         # Whatever else is wrong, ssh can read what lies ready.
         remove_broken(StateDirectory(options.state_directory(os.environ)))
         return 0

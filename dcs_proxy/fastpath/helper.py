@@ -230,7 +230,7 @@ def _connect(entry: "list[str]", home: str, host: str, login: str) -> bool:
     # One socket on both: ProxyUseFdpass.  S_ISSOCK, without the module stat.
     is_one = (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
     is_fdpass = is_one and first.st_mode & 0o170000 == 0o140000
-    if is_one != is_fdpass or not address:
+    if is_one != is_fdpass or not address or (is_fdpass and _has_spoken()):
         return False
     family = _socket.AF_INET6 if ":" in address else _socket.AF_INET
     sock = _socket.socket(family, _socket.SOCK_STREAM)
@@ -256,6 +256,17 @@ def _connect(entry: "list[str]", home: str, host: str, login: str) -> bool:
     passed = sock.fileno().to_bytes(4, sys.byteorder)
     channel.sendmsg([b"\0"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)])
     return True
+
+
+def _has_spoken() -> bool:
+    """Return True if the client has sent something: one that waits for a socket does not."""
+    import _socket
+
+    channel = _socket.socket(fileno=posix.dup(0))
+    try:
+        return bool(channel.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT))
+    except BlockingIOError:
+        return False
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ _LOGIN_PATTERNS = ",".join(["*", *(f"!*{character}*" for character in "'\\`$;|&<
 # neither.  ssh also expands ${...} and, for Include, the glob characters.
 _UNQUOTABLE = re.compile(r"""["'\\\x00-\x1f\x7f]|\$\{""")
 _GLOB = re.compile(r"[*?\[\]{}]")
+# In the state directory: the bridge's host keys, for clients that have not read a snippet.
+KNOWN_HOSTS = "known_hosts"
 # Limits the version exchange, but neither prepare nor, under ProxyUseFdpass, our connecting.
 CONNECT_TIMEOUT_S = 30
 _SAFE_LOGIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*\Z")
@@ -108,6 +110,8 @@ def render_top(program: Program, machines: Sequence[MachineName], version: Versi
         f"    ProxyCommand {connect}",
         "    ProxyUseFdpass yes",
         f'Match originalhost "{HOST_PATTERNS}"',
+        # ssh uses the snippet's, which comes first.
+        f'    UserKnownHostsFile "{_escape_percent(program.state_directory)}/{KNOWN_HOSTS}"',
         "    StrictHostKeyChecking yes",
         "    UpdateHostKeys no",
         "    VerifyHostKeyDNS no",

@@ -1,7 +1,7 @@
-"""A client of the ssh-agent protocol (RFC 9987; OpenSSH's PROTOCOL.agent): list, add, remove.
+"""A client of the ssh-agent protocol (RFC 9987; OpenSSH's PROTOCOL.agent): list, add, remove, sign.
 
 Every request has a connection of its own: requests are few, and an agent that was restarted
-in between is found again.
+in between is found again.  A signature needs two, for an agent connection is bound to a session.
 """
 
 from __future__ import annotations
@@ -23,8 +23,12 @@ _FAILURES = (5, 30, 102)
 _SUCCESS = 6
 _REQUEST_IDENTITIES = 11
 _IDENTITIES_ANSWER = 12
+_SIGN_REQUEST = 13
+_SIGN_RESPONSE = 14
 _REMOVE_IDENTITY = 18
 _ADD_ID_CONSTRAINED = 25
+_EXTENSION = 27
+_SESSION_BIND = b"session-bind@openssh.com"
 _CONSTRAIN_LIFETIME = 1
 _CONSTRAIN_EXTENSION = 255
 _RESTRICT_DESTINATION = b"restrict-destination-v00@openssh.com"
@@ -61,6 +65,17 @@ class Destination:
 
     hostname: str
     ca_blob: bytes
+
+
+@dataclass(frozen=True)
+class SessionBinding:
+    """What proves to an agent which host a signature is for: the host's key or certificate blob,
+    the session's id (RFC 4253 §7.2), and the host's signature of it (a blob).
+    """
+
+    host_key: bytes
+    session_id: bytes
+    signature: bytes
 
 
 class Agent:
@@ -129,6 +144,23 @@ class Agent:
             return False
         return True
 
+    def sign(self, blob: bytes, data: bytes, binding: SessionBinding) -> bytes:
+        """Return the signature blob of `data` by the identity `blob`, for the bound session only.
+
+        An agent that does not know session-bind (OpenSSH before 8.9) signs without it.
+        """
+        bind = session_bind(binding)
+        request = bytes([_SIGN_REQUEST]) + pack_string(blob) + pack_string(data) + bytes(4)
+        _, reply = self._exchange(bind, request)
+        body = self._body(reply, _SIGN_RESPONSE, "sign")
+        try:
+            reader = Reader(body)
+            signature = reader.string()
+            reader.finish()
+        except WireError as error:
+            raise self._unavailable(f"sent a malformed signature: {error}") from error
+        return signature
+
     def _add(
         self,
         fields: bytes,
@@ -160,10 +192,13 @@ class Agent:
     def _request(self, request: bytes, expected: int, action: str) -> bytes:
         """Return the body of the reply, whose type must be `expected`."""
         start = time.monotonic()
-        reply = self._exchange(request)
-        kind, body = reply[0], reply[1:]
+        (reply,) = self._exchange(request)
         if self._log is not None:
-            self._log.debug("agent", asked=action, reply=kind, ms=milliseconds_since(start))
+            self._log.debug("agent", asked=action, reply=reply[0], ms=milliseconds_since(start))
+        return self._body(reply, expected, action)
+
+    def _body(self, reply: bytes, expected: int, action: str) -> bytes:
+        kind, body = reply[0], reply[1:]
         if kind in _FAILURES and not body:
             path = clean_text(self.path)
             raise AgentRefused(f"the agent at {path} refused to {action}", hint=_REFUSED_HINT)
@@ -171,23 +206,29 @@ class Agent:
             raise self._unavailable(f"sent a malformed reply: type {kind}, {len(body)} bytes")
         return body
 
-    def _exchange(self, request: bytes) -> bytes:
-        """Return the reply to `request`, both without their length; it has 1 byte or more."""
+    def _exchange(self, *requests: bytes) -> list[bytes]:
+        """Return the replies to requests on one connection, all without their lengths.
+
+        A reply has 1 byte or more.
+        """
         deadline = time.monotonic() + self._timeout_s
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
                 self._connect(sock, deadline)
                 self._check_peer(sock)
-                _set_timeout(sock, deadline)
-                sock.sendall(pack_string(request))
-                length = int.from_bytes(self._receive(sock, 4, deadline), "big")
-                if not 1 <= length <= _MAX_REPLY:
-                    raise self._unavailable(f"sent a malformed reply: {length} bytes announced")
-                return self._receive(sock, length, deadline)
+                return [self._ask(sock, request, deadline) for request in requests]
         except TimeoutError as error:
             raise self._unavailable(f"did not answer within {self._timeout_s:.3g} s") from error
         except OSError as error:
             raise self._unavailable(f"cannot be used: {error.strerror or error}") from error
+
+    def _ask(self, sock: socket.socket, request: bytes, deadline: float) -> bytes:
+        _set_timeout(sock, deadline)
+        sock.sendall(pack_string(request))
+        length = int.from_bytes(self._receive(sock, 4, deadline), "big")
+        if not 1 <= length <= _MAX_REPLY:
+            raise self._unavailable(f"sent a malformed reply: {length} bytes announced")
+        return self._receive(sock, length, deadline)
 
     def _connect(self, sock: socket.socket, deadline: float) -> None:
         while True:
@@ -280,6 +321,17 @@ def destination_constraint(destination: Destination) -> bytes:
     constraint = pack_string(origin) + pack_string(gateway) + pack_string(b"")
     head = bytes([_CONSTRAIN_EXTENSION]) + pack_string(_RESTRICT_DESTINATION)
     return head + pack_string(pack_string(constraint))
+
+
+def session_bind(binding: SessionBinding) -> bytes:
+    """Return the request that binds an agent connection to a session (OpenSSH's PROTOCOL.agent §1).
+
+    byte 27, string "session-bind@openssh.com", string host key, string session id, string
+    signature, bool is_forwarding (false: the connection is ours).
+    """
+    head = bytes([_EXTENSION]) + pack_string(_SESSION_BIND)
+    fields = (binding.host_key, binding.session_id, binding.signature)
+    return head + b"".join(map(pack_string, fields)) + b"\0"
 
 
 def _private_fields(key: KeyPair) -> bytes:

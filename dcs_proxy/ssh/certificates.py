@@ -1,4 +1,4 @@
-"""Ed25519 keys, OpenSSH user certificates and the authority behind a host certificate.
+"""Ed25519 keys, OpenSSH certificates of users and hosts, and the authority behind the latter.
 
 Formats: OpenSSH's PROTOCOL.certkeys.  Nothing here touches a file, a socket or the clock.  What is
 read is read here; `cryptography` makes keys and checks signatures, and is imported where that is
@@ -9,8 +9,10 @@ so it is asked only about authorities whose keys are not Ed25519.
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from types import MappingProxyType
 
 from dcs_proxy.errors import Untrusted, clean_text
 from dcs_proxy.names import MachineName
@@ -18,7 +20,16 @@ from dcs_proxy.ssh.keys import KEY_TYPE, KeyPair
 from dcs_proxy.ssh.wire import Reader, WireError
 
 _CERTIFICATE_TYPE = b"ssh-ed25519-cert-v01@openssh.com"
-_USER = 1  # SSH_CERT_TYPE_USER
+# The types of a host's certificate, and how many fields the public key has in each.
+_HOST_TYPES = {
+    _CERTIFICATE_TYPE: 1,
+    b"ecdsa-sha2-nistp256-cert-v01@openssh.com": 2,
+    b"ecdsa-sha2-nistp384-cert-v01@openssh.com": 2,
+    b"ecdsa-sha2-nistp521-cert-v01@openssh.com": 2,
+    b"ssh-rsa-cert-v01@openssh.com": 2,
+}
+_USER, _HOST = 1, 2  # SSH_CERT_TYPE_USER, SSH_CERT_TYPE_HOST
+_SHA1_SIGNATURE = b"ssh-rsa"  # the type of an RSA signature over SHA-1 (RFC 4253 §6.6)
 # sshd refuses a certificate with a critical option it does not know (PROTOCOL.certkeys).
 _CRITICAL_OPTIONS = frozenset({b"force-command", b"source-address", b"verify-required"})
 _MAX_PRINCIPALS = 256  # SSHKEY_CERT_MAX_PRINCIPALS of sshkey.c
@@ -93,6 +104,33 @@ def check_user_certificate(
     return UserCertificate(blob, certificate.ends_at)
 
 
+def check_host_certificate(blob: bytes, *, authority: Authority, endpoint: str, now: float) -> None:
+    """Check that the host key `blob` proves, now (unix time), to be the host `endpoint`.
+
+    Raises Untrusted with the check that failed.  Stricter than OpenSSH, which takes wildcards in
+    principals: a session's gateway has one name.
+    """
+    try:
+        certificate = _parse_certificate(blob, _HOST_TYPES)
+        if certificate.kind != _HOST:
+            raise ValueError("it is not a host certificate")
+        if certificate.authority != authority.blob:
+            raise ValueError("it is signed by another authority than the session's")
+        if endpoint.encode() not in certificate.principals:
+            raise ValueError(f"it does not name {endpoint}")
+        if any(character in p for p in certificate.principals for character in b"*?"):
+            raise ValueError("it names hosts by a pattern")
+        if certificate.critical_options:
+            raise ValueError("it carries a critical option")
+        _check_validity(certificate, now)
+        _check_signature(certificate, blob)
+    except ValueError as error:
+        raise Untrusted(
+            f"the gateway's host key cannot be trusted: {error}",
+            hint=_clock_hint(str(error)),
+        ) from None
+
+
 def read_terms(text: str) -> Terms | None:
     """Return what the certificate in `text` says, unchecked; None if it is none."""
     try:
@@ -120,9 +158,10 @@ def parse_authority(text: str, machine: MachineName) -> Authority:
 
 @dataclass(frozen=True)
 class _Certificate:
-    """What a certificate of an Ed25519 key says (PROTOCOL.certkeys); times are unix times.
+    """What a certificate says (PROTOCOL.certkeys); times are unix times.
 
-    `authority` and `signature` are blobs; the signature is that of the first `signed` bytes.
+    `public` is the last field of the public key, which is all of an Ed25519 key.  `authority` and
+    `signature` are blobs; the signature is that of the first `signed` bytes.
     """
 
     public: bytes
@@ -140,19 +179,24 @@ class _Certificate:
         return None if self.valid_before == _FOREVER else float(self.valid_before)
 
 
-def _parse_certificate(blob: bytes) -> _Certificate:
-    """Read the fields of a certificate.  Raises ValueError.
+def _parse_certificate(
+    blob: bytes, types: Mapping[bytes, int] = MappingProxyType({_CERTIFICATE_TYPE: 1})
+) -> _Certificate:
+    """Read the fields of a certificate of one of the `types`.  Raises ValueError.
 
-    string type, string nonce, string public key, uint64 serial, uint32 kind, string key id,
-    string principals, uint64 valid after, uint64 valid before, string critical options, string
-    extensions, string reserved, string signature key, string signature.
+    string type, string nonce, the fields of the public key (for Ed25519 one string), uint64
+    serial, uint32 kind, string key id, string principals, uint64 valid after, uint64 valid before,
+    string critical options, string extensions, string reserved, string signature key, string
+    signature.
     """
     reader = Reader(blob)
     try:
-        if reader.string() != _CERTIFICATE_TYPE:
-            raise ValueError("it is not a certificate of an Ed25519 key")
+        fields = types.get(reader.string(), 0)
+        if not fields:
+            wanted = "a certificate of an Ed25519 key" if len(types) == 1 else "a certificate"
+            raise ValueError(f"it is not {wanted}")
         reader.string()
-        public = reader.string()
+        public = [reader.string() for _ in range(fields)][-1]
         reader.u64()
         kind = reader.u32()
         _check_texts([reader.string()])
@@ -214,12 +258,16 @@ def _check_user_certificate(
     # OpenSSH reads an empty list as "any user"; a session's certificate must name its login.
     if username.encode() not in certificate.principals:
         raise ValueError(f"it is not for the session's login name {username}")
+    _check_validity(certificate, now)
+    if not _CRITICAL_OPTIONS.issuperset(certificate.critical_options):
+        raise ValueError("it carries a critical option that OpenSSH does not know")
+
+
+def _check_validity(certificate: _Certificate, now: float) -> None:
     if certificate.valid_after > now + START_TOLERANCE_S:
         raise ValueError(f"it is not valid before {_date(certificate.valid_after)}")
     if certificate.valid_before <= now:
         raise ValueError(f"it ended at {_date(certificate.valid_before)}")
-    if not _CRITICAL_OPTIONS.issuperset(certificate.critical_options):
-        raise ValueError("it carries a critical option that OpenSSH does not know")
 
 
 def _check_signature(certificate: _Certificate, blob: bytes) -> None:
@@ -227,6 +275,9 @@ def _check_signature(certificate: _Certificate, blob: bytes) -> None:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     try:
+        # cryptography takes SHA-1 from an RSA authority, OpenSSH does not.
+        if Reader(certificate.signature).string() == _SHA1_SIGNATURE:
+            raise ValueError("its signature uses SHA-1")
         raw = _raw_key(certificate.authority)
         if raw is None:
             return _check_other_signature(blob)

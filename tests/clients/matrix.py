@@ -1,7 +1,8 @@
 """The table of clients: what a test says of the client that it runs, and how the table is made.
 
 A test names its client and how that works with ``@pytest.mark.client(NAME, HOW)``, where HOW is
-``works``, ``with: SETTING`` or ``cannot: REASON``; the test proves it, "cannot" too.
+``works``, ``works: one line`` (ProxyCommand, without the block), ``with: SETTING`` or
+``cannot: REASON``; the test proves it, "cannot" too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from importlib.metadata import version as package_version
 
 import pytest
 
+ONE_LINE = "works: one line"
 _NUMBER = re.compile(r"\d+(?:\.\d+)+\w*")
 _SSH = ("ssh", "-V")
 _SSH2 = "require(process.env.DCS_PROXY_NODE_MODULES + '/ssh2/package.json').version"
@@ -27,12 +29,16 @@ _VERSIONS: dict[str, tuple[str, ...] | str] = {
     "Emacs TRAMP": ("emacs", "--version"),
     "Fabric": "fabric",
     "git": ("git", "--version"),
+    "JSch": ("sh", "-c", "readlink /usr/share/java/jsch.jar"),
     "lftp": ("lftp", "--version"),
     "Mitogen": "mitogen",
     "paramiko": "paramiko",
     "plink": ("plink", "-V"),
+    "pscp": ("pscp", "-V"),
+    "psftp": ("psftp", "-V"),
     "rsync": ("rsync", "--version"),
     "ssh2 (node)": ("node", "-p", _SSH2),
+    "ssh-python": "ssh-python",
     "ssh2-python": "ssh2-python",
     # Its first line is fusermount's.
     "sshfs": ("sh", "-c", "sshfs --version | grep SSHFS"),
@@ -50,7 +56,7 @@ class Row:
     def of(cls, mark: pytest.Mark) -> Row:
         """Return what a mark says.  Raises ValueError if it says it in another way."""
         row = cls(*mark.args, **mark.kwargs)
-        if row.how != "works" and not row.how.startswith(("with: ", "cannot: ")):
+        if row.how not in ("works", ONE_LINE) and not row.how.startswith(("with: ", "cannot: ")):
             raise ValueError(f"how does {row.client} work? {row.how!r}")
         return row
 

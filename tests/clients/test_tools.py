@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.clients.programs import GIT, Start, login_of, make_key, needs, succeed, wrap_openssh
+from tests.clients.programs import GIT, Start, needs, succeed, wrap_openssh
 from tests.integration.harness import User, processes, wait_until
-from tests.integration.sshd import authorised_sshd
-
-# What relays for those that know nothing of ProxyUseFdpass.
-_PROXY = "dcs-proxy dm-foo 22"
 
 
 @pytest.mark.client("git: push", "works")
@@ -119,41 +114,3 @@ def test_lftp_puts_and_gets(start_emulator: Start, user: User, tmp_path: Path) -
     succeed(user, ["lftp", "-c", f"open sftp://dm-foo; put {tmp_path}/file -o there"])
     assert (tmp_path / "machines" / "dm-foo" / "there").read_text() == "text\n"
     assert succeed(user, ["lftp", "-c", "open sftp://dm-foo; cat there"]) == "text\n"
-
-
-@needs("plink")
-@pytest.mark.client(
-    "plink", "with: destination_constraint = false, login and agent from ssh -G, -hostkey"
-)
-def test_plink_runs_a_command_with_the_agents_certificate(
-    start_emulator: Start, user: User
-) -> None:
-    emulator = start_emulator("--machine", "dm-foo")
-    user.settings("destination_constraint = false\n")
-    user.use(emulator)
-    login, user.environment["SSH_AUTH_SOCK"] = login_of(user)
-    plink = ["plink", "-batch", "-agent", "-proxycmd", _PROXY]
-    machine = [f"{login}@dm-foo", "echo in"]
-    stranger = user.run([*plink, *machine])
-    said = re.search(r"SHA256:\S+", stranger.stderr)
-    assert said and stranger.returncode == 1, stranger.stderr
-    assert succeed(user, [*plink, "-hostkey", said[0], *machine]) == "in\n"
-
-
-@needs("dbclient")
-@pytest.mark.client("dbclient", "cannot: it takes no certificate from an agent")
-def test_dbclient_can_use_the_agents_keys_but_no_certificates(
-    start_emulator: Start, user: User, tmp_path: Path
-) -> None:
-    key = user.root / "own"
-    user.settings("destination_constraint = false\n")
-    with authorised_sshd(tmp_path, authorized_keys=[make_key(key)]) as (_, arguments):
-        user.use(start_emulator("--machine", "dm-foo", *arguments))
-        login, user.environment["SSH_AUTH_SOCK"] = login_of(user)
-        command = ["dbclient", "-y", "-y", "-T", "-J", _PROXY, f"{login}@dm-foo", "echo in"]
-        refused = user.run(command)
-        assert (refused.returncode, refused.stdout) == (1, "")
-        assert "No auth methods could be used" in refused.stderr
-        # It is the certificate: a bare key in the same agent, if the server knows it, is taken.
-        succeed(user, ["ssh-add", "-q", str(key)])
-        assert succeed(user, command) == "in\n"

@@ -91,6 +91,11 @@ class Sshd:
         self._process.terminate()
         self._process.wait(LIMIT_S)
 
+    @property
+    def pid(self) -> int:
+        """The process that listens."""
+        return self._process.pid
+
     def said(self) -> str:
         return self.log.read_text(errors="replace")
 

@@ -12,8 +12,7 @@ PACKAGE = Path(dcs_proxy.__file__).parent
 # Lowest first: a module imports only from its own room and from those before it.
 ROOMS = [
     "__init__", "errors", "names", "fastpath", "local", "console", "openssh", "api", "ssh",
-    "session", "publish", "app", "doctor", "cli", "emulator", "commands",
-    "__main__",
+    "session", "publish", "bridge", "app", "doctor", "cli", "emulator", "commands", "__main__",
 ]  # fmt: skip
 # Built into the interpreter or beside it; each other module costs a warm ssh its time.
 FASTPATH_MAY_IMPORT = {

@@ -127,6 +127,7 @@ Match originalhost "HOSTS" user "*,!*'*,!*\\*,!*`*,!*$*,!*;*,!*|*,!*&*,!*<*,!*>*
     ProxyCommand /p --home /s --login '%r' '%h' %p
     ProxyUseFdpass yes
 Match originalhost "HOSTS"
+    UserKnownHostsFile "/s/known_hosts"
     StrictHostKeyChecking yes
     UpdateHostKeys no
     VerifyHostKeyDNS no

@@ -22,10 +22,12 @@ from dcs_proxy.ssh.agent import (
     AgentMissing,
     Destination,
     Identity,
+    SessionBinding,
     _set_timeout,
     destination_constraint,
     lifetime_constraint,
     parse_identities,
+    session_bind,
 )
 from dcs_proxy.ssh.keys import KeyPair, public_line
 from dcs_proxy.ssh.wire import WireError, pack_string, pack_u32
@@ -143,6 +145,44 @@ def test_removing_what_is_not_there_says_so(fake: FakeAgent) -> None:
     assert Agent(fake.path).remove(b"BLOB")
     assert not Agent(fake.path).remove(b"BLOB")
     assert fake.requests == [bytes.fromhex("12 00000004") + b"BLOB"] * 2
+
+
+BINDING = SessionBinding(b"HOST", b"SESSION", b"PROOF")
+BIND = (
+    bytes.fromhex("1b 00000018")
+    + b"session-bind@openssh.com"
+    + (bytes.fromhex("00000004") + b"HOST")
+    + (bytes.fromhex("00000007") + b"SESSION")
+    + (bytes.fromhex("00000005") + b"PROOF")
+    + b"\0"
+)
+SIGN = bytes.fromhex("0d 00000004") + b"BLOB" + bytes.fromhex("00000004") + b"DATA" + bytes(4)
+
+
+@pytest.mark.parametrize("bound", [SUCCESS, FAILURE, b"\x1c"])
+def test_a_signature_is_asked_for_once_the_connection_is_bound_or_cannot_be(
+    fake: FakeAgent, bound: bytes
+) -> None:
+    assert session_bind(BINDING) == BIND
+    fake.per_connection = 2
+    fake.answer = framed(bound, b"\x0e" + pack_string(b"SIGNATURE"))
+    assert Agent(fake.path).sign(b"BLOB", b"DATA", BINDING) == b"SIGNATURE"
+    assert fake.requests == [BIND, SIGN]
+
+
+def test_a_refusal_to_sign_is_a_refusal(fake: FakeAgent) -> None:
+    fake.per_connection = 2
+    fake.answer = framed(SUCCESS, FAILURE)
+    with pytest.raises(AgentRefused, match="refused to sign"):
+        Agent(fake.path).sign(b"BLOB", b"DATA", BINDING)
+
+
+@pytest.mark.parametrize("body", [b"", b"\0\0\0\2a", pack_string(b"S") + b"more"])
+def test_a_malformed_signature_is_no_answer(fake: FakeAgent, body: bytes) -> None:
+    fake.per_connection = 2
+    fake.answer = framed(SUCCESS, b"\x0e" + body)
+    with pytest.raises(AgentUnavailable, match="sent a malformed"):
+        Agent(fake.path).sign(b"BLOB", b"DATA", BINDING)
 
 
 def test_identities_are_listed_in_order(fake: FakeAgent) -> None:

@@ -1,0 +1,85 @@
+"""Which way a connection takes: by what stdin and stdout are, and what the client says first.
+
+Every client sends its version line before it has seen ours, so it can be read before anything is
+said.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import stat
+import time
+from enum import Enum, auto
+
+from dcs_proxy.errors import UsageError
+from dcs_proxy.ssh.handover import is_fdpass
+
+_LINE_S = 10.0
+_MAX_LINE = 4096
+_OPENSSH = b"SSH-2.0-OpenSSH"
+
+
+class Way(Enum):
+    """How a client is connected to the gateway."""
+
+    HANDOVER = auto()
+    RELAY = auto()
+    BRIDGE = auto()
+
+
+def choose_way(login: str | None, stdin: int = 0, stdout: int = 1) -> tuple[Way, bytes]:
+    """Return the way, and what has been read from stdin to find it.
+
+    `login` is the login name that the client's config passed on, None if it passed none.
+    """
+    if is_fdpass(stdin, stdout) and not has_spoken(stdin):
+        return Way.HANDOVER, b""
+    if login is None:
+        return Way.BRIDGE, b""
+    # Only OpenSSH can use a session's certificate: it alone tells the agent what host it logs in
+    # to.  And it has read the session's login and the gateway's host authority from our block.
+    first = _read_line(stdin)
+    return (Way.RELAY if first.startswith(_OPENSSH) else Way.BRIDGE), first
+
+
+def has_spoken(stdin: int = 0) -> bool:
+    """Tell whether the client has sent something, as one does that expects no handover."""
+    poll = select.poll()
+    poll.register(stdin, select.POLLIN)
+    return any(events & select.POLLIN for _, events in poll.poll(0))
+
+
+def check_descriptors(stdin: int = 0, stdout: int = 1) -> None:
+    """Raise UsageError where the bridge would let in others than the user who started it."""
+    for fd in (stdin, stdout):
+        if os.isatty(fd):
+            raise UsageError(
+                "stdin or stdout is a terminal, but only an SSH client can be connected",
+                hint="dcs-proxy HOST PORT is what ssh runs as its ProxyCommand; type: ssh HOST",
+            )
+        if stat.S_ISSOCK(os.fstat(fd).st_mode) and _family(fd) != socket.AF_UNIX:
+            raise UsageError(
+                "stdin or stdout is a network connection, and whoever is at its other end would be"
+                " let in",
+                hint="let an SSH client run dcs-proxy as its ProxyCommand",
+            )
+
+
+def _family(fd: int) -> int:
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        return sock.family
+
+
+def _read_line(stdin: int) -> bytes:
+    """Return what the client has sent up to its first line's end, or what came in time."""
+    end = time.monotonic() + _LINE_S
+    poll = select.poll()
+    poll.register(stdin, select.POLLIN)
+    data = b""
+    while b"\n" not in data and len(data) < _MAX_LINE and (left := end - time.monotonic()) > 0:
+        if not poll.poll(left * 1000) or not (part := os.read(stdin, _MAX_LINE - len(data))):
+            break
+        data += part
+    return data

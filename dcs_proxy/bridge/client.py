@@ -1,0 +1,148 @@
+"""The side of the client: an SSH server on our stdin and stdout.
+
+Whoever holds our stdin is the user who started us, so any login name and any method will do.  The
+client's request is answered when the machine is ready, or when the client's patience may end.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import paramiko
+from paramiko.auth_handler import AuthHandler
+
+from dcs_proxy.bridge.outbox import Outbox
+from dcs_proxy.bridge.packets import Packets
+from dcs_proxy.bridge.side import Side
+from dcs_proxy.bridge.stream import Stream
+from dcs_proxy.ssh.wire import Reader, WireError, pack_string
+
+_KEXINIT, _NEWKEYS = 20, 21
+# RFC 4252 §6.
+_SUCCESS, _BANNER, _PK_OK = 52, 53, 60
+_COOKIE_BYTES = 16
+_NAME_LISTS = 10
+
+
+class Client(Side):
+    """The client; its host keys are `keys`."""
+
+    # OpenSSH and ssh2 of node use their extensions (eow@openssh.com, Unix sockets) only with what
+    # says that it is OpenSSH.  The gateway, which they are for, is not known yet; one that does not
+    # know them refuses or ignores them (RFC 4254 §4, §5.4).
+    _CLIENT_ID = "OpenSSH_9.9 dcs_proxy"
+
+    def __init__(
+        self,
+        stream: Stream,
+        keys: Sequence[paramiko.PKey],
+        inbox: Outbox,
+        outbox: Outbox,
+        on_end: Callable[[], None],
+    ) -> None:
+        super().__init__(stream, inbox, outbox, on_end)
+        for key in keys:
+            self.add_server_key(key)
+        self._negotiate = self._handler_table[_KEXINIT]
+        self._handler_table[_KEXINIT] = self._start_exchange
+        self._door = threading.Lock()
+        self._is_asking = self._is_let_in = False
+        self._banners: list[bytes] = []
+
+    def start(self) -> None:
+        """Start the thread that answers the client."""
+        self.server_mode = True
+        self.server_object = paramiko.ServerInterface()
+        self.active = True
+        super().start()
+
+    def show(self, text: str) -> None:
+        """Show a line, if the client still waits to be let in."""
+        message = bytes([_BANNER]) + pack_string(f"{text}\r\n".encode()) + pack_string(b"")
+        with self._door:
+            self._banners.append(message)
+            self._send_banners()
+
+    def let_in(self) -> None:
+        """Answer the client's request with success, now or when it comes."""
+        with self._door:
+            self._is_let_in = True
+            self._answer()
+
+    def ask(self) -> None:
+        """Note that the client asks to be let in."""
+        with self._door:
+            self._is_asking = True
+            self._send_banners()
+            self._answer()
+
+    def _send_banners(self) -> None:
+        if self._is_asking and not self.authenticated:
+            for message in self._banners:
+                self.send(message)
+            self._banners.clear()
+
+    def _answer(self) -> None:
+        if self._is_asking and self._is_let_in and not self.authenticated:
+            # Before the answer: the client's next message may be here before it is sent.
+            self.authenticated = True
+            if self.auth_handler is not None:
+                self.auth_handler.authenticated = True
+            self.send(bytes([_SUCCESS]))
+            self.inbox.open(self)
+
+    def _start_exchange(self, message: paramiko.Message) -> None:
+        """Begin a key exchange, without what the client has guessed wrongly.
+
+        SSH_MSG_KEXINIT (RFC 4253 §7.1): 16 bytes, ten lists of names, those for key exchange and
+        host keys first; boolean first_kex_packet_follows.  paramiko takes every guess for right.
+        """
+        data = message.asbytes()
+        self._negotiate(message)
+        reader = Reader(data[_COOKIE_BYTES:])
+        try:
+            lists = [reader.string().split(b",")[0].decode() for _ in range(_NAME_LISTS)]
+            follows = reader.u8()
+        except (WireError, UnicodeDecodeError) as error:
+            raise paramiko.SSHException(f"a malformed key exchange: {error}") from None
+        ours = (self.preferred_kex[0], self._first_key())
+        if follows and (lists[0], lists[1]) != ours and isinstance(self.packetizer, Packets):
+            self.packetizer.drop_next()
+
+    def _first_key(self) -> str:
+        return next(name for name in self.preferred_keys if name in self.server_key_dict)
+
+    def _take_keys(self, message: paramiko.Message) -> None:
+        if self.auth_handler is None:
+            self.auth_handler = _Door(self)
+        super()._take_keys(message)
+
+
+class _Door(AuthHandler):
+    """Reads the client's requests to be let in (RFC 4252)."""
+
+    def _parse_userauth_request(self, message: paramiko.Message) -> None:
+        """Take a request: string user, string service, string method, more (RFC 4252 §5, §7).
+
+        With the method "publickey": boolean signed, string algorithm, string key.
+        """
+        client = self.transport
+        if not isinstance(client, Client):  # a proxy, whose class is the client's
+            raise TypeError("a door of another side")
+        if client.authenticated:
+            return  # RFC 4252 §5.1: further requests are ignored
+        reader = Reader(message.asbytes())
+        try:
+            self.auth_username = reader.string().decode("utf-8", "replace")
+            service, method = reader.string(), reader.string()
+            if service != b"ssh-connection":
+                raise paramiko.SSHException("a request for another service")
+            if method == b"publickey" and not reader.u8():
+                # Is this key welcome?  A client signs only after yes.
+                algorithm, key = reader.string(), reader.string()
+                client.send(bytes([_PK_OK]) + pack_string(algorithm) + pack_string(key))
+                return
+        except WireError as error:
+            raise paramiko.SSHException(f"a malformed request: {error}") from None
+        client.ask()

@@ -1,0 +1,115 @@
+"""The side of the gateway: an SSH client that logs in with a session's identity."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import paramiko
+
+from dcs_proxy.bridge.login import Login
+from dcs_proxy.bridge.outbox import Outbox
+from dcs_proxy.bridge.side import Side
+from dcs_proxy.bridge.stream import Stream
+from dcs_proxy.errors import Untrusted
+from dcs_proxy.ssh.agent import SessionBinding
+from dcs_proxy.ssh.certificates import check_host_certificate
+from dcs_proxy.ssh.wire import Reader, WireError
+
+_CERTIFIED = "-cert-v01@openssh.com"
+_POST_QUANTUM = "mlkem768x25519-sha256"
+
+
+class Gateway(Side):
+    """The gateway at the other end of `sock`, which `login` leads to; it keeps the socket open."""
+
+    _preferred_keys = (
+        "ssh-ed25519",
+        "ecdsa-sha2-nistp256",
+        "ecdsa-sha2-nistp384",
+        "ecdsa-sha2-nistp521",
+        "rsa-sha2-512",
+        "rsa-sha2-256",
+    )
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        login: Login,
+        inbox: Outbox,
+        outbox: Outbox,
+        on_end: Callable[[], None],
+    ) -> None:
+        if _POST_QUANTUM in self._kex_info:  # paramiko 5
+            self._preferred_kex = (_POST_QUANTUM, *Side._preferred_kex)
+        super().__init__(Stream(sock.fileno(), sock.fileno()), inbox, outbox, on_end)
+        self._socket = sock
+        self._login = login
+        self._proved = b""
+        self._binding: SessionBinding | None = None
+        self.is_negotiated = threading.Event()
+        self.has_answered = threading.Event()
+
+    @property
+    def preferred_keys(self) -> tuple[str, ...]:
+        """Only certificates: paramiko would prefer bare keys."""
+        return tuple(f"{name}{_CERTIFIED}" for name in self._preferred_keys)
+
+    def start(self) -> None:
+        """Start the thread that speaks to the gateway; `is_negotiated` tells when it has."""
+        self.completion_event = self.is_negotiated
+        self.active = True
+        super().start()
+
+    def log_in(self) -> None:
+        """Ask to be let in; `has_answered` tells when there is an answer."""
+        identity = _Identity(self._login, self._binding)
+        # Everything that paramiko asks of a key.
+        self.auth_publickey(self._login.username, identity, self.has_answered)  # type: ignore[arg-type]
+
+    def _verify_key(self, host_key: bytes, signature: bytes) -> None:
+        """Check the gateway's certificate and its signature of the exchange.
+
+        Called in every key exchange.  A certificate that has been checked stays good, as for
+        OpenSSH, when it ends while the connection lasts.
+        """
+        if host_key != self._proved:
+            check_host_certificate(
+                host_key,
+                authority=self._login.authority,
+                endpoint=self._login.endpoint,
+                now=time.time(),
+            )
+        self._check_algorithm(signature)
+        # paramiko's own, which its type stubs leave out.
+        super()._verify_key(host_key, signature)  # type: ignore[misc]
+        self._proved = host_key
+        if self._binding is None:
+            self._binding = SessionBinding(host_key, self.session_id or b"", signature)
+
+    def _check_algorithm(self, signature: bytes) -> None:
+        """Raise Untrusted unless the signature is of the kind that was agreed on, never SHA-1."""
+        try:
+            kind = Reader(signature).string().decode("ascii", "replace")
+        except WireError:
+            kind = ""
+        if f"{kind}{_CERTIFIED}" != self.host_key_type:
+            raise Untrusted("the gateway signed the key exchange in another way than was agreed on")
+
+
+class _Identity:
+    """A session's key as paramiko asks for it: what the gateway sees, and the agent's signature."""
+
+    def __init__(self, login: Login, binding: SessionBinding | None) -> None:
+        self._login = login
+        self._binding = binding
+        self.public_blob = SimpleNamespace(key_type=login.algorithm, key_blob=login.offered)
+
+    def sign_ssh_data(self, data: bytes, algorithm: str | None = None) -> bytes:
+        """Return the signature of `data` (RFC 4252 §7).  Raises AgentRefused, AgentUnavailable."""
+        if self._binding is None:
+            raise paramiko.SSHException("no host to bind the agent to")
+        return self._login.agent.sign(self._login.identity, data, self._binding)

@@ -1,0 +1,111 @@
+"""The bridge's host keys, and the known_hosts file by which clients recognise them.
+
+The keys open nothing.  They identify our end of a pipe to the clients of one user.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+from collections.abc import Iterable
+
+from dcs_proxy.errors import StateError
+from dcs_proxy.local.files import cannot_write, read_small, write_atomically
+from dcs_proxy.openssh.config_text import KNOWN_HOSTS
+from dcs_proxy.session.directory import StateDirectory
+
+# JSch before 0.2 knows no Ed25519.
+_KINDS = ("ed25519", "ecdsa")
+_ANY_MACHINE = "dm-*"
+_HOST = re.compile(rb"^(dm-[a-z0-9-]+) ", re.MULTILINE)
+
+
+def ensure_host_keys(state: StateDirectory) -> list[str]:
+    """Return the paths of the two private keys, Ed25519 first, made if they are missing.
+
+    Raises StateError if they cannot be written, or cannot be trusted to be secret.
+    """
+    return [_ensure_key(state.file(f"bridge_{kind}_key"), kind) for kind in _KINDS]
+
+
+def write_known_hosts(state: StateDirectory, names: Iterable[str] | None = None) -> str:
+    """Write the known_hosts file for the bridge's keys; return its path.
+
+    One line for every machine's name, by a pattern, and one for each of `names`, for clients that
+    know no patterns.  With None the names stay as they are.  Raises StateError.
+    """
+    path = state.file(KNOWN_HOSTS)
+    old = read_small(path) or b""
+    if names is None:
+        names = [name.decode() for name in _HOST.findall(old)]
+    keys = [_public_line(key) for key in ensure_host_keys(state)]
+    hosts = [_ANY_MACHINE, *dict.fromkeys(names)]
+    new = "".join(f"{host} {key}\n" for host in hosts for key in keys).encode()
+    if new != old:
+        write_atomically(path, new)
+    return path
+
+
+def _ensure_key(path: str, kind: str) -> str:
+    if not os.path.lexists(path):
+        _make_key(path, kind)
+    try:
+        status = os.lstat(path)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    is_secret = status.st_uid == os.geteuid() and not stat.S_IMODE(status.st_mode) & 0o077
+    if not stat.S_ISREG(status.st_mode) or not is_secret:
+        raise StateError(
+            f"the bridge's host key {path} can be read by others",
+            hint=f"remove it: a new one is made (rm '{path}')",
+        )
+    return path
+
+
+def _make_key(path: str, kind: str) -> None:
+    """Make a key once, whichever process is first: written in full, then linked into place."""
+    temporary = f"{path}.{os.getpid()}.tmp"
+    write_atomically(temporary, _generate(kind))
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    finally:
+        os.unlink(temporary)
+
+
+def _generate(kind: str) -> bytes:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+    key: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
+    if kind == "ed25519":
+        key = ed25519.Ed25519PrivateKey.generate()
+    else:
+        key = ec.generate_private_key(ec.SECP256R1())
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.OpenSSH,
+        serialization.NoEncryption(),
+    )
+
+
+def _public_line(path: str) -> str:
+    """Return the public half of a private key file as ``TYPE BASE64``.  Raises StateError."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+
+    try:
+        key = serialization.load_ssh_private_key(read_small(path) or b"", None)
+        line = key.public_key().public_bytes(
+            serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+        )
+    except (ValueError, UnsupportedAlgorithm):
+        raise StateError(
+            f"the bridge's host key {path} is damaged",
+            hint=f"remove it: a new one is made (rm '{path}')",
+        ) from None
+    return line.decode("ascii")

@@ -1,0 +1,101 @@
+"""Messages on their way to one side: sent at once, or held while that side cannot take them.
+
+Both sides count the same bytes, so both renew their keys at about the same time.  A side in a key
+exchange takes no message until it is over, and its thread has to read for that.  So the thread
+that brings a message never waits for the other side's exchange while its own side is in one: it
+leaves the message here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from paramiko import SSHException, Transport
+
+from dcs_proxy.bridge.packets import Payload
+
+# Beyond this, the thread that brings messages waits where it may.
+_ROOM = 2 * 1024 * 1024
+# What a peer can have had in flight when it learned of the key exchange is less than this.
+_LIMIT = 16 * 1024 * 1024
+# What a message costs beside its bytes.
+_OVERHEAD = 200
+
+
+class Outbox:
+    """What is to be sent to one side, in order.
+
+    Until `open` names the side everything is held.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._side: Transport | None = None
+        self._held: deque[bytes] = deque()
+        self._size = 0
+        self._closed = False
+
+    def put(self, message: bytes, *, may_wait: bool) -> None:
+        """Send a message, or hold it; wait for room only if `may_wait`.
+
+        Raises SSHException if more is held than an honest peer sends.
+        """
+        with self._changed:
+            while not self._closed and not self._send_now(message):
+                if self._size < _ROOM or not may_wait:
+                    self._hold(message)
+                    return
+                self._changed.wait()
+
+    def open(self, side: Transport) -> None:
+        """Send to `side` what has been held, and from now on what comes."""
+        with self._changed:
+            self._side = side
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what has been held; called when a key exchange is over."""
+        with self._changed:
+            while self._held and self._send(self._held[0]):
+                self._size -= len(self._held.popleft()) + _OVERHEAD
+            self._changed.notify_all()
+
+    def close(self, side: Transport) -> None:
+        """Hold and send nothing more, if it is `side` that it is open to."""
+        with self._changed:
+            if self._side is side:
+                self._closed = True
+                self._held.clear()
+                self._changed.notify_all()
+
+    def wait_until_empty(self, timeout_s: float) -> None:
+        """Return when nothing is held, or after `timeout_s`."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._held, timeout_s)
+
+    def _hold(self, message: bytes) -> None:
+        self._held.append(message)
+        self._size += len(message) + _OVERHEAD
+        if self._size > _LIMIT:
+            raise SSHException("more messages in a key exchange than an honest peer sends")
+
+    def _send_now(self, message: bytes) -> bool:
+        return not self._held and self._send(message)
+
+    def _send(self, message: bytes) -> bool:
+        """Send a message unless the side is in a key exchange; return whether it was sent."""
+        side = self._side
+        if side is None:
+            return False
+        # A key exchange begins under this lock, so no message follows its first one.
+        with side.clear_to_send_lock:
+            if not side.clear_to_send.is_set():
+                return False
+            try:
+                # asbytes() is all that is asked of a message.
+                side.packetizer.send_message(Payload(message))  # type: ignore[arg-type]
+            except (EOFError, OSError):
+                # The side is gone, as its own thread will find.
+                self._closed = True
+            return True

@@ -1,0 +1,220 @@
+"""One bridge, from the client's first packet to the end of both connections."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from types import FrameType
+
+import paramiko
+
+from dcs_proxy.bridge.client import Client
+from dcs_proxy.bridge.gateway import Gateway
+from dcs_proxy.bridge.host_keys import ensure_host_keys, write_known_hosts
+from dcs_proxy.bridge.login import Login
+from dcs_proxy.bridge.outbox import Outbox
+from dcs_proxy.bridge.side import BY_APPLICATION, Farewell
+from dcs_proxy.bridge.stream import Stream
+from dcs_proxy.console.progress import Progress
+from dcs_proxy.errors import (
+    ClientGone,
+    DcsError,
+    GatewayUnreachable,
+    LoginRefused,
+    Untrusted,
+    clean_text,
+    quote_server,
+)
+from dcs_proxy.session.directory import StateDirectory
+
+# A client other than OpenSSH, which waits as long as it takes, may give up its login after a few
+# seconds (ssh2 of node: as its program says).
+_PATIENCE_S = 2.0
+_OPENSSH = "SSH-2.0-OpenSSH"
+# From the gateway's first byte to the end of the login.
+_LOGIN_S = 30.0
+_TURN_S = 0.1
+# How long the last messages to one side may take when the other has gone.
+_LAST_S = 5.0
+# How long a signal leaves for that.
+_SIGNALLED_S = 2.0
+
+
+class Bridge:
+    """The client on stdin and stdout, answered from now on; and later its gateway.
+
+    `host` is the machine as the user calls it, `first` what has been read from stdin before.
+    """
+
+    def __init__(self, host: str, state: StateDirectory, first: bytes = b"") -> None:
+        self._host = host
+        self._bell = _Bell()
+        self._signal = 0
+        self._to_client, self._to_gateway = Outbox(), Outbox()
+        ed25519, ecdsa = ensure_host_keys(state)
+        write_known_hosts(state)
+        keys = [paramiko.Ed25519Key(filename=ed25519), paramiko.ECDSAKey(filename=ecdsa)]
+        self._client = Client(
+            Stream(0, 1, first), keys, self._to_client, self._to_gateway, self._bell.ring
+        )
+        self.progress = _Banners(self._client)
+        self._client.start()
+        self._patience = threading.Timer(_PATIENCE_S, self._run_out_of_patience)
+        self._patience.daemon = True
+        self._patience.start()
+
+    def client_gone(self) -> bool:
+        """Tell whether the client has gone."""
+        return self._client.ended.is_set()
+
+    @property
+    def client_version(self) -> str:
+        """The client's version line, cleaned."""
+        return clean_text(self._client.remote_version, 80)
+
+    def log_in(self, sock: socket.socket, login: Login) -> Gateway:
+        """Return the gateway on the connected `sock`, logged in.
+
+        Raises Untrusted, LoginRefused, GatewayUnreachable, ClientGone, AgentRefused or
+        AgentUnavailable; then `sock` is closed.
+        """
+        gateway = Gateway(sock, login, self._to_gateway, self._to_client, self._bell.ring)
+        gateway.start()
+        try:
+            end = time.monotonic() + _LOGIN_S
+            self._await(gateway, gateway.is_negotiated, end, login)
+            gateway.log_in()
+            self._await(gateway, gateway.has_answered, end, login)
+            if not gateway.is_authenticated():
+                raise LoginRefused(
+                    f"the gateway {login.endpoint} refuses the session's login",
+                    hint=f"dcs-proxy close {self._host}, then try again",
+                )
+        except DcsError:
+            with contextlib.suppress(OSError):  # the gateway has gone
+                sock.shutdown(socket.SHUT_RDWR)
+            # Its number may be another socket's next, which this thread must not read from.
+            gateway.ended.wait()
+            sock.close()
+            raise
+        return gateway
+
+    def pass_on(self, gateway: Gateway) -> int:
+        """Pass messages on until one side ends; return an exit code."""
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            signal.signal(number, self._end_soon)
+        # Ctrl-C goes to the client too.  If it ends by that, so do we.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._patience.cancel()
+        self._client.let_in()
+        self._to_gateway.open(gateway)
+        while not (self._signal or self.client_gone() or gateway.ended.is_set()):
+            self._bell.wait()
+        if self._signal:
+            # ssh sends SIGHUP when it ends: what it has written before is still to be passed on.
+            self._client.ended.wait(_SIGNALLED_S / 2)
+        if gateway.ended.is_set() and not self.client_gone():
+            self._to_client.wait_until_empty(_LAST_S)
+            self._leave_client(
+                gateway.farewell or self._explain("the gateway has closed the connection")
+            )
+            return 0 if gateway.farewell else 1
+        self._to_gateway.wait_until_empty(_LAST_S)
+        gateway.disconnect(self._client.farewell or Farewell(BY_APPLICATION, ""), _LAST_S)
+        if not self.client_gone():
+            self._client.disconnect(self._explain(f"ended by signal {self._signal}"), _LAST_S)
+        # Closed too early, the connection would be reset, and the message lost.
+        gateway.ended.wait(_SIGNALLED_S)
+        return 0
+
+    def fail(self, error: DcsError) -> None:
+        """Tell the client why there is no connection."""
+        self._patience.cancel()
+        self._leave_client(Farewell(BY_APPLICATION, error.one_line()))
+
+    def _leave_client(self, farewell: Farewell) -> None:
+        self._client.disconnect(farewell, _LAST_S)
+        # A client that is still writing would meet a broken pipe and not read why.
+        self._client.ended.wait(_LAST_S)
+
+    def _explain(self, what: str) -> Farewell:
+        return Farewell(BY_APPLICATION, f"{self._host}: {what}")
+
+    def _run_out_of_patience(self) -> None:
+        if not self._client.remote_version.startswith(_OPENSSH):
+            self._client.let_in()
+
+    def _await(self, gateway: Gateway, event: threading.Event, end: float, login: Login) -> None:
+        while not event.wait(_TURN_S):
+            if self.client_gone():
+                raise ClientGone("the program that asked for the connection has gone")
+            if time.monotonic() >= end:
+                raise GatewayUnreachable(
+                    f"the gateway {login.endpoint} has not let us in within {_LOGIN_S:g} s",
+                    hint="try again; if it stays so, report it to the service's support",
+                )
+        if gateway.ended.is_set() or not gateway.is_active():
+            gateway.ended.wait(_LAST_S)
+            raise _failure(gateway, login)
+
+    def _end_soon(self, number: int, frame: FrameType | None) -> None:
+        # A peer that reads nothing must not keep us: SIGALRM ends the process.
+        signal.setitimer(signal.ITIMER_REAL, _SIGNALLED_S)
+        self._signal = number
+        self._bell.ring()
+
+
+class _Banners(Progress):
+    """Shows the client what happens while a machine wakes."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(is_quiet=False, in_place=False)
+        self._client = client
+
+    def notice(self, text: str) -> None:
+        self._client.show(f"dcs-proxy: {text}")
+
+
+class _Bell:
+    """Wakes the main thread: from other threads, and from a signal handler, which may not lock."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+
+    def ring(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # it has rung often enough
+            os.write(self._write, b"!")
+
+    def wait(self) -> None:
+        """Return when it has rung since the last time."""
+        os.read(self._read, 1024)
+
+
+def _failure(gateway: Gateway, login: Login) -> DcsError:
+    """Return why the gateway's side ended before it had let us in."""
+    error = gateway.get_exception()
+    if isinstance(error, DcsError):
+        return error
+    where = f"{login.endpoint}:{login.port}"
+    if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
+        if "host key" in str(error):
+            return Untrusted(
+                f"the gateway {where} has no host certificate",
+                hint="no connection was made; report it to the service's support",
+            )
+        why = f"no common algorithms: {quote_server(str(error))}"
+    elif gateway.farewell is not None:
+        why = f"it says {quote_server(gateway.farewell.text)}"
+    elif isinstance(error, EOFError) or error is None:
+        why = "it closed the connection"
+    else:
+        why = quote_server(str(error))
+    return GatewayUnreachable(
+        f"the gateway {where} did not let us in: {why}",
+        hint="try again; if it stays so, report it to the service's support",
+    )

@@ -1,0 +1,162 @@
+"""What the bridge's two connections have in common: algorithms, passing on, and how they end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import paramiko
+from paramiko.kex_curve25519 import KexCurve25519
+
+from dcs_proxy.bridge.outbox import Outbox
+from dcs_proxy.bridge.packets import Packets, Payload
+from dcs_proxy.bridge.stream import Stream
+from dcs_proxy.errors import clean_text
+from dcs_proxy.ssh.wire import Reader, WireError, pack_string, pack_u32
+
+# RFC 4250 §4.1.2.
+_DISCONNECT, _EXT_INFO, _KEXINIT, _NEWKEYS, _GLOBAL_REQUEST = 1, 7, 20, 21, 80
+_CONNECTION = range(80, 128)
+BY_APPLICATION = 11
+# They speak of the keys of one connection's host (OpenSSH's PROTOCOL §2.5), not of the other's.
+_WITHHELD = (b"hostkeys-00@openssh.com", b"hostkeys-prove-00@openssh.com")
+_UNKNOWN_REQUEST = pack_string(b"withheld@dcs-proxy")
+_MAX_REASON = 2000
+
+# paramiko's thread would print its tracebacks on the client's terminal.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+logging.getLogger("paramiko").propagate = False
+logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
+
+
+@dataclass(frozen=True)
+class Farewell:
+    """A peer's SSH_MSG_DISCONNECT: its reason code, and its text on one line."""
+
+    code: int
+    text: str
+
+
+class Side(paramiko.Transport):
+    """One connection: `inbox` is what goes to its peer, `outbox` what comes from there.
+
+    `on_end` is called, in the connection's own thread, when it is over.
+    """
+
+    _active_check_timeout = 1.0  # paramiko's 0.1 s wakes an idle process ten times as often
+    _CLIENT_ID = "dcs_proxy"  # the software version in the line that paramiko sends first
+    _kex_info = {**paramiko.Transport._kex_info, "curve25519-sha256": KexCurve25519}  # type: ignore[attr-defined]  # noqa: RUF012
+    _preferred_ciphers = (
+        "aes128-gcm@openssh.com",
+        "aes256-gcm@openssh.com",
+        "aes128-ctr",
+        "aes192-ctr",
+        "aes256-ctr",
+    )
+    _preferred_macs = (
+        "hmac-sha2-256-etm@openssh.com",
+        "hmac-sha2-512-etm@openssh.com",
+        "hmac-sha2-256",
+        "hmac-sha2-512",
+        "hmac-sha1",
+    )
+    _preferred_kex: tuple[str, ...] = (
+        "curve25519-sha256",
+        "curve25519-sha256@libssh.org",
+        "ecdh-sha2-nistp256",
+        "ecdh-sha2-nistp384",
+        "ecdh-sha2-nistp521",
+        "diffie-hellman-group16-sha512",
+        "diffie-hellman-group14-sha256",
+    )
+    _preferred_compression = ("none",)
+    # Of this instance, and meant to be added to (since paramiko 3.4).
+    _handler_table: dict[int, Callable[[paramiko.Message], None]]
+
+    def __init__(
+        self, stream: Stream, inbox: Outbox, outbox: Outbox, on_end: Callable[[], None]
+    ) -> None:
+        # A Stream has all that a Transport asks of a socket.
+        super().__init__(stream, packetizer_class=Packets)  # type: ignore[arg-type]
+        self.inbox, self._outbox = inbox, outbox
+        self.farewell: Farewell | None = None
+        self.ended = threading.Event()
+        self._on_end = on_end
+        self._said_farewell = False
+        self._newkeys = self._handler_table[_NEWKEYS]
+        self._handler_table[_NEWKEYS] = self._take_keys
+        self._handler_table[_EXT_INFO] = lambda _message: None
+        for number in _CONNECTION:
+            self._handler_table[number] = partial(self._pass_on, number)
+        self._handler_table[_GLOBAL_REQUEST] = self._pass_on_request
+
+    def run(self) -> None:
+        """Serve the connection; the body of its thread."""
+        try:
+            super().run()
+        finally:
+            self.inbox.close(self)
+            self.ended.set()
+            self._on_end()
+
+    def disconnect(self, farewell: Farewell, timeout_s: float) -> None:
+        """Send the peer, at most once, why the connection ends.
+
+        Gives up after `timeout_s`: a peer that reads nothing must not keep us.
+        """
+        if self._said_farewell or self.ended.is_set():
+            return
+        self._said_farewell = True
+        text = farewell.text.encode()[:_MAX_REASON].decode(errors="ignore").encode()
+        message = bytes([_DISCONNECT]) + pack_u32(farewell.code) + pack_string(text)
+        thread = threading.Thread(target=self._send_last, args=(message,), daemon=True)
+        thread.start()
+        thread.join(timeout_s)
+
+    def send(self, message: bytes) -> None:
+        """Send a message of our own, once no key exchange is under way."""
+        # asbytes() is all that is asked of a message.
+        self._send_user_message(Payload(message))  # type: ignore[attr-defined]
+
+    def _send_last(self, message: bytes) -> None:
+        # It may be sent in a key exchange too (RFC 4253 §7.1).
+        try:
+            self.packetizer.send_message(Payload(message + bytes(4)))  # type: ignore[arg-type]
+        except (EOFError, OSError):
+            pass  # the peer has gone
+
+    def _take_keys(self, message: paramiko.Message) -> None:
+        self._newkeys(message)
+        self.inbox.flush()
+
+    def _pass_on(self, number: int, message: paramiko.Message) -> None:
+        if not self.authenticated:
+            raise paramiko.SSHException(f"message {number} before the login")
+        # In a key exchange of its own this thread has to go on reading.
+        may_wait = self.clear_to_send.is_set()
+        self._outbox.put(bytes([number]) + message.asbytes(), may_wait=may_wait)
+
+    def _pass_on_request(self, message: paramiko.Message) -> None:
+        """Pass a global request on: string name, boolean want reply, more (RFC 4254 §4)."""
+        reader = Reader(message.asbytes())
+        try:
+            name, wants_reply = reader.string(), reader.u8()
+        except WireError as error:
+            raise paramiko.SSHException(f"a malformed global request: {error}") from None
+        if name not in _WITHHELD:
+            self._pass_on(_GLOBAL_REQUEST, message)
+        elif wants_reply:
+            # Replies come in the order of requests: the other peer must refuse this one.
+            self._pass_on(_GLOBAL_REQUEST, paramiko.Message(_UNKNOWN_REQUEST + b"\x01"))
+
+    def _parse_disconnect(self, message: paramiko.Message) -> None:
+        """Note the peer's farewell: uint32 reason, string description (RFC 4253 §11.1)."""
+        reader = Reader(message.asbytes())
+        try:
+            code, text = reader.u32(), reader.string()
+        except WireError:
+            code, text = BY_APPLICATION, b""
+        self.farewell = Farewell(code, clean_text(text.decode("utf-8", "replace"), _MAX_REASON))

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import os
+import pty
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from dcs_proxy.bridge.choose import Way, check_descriptors, choose_way, has_spoken
+from dcs_proxy.emulator.loopback import listen
+from dcs_proxy.errors import UsageError
+
+OPENSSH = b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\n"
+NODE = b"SSH-2.0-ssh2js1.17.0\r\n"
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    near, far = socket.socketpair()
+    with near, far:
+        yield near, far
+
+
+@pytest.fixture
+def pipes() -> Iterator[tuple[int, int, int]]:
+    """Our stdin, its far end, and our stdout."""
+    with ExitStack() as stack:
+        ends = (*os.pipe(), *os.pipe())
+        for fd in ends:
+            stack.callback(os.close, fd)
+        yield ends[0], ends[1], ends[3]
+
+
+@pytest.mark.parametrize("login", [None, "me"])
+def test_one_socket_for_both_ways_is_for_a_handover(
+    pair: tuple[socket.socket, socket.socket], login: str | None
+) -> None:
+    near, _ = pair
+    assert choose_way(login, near.fileno(), near.fileno()) == (Way.HANDOVER, b"")
+
+
+def test_a_client_that_has_spoken_on_the_one_socket_expects_no_handover(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    near, far = pair
+    far.sendall(NODE)
+    assert has_spoken(near.fileno())
+    assert choose_way(None, near.fileno(), near.fileno()) == (Way.BRIDGE, b"")
+    assert near.recv(99) == NODE, "nothing was taken"
+
+
+def test_two_ends_without_a_login_are_bridged(pipes: tuple[int, int, int]) -> None:
+    stdin, far, stdout = pipes
+    os.write(far, OPENSSH)
+    assert choose_way(None, stdin, stdout) == (Way.BRIDGE, b"")
+
+
+@pytest.mark.parametrize(("said", "way"), [(OPENSSH, Way.RELAY), (NODE, Way.BRIDGE)])
+def test_with_a_login_only_openssh_is_relayed(
+    pipes: tuple[int, int, int], said: bytes, way: Way
+) -> None:
+    stdin, far, stdout = pipes
+    os.write(far, said + b"more")
+    assert choose_way("me", stdin, stdout) == (way, said + b"more")
+
+
+def test_a_client_that_has_gone_said_nothing(pipes: tuple[int, int, int]) -> None:
+    stdin, far, stdout = pipes
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, far)
+    os.close(null)
+    assert choose_way("me", stdin, stdout) == (Way.BRIDGE, b"")
+
+
+def test_a_greeting_without_end_is_cut(pipes: tuple[int, int, int]) -> None:
+    stdin, far, stdout = pipes
+    os.write(far, b"x" * 8192)
+    way, first = choose_way("me", stdin, stdout)
+    assert way is Way.BRIDGE and 0 < len(first) <= 4096
+
+
+def test_pipes_and_unix_sockets_are_served(
+    pipes: tuple[int, int, int], pair: tuple[socket.socket, socket.socket]
+) -> None:
+    check_descriptors(pipes[0], pipes[2])
+    check_descriptors(pair[0].fileno(), pair[0].fileno())
+
+
+def test_a_terminal_is_not_served(pipes: tuple[int, int, int]) -> None:
+    master, slave = pty.openpty()
+    try:
+        for stdin, stdout in ((slave, pipes[2]), (pipes[0], slave)):
+            with pytest.raises(UsageError, match="is a terminal"):
+                check_descriptors(stdin, stdout)
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+def test_the_network_is_not_served(pipes: tuple[int, int, int]) -> None:
+    for listener in listen(0):
+        with listener, socket.create_connection(listener.getsockname()[:2]):
+            served, _ = listener.accept()
+            with served:
+                for stdin, stdout in ((served.fileno(), pipes[2]), (pipes[0], served.fileno())):
+                    with pytest.raises(UsageError, match="is a network connection"):
+                        check_descriptors(stdin, stdout)

@@ -1,0 +1,225 @@
+"""The client's side against clients that are hostile, odd, or real ones of paramiko's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import paramiko
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from dcs_proxy.bridge.client import Client
+from dcs_proxy.bridge.outbox import Outbox
+from dcs_proxy.bridge.side import Farewell
+from dcs_proxy.bridge.stream import Stream
+from dcs_proxy.ssh.wire import Reader, pack_string
+from tests.integration.harness import wait_until
+from tests.unit.bridge.wire import KEX_INIT, KEX_REPLY, KEXINIT, Peer, kexinit
+
+KEY = paramiko.ECDSAKey.generate()
+KINDS = (b"ecdsa-sha2-nistp256",)
+CURVE = (b"curve25519-sha256",)
+
+
+@dataclass
+class Served:
+    """A client's side, and the peer that plays the client."""
+
+    peer: Peer = field(default_factory=Peer)
+    inbox: Outbox = field(default_factory=Outbox)
+    outbox: Outbox = field(default_factory=Outbox)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        stream = Stream(self.peer.fd, self.peer.fd)
+        self.client = Client(stream, [KEY], self.inbox, self.outbox, self.ended.set)
+        self.client.start()
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    made = Served()
+    yield made
+    made.client.close()
+    made.peer.sock.close()
+    assert made.ended.wait(60)
+    made.peer.close()
+
+
+def exchange() -> bytes:
+    """Return the body of a client's first half of an exchange (RFC 5656 §4, RFC 8731)."""
+    return pack_string(X25519PrivateKey.generate().public_key().public_bytes_raw())
+
+
+def test_a_key_exchange_is_answered(served: Served) -> None:
+    served.peer.greet()
+    assert served.peer.receive()[0] == KEXINIT
+    served.peer.send(KEXINIT, kexinit(CURVE, KINDS))
+    served.peer.send(KEX_INIT, exchange())
+    assert served.peer.receive()[0] == KEX_REPLY
+
+
+def test_a_right_guess_of_the_key_exchange_is_used(served: Served) -> None:
+    served.peer.greet()
+    served.peer.send(KEXINIT, kexinit(CURVE, KINDS, follows=True))
+    served.peer.send(KEX_INIT, exchange())
+    assert [served.peer.receive()[0] for _ in range(2)] == [KEXINIT, KEX_REPLY]
+
+
+@pytest.mark.parametrize(
+    ("kex", "keys"),
+    [
+        ((b"sntrup761x25519-sha512@openssh.com", *CURVE), KINDS),
+        (CURVE, (b"ssh-ed25519", *KINDS)),
+    ],
+)
+def test_a_wrong_guess_of_the_key_exchange_is_passed_over(
+    served: Served, kex: tuple[bytes, ...], keys: tuple[bytes, ...]
+) -> None:
+    served.peer.greet()
+    served.peer.send(KEXINIT, kexinit(kex, keys, follows=True))
+    served.peer.send(KEX_INIT, pack_string(b"of another algorithm"))
+    served.peer.send(KEX_INIT, exchange())
+    assert [served.peer.receive()[0] for _ in range(2)] == [KEXINIT, KEX_REPLY]
+
+
+def test_a_packet_of_any_size_is_not_waited_for(served: Served) -> None:
+    served.peer.greet()
+    served.peer.sock.sendall(b"\x7f\xff\xff\xf4" + bytes(12))
+    assert served.ended.wait(60)
+
+
+def test_a_greeting_without_end_is_not_kept(served: Served) -> None:
+    served.peer.sock.sendall(b"x" * 100_000)
+    assert served.ended.wait(60)
+
+
+@pytest.mark.parametrize("number", [80, 90, 94, 98, 127])
+def test_no_message_is_passed_on_before_the_client_is_let_in(served: Served, number: int) -> None:
+    passed: list[bytes] = []
+    served.outbox.put = lambda message, **_: passed.append(message)  # type: ignore[method-assign]
+    transport = negotiated(served)
+    message = paramiko.Message()
+    message.add_byte(bytes([number]))
+    message.add_string("session")
+    message.add_int(0)
+    transport._send_message(message)
+    assert not transport.is_authenticated()
+    transport.close()
+    assert served.ended.wait(60)
+    assert passed == []
+
+
+def negotiated(served: Served) -> paramiko.Transport:
+    """Return paramiko's client at the end of its key exchange."""
+    transport = paramiko.Transport(served.peer.sock)
+    transport.start_client(timeout=60)
+    return transport
+
+
+class Waiting:
+    """paramiko's client while it waits to be let in."""
+
+    def __init__(self, served: Served, how: str) -> None:
+        self.transport = negotiated(served)
+        self.error: Exception | None = None
+        self._how = how
+        self._thread = threading.Thread(target=self._log_in)
+        self._thread.start()
+
+    def _log_in(self) -> None:
+        try:
+            if self._how == "none":
+                self.transport.auth_none("anybody")
+            elif self._how == "password":
+                self.transport.auth_password("anybody", "")
+            elif self._how == "interactive":
+                self.transport.auth_interactive("anybody", lambda *_: [])
+            else:
+                self.transport.auth_publickey("anybody", paramiko.ECDSAKey.generate())
+        except (paramiko.SSHException, EOFError) as error:
+            self.error = error
+
+    def end(self) -> paramiko.Transport:
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+        return self.transport
+
+
+@pytest.mark.parametrize("how", ["none", "password", "interactive", "publickey"])
+def test_a_client_is_let_in_by_any_method_but_not_before_its_time(served: Served, how: str) -> None:
+    waiting = Waiting(served, how)
+    wait_until(lambda: served.client._is_asking)
+    assert not served.client.authenticated
+    served.client.let_in()
+    assert waiting.end().is_authenticated()
+
+
+def test_a_client_that_comes_late_is_let_in_at_once(served: Served) -> None:
+    served.client.let_in()
+    assert Waiting(served, "none").end().is_authenticated()
+
+
+def test_lines_are_shown_while_the_client_waits(served: Served) -> None:
+    served.client.show("before it asks")
+    waiting = Waiting(served, "none")
+    banners: list[bytes] = []
+
+    def seen() -> bytes:
+        banner = waiting.transport.get_banner()
+        if banner is not None and banner not in banners:
+            banners.append(banner)
+        return b"".join(banners)
+
+    wait_until(lambda: b"before it asks\r\n" in seen())
+    served.client.show("while it waits")
+    wait_until(lambda: b"while it waits\r\n" in seen())
+    served.client.let_in()
+    assert waiting.end().is_authenticated()
+    served.client.show("too late, and not sent")
+
+
+def test_what_was_meant_for_the_client_comes_once_it_is_let_in(served: Served) -> None:
+    served.inbox.put(b"\x50" + pack_string(b"odd@example.com") + b"\x00", may_wait=True)
+    requests: list[str] = []
+    waiting = Waiting(served, "none")
+    waiting.transport._handler_table[80] = lambda message: requests.append(message.get_text())
+    wait_until(lambda: served.client._is_asking)
+    assert requests == []
+    served.client.let_in()
+    wait_until(lambda: requests == ["odd@example.com"])
+    waiting.end()
+
+
+def test_the_reason_for_the_end_is_told_at_any_stage(served: Served) -> None:
+    waiting = Waiting(served, "none")
+    wait_until(lambda: served.client._is_asking)
+    said: list[tuple[int, str]] = []
+
+    def note(message: paramiko.Message) -> None:
+        said.append((message.get_int(), message.get_text()))
+
+    waiting.transport._parse_disconnect = note
+    served.client.disconnect(Farewell(11, "dm-foo: there is no such machine"), 60)
+    waiting.end()
+    assert said == [(11, "dm-foo: there is no such machine")]
+    assert waiting.error is not None
+
+
+def test_the_reason_for_the_end_is_told_before_the_first_packet(served: Served) -> None:
+    served.peer.greet()
+    served.client.disconnect(Farewell(11, "why"), 60)
+    numbers = []
+    while not numbers or numbers[-1][0] != 1:
+        numbers.append(served.peer.receive())
+    reader = Reader(numbers[-1][1])
+    assert (reader.u32(), reader.string()) == (11, b"why")
+
+
+def test_a_clients_own_farewell_is_kept_clean(served: Served) -> None:
+    served.peer.greet()
+    served.peer.send(1, b"\0\0\0\x0b" + pack_string(b"by\x1b[31m user\n") + pack_string(b""))
+    assert served.ended.wait(60)
+    assert served.client.farewell == Farewell(11, "by [31m user")

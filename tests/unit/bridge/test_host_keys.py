@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import os
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from dcs_proxy.bridge.host_keys import ensure_host_keys, write_known_hosts
+from dcs_proxy.errors import StateError
+from dcs_proxy.session.directory import StateDirectory
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> StateDirectory:
+    return StateDirectory(str(tmp_path / "state"))
+
+
+def fingerprint(path: str) -> str:
+    """Return ssh-keygen's word on a key file, which it refuses if others can read it."""
+    done = subprocess.run(["ssh-keygen", "-lf", path], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def read(path: str) -> bytes:
+    return Path(path).read_bytes()
+
+
+def test_there_are_two_keys_that_only_their_owner_can_read(state: StateDirectory) -> None:
+    paths = ensure_host_keys(state)
+    assert [fingerprint(path).split()[-1] for path in paths] == ["(ED25519)", "(ECDSA)"]
+    assert [os.stat(path).st_mode & 0o777 for path in paths] == [0o600, 0o600]
+    before = [read(path) for path in paths]
+    assert [read(path) for path in ensure_host_keys(state)] == before
+
+
+def make(directory: str) -> list[bytes]:
+    return [read(path) for path in ensure_host_keys(StateDirectory(directory))]
+
+
+def test_many_processes_at_once_make_one_pair(tmp_path: Path) -> None:
+    directory = str(tmp_path / "state")
+    # Threads that start processes: all of them begin at about the same time.
+    with get_context("spawn").Pool(6) as pool, ThreadPoolExecutor(6) as threads:
+        made = list(threads.map(lambda _: pool.apply(make, (directory,)), range(24)))
+    assert all(keys == made[0] for keys in made)
+    assert sorted(entry for entry in os.listdir(directory) if "bridge" in entry) == [
+        "bridge_ecdsa_key", "bridge_ed25519_key",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604])
+def test_a_key_that_others_can_read_is_refused(state: StateDirectory, mode: int) -> None:
+    path = ensure_host_keys(state)[0]
+    os.chmod(path, mode)
+    with pytest.raises(StateError) as caught:
+        ensure_host_keys(state)
+    assert f"rm '{path}'" in caught.value.hint
+    os.unlink(path)
+    ensure_host_keys(state)
+
+
+def test_a_link_in_a_keys_place_is_refused(state: StateDirectory, tmp_path: Path) -> None:
+    os.symlink(tmp_path / "elsewhere", state.file("bridge_ed25519_key"))
+    with pytest.raises(StateError):
+        ensure_host_keys(state)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_damaged_key_is_named(state: StateDirectory) -> None:
+    path = ensure_host_keys(state)[1]
+    Path(path).write_text("garbage")
+    with pytest.raises(StateError, match="bridge_ecdsa_key is damaged"):
+        write_known_hosts(state)
+
+
+def find(path: str, host: str) -> list[str]:
+    """Return the keys that ssh finds for a host."""
+    done = subprocess.run(["ssh-keygen", "-F", host, "-f", path], capture_output=True, text=True)
+    return [line.split()[1] for line in done.stdout.splitlines() if not line.startswith("#")]
+
+
+def test_known_hosts_has_both_keys_for_every_machine_and_for_those_named(
+    state: StateDirectory,
+) -> None:
+    path = write_known_hosts(state, ["dm-b", "dm-a"])
+    lines = [line.split() for line in Path(path).read_text().splitlines()]
+    assert [host for host, _, _ in lines] == ["dm-*", "dm-*", "dm-b", "dm-b", "dm-a", "dm-a"]
+    kinds = ["ssh-ed25519", "ecdsa-sha2-nistp256"]
+    assert find(path, "dm-other") == kinds and find(path, "dm-a") == [*kinds, *kinds]
+    assert find(path, "other") == []
+    keys = [f"{kind} {blob}" for _, kind, blob in lines[:2]]
+    for key, private in zip(keys, ensure_host_keys(state), strict=True):
+        shown = subprocess.run(
+            ["ssh-keygen", "-yf", private], capture_output=True, text=True, check=True
+        )
+        assert shown.stdout.split()[:2] == key.split()
+
+
+def test_known_hosts_keeps_its_names_until_others_are_given(state: StateDirectory) -> None:
+    path = write_known_hosts(state, ["dm-a"])
+    before = os.stat(path)
+    write_known_hosts(state)
+    assert os.stat(path).st_ino == before.st_ino, "nothing changed"
+    os.unlink(ensure_host_keys(state)[0])
+    write_known_hosts(state)
+    assert len(find(path, "dm-a")) == 4
+    write_known_hosts(state, [])
+    assert len(find(path, "dm-a")) == 2

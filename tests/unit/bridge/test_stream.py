@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from dcs_proxy.bridge.stream import Stream
+
+
+@pytest.fixture
+def pipes() -> Iterator[tuple[int, int, int, int]]:
+    """Two pipes: the ends of the first, and of the second."""
+    ends = (*os.pipe(), *os.pipe())
+    yield ends
+    for fd in ends:
+        try:
+            os.close(fd)
+        except OSError:
+            pass  # closed by the test
+
+
+def test_bytes_go_in_and_out(pipes: tuple[int, int, int, int]) -> None:
+    source, far, near, sink = pipes
+    stream = Stream(source, sink, b"first")
+    os.write(far, b"second")
+    assert [stream.recv(3), stream.recv(9), stream.recv(2), stream.recv(99)] == [
+        b"fir", b"st", b"se", b"cond",
+    ]  # fmt: skip
+    assert stream.send(b"out") == 3
+    assert os.read(near, 9) == b"out"
+
+
+def test_nothing_to_read_is_a_timeout(pipes: tuple[int, int, int, int]) -> None:
+    stream = Stream(pipes[0], pipes[3])
+    stream.settimeout(0.01)
+    with pytest.raises(TimeoutError):
+        stream.recv(1)
+
+
+def test_the_end_of_the_source_is_the_end(pipes: tuple[int, int, int, int]) -> None:
+    stream = Stream(pipes[0], pipes[3])
+    os.write(pipes[1], b"last")
+    os.close(pipes[1])
+    assert stream.recv(99) == b"last"
+    assert stream.recv(99) == b""
+
+
+def test_a_reader_that_has_gone_is_the_end_once_all_is_read(
+    pipes: tuple[int, int, int, int],
+) -> None:
+    # Another process may hold the write end of our stdin open.
+    stream = Stream(pipes[0], pipes[3])
+    os.write(pipes[1], b"last")
+    os.close(pipes[2])
+    assert stream.recv(99) == b"last"
+    assert stream.recv(99) == b""
+
+
+def test_a_socket_for_both_ways_reads_until_it_is_closed() -> None:
+    near, far = socket.socketpair()
+    with near:
+        stream = Stream(near.fileno(), near.fileno())
+        with far:
+            far.sendall(b"in")
+            assert stream.recv(99) == b"in"
+            stream.send(b"out")
+            assert far.recv(99) == b"out"
+        assert stream.recv(99) == b""
+
+
+def test_a_sink_that_does_not_block_is_waited_for(pipes: tuple[int, int, int, int]) -> None:
+    # The client may have set the flag, which it shares with us.
+    _, _, near, sink = pipes
+    os.set_blocking(sink, False)
+    stream = Stream(pipes[0], sink)
+    stream.settimeout(0.01)
+    sent = 0
+    with pytest.raises(TimeoutError):
+        while True:
+            sent += stream.send(bytes(65536))
+    assert not os.get_blocking(sink)
+    while sent:
+        sent -= len(os.read(near, sent))
+    assert stream.send(b"more") == 4
+
+
+def test_a_closed_stream_reads_and_writes_nothing(pipes: tuple[int, int, int, int]) -> None:
+    stream = Stream(pipes[0], pipes[3])
+    os.write(pipes[1], b"too late")
+    stream.close()
+    assert stream.recv(99) == b""
+    with pytest.raises(BrokenPipeError):
+        stream.send(b"x")
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_GETPIPE_SZ"), reason="pipes of one size")
+def test_pipes_are_made_larger(pipes: tuple[int, int, int, int]) -> None:
+    before = fcntl.fcntl(pipes[0], fcntl.F_GETPIPE_SZ)
+    Stream(pipes[0], pipes[3])
+    assert fcntl.fcntl(pipes[0], fcntl.F_GETPIPE_SZ) > before
+    assert fcntl.fcntl(pipes[3], fcntl.F_GETPIPE_SZ) > before

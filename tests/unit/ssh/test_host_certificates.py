@@ -1,0 +1,129 @@
+"""Host certificates made by ssh-keygen, which is the outside judge of what one looks like."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from dcs_proxy.errors import Untrusted
+from dcs_proxy.ssh.certificates import Authority, check_host_certificate
+
+KINDS = ("ed25519", "ecdsa", "rsa")
+NAME = "gw.example"
+
+
+class Keys:
+    """Keys in one directory, each made once."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def key(self, name: str, kind: str) -> Path:
+        path = self.directory / f"{name}_{kind}"
+        if not path.exists():
+            keygen("-t", kind, "-N", "", "-C", "", "-f", str(path))
+        return path
+
+    def certificate(self, *options: str, key: str = "ed25519", ca: str = "ed25519") -> bytes:
+        """Return the blob of a host certificate, unless options say otherwise for NAME."""
+        authority = self.key("ca", ca)
+        public = self.key("host", key).with_suffix(".pub")
+        options = options or ("-h", "-n", NAME)
+        keygen("-s", str(authority), "-I", "id", *options, str(public))
+        return blob_of(public.with_name(f"{public.stem}-cert.pub"))
+
+    def authority(self, kind: str = "ed25519", name: str = "ca") -> Authority:
+        return Authority(blob_of(self.key(name, kind).with_suffix(".pub")))
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    return Keys(tmp_path_factory.mktemp("keys"))
+
+
+def keygen(*arguments: str) -> None:
+    subprocess.run(["ssh-keygen", "-q", *arguments], check=True, stdin=subprocess.DEVNULL)
+
+
+def blob_of(path: Path) -> bytes:
+    return base64.b64decode(path.read_text().split()[1])
+
+
+def check(
+    blob: bytes, authority: Authority, *, endpoint: str = NAME, now: float | None = None
+) -> None:
+    now = time.time() if now is None else now
+    check_host_certificate(blob, authority=authority, endpoint=endpoint, now=now)
+
+
+@pytest.mark.parametrize(("key", "ca"), list(itertools.product(KINDS, KINDS)))
+def test_a_host_key_of_any_kind_signed_by_any_kind_of_authority_is_trusted(
+    keys: Keys, key: str, ca: str
+) -> None:
+    blob = keys.certificate(key=key, ca=ca)
+    check(blob, keys.authority(ca))
+    with pytest.raises(Untrusted, match="signed by another authority"):
+        check(blob, keys.authority(ca, "other"))
+    # One bit of what was signed: in the nonce, which nothing else is compared with.
+    spoilt = bytearray(blob)
+    spoilt[4 + int.from_bytes(blob[:4], "big") + 4] ^= 1
+    with pytest.raises(Untrusted, match="its signature does not hold"):
+        check(bytes(spoilt), keys.authority(ca))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("-h", "-n", NAME, "-V", "20200101:20210101"), "it ended at 202"),
+        (("-h", "-n", NAME, "-V", "+1h:+2h"), "it is not valid before "),
+        (("-h", "-n", "elsewhere.example"), f"it does not name {NAME}"),
+        (("-h", "-n", f"x{NAME}"), f"it does not name {NAME}"),
+        (("-h",), f"it does not name {NAME}"),
+        (("-h", "-n", "*.example"), f"it does not name {NAME}"),
+        (("-h", "-n", f"{NAME},*.example"), "it names hosts by a pattern"),
+        (("-n", NAME), "it is not a host certificate"),
+        (("-h", "-n", NAME, "-O", "critical:odd@example.com"), "it carries a critical option"),
+    ],
+)
+def test_a_certificate_that_proves_something_else_is_refused(
+    keys: Keys, kind: str, options: tuple[str, ...], said: str
+) -> None:
+    blob = keys.certificate(*options, key=kind, ca=kind)
+    with pytest.raises(Untrusted) as caught:
+        check(blob, keys.authority(kind))
+    assert caught.value.message.startswith(f"the gateway's host key cannot be trusted: {said}")
+
+
+def test_a_certificate_that_begins_within_the_clocks_tolerance_is_trusted(keys: Keys) -> None:
+    check(keys.certificate("-h", "-n", NAME, "-V", "+4m:+2h"), keys.authority())
+
+
+@pytest.mark.parametrize("key", KINDS)
+def test_a_signature_that_uses_sha1_is_refused(keys: Keys, key: str) -> None:
+    blob = keys.certificate("-h", "-n", NAME, "-t", "ssh-rsa", key=key, ca="rsa")
+    with pytest.raises(Untrusted, match="its signature uses SHA-1"):
+        check(blob, keys.authority("rsa"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bare_key_is_refused(keys: Keys, kind: str) -> None:
+    # The authority's own too.
+    for name in ("host", "ca"):
+        bare = blob_of(keys.key(name, kind).with_suffix(".pub"))
+        with pytest.raises(Untrusted, match="it is not a certificate"):
+            check(bare, keys.authority(kind))
+
+
+def test_any_damage_is_refused(keys: Keys) -> None:
+    blob = keys.certificate()
+    for end in range(len(blob)):
+        with pytest.raises(Untrusted):
+            check(blob[:end], keys.authority())
+    with pytest.raises(Untrusted):
+        check(blob + b"\0", keys.authority())
