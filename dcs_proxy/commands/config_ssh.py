@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 
 from dcs_proxy.app import ApiFactory, Options, open_known, open_log, program_words
@@ -17,6 +18,7 @@ from dcs_proxy.console.stderr import show
 from dcs_proxy.console.stdout import put, put_json
 from dcs_proxy.doctor.vscode import remote_ssh_settings
 from dcs_proxy.errors import DcsError
+from dcs_proxy.local.lock import FileLock
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import Program, listed_hosts, render_end, render_top
@@ -25,15 +27,15 @@ from dcs_proxy.session.directory import StateDirectory
 
 HELP = "write the block in ~/.ssh/config that makes ssh use dcs-proxy"
 DESCRIPTION = (
-    "Write a block at the top of the ssh config, and a small one at its end, that make ssh and "
-    "whatever runs ssh use dcs-proxy for every machine's name. The account's machines are listed "
-    "by alias, or else by their shortest name, for editors and completion. Run it again after an "
-    "update, when Python has moved, or to list new machines."
+    "Write a block at the top of the ssh config and a small one at its end, which make ssh, and "
+    "every program that runs ssh, use dcs-proxy for machines. The block lists the account's "
+    "machines by alias or shortest name, for editors and completion. Run the command again after "
+    "an update, when Python has moved, or to list new machines."
 )
 EXAMPLES = (
     ("See what would change", "dcs-proxy config-ssh --dry-run"),
-    ("Give the file back as it was, to the byte", "dcs-proxy config-ssh --remove"),
-    ("See what VS Code needs in its settings.json", "dcs-proxy config-ssh --vscode"),
+    ("Restore the file exactly as it was", "dcs-proxy config-ssh --remove"),
+    ("Print the settings that VS Code needs", "dcs-proxy config-ssh --vscode"),
 )
 
 
@@ -45,30 +47,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
-        "--dry-run", action="store_true", help="show what would change, change nothing"
+        "--dry-run", action="store_true", help="print what would change; change nothing"
     )
-    how.add_argument("--remove", action="store_true", help="take the block out, to the byte")
+    how.add_argument(
+        "--remove", action="store_true", help="remove the blocks; keep the rest as it is"
+    )
     how.add_argument(
         "--vscode", action="store_true",
-        help="print what VS Code's settings.json needs for Remote-SSH, change nothing",
+        help="print what Remote-SSH needs in VS Code's settings.json; change nothing",
     )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace, options: Options) -> int:
-    """Edit the ssh config.  Raises ConfigError or StateError; a file it cannot read is left."""
+    """Edit the ssh config.  Raises ConfigError or StateError, and then changes nothing."""
+    path = os.path.abspath(os.path.expanduser(arguments.ssh_config))
     if arguments.vscode:
         put_json(remote_ssh_settings(options.settings(os.environ)))
-        return 0
-    path = os.path.abspath(os.path.expanduser(arguments.ssh_config))
-    if arguments.remove:
-        changed = config_file.edit(path, lambda old: old and config_file.remove(old))
-        put(f"dcs-proxy: {path}: {'block removed' if changed else 'there was no block'}")
-        return 0
+    elif arguments.remove:
+        _remove(path, options)
+    else:
+        _install(path, options, dry_run=arguments.dry_run)
+    return 0
+
+
+def _remove(path: str, options: Options) -> None:
+    directory = options.state_directory(os.environ)
+    # Not created only to be locked: it is probably about to be removed, too.
+    with _lock(directory) if os.path.isdir(directory) else contextlib.nullcontext():
+        is_changed = config_file.edit(path, lambda old: old and config_file.remove(old))
+    put(f"dcs-proxy: {path}: {'block removed' if is_changed else 'there was no block'}")
+
+
+def _install(path: str, options: Options, *, dry_run: bool) -> None:
     version = find_client().version
     settings = options.settings(os.environ)
     state = StateDirectory(options.state_directory(os.environ))
     program = Program(program_words(), state.path, options.config_file(os.environ))
-    with config_file.edit_lock(state.file("config-ssh.lock")):
+    with _lock(state.path):
         old, _ = config_file.read(os.path.realpath(path))
         known = open_known(options, os.environ, settings)
         factory = ApiFactory(settings, os.environ, open_log(options, os.environ), known)
@@ -78,25 +93,28 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         def change(text: bytes | None) -> bytes:
             return config_file.install(text or b"", top, end, created=text is None)
 
-        if arguments.dry_run:
+        if dry_run:
             put(*config_file.difference(old or b"", change(old), path))
-            return 0
-        changed = config_file.edit(path, change)
+            return
+        is_changed = config_file.edit(path, change)
         write_known_hosts(state, machines)
-    _report(path, changed, len(machines))
-    for lost in missing_features(version):
-        _show(f"OpenSSH {version}: {lost}")
-    return 0
+    _report(path, is_changed, len(machines))
+    for sentence in missing_features(version):
+        _show(f"OpenSSH {version}: {sentence}")
+
+
+def _lock(state_directory: str) -> FileLock:
+    return config_file.edit_lock(os.path.join(state_directory, "config-ssh.lock"))
 
 
 def _machines(factory: ApiFactory, state: StateDirectory, old: bytes) -> list[MachineName]:
-    """Return the names to list; those listed already if the API cannot be asked."""
+    """Return the names to list, which are those in the file if the API does not answer."""
     try:
         listing = list_machines(factory, state)
     except DcsError as error:
         show(*error.lines())
         _show(
-            "the block works for every dm- name all the same; run config-ssh again to list the "
+            "ssh works for every dm- name without a list; run config-ssh again later to list the "
             "machines for editors and completion"
         )
         present = config_file.parse_blocks(old).top or b""
@@ -110,9 +128,9 @@ def _show(text: str) -> None:
     show(f"dcs-proxy: {text}")
 
 
-def _report(path: str, changed: bool, machines: int) -> None:
-    done = "written" if changed else "already up to date"
+def _report(path: str, is_changed: bool, machines: int) -> None:
+    done = "written" if is_changed else "already up to date"
     put(f"dcs-proxy: {path}: {done}, {machines} machine{'s' * (machines != 1)} listed")
     if os.stat(path).st_mode & 0o022:
-        _show(f"{path} can be changed by others, so ssh will refuse it")
+        _show(f"{path} is writable by other users, so ssh will refuse it")
         _show(f"hint: chmod go-w '{path}'")

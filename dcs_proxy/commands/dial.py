@@ -1,7 +1,7 @@
-"""``dcs-proxy dial HOST PORT``: the way to the gateway alone, for ssh and through the proxy.
+"""``dcs-proxy dial NAME PORT``: connect to a gateway, without a session.
 
-The short ssh that asks whether a woken machine answers (readiness.py) has this as its ProxyCommand
-where the config file names a proxy: it knows the session, but not the way.
+publish/guest.py uses it as the ProxyCommand of the short ssh that checks whether a woken machine
+answers, if the config file names a proxy.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from dcs_proxy.app import Options
 from dcs_proxy.ssh.handover import client_gone, hand_over
 from dcs_proxy.ssh.tunnel import reach
 
-HELP = "connect to the gateway through the proxy; ssh runs this while a machine wakes"
+HELP = "connect to a gateway through the proxy; ssh runs this while a machine wakes"
 DESCRIPTION = (
-    "Connect to the gateway through the proxy that the config file names, and hand the socket "
-    "over. The short ssh that waits for a woken machine runs this."
+    "Connect to a gateway through the proxy in the config file, and pass the socket to ssh "
+    "(ProxyUseFdpass). The short ssh that waits for a woken machine runs this."
 )
 EXAMPLES = (
     ("As the ProxyCommand of an ssh to the gateway itself",
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, options: Options) -> int:
-    """Hand the connected socket over to ssh.  Raises GatewayUnreachable or ClientGone."""
+    """Connect, and hand the socket over to ssh.  Raises GatewayUnreachable or ClientGone."""
     settings = options.settings(os.environ)
     sock = reach(
         settings.proxy_to(arguments.host),

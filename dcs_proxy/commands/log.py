@@ -1,4 +1,4 @@
-"""``dcs-proxy log``: print what happened, and go on with what happens."""
+"""``dcs-proxy log``: print the log, and follow it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,27 @@ from dcs_proxy.local.log_reader import follow_log, is_about, read_log
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.lookup import find_locally, names_of
 
-HELP = "print the log, of all machines or of one"
+HELP = "print the log of all machines or one"
 DESCRIPTION = (
-    "Print the log: time, process and ssh's process, event, machine and what belongs to it. "
-    "DCS_PROXY_LOG=debug writes more into it, DCS_PROXY_LOG=off nothing."
+    "Print the log. Each line has the time, the numbers of our process and of ssh's, the event, "
+    "the machine and details. DCS_PROXY_LOG=debug logs more, DCS_PROXY_LOG=off nothing."
 )
 EXAMPLES = (("Watch what happens to one machine", "dcs-proxy log -f dm-foo"),)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("host", metavar="HOST", nargs="?", help="only what concerns this machine")
+    parser.add_argument("host", metavar="HOST", nargs="?", help="print only this machine's lines")
     parser.add_argument(
-        "-f", "--follow", action="store_true", help="go on with new lines until Ctrl-C"
+        "-f",
+        "--follow",
+        action="store_true",
+        help="print new lines as they come, until Ctrl-C",
     )
 
 
 def run(arguments: argparse.Namespace, options: Options) -> int:
-    """Print the log.  Raises UsageError, StateError, or ClientGone when nobody reads any more."""
+    """Print the log.  Raises UsageError, StateError or ReaderGone."""
     path = open_log(options, os.environ).path
     wanted = None if arguments.host is None else _names(arguments.host, options)
     if not os.path.exists(path):

@@ -43,7 +43,7 @@ def check_permissions(context: Context) -> Check:
         )
     if status.st_mode & 0o022:
         return failed(
-            f"{path} can be changed by others ({mode}), so ssh refuses it", f"chmod go-w '{path}'"
+            f"{path} is writable by other users ({mode}), so ssh refuses it", f"chmod go-w '{path}'"
         )
     return passed(f"{path}, {mode}")
 

@@ -107,7 +107,7 @@ def make_private_directory(path: str) -> None:
     except OSError as error:
         raise cannot_write(path, error) from None
     if not stat.S_ISDIR(status.st_mode):
-        raise StateError(f"{path} is in the way: a directory belongs there", hint="move it away")
+        raise StateError(f"{path} is not a directory", hint="move it away")
     if status.st_uid != os.geteuid():
         raise StateError(
             f"the state directory {path} belongs to another user",
@@ -115,7 +115,7 @@ def make_private_directory(path: str) -> None:
         )
     if stat.S_IMODE(status.st_mode) & 0o022:
         raise StateError(
-            f"the state directory {path} can be changed by others", hint=f"chmod 700 '{path}'"
+            f"the state directory {path} is writable by other users", hint=f"chmod 700 '{path}'"
         )
 
 

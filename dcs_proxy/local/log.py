@@ -1,9 +1,9 @@
-"""The log: one capped file, one line for each event, no secrets.
+"""The log: one file of limited size, one line per event, no secrets.
 
-A line is ``TIME [PROCESS/PARENT] EVENT key=value ...``: UTC to the millisecond, the number of our
-process and of the one that started it (ssh), and values that are quoted where they hold spaces.
-``DCS_PROXY_LOG=debug`` adds events, ``off`` writes nothing.  A log that cannot be written is no
-reason to refuse a connection, so nothing here raises.
+A line is ``TIME [PROCESS/PARENT] EVENT key=value ...``: UTC to the millisecond, the numbers of our
+process and of the one that started it (ssh), and values, quoted if they contain spaces.
+``DCS_PROXY_LOG=debug`` adds events, ``off`` writes none.  A log that cannot be written must not
+prevent a connection, so nothing here raises.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from dcs_proxy.fastpath.helper import write_line
 from dcs_proxy.local.lock import flock, is_current
 
 VARIABLE = "DCS_PROXY_LOG"
-# What has been written when a file is full becomes `path.1`, in place of the one before.
+# A file that has grown beyond this is renamed to `path.1`, which replaces the previous one.
 LIMIT = 1024 * 1024
 _MAX_VALUE = 2000
-# Asked at once: whoever outlives ssh has another parent.
+# Asked at the start, because a process that outlives ssh gets another parent.
 _PARENT = os.getppid()
 _STARTED = time.monotonic()
 
 
 class Log:
-    """Appends to the file at `path`; `verbosity` is what ``DCS_PROXY_LOG`` says."""
+    """Appends to the file at `path`; `verbosity` is the value of ``DCS_PROXY_LOG``."""
 
     def __init__(self, path: str, verbosity: str = "") -> None:
         self.path = path
@@ -33,19 +33,19 @@ class Log:
         self._is_debug = verbosity == "debug"
 
     def event(self, event: str, **values: object) -> None:
-        """Write one line.  Values are cleaned of control characters and cut; None is left out."""
+        """Write one line.  Values lose control characters and are cut; a None is left out."""
         if self._is_on:
             pairs = [f" {key}={_word(value)}" for key, value in values.items() if value is not None]
             self._append(event + "".join(pairs))
 
     def debug(self, event: str, **values: object) -> None:
-        """Write one line if the user asked for more of them."""
+        """Write one line if the user asked for debug events."""
         if self._is_debug:
             self.event(event, **values)
 
     def traceback(self, error: BaseException) -> None:
-        """Write where an unexpected error happened: places in the code, never values."""
-        import traceback  # it costs milliseconds, and is hardly ever needed
+        """Write where an unexpected error happened: lines of code, never values."""
+        import traceback  # takes milliseconds, and is hardly ever needed
 
         frames = traceback.extract_tb(error.__traceback__)
         places = " < ".join(f"{f.filename}:{f.lineno} {f.name}" for f in reversed(frames))
@@ -60,7 +60,7 @@ class Log:
 
 
 def milliseconds_since(start: float = _STARTED) -> int:
-    """Return the time since `start` (monotonic), or since this program began."""
+    """Return the milliseconds since `start` (monotonic), by default since the program started."""
     return int((time.monotonic() - start) * 1000)
 
 

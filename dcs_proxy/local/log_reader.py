@@ -1,4 +1,4 @@
-"""Reading the log: the file before and the file of now, and on across every rotation."""
+"""Read the log: the previous file, the current one, and those that follow each rotation."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ def read_log(path: str) -> Iterator[str]:
 
 
 def follow_log(path: str, pause: Callable[[float], None] = time.sleep) -> Iterator[str]:
-    """Yield every line that is there or comes, for ever; `pause` waits so many seconds.
+    """Yield every line of the log, then new ones as they are written, without end.
 
-    Raises StateError.
+    `pause` waits for a number of seconds.  Raises StateError.
     """
     return _Reader(path, pause).lines()
 
 
 def is_about(line: str, machines: Collection[MachineName]) -> bool:
-    """Tell whether a line of the log concerns one of the machines."""
+    """Return whether a line of the log names one of the machines."""
     found = re.search(r" machine=(\S+)", line)
     return found is not None and found[1] in machines
 
 
 class _Reader:
-    """Reads files in the order in which they were written, each to its end.
+    """Reads the files in the order in which they were written, each to its end.
 
-    `file` is the one that is being read, `rest` what it has of an unfinished line.
+    `file` is the one being read, `rest` the unfinished line at the end of what was read.
     """
 
     def __init__(self, path: str, pause: Callable[[float], None] | None) -> None:
@@ -50,7 +50,7 @@ class _Reader:
             while True:
                 yield from self.drain()
                 if (following := self.following()) is not None:
-                    # Whoever had opened the old file before it was renamed may yet write to it.
+                    # A process that opened the old file before it was renamed may still write.
                     if self.pause is not None and self.file is not None:
                         self.pause(_TURN_S)
                     yield from self.drain()
@@ -64,14 +64,14 @@ class _Reader:
                 self.file.close()
 
     def drain(self) -> Iterator[str]:
-        """Yield the whole lines that have not been read of the file."""
+        """Yield the complete lines of the file that have not been read yet."""
         while self.file is not None and (data := self.file.read(64 * 1024)):
-            *whole, self.rest = (self.rest + data).split(b"\n")
-            for line in whole:
+            *complete, self.rest = (self.rest + data).split(b"\n")
+            for line in complete:
                 yield line.decode("utf-8", "replace")
 
     def following(self) -> BinaryIO | None:
-        """Open the file that was begun after this one, None if there is none."""
+        """Open the file that was started after this one; return None if there is none."""
         newest = _open(self.path)
         before = _open(f"{self.path}.1")
         if self.is_current(newest):
@@ -79,7 +79,7 @@ class _Reader:
         elif before is None or self.is_current(before):
             chosen = newest
         else:
-            chosen = before  # at first, and after two rotations since the last look
+            chosen = before  # at the start, or after two rotations since the last look
         for other in (newest, before):
             if other is not None and other is not chosen:
                 other.close()

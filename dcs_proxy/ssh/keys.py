@@ -1,4 +1,4 @@
-"""An Ed25519 key pair as plain bytes, so that using one needs no cryptography library."""
+"""Ed25519 keys as bytes, so that using them needs no cryptography library."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ KEY_TYPE = b"ssh-ed25519"
 
 @dataclass(frozen=True)
 class KeyPair:
-    """An Ed25519 key pair (RFC 8032): `seed` is the private key, `public` the public one.
+    """An Ed25519 key pair (RFC 8032): the private key `seed` and the `public` key, 32 bytes each.
 
-    Both are 32 bytes; they must belong together, which is the maker's business.
+    That they belong together is not checked.
     """
 
     seed: bytes = field(repr=False)
@@ -22,11 +22,11 @@ class KeyPair:
 
     def __post_init__(self) -> None:
         if len(self.seed) != 32 or len(self.public) != 32:
-            raise ValueError("an Ed25519 key pair is a seed and a public key of 32 bytes each")
+            raise ValueError("an Ed25519 seed and public key have 32 bytes each")
 
     @property
     def blob(self) -> bytes:
-        """The public key blob, as :func:`public_blob` has it."""
+        """The public key blob; see :func:`public_blob`."""
         return public_blob(self.public)
 
 
@@ -36,5 +36,5 @@ def public_blob(public: bytes) -> bytes:
 
 
 def public_line(public: bytes) -> str:
-    """Return a public key as OpenSSH writes it, without comment and line end."""
+    """Return a public key in OpenSSH's format, without comment and newline."""
     return f"{KEY_TYPE.decode()} {b2a_base64(public_blob(public), newline=False).decode()}"

@@ -1,11 +1,11 @@
-"""The private ssh-agents: started when missing, found again afterwards.
+"""The private ssh-agents: started on demand and used by every later ssh.
 
-ssh checks the signature of every certificate that its agent lists, about a millisecond each, and
-takes no list over 256 KiB (OpenSSH's authfd.c), which some five hundred certificates fill.  So the
-machines are spread over several agents.
+ssh checks the signature of every certificate that its agent lists, which takes about a millisecond
+each, and accepts no list over 256 KiB (OpenSSH's authfd.c), which about five hundred certificates
+fill.  So the machines are spread over several agents.
 
-An agent ends by itself when it has held nothing for a day.  ssh-agent ends with the command that
-it is given, so that command is a shell which looks at it now and then.
+An agent exits when it has held nothing for a day.  ssh-agent exits with the command that it is
+started with, and that command is a shell script which looks at the agent every minute.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from dcs_proxy.ssh.agent import Agent, AgentMissing
 if TYPE_CHECKING:
     import subprocess
 
-# With the shell that looks at it an agent takes 2 MiB, and only those in use are started.
+# An agent and its shell take 2 MiB, and only those in use are started.
 AGENTS = 64
-_MAX_PATH = 107  # bytes; sun_path of sockaddr_un less its final NUL (unix(7))
-# The BSDs allow 103, and ssh-agent binds to a temporary name first on some systems.
+_MAX_PATH = 107  # bytes; sun_path of sockaddr_un without its final NUL (unix(7))
+# The BSDs allow 103, and on some systems ssh-agent binds to a longer, temporary name first.
 _MAX_OWN_PATH = 100
 _POLL_S = 0.02
-_START_S = 1.0  # then it is one that keeps its stderr, and is asked now and then
+_START_S = 1.0  # after that, the agent is one that keeps its stderr open, and is polled
 _LEAST_PROBE_S = 0.1
 _SYSTEM_DIRECTORIES = ("/usr/bin", "/usr/local/bin")
 _IDLE_CHECK_S, _IDLE_CHECKS = 60, 24 * 60
-# `ssh-add -l` ends with 1 where the agent holds nothing, with 2 where there is none.  The shell is
-# the process that listens, to whoever asks the kernel (SO_PEERCRED): it passes its end on.
+# `ssh-add -l` exits with 1 if the agent holds nothing, and with 2 if there is no agent.  The kernel
+# names the shell as the process behind the socket (SO_PEERCRED), so it passes signals on.
 _WATCH = """\
 exec >/dev/null 2>&1
 end() { kill "$SSH_AGENT_PID" $!; exit; }
@@ -56,30 +56,30 @@ while [ $empty -lt "$2" ]; do
 done
 kill "$SSH_AGENT_PID"
 """
-_START_HINT = "see whether ssh-agent works at all: ssh-agent true && echo it does"
+_START_HINT = "check that ssh-agent works: ssh-agent true && echo ok"
 
 
 class PrivateAgents:
-    """The private agents of one state directory, on sockets in a directory of their own.
+    """The private agents of one state directory, whose sockets have a directory of their own.
 
-    That is in `state_directory`, unless paths there are too long for a socket; it is made when
-    missing.  Raises StateError if it cannot be trusted or used.
+    That directory is in `state_directory`, unless paths there are too long for a socket.  It is
+    created if missing.  Raises StateError if it cannot be trusted or used.
     """
 
     def __init__(self, state_directory: str) -> None:
         self.directory = os.path.join(state_directory, "sockets")
         if len(os.fsencode(self.directory)) + len("/00.sock") > _MAX_OWN_PATH:
             self.directory = _short_directory(state_directory)
-        # Who can write to it can put an agent of their own in the place of ours.
+        # A user who can write to it could replace our agent by another.
         make_private_directory(self.directory)
 
     def path(self, name: MachineName) -> str:
-        """Return the socket of the agent that a machine's identities go to."""
+        """Return the socket of the agent that holds a machine's identities."""
         number = zlib.crc32(name.encode()) % AGENTS
         return os.path.join(self.directory, f"{number:02}.sock")
 
     def paths(self) -> list[str]:
-        """Return the sockets that there are, of agents that may have ended."""
+        """Return the existing sockets; their agents may have exited."""
         names = sorted(os.listdir(self.directory))
         return [os.path.join(self.directory, name) for name in names if name.endswith(".sock")]
 
@@ -91,11 +91,11 @@ class PrivateAgents:
 
 
 def _short_directory(state_directory: str) -> str:
-    """Return where the sockets of a state directory with a long path are."""
+    """Return the directory for the sockets of a state directory with a long path."""
     import hashlib
 
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    # /tmp by name: the path must be the same for a desktop program with another TMPDIR.
+    # Not TMPDIR: the path must be the same for a desktop program, where that may differ.
     base = os.path.join("/tmp", f"dcs-proxy-{os.geteuid()}")
     if runtime.startswith("/") and len(os.fsencode(runtime)) < 50 and os.path.isdir(runtime):
         base = os.path.join(runtime, "dcs-proxy")
@@ -108,10 +108,10 @@ def ensure_private_agent(
 ) -> Agent:
     """Return the private agent on the socket `path`, starting `ssh-agent` if none answers there.
 
-    Both paths are absolute; the socket's directory is made if missing.  Any number of processes
-    may call this at once: one of them, holding the flock on `lock_path`, starts the agent.
-    Raises AgentUnavailable if within `timeout_s` no agent of ours answers, StateError if the
-    directory or the lock file cannot be used.
+    Both paths are absolute; the socket's directory is created if missing.  Any number of
+    processes may call this at the same time: the one with the lock at `lock_path` starts the
+    agent.  Raises AgentUnavailable if no agent of ours answers within `timeout_s`, and StateError
+    if the directory or the lock file cannot be used.
     """
     _check_length(path)
     make_private_directory(os.path.dirname(path))
@@ -137,8 +137,8 @@ def _check_length(path: str) -> None:
     length = len(os.fsencode(path))
     if length > _MAX_PATH:
         raise AgentUnavailable(
-            f"the agent's socket {clean_text(path)} has a path of {length} bytes, and a socket's"
-            f" may have {_MAX_PATH}",
+            f"the path of the agent's socket {clean_text(path)} has {length} bytes;"
+            f" {_MAX_PATH} are allowed",
             hint="set DCS_PROXY_HOME to a shorter directory",
         )
 
@@ -149,53 +149,56 @@ def _answers_unlocked(path: str, deadline: float) -> bool:
     except AgentUnavailable:
         if time.monotonic() >= deadline:
             raise
-        # It may have ended while we asked; whoever holds the lock asks again.
+        # It may have exited while we asked.  The process with the lock asks again.
         return False
 
 
 def _answers(path: str, deadline: float) -> bool:
-    """Tell whether an agent of ours answers; False if none listens, AgentUnavailable otherwise."""
+    """Return whether an agent of ours answers; False if none listens.
+
+    Raises AgentUnavailable if something else is there or answers, StateError if it is unreadable.
+    """
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return False
     except OSError as error:
         raise StateError(
-            f"cannot look at {clean_text(path)}: {error.strerror}",
+            f"cannot access {clean_text(path)}: {error.strerror}",
             hint=f"chmod 700 '{clean_text(os.path.dirname(path))}'",
         ) from error
     if not stat.S_ISSOCK(mode):
         raise AgentUnavailable(
-            f"{clean_text(path)} is in the way: the private agent's socket belongs there",
+            f"{clean_text(path)} is not a socket, but the private agent needs that path",
             hint="move it away",
         )
-    # The request is the check: a stopped agent still accepts connections.
+    # Connecting proves nothing: the kernel accepts connections for a stopped agent too.
     limit = max(_remaining(deadline), _LEAST_PROBE_S)
     try:
         Agent(path, timeout_s=limit, peer_uid=os.geteuid()).identities()
     except AgentMissing:
         return False
     except AgentUnavailable as error:
-        hint = "end that agent (pgrep -a ssh-agent) and try again: a new one is started"
+        hint = "end that agent (pgrep -a ssh-agent) and try again; a new one will start"
         raise AgentUnavailable(error.message, hint=hint) from error
     return True
 
 
 def _start_if_missing(path: str, deadline: float) -> None:
-    """Start the agent unless it answers by now; the caller holds the lock."""
+    """Start the agent unless it answers by now.  The caller holds the lock."""
     if _answers(path, deadline):
         return
     remove_file(path)
     errors_in, errors_out = os.pipe()
     try:
         process = _start(path, errors_out)
-        # ssh-agent listens before its shell starts, and that closes stderr, which ends the pipe.
+        # ssh-agent listens before it starts the shell, which closes stderr and so the pipe.
         closing = select.poll()
         closing.register(errors_in)
         closing.poll(min(_START_S, _remaining(deadline)) * 1000)
         while not _answers(path, deadline):
             if (reason := _give_up(process, errors_in, deadline)) is not None:
-                message = f"ssh-agent does not listen at {clean_text(path)}: {reason}"
+                message = f"ssh-agent does not listen on {clean_text(path)}: {reason}"
                 raise AgentUnavailable(message, hint=_START_HINT)
             time.sleep(_POLL_S)
     finally:
@@ -203,20 +206,20 @@ def _start_if_missing(path: str, deadline: float) -> None:
 
 
 def _give_up(process: subprocess.Popen[bytes], errors: int, deadline: float) -> str | None:
-    """Return why there is no more reason to wait for an agent to listen, None if there is."""
+    """Return why it is useless to wait longer for the agent; None if it is not."""
     status = process.poll()
     if status is not None:
-        return _complaint(errors) or f"exit status {status}"
+        return _read_error(errors) or f"exit status {status}"
     if time.monotonic() < deadline:
         return None
-    process.kill()  # it holds no key yet
+    process.kill()  # it does not hold a key yet
     process.wait()
     return "it did not start in time"
 
 
 def _start(path: str, errors: int) -> subprocess.Popen[bytes]:
-    """Start the agent, whose complaints go to the descriptor `errors`, which is closed here."""
-    import subprocess  # only a start pays for it
+    """Start the agent with the descriptor `errors` as its stderr; close that here."""
+    import subprocess  # slow to import, and only needed here
 
     program = _find_program()
     try:
@@ -228,12 +231,12 @@ def _start(path: str, errors: int) -> subprocess.Popen[bytes]:
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            # Not ours: an agent that holds our stderr hangs `ssh ... 2>&1 | cat`.
+            # Not ours: `ssh ... 2>&1 | cat` would hang while the agent keeps it open.
             stderr=errors,
             cwd="/",
-            # The API key in our environment would be the agent's for as long as it lives.
+            # Our environment may contain the API key, which must not live as long as the agent.
             env={"PATH": os.defpath},
-            # Ctrl-C goes to every process of ssh's group.
+            # Ctrl-C ends every process in ssh's group.
             start_new_session=True,
         )  # fmt: skip
     except OSError as error:
@@ -243,8 +246,8 @@ def _start(path: str, errors: int) -> subprocess.Popen[bytes]:
         os.close(errors)
 
 
-def _complaint(errors: int) -> str:
-    """Return what the agent has written, quoted.  It may run on and hold the pipe: never wait."""
+def _read_error(errors: int) -> str:
+    """Return what the agent has written so far, quoted; it may still hold the pipe open."""
     os.set_blocking(errors, False)
     try:
         text = os.read(errors, 4096).decode(errors="replace")
@@ -254,7 +257,7 @@ def _complaint(errors: int) -> str:
 
 
 def _find_program() -> str:
-    # Only absolute entries: an empty one stands for the current directory, maybe a stranger's.
+    # Only absolute entries: an empty one means the current directory, which others may control.
     entries = os.environ.get("PATH", os.defpath).split(os.pathsep)
     for directory in (*filter(os.path.isabs, entries), *_SYSTEM_DIRECTORIES):
         program = os.path.join(directory, "ssh-agent")

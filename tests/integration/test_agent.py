@@ -479,18 +479,18 @@ def test_what_is_no_socket_stays_where_it_is(place: Place) -> None:
     directory = os.path.dirname(place.path)
     os.mkdir(directory, 0o700)
     Path(place.path).write_text("mine")
-    with pytest.raises(AgentUnavailable, match="is in the way"):
+    with pytest.raises(AgentUnavailable, match="is not a socket"):
         place.ensure()
     assert Path(place.path).read_text() == "mine"
     os.unlink(place.path)
     os.symlink("elsewhere", place.path)
-    with pytest.raises(AgentUnavailable, match="is in the way"):
+    with pytest.raises(AgentUnavailable, match="is not a socket"):
         place.ensure()
 
 
 def test_a_path_too_long_for_a_socket_is_refused_with_the_limit(place: Place) -> None:
     path = os.path.join(place.directory, "x" * (107 - len(place.directory)))
-    with pytest.raises(AgentUnavailable, match="108 bytes, and a socket's may have 107"):
+    with pytest.raises(AgentUnavailable, match="has 108 bytes; 107 are allowed"):
         ensure_private_agent(path, place.lock_path, timeout_s=LIMIT_S)
 
 
@@ -532,7 +532,7 @@ def test_the_complaint_of_ssh_agent_is_passed_on_clean(
     install(tmp_path, monkeypatch, "#!/bin/sh\nprintf '\\033[31mno\\nway' >&2; exit 1\n")
     with pytest.raises(AgentUnavailable) as unavailable:
         place.ensure()
-    expected = f'ssh-agent does not listen at {place.path}: "[31mno way"'
+    expected = f'ssh-agent does not listen on {place.path}: "[31mno way"'
     assert unavailable.value.message == expected
 
 

@@ -150,7 +150,7 @@ BROKEN: dict[str, tuple[Callable[[Patient], object], str, str, str]] = {
     ),
     "a state directory that others can change": (
         lambda p: p.user.state.chmod(0o770),
-        "state", "can be changed by others", "chmod 700",
+        "state", "is writable by other users", "chmod 700",
     ),
     "an agent that refuses": (
         Patient.lock_agent,
@@ -166,7 +166,7 @@ BROKEN: dict[str, tuple[Callable[[Patient], object], str, str, str]] = {
     ),
     "an ssh config that others can change": (
         lambda p: p.user.config.chmod(0o660),
-        "ssh-config", r"can be changed by others \(mode 0660\)", "chmod go-w",
+        "ssh-config", r"is writable by other users \(mode 0660\)", "chmod go-w",
     ),
     "no block": (
         lambda p: p.user.config.write_text("Host mine\n"),

@@ -496,7 +496,7 @@ def test_a_state_directory_that_others_can_write_to(
     (stage.user.state / part).mkdir(exist_ok=True)
     (stage.user.state / part).chmod(0o770)
     fault = f"state directory {part or 'itself'} group-writable, {when}"
-    stage.meet(fault, "can be changed by others")
+    stage.meet(fault, "is writable by other users")
     (stage.user.state / part).chmod(0o700)
     stage.recovers()
 

@@ -35,6 +35,18 @@ def test_two_config_ssh_never_edit_at_the_same_time(
     )
     parser = argparse.ArgumentParser()
     config_ssh.add_arguments(parser)
-    arguments = parser.parse_args(["--ssh-config", str(tmp_path / "config")])
-    assert config_ssh.run(arguments, Options(home=str(tmp_path / "home"))) == 0
+    words = ["--ssh-config", str(tmp_path / "config")]
+    options = Options(home=str(tmp_path / "home"))
+    assert config_ssh.run(parser.parse_args(words), options) == 0
     assert {"read", "list", "edit"} <= set(locked)
+    locked.clear()
+    assert config_ssh.run(parser.parse_args([*words, "--remove"]), options) == 0
+    assert "edit" in locked
+
+
+def test_removing_the_block_makes_no_state_directory(tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    config_ssh.add_arguments(parser)
+    arguments = parser.parse_args(["--ssh-config", str(tmp_path / "config"), "--remove"])
+    assert config_ssh.run(arguments, Options(home=str(tmp_path / "home"))) == 0
+    assert list(tmp_path.iterdir()) == []

@@ -98,7 +98,7 @@ def test_a_directory_that_others_can_change_is_refused(tmp_path: Path, mode: int
     path = tmp_path / "a"
     path.mkdir()
     path.chmod(mode)
-    with pytest.raises(StateError, match="can be changed by others") as caught:
+    with pytest.raises(StateError, match="is writable by other users") as caught:
         make_private_directory(str(path))
     assert caught.value.hint == f"chmod 700 '{path}'"
 

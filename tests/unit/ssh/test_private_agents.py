@@ -44,5 +44,5 @@ def test_without_agents_there_are_no_sockets(tmp_path: Path) -> None:
 
 def test_a_file_in_the_way_of_the_sockets_is_told(tmp_path: Path) -> None:
     (tmp_path / "sockets").write_text("")
-    with pytest.raises(StateError, match="sockets is in the way"):
+    with pytest.raises(StateError, match="sockets is not a directory"):
         PrivateAgents(str(tmp_path)).paths()
