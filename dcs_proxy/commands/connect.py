@@ -1,6 +1,6 @@
 """``dcs-proxy HOST PORT``: what an SSH client runs as its ProxyCommand.
 
-The gateway's address is the session's; the port that the client names is not used.  Failures go to
+The session says where the gateway is; the port that the client names is not used.  Errors go to
 stderr and, because that is discarded under ControlPersist and by many clients, through the client
 as a disconnect message.
 """
@@ -40,7 +40,7 @@ if TYPE_CHECKING:  # they import paramiko, which only a bridge pays for
     from dcs_proxy.bridge.run import Bridge
 
 DESCRIPTION = (
-    "Connect an SSH client with the machine's gateway, as its ProxyCommand. OpenSSH with the block "
+    "Connect an SSH client to the machine's gateway, as its ProxyCommand. OpenSSH with the block "
     "that config-ssh writes is handed the connection. Every other client is served by a bridge: "
     "any login name will do, and no password or key is needed."
 )
@@ -48,7 +48,7 @@ EXAMPLES = (
     ("Any SSH client that supports ProxyCommand (here OpenSSH without the block)",
      "ssh -F none -o ProxyCommand='dcs-proxy %h %p' "
      "-o UserKnownHostsFile=~/.ssh/dcs-proxy/known_hosts dm-foo"),
-    ("Relay, where the block has the socket handed over",
+    ("Relay, although the block says to hand the socket over",
      "ssh -o ProxyUseFdpass=no -o ProxyCommand='dcs-proxy --relay %h %p' dm-foo"),
 )  # fmt: skip
 
@@ -199,9 +199,10 @@ def _dial(record: Record, context: Context) -> socket.socket:
 
 
 def check_login(login: str, host: str, record: Record) -> None:
-    """Raise LoginMismatch if ssh is about to log in as somebody else than the session's user.
+    """Raise LoginMismatch if ssh is about to log in as another user than the session's.
 
-    The login of the session before counts too: it may have been replaced after ssh had read it.
+    The previous session's login is accepted too: ssh may have read it just before the session was
+    replaced.
     """
     ready = record.ready
     if ready is None or login in (ready.ssh_username, record.previous_username):

@@ -1,6 +1,6 @@
 """``dcs-proxy prepare HOST``: what ssh runs while it reads its configuration (Match exec).
 
-Success means that the files which ssh includes next are true.  ssh throws stdout away and shows
+Success means that the files which ssh includes next are correct.  ssh discards stdout and shows
 stderr.
 """
 
@@ -21,11 +21,11 @@ from dcs_proxy.session.lookup import resolve_typed
 
 HELP = "make a session ready; ssh runs this while it reads its configuration"
 DESCRIPTION = (
-    "Wake the machine, get a session, lend its certificate to the agent and write what ssh "
-    "includes. The block that config-ssh writes runs this (Match exec); by hand it is of use for "
+    "Wake the machine, get a session, add its certificate to the agent and write what ssh "
+    "includes. The block that config-ssh writes runs this (Match exec); run it yourself for "
     "clients that cannot."
 )
-EXAMPLES = (("Make a session ready before a client that cannot", "dcs-proxy prepare dm-foo"),)
+EXAMPLES = (("Make a session ready for a client that cannot", "dcs-proxy prepare dm-foo"),)
 
 # asyncssh runs Match exec without expanding its tokens.  It cannot use a session's certificate, so
 # it must not read the session's login and host authority either: it is served by the bridge.
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     if arguments.host == _NOT_EXPANDED:
         return 1
     if not wants_session(parent):
-        # Whatever else is wrong, ssh can read what lies ready.
+        # ssh reads the included files all the same.
         remove_broken(StateDirectory(options.state_directory(os.environ)))
         return 0
     with attribute_errors_to(arguments.host):
@@ -52,8 +52,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
 
 def _prepare(host: str, options: Options, parent: int) -> int:
     settings = options.settings(os.environ)
-    # With `exec` in the Match line our parent is ssh itself; when it dies we are handed to
-    # another process.
+    # With `exec` in the Match line our parent is ssh itself; when it exits we get another parent.
     context = open_context(options, os.environ, lambda: os.getppid() != parent, settings=settings)
     remove_broken(context.state)
     name, record = resolve_typed(host, context, open_lookup(context))

@@ -1,6 +1,6 @@
 """``dcs-proxy wake HOST...``: wake machines and make the next ssh to each of them warm.
 
-Exit code: 0 if all are ready, else that of the first machine, in the order given, that is not.
+The exit code is that of the first machine, in the order given, that failed; 0 if none did.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.lookup import Lookup, names_of, resolve_typed
 from dcs_proxy.session.records import NEVER, Record
 
-HELP = "wake machines, many at once, so that ssh to them begins at once"
+HELP = "wake machines, many at a time, so that the next ssh to each starts at once"
 DESCRIPTION = (
-    "Make machines ready, eight at a time, so that the next ssh to each begins at once. Ctrl-C "
-    "leaves wakes running, and the next ssh or wake takes them up. The exit code is that of the "
-    "first machine, in the order given, that failed."
+    "Make machines ready, eight at a time, so that the next ssh to each starts at once. After "
+    "Ctrl-C the machines continue to wake, and the next ssh or wake resumes. The exit code is that "
+    "of the first machine, in the order given, that failed."
 )
 EXAMPLES = (
     ("Some, by name and by pattern", "dcs-proxy wake dm-foo 'dm-ci-*'"),
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, options: Options) -> int:
-    """Wake the machines.  Raises DcsError if it cannot be told which."""
+    """Wake the machines.  Raises DcsError if the arguments do not say which."""
     settings = options.settings(os.environ)
     state = StateDirectory(options.state_directory(os.environ))
     known = open_known(options, os.environ, settings)
@@ -72,13 +72,13 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     remove_broken(state)
     credentials = factory.find_credentials(Deadline(settings.wake_seconds))
     names = list(typed)
-    many = Batch(names, _Waker(options, settings, credentials, typed).wake)
+    batch = Batch(names, _Waker(options, settings, credentials, typed).wake)
     try:
-        code = many.run()
+        code = batch.run()
         show_unlisted(known.load().by_name, settings)
         return code
     except KeyboardInterrupt:
-        left = [name for name in names if name not in many.outcomes]
+        left = [name for name in names if name not in batch.outcomes]
         show(f"dcs-proxy: {_interrupted(state, left)}")
         return ClientGone.exit_code
 
@@ -94,19 +94,19 @@ def _all_names(factory: ApiFactory, state: StateDirectory) -> list[MachineName]:
     return names
 
 
-class _Told(Progress):
-    """Passes on what there is to show, for one of many machines."""
+class _BatchProgress(Progress):
+    """Passes lines about one of many machines to the batch, which shows them with `notice`."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(self, notice: Callable[[str], None]) -> None:
         super().__init__(is_quiet=False, in_place=False)
-        self._tell = tell
+        self._notice = notice
 
     def notice(self, text: str) -> None:
-        self._tell(text)
+        self._notice(text)
 
 
 class _Waker:
-    """Wakes one machine after the other, in several threads at once."""
+    """Wakes machines, in several threads at once; `typed` is what the user called each."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class _Waker:
         credentials: Credentials,
         typed: Mapping[MachineName, str],
     ) -> None:
-        # ssh names the config file on our command line, wherever that comes from here.
+        # The fast entry must match the command line of ssh's block, which names the config file.
         self._options = replace(options, config=options.config_file(os.environ))
         self._settings = settings
         self._credentials = credentials
@@ -125,25 +125,25 @@ class _Waker:
     def wake(
         self, name: MachineName, notice: Callable[[str], None], is_stopping: Callable[[], bool]
     ) -> str:
-        """Make the machine ready and the next ssh to it warm; say how long that took."""
-        begun = time.monotonic()
+        """Make the machine ready and the next ssh to it warm; return how long that took."""
+        start = time.monotonic()
         with attribute_errors_to(name):
             context = self._open_context(notice, is_stopping)
             found, record = resolve_typed(self._typed[name], context, open_lookup(context))
-            self._make_warm(found, self._typed[name], record, context)
-        return f"ready after {time.monotonic() - begun:.1f} s"
+            self._publish(found, self._typed[name], record, context)
+        return f"ready after {time.monotonic() - start:.1f} s"
 
     def _open_context(
         self, notice: Callable[[str], None], is_stopping: Callable[[], bool]
     ) -> Context:
-        # Asked for by a person, now: no policy forbids it, and no earlier proof is enough.
+        # The user has asked for it now: no policy forbids it, and every session is confirmed.
         settings = replace(self._settings, wake=(), reuse_seconds=0)
         return open_context(
-            self._options, os.environ, is_stopping, settings=settings, progress=_Told(notice),
-            credentials=self._credentials,
+            self._options, os.environ, is_stopping, settings=settings,
+            progress=_BatchProgress(notice), credentials=self._credentials,
         )  # fmt: skip
 
-    def _make_warm(self, name: MachineName, typed: str, record: Record, context: Context) -> None:
+    def _publish(self, name: MachineName, typed: str, record: Record, context: Context) -> None:
         address = first_address(record, context)
         known = open_known(self._options, os.environ, self._settings).load()
         hosts = names_of(name, self._settings, known) | {parse_machine_name(typed)}
@@ -157,19 +157,19 @@ class _Waker:
 
 
 def _interrupted(state: StateDirectory, left: list[MachineName]) -> str:
-    """Say what becomes of the machines that were not ready when the user interrupted."""
-    going_on = sum(1 for name in left if _is_waking(state.load(name)))
+    """Return what becomes of the machines that were not ready when the user interrupted."""
+    waking = sum(1 for name in left if _is_waking(state.load(name)))
     parts = []
-    if going_on:
-        verb = "goes" if going_on == 1 else "go"
-        parts.append(f"{going_on} {verb} on waking, and the next ssh or wake takes that up")
-    if rest := len(left) - going_on:
-        parts.append(f"{rest} {'was' if rest == 1 else 'were'} not begun")
-    return f"interrupted: {'; '.join(parts)}" if parts else "interrupted"
+    if waking:
+        them = "it" if waking == 1 else "them"
+        parts.append(f"{waking} still waking (the next ssh resumes {them})")
+    if rest := len(left) - waking:
+        parts.append(f"{rest} not started")
+    return f"interrupted: {', '.join(parts)}" if parts else "interrupted"
 
 
 def _is_waking(record: Record | None) -> bool:
-    """Whether the service has been asked for the session, and nobody has been let in yet."""
+    """Return whether the API has been asked for a session that no login has succeeded with yet."""
     if record is None or not record.attempt.session_id or record.ends_at() < time.time():
         return False
     return record.ready is None or record.ready.proved_at == NEVER

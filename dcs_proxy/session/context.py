@@ -1,4 +1,4 @@
-"""What finding a session touches outside: the API, the agent, the user, the clock."""
+"""What finding a session uses: the API, the agent, the state directory, the user, the clock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dcs_proxy.ssh.agent import Agent
 
 
 class ControlPlane(Protocol):
-    """What resolving needs of the API; :class:`dcs_proxy.api.client.Api` says what each raises."""
+    """The part of the API that resolving uses; see :class:`dcs_proxy.api.client.Api` for errors."""
 
     @property
     def clock_ahead_s(self) -> float: ...
@@ -40,13 +40,13 @@ class ControlPlane(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """Everything that resolving touches, so that tests can stand in for it.
+    """Everything that resolving uses, so that tests can replace it.
 
-    `open_api` and `open_agent` are called when first needed, for both may be slow or fail.
-    `agent_path` gives the socket of a machine's agent, `account` tells one API and organisation
-    from another, `client` one ssh process from another, `now` gives unix time.  `notice` shows the
-    user a line, `progress` that a machine wakes.
-    `await_guest` returns when a machine that has just woken lets its session in.
+    `open_api` and `open_agent` are called on first use, because both may be slow or fail.
+    `agent_path` returns the socket of a machine's agent.  `account` identifies the API and the
+    organisation, `client` the ssh process that asks.  `notice` shows the user a line, `progress`
+    that a machine wakes.  `await_guest` returns once a machine that has just woken lets a login
+    in.  `now` returns unix time.
     """
 
     settings: Settings

@@ -1,4 +1,4 @@
-"""What there is on this computer: sessions, agent, files and settings.  Asks no network."""
+"""Describe the sessions and agents of this computer, without the network."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from dcs_proxy.ssh.certificates import read_terms
 
 _AGENT_S = 2.0
 
-# The field names are the keys of `status --json`, which are documented: they stay.
+# The field names are the keys of `status --json`, which is documented: they stay.
 
 
 @dataclass(frozen=True)
 class CertificateStatus:
-    """What a certificate says; times are RFC 3339, `valid_to` None for one without end."""
+    """What a certificate says; times are RFC 3339, `valid_to` is None if it never ends."""
 
     principals: list[str]
     valid_from: str
@@ -34,9 +34,10 @@ class CertificateStatus:
 class SessionStatus:
     """One machine's session; what is not known yet is None.
 
-    `status` is "waking", "ready" or "ended"; `seconds_left` counts to `expires_at`, when the first
-    of session, certificate and key ends; `identity_held` says that the agent holds what ssh will
-    ask for, None if the agent does not tell; `proved_at` is when it was last known to be good.
+    `status` is "waking", "ready" or "ended".  `seconds_left` counts to `expires_at`, when the first
+    of session, certificate and key ends.  `identity_held` is whether the agent holds what ssh will
+    ask for, None if the agent does not answer.  `proved_at` is when the session was last known to
+    be good.
     """
 
     machine: str
@@ -57,11 +58,11 @@ class SessionStatus:
 
 @dataclass(frozen=True)
 class AgentStatus:
-    """The agents that sessions are lent to: "private" or "user".
+    """The agents that hold sessions' identities.
 
-    `place` is the directory of their sockets, or the one socket ("" if none is set), `sockets`
-    are those where an agent answers.  `identities` is how many they hold, None if none tells;
-    then `problem` says why.
+    `kind` is "private" or "user".  `place` is the directory of their sockets, or the user's socket
+    ("" if none is set); `sockets` are those where an agent answers.  `identities` is how many they
+    hold, None if no agent answers; then `problem` says why.
     """
 
     kind: str
@@ -72,13 +73,13 @@ class AgentStatus:
 
 
 class Agents:
-    """Asks agents what they hold, each once, and starts none."""
+    """Asks each agent once what it holds, and starts none."""
 
     def __init__(self) -> None:
         self._answers: dict[str, set[bytes] | str] = {}
 
     def ask(self, path: str) -> set[bytes] | str:
-        """Return the identities that the agent at `path` holds, or why that is not known."""
+        """Return the identities that the agent at `path` holds, or why they are not known."""
         if path not in self._answers:
             try:
                 identities = Agent(path, timeout_s=_AGENT_S).identities()

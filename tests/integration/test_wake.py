@@ -187,8 +187,7 @@ def test_ctrl_c_leaves_the_wakes_running_and_says_so(start_emulator: Start, user
         person.type("\x03")
         assert person.leaves() == 130
     assert screen(person.shown) == (
-        "dcs-proxy: interrupted: 8 go on waking, and the next ssh or wake takes that up; "
-        "2 were not begun\n"
+        "dcs-proxy: interrupted: 8 still waking (the next ssh resumes them), 2 not started\n"
     )
     assert not helpers_for(user)
     for name in names:

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dcs_proxy.commands.wake import _interrupted
+from dcs_proxy.names import MachineName
+from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.records import NEVER, Attempt, ReadySession, Record
+
+END = time.time() + 600
+ATTEMPT = Attempt("k", "ab" * 32, "/agent.sock", END, "account", "wssh-1")
+READY = ReadySession("ssh.example", 22, "u", "a", "", True, END, END - 900, END - 900)
+WAKING = Record(ATTEMPT)
+
+
+@pytest.mark.parametrize(
+    ("record", "is_waking"),
+    [
+        (WAKING, True),
+        (Record(ATTEMPT, replace(READY, proved_at=NEVER)), True),
+        (Record(ATTEMPT, READY), False),
+        (Record(replace(ATTEMPT, session_id="")), False),
+        (Record(replace(ATTEMPT, key_ends_at=END - 601)), False),
+        (Record(ATTEMPT, replace(READY, proved_at=NEVER, ends_at=END - 601)), False),
+        (None, False),
+    ],
+)
+def test_a_machine_continues_to_wake_if_the_api_has_been_asked(
+    tmp_path: Path, record: Record | None, is_waking: bool
+) -> None:
+    state, name = StateDirectory(str(tmp_path)), MachineName("dm-foo")
+    if record is not None:
+        state.save(name, record)
+    expected = "1 still waking (the next ssh resumes it)" if is_waking else "1 not started"
+    assert _interrupted(state, [name]) == f"interrupted: {expected}"
+
+
+def test_what_an_interrupt_leaves_is_counted(tmp_path: Path) -> None:
+    state = StateDirectory(str(tmp_path))
+    names = [MachineName(f"dm-{number}") for number in range(3)]
+    for name in names[:2]:
+        state.save(name, WAKING)
+    assert _interrupted(state, names) == (
+        "interrupted: 2 still waking (the next ssh resumes them), 1 not started"
+    )
+    assert _interrupted(state, []) == "interrupted"
