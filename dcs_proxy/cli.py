@@ -42,6 +42,7 @@ _COMMANDS = {
     "config-ssh": "dcs_proxy.commands.config_ssh",
     "list": "dcs_proxy.commands.list",
     "status": "dcs_proxy.commands.status",
+    "alias": "dcs_proxy.commands.alias",
     "wake": "dcs_proxy.commands.wake",
     "close": "dcs_proxy.commands.close",
     "doctor": "dcs_proxy.commands.doctor",

@@ -38,7 +38,5 @@ def _unlisted(
 ) -> list[MachineName]:
     short = short_names(names, settings.aliases)
     return [
-        name
-        for name in names
-        if not listed & {name, short[name], *map(MachineName, settings.aliases_of(name))}
+        name for name in names if not listed.issuperset(settings.aliases_of(name) or [short[name]])
     ]

@@ -142,8 +142,10 @@ def read(path: str) -> tuple[bytes | None, os.stat_result | None]:
     return text, status
 
 
-def edit_lock(lock_path: str, timeout_s: float = _LOCK_LIMIT_S) -> FileLock:
-    """Return the lock that keeps another config-ssh from editing at the same time.
+def edit_lock(
+    lock_path: str, command: str = "config-ssh", timeout_s: float = _LOCK_LIMIT_S
+) -> FileLock:
+    """Return the lock that keeps another `command` from editing at the same time.
 
     Raises StateError naming the process that still has it after `timeout_s`.
     """
@@ -153,7 +155,7 @@ def edit_lock(lock_path: str, timeout_s: float = _LOCK_LIMIT_S) -> FileLock:
             holder = lock_holder(lock_path)
             process = "" if holder is None else f" (process {holder})"
             raise StateError(
-                f"another config-ssh{process} has been at work for {timeout_s:g} s",
+                f"another {command}{process} has been at work for {timeout_s:g} s",
                 hint="end it if it is stopped, and try again",
             )
         time.sleep(_LOCK_POLL_S)

@@ -1,0 +1,30 @@
+"""Change the aliases in the text of a config file; everything else in it stays as it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dcs_proxy.names import MachineName
+
+
+def set_alias(text: str, alias: MachineName, machine: MachineName) -> str:
+    """Return the TOML document `text` with `alias` standing for `machine`.
+
+    `text` must be a config file that loads.
+    """
+    import tomlkit
+
+    document: Any = tomlkit.parse(text)
+    if "aliases" not in document:
+        document["aliases"] = tomlkit.table()
+    document["aliases"][alias] = machine
+    return tomlkit.dumps(document)
+
+
+def remove_alias(text: str, alias: MachineName) -> str:
+    """Return the TOML document `text` without `alias`, which it has."""
+    import tomlkit
+
+    document: Any = tomlkit.parse(text)
+    del document["aliases"][alias]
+    return tomlkit.dumps(document)
