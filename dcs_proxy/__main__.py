@@ -4,9 +4,13 @@ import os
 import sys
 
 if not __package__:
-    # Otherwise our modules would hide others of the same name.
+    import site
+
+    # Python runs isolated (-I), deaf to PYTHONPATH and the like, and so knows no user packages: the
+    # packages beside ours are ours to use.
     here = os.path.dirname(os.path.abspath(__file__))
-    sys.path[:] = [*(path for path in sys.path if path != here), os.path.dirname(here)]
+    if os.path.dirname(here) not in sys.path:
+        site.addsitedir(os.path.dirname(here))
 
 from dcs_proxy.cli import main
 

@@ -124,6 +124,19 @@ def open_log(options: Options, environment: Mapping[str, str]) -> Log:
     return Log(path, environment.get(VARIABLE, ""))
 
 
+def find_program(options: Options, environment: Mapping[str, str]) -> Program:
+    """Return how ssh is to start this very program, with what it has found here.
+
+    Raises ConfigError if ssh's config cannot hold one of the paths.
+    """
+    return Program(
+        program_words(),
+        options.state_directory(environment),
+        options.config_file(environment),
+        os.path.abspath(environment.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")),
+    )
+
+
 def program_words() -> tuple[str, ...]:
     """Return the command line that starts this program, without site and user packages at first."""
     start = os.path.join(os.path.dirname(os.path.abspath(__file__)), "start.py")
@@ -190,7 +203,7 @@ def _proxy_command(
     ready = record.ready
     if ready is None or settings.proxy_to(ready.endpoint) is None:
         return None
-    words = (os.path.abspath(sys.executable), _MAIN)
+    words = (os.path.abspath(sys.executable), "-I", _MAIN)
     program = Program(words, state.path, os.path.abspath(config))
     return program.command("dial", ready.endpoint, str(ready.port))
 
@@ -209,7 +222,7 @@ def open_fast_entry(
 ) -> FastEntry:
     """Return the writer of the files that make the next ssh warm."""
     path = options.config or config_path(environment)
-    return FastEntry(state, settings, environment, options.config or "", path)
+    return FastEntry(state, settings, environment, path)
 
 
 def _agents(

@@ -78,8 +78,10 @@ class SystemKeyring:
         import subprocess  # only users of a keyring pay for it
 
         entry = (SERVICE, self._base_url)
+        # What ssh starts is deaf to PYTHONPATH and the like, and so is what that starts.
+        isolated = ["-I"] if sys.flags.isolated else []
         process = subprocess.Popen(
-            [sys.executable, _PROGRAM, str(self._limit_s + _ORPHAN_S), command, *entry],
+            [sys.executable, *isolated, _PROGRAM, str(self._limit_s + _ORPHAN_S), command, *entry],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # D-Bus and the programs that it starts write a lot.

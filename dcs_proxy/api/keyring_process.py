@@ -233,4 +233,10 @@ def _describe(error: Exception) -> str:
 if __name__ == "__main__":
     # No module may be imported by the name of one of ours beside this file.
     sys.path[:] = [path for path in sys.path if path != os.path.dirname(os.path.abspath(__file__))]
+    # Isolated (-I), Python knows no user packages: those beside ours are ours to use.
+    packages = os.path.abspath(__file__).rpartition("/dcs_proxy/")[0]
+    if packages not in sys.path:
+        import site
+
+        site.addsitedir(packages)
     sys.exit(main(sys.argv[1:]))

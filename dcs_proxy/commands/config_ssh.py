@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
+import subprocess
+from collections.abc import Iterator, Sequence
 
-from dcs_proxy.app import ApiFactory, Options, open_known, open_log, program_words
+from dcs_proxy.app import ApiFactory, Options, find_program, open_known, open_log
 from dcs_proxy.bridge.host_keys import write_known_hosts
 from dcs_proxy.commands.listing import (
     list_machines,
@@ -17,12 +20,16 @@ from dcs_proxy.commands.listing import (
 from dcs_proxy.console.stderr import show
 from dcs_proxy.console.stdout import put, put_json
 from dcs_proxy.doctor.vscode import remote_ssh_settings
-from dcs_proxy.errors import DcsError
+from dcs_proxy.errors import ConfigError, DcsError, clean_text, quote_server
+from dcs_proxy.local.environment import passwd_home, without_keys
+from dcs_proxy.local.files import remove_file, write_atomically
 from dcs_proxy.local.lock import FileLock
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import Program, listed_hosts, render_end, render_top
+from dcs_proxy.openssh.shell import Shell, try_shells
 from dcs_proxy.openssh.version import find_client, missing_features
+from dcs_proxy.publish.launcher import write_launcher
 from dcs_proxy.session.directory import StateDirectory
 
 HELP = "write the block in ~/.ssh/config that makes ssh use dcs-proxy"
@@ -38,11 +45,18 @@ EXAMPLES = (
     ("Print the settings that VS Code needs", "dcs-proxy config-ssh --vscode"),
 )
 
+_DEFAULT_CONFIG = "~/.ssh/config"
+# A name that matches our patterns and that no machine has.
+_NO_MACHINE = "dm-dcs-proxy-doctor"
+_SSH_S = 30
+# Where uvx, pipx run, nix run and the like keep programs that nothing has installed.
+_TEMPORARY = re.compile(r"/\.cache/|/uv/archive-v\d+/|/pipx/\.cache/|^/nix/store/|^/(var/)?tmp/")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "--ssh-config", metavar="FILE", default="~/.ssh/config",
+        "--ssh-config", metavar="FILE", default=_DEFAULT_CONFIG,
         help="the file to edit (default: %(default)s)",
     )  # fmt: skip
     how = parser.add_mutually_exclusive_group()
@@ -66,7 +80,8 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     elif arguments.remove:
         _remove(path, options)
     else:
-        _install(path, options, dry_run=arguments.dry_run)
+        is_default = arguments.ssh_config == _DEFAULT_CONFIG
+        _install(path, options, is_default=is_default, dry_run=arguments.dry_run)
     return 0
 
 
@@ -78,17 +93,20 @@ def _remove(path: str, options: Options) -> None:
     put(f"dcs-proxy: {path}: {'block removed' if is_changed else 'there was no block'}")
 
 
-def _install(path: str, options: Options, *, dry_run: bool) -> None:
-    version = find_client().version
+def _install(path: str, options: Options, *, is_default: bool, dry_run: bool) -> None:
+    ssh = find_client()
     settings = options.settings(os.environ)
     state = StateDirectory(options.state_directory(os.environ))
-    program = Program(program_words(), state.path, options.config_file(os.environ))
+    program = find_program(options, os.environ)
+    shells = try_shells(os.environ)
+    is_silent = not any(shell.output for shell in shells)
     with _lock(state.path):
         old, _ = config_file.read(os.path.realpath(path))
         known = open_known(options, os.environ, settings)
         factory = ApiFactory(settings, os.environ, open_log(options, os.environ), known)
         machines = _machines(factory, state, old or b"")
-        top, end = render_top(program, machines, version), render_end(program, version)
+        top = render_top(program, machines, ssh.version, hands_over=is_silent)
+        end = render_end(program, ssh.version)
 
         def change(text: bytes | None) -> bytes:
             return config_file.install(text or b"", top, end, created=text is None)
@@ -96,15 +114,81 @@ def _install(path: str, options: Options, *, dry_run: bool) -> None:
         if dry_run:
             put(*config_file.difference(old or b"", change(old), path))
             return
+        write_launcher(program)
+        problems = _try_ssh(ssh.path, state, old or b"", change(old))
         is_changed = config_file.edit(path, change)
         write_known_hosts(state, machines)
     _report(path, is_changed, len(machines))
-    for sentence in missing_features(version):
-        _show(f"OpenSSH {version}: {sentence}")
+    for text in [
+        *problems,
+        *_shell_warnings(shells),
+        *_program_warnings(program, is_default=is_default),
+        *(f"OpenSSH {ssh.version}: {sentence}" for sentence in missing_features(ssh.version)),
+    ]:
+        _show(text)
+    if machines:
+        put(f"dcs-proxy: try it: ssh {machines[0]}")
 
 
 def _lock(state_directory: str) -> FileLock:
     return config_file.edit_lock(os.path.join(state_directory, "config-ssh.lock"))
+
+
+def _try_ssh(ssh: str, state: StateDirectory, old: bytes, new: bytes) -> list[str]:
+    """Let ssh read the file that is about to be written; return warnings about the user's lines.
+
+    Raises ConfigError if ssh refuses it and reads the old one.
+    """
+    errors = [_ssh_error(ssh, state, text) for text in (new, old)]
+    if errors[0] and not errors[1]:
+        raise ConfigError(
+            f"{ssh} refuses the block, so nothing was changed: {quote_server(errors[0])}",
+            hint="see whether another ssh comes first in PATH; report it with: ssh -V",
+        )
+    return [f"ssh cannot read your config: {errors[1]}"] if errors[1] else []
+
+
+def _ssh_error(ssh: str, state: StateDirectory, text: bytes) -> str:
+    """Return the last line that ssh says when it cannot read a config of `text`, "" if it can."""
+    path = state.file("config-ssh.tmp")
+    write_atomically(path, text)
+    try:
+        done = subprocess.run(
+            [ssh, "-G", "-F", path, _NO_MACHINE], capture_output=True, text=True,
+            errors="replace", check=False, stdin=subprocess.DEVNULL, timeout=_SSH_S,
+            env=without_keys(os.environ),
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"no answer after {_SSH_S} s"
+    finally:
+        remove_file(path)
+    lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+    return clean_text(lines[-1].replace(path, "the config")) if done.returncode else ""
+
+
+def _shell_warnings(shells: Sequence[Shell]) -> Iterator[str]:
+    for shell in shells:
+        if shell.problem:
+            yield f"{shell.path}, with which ssh starts programs, {shell.problem}"
+            yield "hint: set SHELL to a shell that runs commands, such as /bin/sh"
+        elif shell.output:
+            yield f'{shell.path} prints "{shell.output}" when it starts, into every connection'
+            yield f"hint: look at {shell.start_files}; until it is silent, connections are relayed"
+
+
+def _program_warnings(program: Program, *, is_default: bool) -> Iterator[str]:
+    """Yield what may keep ssh from finding the file, or the program later."""
+    home = passwd_home()
+    if is_default and home is not None and not _is_same_place(home, os.path.expanduser("~")):
+        yield f"ssh reads {home}/.ssh/config whatever HOME says, not this file"
+        yield f"hint: dcs-proxy config-ssh --ssh-config '{home}/.ssh/config'"
+    if any(_TEMPORARY.search(os.path.realpath(word)) for word in program.words):
+        yield f"this dcs-proxy is in a place that is emptied from time to time: {program.words[-1]}"
+        yield "hint: install it (uv tool install dcs-proxy, or pipx), then run config-ssh again"
+
+
+def _is_same_place(first: str, second: str) -> bool:
+    return os.path.realpath(first) == os.path.realpath(second)
 
 
 def _machines(factory: ApiFactory, state: StateDirectory, old: bytes) -> list[MachineName]:

@@ -17,6 +17,7 @@ from dcs_proxy.app import Options, open_context, open_fast_entry, open_lookup
 from dcs_proxy.bridge.choose import Way, check_descriptors, choose_way, has_spoken
 from dcs_proxy.bridge.login import login_of
 from dcs_proxy.errors import (
+    ClientGone,
     DcsError,
     LoginMismatch,
     LoginRefused,
@@ -25,6 +26,7 @@ from dcs_proxy.errors import (
 )
 from dcs_proxy.local.log import milliseconds_since
 from dcs_proxy.names import MachineName
+from dcs_proxy.openssh.shell import check_shell_is_silent
 from dcs_proxy.publish.includes import publish
 from dcs_proxy.session.context import Context
 from dcs_proxy.session.directory import StateDirectory
@@ -86,6 +88,11 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         with attribute_errors_to(arguments.host):
             _check_port(arguments.port)
             is_done = _connect(arguments, options, fdpass, first)
+    except ClientGone:
+        if fdpass:
+            # ssh gives up at once when it reads anything but our socket.
+            check_shell_is_silent(os.environ)
+        raise
     except DcsError as error:
         send_disconnect(error.one_line(), fdpass=fdpass)
         raise

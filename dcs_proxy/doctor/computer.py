@@ -14,6 +14,9 @@ from dcs_proxy.doctor.context import NO_MACHINE, Context
 from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.errors import AgentRefused, ConfigError
 from dcs_proxy.local.files import remove_file, write_atomically
+from dcs_proxy.openssh import config_file
+from dcs_proxy.openssh.config_text import uses_pipes
+from dcs_proxy.openssh.shell import try_shells
 from dcs_proxy.openssh.version import find_client
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.ssh.agent import Agent, Destination
@@ -50,6 +53,26 @@ def check_ssh(context: Context) -> Check:
     if shutil.which("ssh-agent") is None:
         return failed("there is no ssh-agent in PATH", "install openssh-client")
     return passed(f"{context.ssh.text} at {context.ssh.path}")
+
+
+def check_shell(context: Context) -> Check:
+    """Check that the shell, with which ssh starts us, runs commands and prints nothing itself."""
+    shells = try_shells(context.environment)
+    for shell in shells:
+        if shell.problem:
+            return failed(f"{shell.path} {shell.problem}", "set SHELL to one that does: /bin/sh")
+        if shell.output and not _is_by_pipes(context):
+            return failed(
+                f'{shell.path} prints "{shell.output}" when it starts, into every connection',
+                f"look at {shell.start_files}; or run dcs-proxy config-ssh, which then avoids it",
+            )
+    return passed(", ".join(shell.path for shell in shells))
+
+
+def _is_by_pipes(context: Context) -> bool:
+    data, _ = config_file.read(os.path.realpath(context.ssh_config))
+    top = config_file.parse_blocks(data or b"").top or b""
+    return uses_pipes(top.decode("utf-8", "surrogateescape"))
 
 
 def check_state(context: Context) -> Check:

@@ -9,7 +9,7 @@ from dcs_proxy.doctor.api import (
     check_key,
     check_settings,
 )
-from dcs_proxy.doctor.computer import check_agent, check_python, check_ssh, check_state
+from dcs_proxy.doctor.computer import check_agent, check_python, check_shell, check_ssh, check_state
 from dcs_proxy.doctor.context import Context
 from dcs_proxy.doctor.login import check_gateway, check_login, check_machine, check_session
 from dcs_proxy.doctor.runner import Step
@@ -20,6 +20,7 @@ from dcs_proxy.doctor.vscode import check_vscode
 COMPUTER = (
     Step("python", check_python),
     Step("ssh", check_ssh),
+    Step("shell", check_shell),
     Step("settings", check_settings),
     Step("key", check_key, ("settings",)),
     Step("api", check_api, ("settings",)),

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import os
-import pwd
 import re
 import shlex
 import stat
 
-from dcs_proxy.app import program_words
+from dcs_proxy.app import find_program
 from dcs_proxy.doctor.context import NO_MACHINE, Context, required
 from dcs_proxy.doctor.runner import Check, failed, passed
-from dcs_proxy.errors import ConfigError
+from dcs_proxy.local.environment import passwd_home
+from dcs_proxy.local.files import read_small
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh import config_file
-from dcs_proxy.openssh.config_text import Program, render_end, render_top, written_for
+from dcs_proxy.openssh.config_text import Program, render_end, render_top, uses_pipes, written_for
 from dcs_proxy.openssh.version import missing_features
+from dcs_proxy.publish.launcher import parse_launcher
 
 _EXEC = re.compile(r'^Match \S+ .*exec "exec (.+) prepare [^"]*"$', re.MULTILINE)
-_HOST = re.compile(r"^Host (dm-\S+)$", re.MULTILINE)
+_HOST = re.compile(r"^Host (dm-[a-z0-9-]+)$", re.MULTILINE)
 
 
 def check_permissions(context: Context) -> Check:
     """Check that ssh reads the file: it refuses one that others can change."""
     path = context.ssh_config
-    home = pwd.getpwuid(os.geteuid()).pw_dir
-    if context.is_default_config and os.path.realpath(home) != os.path.realpath(
-        os.path.expanduser("~")
+    home = passwd_home()
+    if home is None:
+        return failed(
+            f"user id {os.geteuid()} has no entry in the user database, and ssh needs one",
+            "add a line for it to /etc/passwd",
+        )
+    if (
+        context.is_default_config
+        and os.path.realpath(home) != os.path.realpath(os.path.expanduser("~"))
+        and not _is_included(context)
     ):
         return failed(
             f"ssh reads {home}/.ssh/config, not {path}: it ignores HOME",
@@ -67,12 +75,13 @@ def check_block(context: Context) -> Check:
 
 def _find_problem(context: Context, top: str, end: str, hosts: list[MachineName]) -> str:
     """Return what is wrong with the blocks, "" if nothing is."""
-    path, program, version = context.ssh_config, parse_program(top), written_for(top)
+    path, program, version = context.ssh_config, read_program(top), written_for(top)
     if program is not None and (problem := _wrong_program(context, program)):
         return problem
     if version is None or program is None:
         return f"the block in {path} is not what this version writes"
-    if (top, end) != (render_top(program, hosts, version), render_end(program, version)):
+    expected = render_top(program, hosts, version, hands_over=not uses_pipes(top))
+    if (top, end) != (expected, render_end(program, version)):
         return f"the block in {path} is not what this version writes"
     ssh = context.ssh
     if ssh is not None and missing_features(ssh.version) != missing_features(version):
@@ -85,21 +94,19 @@ def _is_included(context: Context) -> bool:
     if context.ssh is None:
         return False
     options, _ = context.read_options(NO_MACHINE)
-    return any(program_words()[-1] in command for command in options.get("proxycommand", []))
+    launcher = find_program(context.options, context.environment).launcher
+    return any(launcher in command for command in options.get("proxycommand", []))
 
 
-def parse_program(top: str) -> Program | None:
-    """Return the program that a block's text runs, the reverse of `render_top`; None if none."""
+def read_program(top: str) -> Program | None:
+    """Return the program that a block's launcher starts, None if there is no such launcher."""
     match = _EXEC.search(top)
-    if match is None:
-        return None
     try:
-        words = [word.replace("%%", "%") for word in shlex.split(match[1])]
-        at = words.index("--home")
-        config = words[words.index("--config") + 1] if "--config" in words else None
-        return Program(tuple(words[:at]), words[at + 1], config)
-    except (ValueError, IndexError, ConfigError):
+        words = shlex.split(match[1]) if match else []
+        data = read_small(words[-1].replace("%%", "%")) if words else None
+    except ValueError:  # quotes without an end, or a NUL in the path
         return None
+    return None if data is None else parse_launcher(os.fsdecode(data))
 
 
 def _wrong_program(context: Context, program: Program) -> str:
@@ -107,16 +114,18 @@ def _wrong_program(context: Context, program: Program) -> str:
     for word in program.words:
         if word.startswith("/") and not os.path.exists(word):
             return f"the block runs {word}, which no longer exists"
-    ours = program_words()[-1]
+    expected = find_program(context.options, context.environment)
+    ours = expected.words[-1]
     if os.path.realpath(program.words[-1]) != os.path.realpath(ours):
         return f"the block runs another dcs-proxy: {program.words[-1]}, not {ours}"
     state = required(context.state).path
     if os.path.realpath(program.state_directory) != os.path.realpath(state):
         return f"the block uses the state directory {program.state_directory}, not {state}"
-    config = context.options.config_file(context.environment)
-    if program.config_file != config:
-        shown = [file or "the default one" for file in (program.config_file, config)]
+    if program.config_file != expected.config_file:
+        shown = [each.config_file or "the default one" for each in (program, expected)]
         return f"the block uses the config file {shown[0]}, not {shown[1]}"
+    if program.config_file is None and program.config_home != expected.config_home:
+        return f"the block uses the config in {program.config_home}, not {expected.config_home}"
     return ""
 
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 from dcs_proxy.doctor.context import NO_MACHINE, Context, required
 from dcs_proxy.doctor.runner import Check, failed, passed
-from dcs_proxy.doctor.ssh_config import parse_program
+from dcs_proxy.doctor.ssh_config import read_program
 from dcs_proxy.errors import clean_text
 from dcs_proxy.local.files import read_small, remove_file, write_atomically
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh import config_file
-from dcs_proxy.openssh.config_text import Snippet, render_snippet
+from dcs_proxy.openssh.config_text import Snippet, render_snippet, uses_pipes
 from dcs_proxy.ssh.agent import CERTIFICATE_TYPE
 from dcs_proxy.ssh.private_agents import PrivateAgents
 
@@ -28,6 +28,8 @@ _FIXED = {
     "UpdateHostKeys": "no",
     "VerifyHostKeyDNS": "no",
     "CanonicalizeHostname": "no",
+    "PubkeyAuthentication": "yes",
+    "PreferredAuthentications": "publickey",
 }
 _CERTIFICATES = "-cert-v01@openssh.com"
 _ORDER = "lines for dm- hosts belong below the dcs-proxy block; dcs-proxy config-ssh puts it first"
@@ -120,9 +122,12 @@ def _wanted(context: Context, snippet: str) -> dict[str, str]:
     """Return the options that our block and the included file set, as ``ssh -G`` prints them."""
     wanted = dict(_FIXED)
     data, _ = config_file.read(os.path.realpath(context.ssh_config))
-    program = parse_program((config_file.parse_blocks(data or b"").top or b"").decode())
+    top = (config_file.parse_blocks(data or b"").top or b"").decode("utf-8", "surrogateescape")
+    if uses_pipes(top):
+        del wanted["ProxyUseFdpass"]
+    program = read_program(top)
     if program is not None:
-        wanted["ProxyCommand"] = program.command("--login", "'%r'", "'%h'", "%p")
+        wanted["ProxyCommand"] = program.launch("--login", "'%r'", "'%h'", "%p")
     for line in os.fsdecode(read_small(snippet) or b"").splitlines()[1:]:
         option, _, value = line.strip().partition(" ")
         wanted[option] = value.strip('"').replace("%%", "%")

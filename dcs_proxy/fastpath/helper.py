@@ -18,7 +18,6 @@ from time import gmtime, strftime, time
 # from, inclusive, and until, exclusive.
 (
     VERSION,  # CURRENT_VERSION, which changes with the meaning of any field
-    CONFIG,  # the config file as ssh's command line names it, "" if it does not
     CONFIG_PATH,  # where the config file is
     CONFIG_STAMP,  # its stamp()
     ENVIRONMENT,  # the values of VARIABLES, one a line
@@ -32,12 +31,12 @@ from time import gmtime, strftime, time
     AGENT_KIND,  # the setting `agent`: "private" or "user"
     FILES,  # the files that ssh reads, one a line: the path, a tab, its stamp()
     END,  # COMPLETE, if the file is
-) = range(15)
-FIELDS = 15
-CURRENT_VERSION = "1"
+) = range(14)
+FIELDS = 14
+CURRENT_VERSION = "2"
 COMPLETE = "end\n"
 # The environment variables that the settings depend on.
-VARIABLES = ("DEDALUS_BASE_URL", "DEDALUS_ORG_ID", "DCS_PROXY_CONFIG", "XDG_CONFIG_HOME")
+VARIABLES = ("DEDALUS_BASE_URL", "DEDALUS_ORG_ID")
 
 _PACKAGE = __file__.rpartition("/fastpath/")[0]
 _FULL = _PACKAGE + "/__main__.py"
@@ -53,7 +52,7 @@ def main(words: "list[str]") -> int:
     except Exception:  # whatever it is, the full program does the work or explains it
         done = False
     if not done:
-        posix.execv(sys.executable, [sys.executable, _FULL, *words])
+        posix.execv(sys.executable, [sys.executable, "-I", _FULL, *words])
     return 0
 
 
@@ -109,11 +108,18 @@ def _read_entry(home: str, host: str, config: str) -> "list[str] | None":
     entry = _read(f"{home}/sessions/{host}.warm").decode("utf-8", "surrogateescape").split("\0")
     if len(entry) != FIELDS or entry[VERSION] != CURRENT_VERSION or entry[END] != COMPLETE:
         return None
-    if entry[CONFIG] != config or entry[CONFIG_STAMP] != stamp(entry[CONFIG_PATH]):
+    path = _config_path(config)
+    if entry[CONFIG_PATH] != path or entry[CONFIG_STAMP] != stamp(path):
         return None
     if entry[ENVIRONMENT] != "\n".join(map(_variable, VARIABLES)):
         return None
     return entry
+
+
+def _config_path(named: str) -> str:
+    """Return where the config file is, as local/settings.py finds it."""
+    home = _variable("XDG_CONFIG_HOME") or _variable("HOME") + "/.config"
+    return named or _variable("DCS_PROXY_CONFIG") or home + "/dcs-proxy/config.toml"
 
 
 def _read(path: str) -> bytes:

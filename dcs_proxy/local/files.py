@@ -40,7 +40,7 @@ def write_atomically(
             _unlink_quietly(temporary)
             raise
     except OSError as error:
-        raise cannot_write(path, error) from None
+        raise cannot_write(path, error) from error
 
 
 def _create(path: str, mode: int) -> int:
@@ -87,11 +87,26 @@ def make_directories(path: str) -> None:
     if parent != path:
         make_directories(parent)
     try:
+        _refuse_as_root(parent)
         os.mkdir(path, 0o700)
     except FileExistsError:
         pass
     except OSError as error:
         raise cannot_write(path, error) from None
+
+
+def _refuse_as_root(parent: str) -> None:
+    """Raise StateError if root is about to create a directory in a user's own (``sudo -E``).
+
+    It would belong to root and lock the user out.
+    """
+    status = os.stat(parent)
+    if os.geteuid() == 0 != status.st_uid and not status.st_mode & stat.S_ISVTX:
+        raise StateError(
+            f"{parent} belongs to user id {status.st_uid}, who could not use what root creates"
+            " there",
+            hint="run it as that user, without sudo; for root itself: sudo -H",
+        )
 
 
 def make_private_directory(path: str) -> None:

@@ -6,13 +6,15 @@ The file may contain anything, so it is handled as bytes.  A block is
     ...
     # <<< dcs-proxy top <<<
 
-DIGEST shows whether the block was edited.  Words after it may say what the file was like before:
+DIGEST shows whether the words of the block were edited; programs that rewrite the file change
+blanks, line ends and quotes.  Words after it may say what the file was like before:
 ``created`` (it did not exist), ``no-newline`` (its last line had no newline).
 """
 
 from __future__ import annotations
 
 import difflib
+import errno
 import hashlib
 import os
 import re
@@ -26,10 +28,12 @@ from dcs_proxy.local.files import make_directories, remove_file, write_atomicall
 from dcs_proxy.local.lock import FileLock, lock_holder, try_lock
 
 _BEGIN = re.compile(
-    rb"# >>> dcs-proxy (top|end) ([0-9a-f]{16})((?: [a-z-]+)*) >>> [^\n]*\n", re.MULTILINE
+    rb"[ \t]*# >>> dcs-proxy (top|end) ([0-9a-f]{16})((?: [a-z-]+)*) >>> [^\n]*\n", re.MULTILINE
 )
-_ANY_MARK = re.compile(rb"^# (?:>>>|<<<) dcs-proxy\b[^\n]*\n?", re.MULTILINE)
+_ANY_MARK = re.compile(rb"^[ \t]*# (?:>>>|<<<) dcs-proxy\b[^\n]*\n?", re.MULTILINE)
 _NOTE = "written by dcs-proxy config-ssh, which also rewrites and removes it"
+# Its directory is read-only or another user's, or the file itself is a mount point.
+_IRREPLACEABLE = (errno.EBUSY, errno.EROFS, errno.EACCES, errno.EPERM)
 _MAX_FILE = 4 * 1024 * 1024
 # More than config-ssh waits for the list of machines.
 _LOCK_LIMIT_S = 120.0
@@ -98,8 +102,9 @@ def edit(path: str, change: Callable[[bytes | None], bytes | None]) -> bool:
     """Replace the contents of the file at `path` by what `change` returns for them.
 
     None stands for a file that does not exist.  Return whether the file has changed.  A symbolic
-    link stays one, mode and owner stay the same, and the write is atomic.  Raises ConfigError as
-    :func:`read`, StateError if the file cannot be written, and whatever `change` raises.
+    link stays one, mode and owner stay the same, and the write is atomic if it can be.  Raises
+    ConfigError as :func:`read` or if the file cannot be written, StateError if the disk is full,
+    and whatever `change` raises.
     """
     target = os.path.realpath(path)
     old, status = read(target)
@@ -112,10 +117,39 @@ def edit(path: str, change: Callable[[bytes | None], bytes | None]) -> bool:
     if status is None:
         make_directories(os.path.dirname(target))
         write_atomically(target, new)
-    else:
-        owner = (status.st_uid, status.st_gid)
+        return True
+    owner = (status.st_uid, status.st_gid)
+    try:
         write_atomically(target, new, stat.S_IMODE(status.st_mode), owner)
+    except StateError as error:
+        cause = error.__cause__
+        if not isinstance(cause, OSError) or cause.errno not in _IRREPLACEABLE:
+            raise
+        if not _write_in_place(target, new):
+            raise _not_ours_to_write(path, error) from None
     return True
+
+
+def _write_in_place(path: str, data: bytes) -> bool:
+    """Overwrite a file that cannot be replaced; return whether that was possible."""
+    try:
+        with open(path, "r+b") as file:
+            file.write(data)
+            file.truncate()
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        return False
+    return True
+
+
+def _not_ours_to_write(path: str, error: StateError) -> ConfigError:
+    other = f"{path}-dcs-proxy"
+    return ConfigError(
+        error.message,
+        hint=f"write another file: dcs-proxy config-ssh --ssh-config '{other}', and put the line "
+        f"Include {other} first in {path}, by whatever manages that file",
+    )
 
 
 def read(path: str) -> tuple[bytes | None, os.stat_result | None]:
@@ -181,9 +215,9 @@ def _read_block(text: bytes, start: int) -> tuple[str, bytes, set[str], int]:
     if begin is None:
         raise _broken(text, start, "has no valid first line")
     kind = begin[1].decode()
-    close = f"# <<< dcs-proxy {kind} <<<\n".encode()
+    close = f"# <<< dcs-proxy {kind} <<<".encode()
     following = _ANY_MARK.search(text, begin.end())
-    if following is None or following[0] != close:
+    if following is None or following[0].strip() != close:
         raise _broken(text, start, "has no last line")
     body = text[begin.end() : following.start()]
     if _digest(body) != begin[2].decode():
@@ -192,7 +226,8 @@ def _read_block(text: bytes, start: int) -> tuple[str, bytes, set[str], int]:
 
 
 def _digest(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()[:16]
+    words = b" ".join(body.replace(b'"', b" ").split())
+    return hashlib.sha256(words).hexdigest()[:16]
 
 
 def _broken(text: bytes, position: int, what: str) -> ConfigError:

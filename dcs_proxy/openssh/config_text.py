@@ -8,6 +8,10 @@ lines of Match exec and ProxyCommand (CVE-2023-51385; the ``ssh://`` URL of a gi
 enough to exploit it).  Two defences keep such names away from a shell, and against most characters
 either would do: the patterns exclude every printable character that a pattern can express, and the
 commands put ``%h`` and ``%r`` in single quotes, which only ``'`` (and in fish ``\\``) could end.
+
+Other programs read and rewrite this file.  Parsers that know no Match give its lines to the Host
+section above it, so a ``Host dm-*`` stands above each.  The npm package ssh-config, which VS Code
+uses, drops the quotes of a value without a blank, so every quoted pattern contains one.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from dcs_proxy.openssh.version import FORWARDS_ANY_AGENT, Version, missing_featu
 _EXCLUDED = " !#$%&'()+./:;<>@[\\]^_`{|}~"
 HOST_PATTERNS = ",".join(["dm-*", *(f"!*{character}*" for character in _EXCLUDED)])
 # A login name may contain dots and more, but no character with a meaning in a quoted string.
-_LOGIN_PATTERNS = ",".join(["*", *(f"!*{character}*" for character in "'\\`$;|&<>(){}!")])
+_LOGIN_PATTERNS = ",".join(["*", *(f"!*{character}*" for character in " '\\`$;|&<>(){}!")])
 
 # Paths are in single quotes for the shell and in double quotes for ssh, so a path may contain
 # neither.  ssh also expands ${...} and, for Include, the glob characters.
@@ -35,27 +39,35 @@ _GLOB = re.compile(r"[*?\[\]{}]")
 KNOWN_HOSTS = "known_hosts"
 # Limits the version exchange, but neither prepare nor, under ProxyUseFdpass, our connecting.
 CONNECT_TIMEOUT_S = 30
+# The name of the launcher in the state directory.
+LAUNCHER = "launcher"
+_WHY = "# the patterns keep every name that a shell could read as a command away from the shell"
+_BY_PIPES = ", by pipes: your shell prints something when it starts"
+# KnownHostsCommand is new, and PubkeyAcceptedKeyTypes has another name.
+_ASKS_COMMANDS = _RENAMED = Version(8, 5)
 _SAFE_LOGIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*\Z")
 _SAFE_HOST = re.compile(r"[a-z0-9:][a-z0-9.:-]*\Z")
 _SAFE_KEY = re.compile(r"[a-z0-9@.-]+ [A-Za-z0-9+/]+={0,2}\Z")
-_LISTED = re.compile(r"^Host (dm-\S+)$", re.MULTILINE)
-_WRITTEN_FOR = re.compile(r"^# for OpenSSH ([0-9]{1,4})\.([0-9]{1,4})$", re.MULTILINE)
+_LISTED = re.compile(r"^Host (dm-[a-z0-9-]+)$", re.MULTILINE)
+_WRITTEN_FOR = re.compile(r"^# for OpenSSH ([0-9]{1,4})\.([0-9]{1,4})(,.*)?$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Program:
-    """The command with which ssh runs us: program, state directory and, if not None, config file.
+    """How ssh runs us: the program and its first arguments, state directory and config file.
 
-    `words` are the program and its first arguments; all paths are absolute.  Raises ConfigError
-    if a path cannot be written into ssh's config.
+    `config_file` is None for the one in `config_home`, the user's XDG_CONFIG_HOME ("" to leave
+    that to the environment).  All paths are absolute.  Raises ConfigError if one cannot be written
+    into ssh's config.
     """
 
     words: tuple[str, ...]
     state_directory: str
     config_file: str | None = None
+    config_home: str = ""
 
     def __post_init__(self) -> None:
-        for path in (*self.words, self.state_directory, self.config_file or ""):
+        for path in (*self.words, self.state_directory, self.config_file or "", self.config_home):
             if _UNQUOTABLE.search(path):
                 raise ConfigError(
                     f"the ssh config cannot contain the path {path!r}",
@@ -67,13 +79,26 @@ class Program:
                 hint="set DCS_PROXY_HOME to a path without * ? [ ] { }",
             )
 
-    def command(self, *words: str) -> str:
-        """Return a command line for a shell.  `words` are appended without quoting."""
+    @property
+    def launcher(self) -> str:
+        """The path of the shell script that starts the program (publish/launcher.py)."""
+        return f"{self.state_directory}/{LAUNCHER}"
+
+    def arguments(self) -> list[str]:
+        """Return the program's words and the options that say where its files are."""
         fixed = [*self.words, "--home", self.state_directory]
         if self.config_file is not None:
             fixed += ["--config", self.config_file]
-        quoted = [f"'{_escape_percent(word)}'" if _needs_quotes(word) else word for word in fixed]
-        return " ".join([*quoted, *words])
+        return fixed
+
+    def command(self, *words: str) -> str:
+        """Return a command line for ssh and a shell.  `words` are appended without quoting."""
+        return " ".join([*map(_quote, self.arguments()), *words])
+
+    def launch(self, *words: str) -> str:
+        """Return the command line that runs the launcher.  `words` are appended without quoting."""
+        # Through sh, because a home directory may be mounted noexec.
+        return " ".join(["/bin/sh", _quote(self.launcher), *words])
 
 
 @dataclass(frozen=True)
@@ -93,34 +118,69 @@ class Snippet:
     known_hosts_file: str
 
 
-def render_top(program: Program, machines: Sequence[MachineName], version: Version) -> str:
+def render_top(
+    program: Program,
+    machines: Sequence[MachineName],
+    version: Version,
+    *,
+    hands_over: bool = True,
+) -> str:
     """Return the block for the top of the user's config, for an ssh of that version.
 
-    Each of `machines` gets a ``Host`` line, because editors and completion list those.
+    Each of `machines` gets a ``Host`` line, because editors and completion list those.  Without
+    `hands_over` ssh reads from a pipe instead of a socket: slower, but a pipe tolerates what a
+    shell prints when it starts.
     """
-    no_agent = ["    ForwardAgent no"] if version < FORWARDS_ANY_AGENT else []
-    prepare = program.command("prepare", "'%h'")
-    connect = program.command("--login", "'%r'", "'%h'", "%p")
+    prepare = program.launch("prepare", "'%h'")
+    connect = program.launch("--login", "'%r'", "'%h'", "%p")
+    ours = f'Match originalhost "{HOST_PATTERNS}"'
     lines = [
-        f"# for OpenSSH {version}",
+        f"# for OpenSSH {version}{'' if hands_over else _BY_PIPES}",
         *(f"# {missing}" for missing in missing_features(version)),
-        f'Match originalhost "{HOST_PATTERNS}" exec "exec {prepare}"',
-        f'    Include "{program.state_directory}/hosts/*.conf"',
-        f'Match originalhost "{HOST_PATTERNS}" user "{_LOGIN_PATTERNS}"',
+        _WHY,
+        "Host dm-*",
+        f'{ours} exec "exec {prepare}"',
+        # If prepare fails, ssh must read why from a pipe: a launcher cannot pass a socket.
+        *(["    ProxyUseFdpass yes"] if hands_over else []),
+        f"    Include {_file(program, 'hosts/*.conf')}",
+        "Host dm-*",
+        f'{ours} user "{_LOGIN_PATTERNS}"',
         f"    ProxyCommand {connect}",
-        "    ProxyUseFdpass yes",
-        f'Match originalhost "{HOST_PATTERNS}"',
+        "Host dm-*",
+        ours,
         # ssh uses the snippet's, which comes first.
-        f'    UserKnownHostsFile "{_escape_percent(program.state_directory)}/{KNOWN_HOSTS}"',
-        "    StrictHostKeyChecking yes",
-        "    UpdateHostKeys no",
-        "    VerifyHostKeyDNS no",
-        "    CanonicalizeHostname no",
-        *no_agent,
-        *(f"Host {machine}" for machine in machines),
-        "Host *",
+        f"    UserKnownHostsFile {_escape_percent(_file(program, KNOWN_HOSTS))}",
+        *(f"    {option}" for option in _pinned(version)),
     ]
-    return "".join(f"{line}\n" for line in lines)
+    for machine in machines:
+        lines += [f"Host {machine}", f"    HostName {machine}"]
+    return "".join(f"{line}\n" for line in [*lines, "Host *"])
+
+
+def _pinned(version: Version) -> list[str]:
+    """Return the options that no ``Host *`` may set otherwise, or the login would fail.
+
+    Lists begin with +, so that what an ssh was built without is not named.  RevokedHostKeys is
+    not here: which keys are revoked is the administrator's decision.
+    """
+    accepted = "PubkeyAcceptedAlgorithms" if version >= _RENAMED else "PubkeyAcceptedKeyTypes"
+    options = [
+        "StrictHostKeyChecking yes",
+        "UpdateHostKeys no",
+        "VerifyHostKeyDNS no",
+        "CanonicalizeHostname no",
+        "PubkeyAuthentication yes",
+        "PreferredAuthentications publickey",
+        f"{accepted} +ssh-ed25519-cert-v01@openssh.com",
+        "HostKeyAlgorithms +ssh-ed25519-cert-v01@openssh.com",
+        "CASignatureAlgorithms +ssh-ed25519",
+        "PKCS11Provider none",
+    ]
+    if version >= _ASKS_COMMANDS:
+        options.append("KnownHostsCommand none")
+    if version < FORWARDS_ANY_AGENT:
+        options.append("ForwardAgent no")
+    return options
 
 
 def listed_hosts(top: str) -> list[MachineName]:
@@ -132,6 +192,12 @@ def written_for(top: str) -> Version | None:
     """Return the ssh version for which a top block was written; None if it names none."""
     match = _WRITTEN_FOR.search(top)
     return Version(int(match[1]), int(match[2])) if match else None
+
+
+def uses_pipes(top: str) -> bool:
+    """Return whether a top block was written for a shell that prints when it starts."""
+    match = _WRITTEN_FOR.search(top)
+    return match is not None and match[3] is not None
 
 
 def render_end(program: Program, version: Version) -> str:
@@ -146,7 +212,7 @@ def render_end(program: Program, version: Version) -> str:
     ours = f'Match originalhost "{HOST_PATTERNS}"'
     agents = [
         ours,
-        f'    Include "{program.state_directory}/agents/*.conf"',
+        f"    Include {_file(program, 'agents/*.conf')}",
         ours,
         "    ForwardAgent no",
         "    ForwardAgent /dev/null",
@@ -160,7 +226,8 @@ def render_snippet(snippet: Snippet) -> str:
     """Return the file that ssh includes for one machine.  Raises ValueError for an unsafe value."""
     _check(_SAFE_LOGIN, snippet.user)
     _check(_SAFE_HOST, snippet.host_key_alias)
-    lines = [f"Match originalhost {snippet.machine}"]
+    # Not in the block, where paramiko would pass "HostName %h" on unexpanded.
+    lines = [f"Match originalhost {snippet.machine}", f"    HostName {snippet.machine}"]
     lines += [f"    {option}" for option in session_options(snippet)]
     return "".join(f"{line}\n" for line in lines)
 
@@ -208,6 +275,12 @@ def render_known_hosts(endpoint: str, authority: str) -> str:
     return f"@cert-authority {endpoint} {authority}\n"
 
 
+def _file(program: Program, name: str) -> str:
+    """Return a path in the state directory, with quotes only if it needs them."""
+    path = f"{program.state_directory}/{name}"
+    return f'"{path}"' if re.search(r"[\s#=]", path) else path
+
+
 def _path(path: str) -> str:
     if _UNQUOTABLE.search(path):
         raise ValueError("the ssh config cannot contain this path")
@@ -219,8 +292,9 @@ def _escape_percent(text: str) -> str:
     return text.replace("%", "%%")
 
 
-def _needs_quotes(word: str) -> bool:
-    return re.fullmatch(r"[A-Za-z0-9_./:=@,+-]+", word) is None
+def _quote(word: str) -> str:
+    plain = re.fullmatch(r"[A-Za-z0-9_./:=@,+-]+", word)
+    return word if plain else f"'{_escape_percent(word)}'"
 
 
 def _check(pattern: re.Pattern[str], text: str) -> None:

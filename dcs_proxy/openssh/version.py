@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -51,6 +52,12 @@ def find_client() -> Client:
         raise ConfigError("there is no ssh in PATH", hint="install openssh-client")
     text = _ask_version(path)
     version = parse_version(text)
+    if text.startswith("No user exists for uid"):
+        raise ConfigError(
+            f"user id {os.geteuid()} has no entry in the user database, and ssh does not run"
+            " without one",
+            hint="add a line for it to /etc/passwd (a container can do so when it starts)",
+        )
     if version is None:
         raise ConfigError(f"{path} is not OpenSSH: {text}", hint="install openssh-client")
     if version < OLDEST:

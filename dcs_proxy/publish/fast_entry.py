@@ -14,24 +14,18 @@ from dcs_proxy.session.records import ReadySession, Record
 
 
 class FastEntry:
-    """Writes the fast entries of one state directory, for one configuration.
-
-    `config` is the config file as the command line names it ("" if it does not), `config_path`
-    where it is.
-    """
+    """Writes the fast entries of one state directory, for the config file at `config_path`."""
 
     def __init__(
         self,
         state: StateDirectory,
         settings: Settings,
         environment: Mapping[str, str],
-        config: str,
         config_path: str,
     ) -> None:
         self._state = state
         self._settings = settings
         self._environment = environment
-        self._config = config
         self._config_path = config_path
 
     def write(self, host: MachineName, record: Record, files: list[str], address: str = "") -> None:
@@ -65,7 +59,6 @@ class FastEntry:
         safe = ready.ends_at - margin_s(ready.ends_at - ready.began_at)
         entry = [""] * helper.FIELDS
         entry[helper.VERSION] = helper.CURRENT_VERSION
-        entry[helper.CONFIG] = self._config
         entry[helper.CONFIG_PATH] = self._config_path
         entry[helper.CONFIG_STAMP] = helper.stamp(self._config_path)
         entry[helper.ENVIRONMENT] = "\n".join(

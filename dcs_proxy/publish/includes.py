@@ -26,7 +26,7 @@ from dcs_proxy.ssh.private_agents import PrivateAgents
 # Complete lines, balanced quotation marks, and only the options that we write.
 _WELL_FORMED = re.compile(
     rb"(#[^\n]*\n)*Match [^\n]+\n"
-    rb"(    (User|HostKeyAlias|IdentityFile|CertificateFile|IdentitiesOnly|IdentityAgent|"
+    rb"(    (HostName|User|HostKeyAlias|IdentityFile|CertificateFile|IdentitiesOnly|IdentityAgent|"
     rb"UserKnownHostsFile|GlobalKnownHostsFile|ForwardAgent) (\"[^\"\n]+\"|[^\"\s]+)\n)+\Z"
 )
 _FORWARDED = re.compile(rb'^    ForwardAgent "([^"\n]+)"$', re.MULTILINE)

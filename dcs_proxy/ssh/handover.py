@@ -16,6 +16,7 @@ import sys
 from typing import NoReturn
 
 import dcs_proxy
+from dcs_proxy.errors import ClientGone
 
 
 def is_fdpass(stdin: int = 0, stdout: int = 1) -> bool:
@@ -38,11 +39,14 @@ def client_gone(stdout: int = 1) -> bool:
 def hand_over(sock: socket.socket, fd: int = 1) -> None:
     """Pass a connected socket to ssh over the socket `fd`, as mm_receive_fd of OpenSSH expects it.
 
-    One zero byte with the descriptor as SCM_RIGHTS (monitor_fdpass.c).
+    One zero byte with the descriptor as SCM_RIGHTS (monitor_fdpass.c).  Raises ClientGone.
     """
     with socket.socket(fileno=os.dup(fd)) as channel:
         descriptors = array.array("i", [sock.fileno()])
-        channel.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+        try:
+            channel.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+        except OSError:
+            raise ClientGone("ssh has gone before it got its connection") from None
 
 
 def become_relay(sock: socket.socket, host: str, home: str) -> NoReturn:

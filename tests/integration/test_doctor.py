@@ -12,14 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from dcs_proxy.openssh.config_file import install
-from dcs_proxy.openssh.config_text import Program, render_end, render_top
-from dcs_proxy.openssh.version import find_client
 from dcs_proxy.ssh.agent import Agent
 from tests.integration.harness import Emulator, User
 
 Start = Callable[..., Emulator]
-COMPUTER = ["python", "ssh", "settings", "key", "api", "access", "clock", "state", "agent",
+COMPUTER = ["python", "ssh", "shell", "settings", "key", "api", "access", "clock", "state", "agent",
             "ssh-config", "block", "options"]  # fmt: skip
 MARKER = "dsk-marker-0123456789"
 MACHINE = ["machine", "session", "machine-options", "gateway", "login"]
@@ -60,12 +57,8 @@ class Patient:
         path.write_text(text)
 
     def move_program(self) -> None:
-        program = Program(
-            ("/nowhere/bin/python", "-I", "-S", "/nowhere/start.py"), "/nowhere/state"
-        )
-        ssh = find_client().version
-        top, end = render_top(program, [], ssh), render_end(program, ssh)
-        self.user.config.write_bytes(install(b"", top, end))
+        launcher = self.user.state / "launcher"
+        launcher.write_text(launcher.read_text().replace("start.py", "gone/start.py"))
 
     def lock_agent(self) -> None:
         self.user.settings('agent = "user"\n')
@@ -186,7 +179,7 @@ BROKEN: dict[str, tuple[Callable[[Patient], object], str, str, str]] = {
     ),
     "an older block whose program has moved": (
         Patient.move_program,
-        "block", "runs /nowhere/bin/python, which no longer exists", "config-ssh",
+        "block", "runs .*/gone/start.py, which no longer exists", "config-ssh",
     ),
     "a block for another state directory": (
         lambda p: p.user.environment.update(DCS_PROXY_HOME=f"{p.user.root}/other"),
@@ -330,13 +323,13 @@ def test_an_unexpected_exception_ends_neither_doctor_nor_the_bundle(
 def test_a_person_reads_a_mark_and_a_hint_below(patient: Patient) -> None:
     patient.user.environment["DEDALUS_API_KEY"] = "dsk-wrong"
     lines = patient.lines("dm-foo")
-    assert re.fullmatch(r"✓ api +http://\S+ answers \(\d+ ms\)", lines[4])
-    assert re.fullmatch(r"✗ access +the API does not accept the key from .*", lines[5])
-    assert re.fullmatch(r" +hint: set DEDALUS_API_KEY to a valid key", lines[6])
+    assert re.fullmatch(r"✓ api +http://\S+ answers \(\d+ ms\)", lines[5])
+    assert re.fullmatch(r"✗ access +the API does not accept the key from .*", lines[6])
+    assert re.fullmatch(r" +hint: set DEDALUS_API_KEY to a valid key", lines[7])
     assert "- login           skipped: needs gateway" in lines
     patient.user.environment["LC_ALL"] = "C"
     plain = patient.lines("dm-foo")
-    assert plain[4].startswith("ok   api ") and plain[5].startswith("FAIL access ")
+    assert plain[5].startswith("ok   api ") and plain[6].startswith("FAIL access ")
     assert "".join(plain).isascii()
 
 

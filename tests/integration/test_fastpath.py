@@ -17,16 +17,11 @@ from tests.integration.harness import Emulator, User, helpers_for, wait_until
 
 Start = Callable[..., Emulator]
 START = Path(dcs_proxy.__file__).with_name("start.py")
-# Loaded by the full program only, for the warm one runs without site: it says that it ran.
-TELLTALE = 'import os, sys\nopen(os.environ["TELLTALE"], "a").write(" ".join(sys.argv) + "\\n")\n'
 
 
 @pytest.fixture
-def warm(start_emulator: Start, user: User, tmp_path: Path) -> tuple[User, Emulator]:
+def warm(start_emulator: Start, user: User) -> tuple[User, Emulator]:
     """A user who has just logged in, so that the next ssh is warm."""
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(TELLTALE)
-    user.environment |= {"PYTHONPATH": str(tmp_path / "site"), "TELLTALE": f"{tmp_path}/told"}
     emulator = start_emulator("--machine", "dm-foo", "--machine", "dm-bar")
     user.use(emulator)
     for _ in range(2):
@@ -36,12 +31,14 @@ def warm(start_emulator: Start, user: User, tmp_path: Path) -> tuple[User, Emula
 
 def full_runs(user: User, *arguments: str) -> list[str]:
     """Type ssh, which must get in; return which halves the full program had to do."""
-    told = Path(user.environment["TELLTALE"])
-    told.write_text("")
+    before = len(user.log().splitlines())
     done = user.ssh(*arguments, "dm-foo", "echo in")
     assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr
-    return ["prepare" if " prepare " in line else "connect"
-            for line in told.read_text().splitlines() if "__main__" in line]  # fmt: skip
+    lines = user.log().splitlines()[before:]
+    prepared = ["prepare" for line in lines if " prepared machine=" in line]
+    connected = [line for line in lines if " connected machine=" in line]
+    assert len(connected) == 1
+    return prepared + ["connect" for line in connected if " warm=yes" not in line]
 
 
 def test_a_warm_ssh_never_starts_the_full_program(warm: tuple[User, Emulator]) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import os
+import shlex
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from dcs_proxy.app import program_words
 from tests.integration.harness import Emulator, User
 
 Start = Callable[..., Emulator]
@@ -83,16 +85,31 @@ class Watch:
         self.look()
 
 
+# Then the program, as start.py runs it.
+_RUN = """
+import runpy
+runpy.run_module("dcs_proxy", run_name="__main__", alter_sys=True)
+"""
+
+
 @pytest.fixture
 def spied(user: User, tmp_path: Path) -> Iterator[User]:
     """A user whose key's seed is known and whose written files are noted."""
     place = tmp_path / "spy"
     place.mkdir()
-    (place / "sitecustomize.py").write_text(_SPY + _KNOWN_KEY)
+    (place / "program.py").write_text(_SPY + _KNOWN_KEY + _RUN)
     (place / "log").touch()
-    user.environment |= {"PYTHONPATH": str(place), "SPY_LOG": str(place / "log")}
-    user.environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    user.environment |= {"SPY_LOG": str(place / "log"), "PYTHONDONTWRITEBYTECODE": "1"}
     yield user
+
+
+def use_spy(user: User, place: Path) -> None:
+    """Let the launcher start the full program with the spy in it: the program is isolated."""
+    launcher = user.state / "launcher"
+    words = shlex.join(program_words()[1:])
+    text = launcher.read_text()
+    assert words in text
+    launcher.write_text(text.replace(words, shlex.quote(str(place / "program.py"))))
 
 
 def encodings(secret: bytes) -> list[bytes]:
@@ -111,6 +128,7 @@ def test_no_private_key_is_on_disk_at_any_moment(
     needles = [*encodings(_SEED), b"PRIVATE KEY", b"openssh-key-v1"]
     watch = Watch([spied.root], needles)
     spied.use(emulator)
+    use_spy(spied, tmp_path / "spy")
     done = spied.ssh("dm-foo", "echo in")
     watch.stop()
     assert done.stdout == "in\n", done.stderr

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from dcs_proxy.fastpath import helper
-from dcs_proxy.local.settings import Settings
+from dcs_proxy.local.settings import Settings, config_path
 from dcs_proxy.names import MachineName
 from dcs_proxy.publish.fast_entry import FastEntry
 from dcs_proxy.publish.includes import mark_checked, publish_user_agent
@@ -52,7 +52,7 @@ class Warm:
         mark_checked(self.state)
         environment = {os.fsdecode(k): os.fsdecode(v) for k, v in self.environment.items()}
         config = self.state.file("config.toml")
-        FastEntry(self.state, self.settings, environment, "", config).write(
+        FastEntry(self.state, self.settings, environment, config).write(
             HOST, self.record, [self.state.snippet_path(HOST)], self.gateway.getsockname()[0]
         )
 
@@ -83,7 +83,8 @@ def warm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Warm]:
         ready = ReadySession("ssh.example", port, "user", "a", "", True, NOW + 3600, NOW, NOW)
         record = Record(Attempt("k", "ab" * 32, agent.path, NOW + 600, "a"), ready, "", "before")
         store.held[record.identity] = b"dm-foo"
-        found = Warm(state, agent, store, record, gateway)
+        environment = {b"DCS_PROXY_CONFIG": os.fsencode(state.file("config.toml"))}
+        found = Warm(state, agent, store, record, gateway, environment)
         # os.environ does not reach the module.
         monkeypatch.setattr(posix, "environ", found.environment)
         monkeypatch.setattr(helper, "time", lambda: NOW + 1)
@@ -121,17 +122,16 @@ def test_the_proxy_command_uses_it_for_a_minute_more(
 
 
 CHANGES: dict[str, Callable[[Warm], Any]] = {
-    "another version": lambda warm: warm.change(helper.VERSION, "2"),
+    "another version": lambda warm: warm.change(helper.VERSION, "1"),
     "cut short": lambda warm: warm.change(helper.END, "end"),
     "a field more": lambda warm: warm.entry.write_text(warm.entry.read_text() + "\0"),
-    "another --config": lambda warm: warm.change(helper.CONFIG, "/other.toml"),
+    "another config file": lambda warm: warm.change(helper.CONFIG_PATH, "/other.toml"),
     "a config file": lambda warm: Path(warm.state.file("config.toml")).write_text(""),
     "the snippet": lambda warm: Path(warm.state.snippet_path(HOST)).write_text("Match all\n"),
     "no snippet": lambda warm: os.unlink(warm.state.snippet_path(HOST)),
     "DEDALUS_BASE_URL": lambda warm: warm.environment.update({b"DEDALUS_BASE_URL": b"x"}),
     "DEDALUS_ORG_ID": lambda warm: warm.environment.update({b"DEDALUS_ORG_ID": b"x"}),
     "DCS_PROXY_CONFIG": lambda warm: warm.environment.update({b"DCS_PROXY_CONFIG": b"x"}),
-    "XDG_CONFIG_HOME": lambda warm: warm.environment.update({b"XDG_CONFIG_HOME": b"x"}),
     "a file in hosts": lambda warm: newer(warm, "hosts"),
     "a file in agents": lambda warm: newer(warm, "agents"),
     "others may write": lambda warm: os.chmod(warm.state.path, 0o722),
@@ -162,8 +162,26 @@ def test_after_a_change_the_full_program_prepares(warm: Warm, change: str) -> No
 
 def test_a_config_file_on_the_command_line_is_compared(warm: Warm) -> None:
     assert not warm.prepare("--config", "/some.toml")
-    warm.change(helper.CONFIG, "/some.toml")
+    warm.change(helper.CONFIG_PATH, "/some.toml")
     assert warm.prepare("--config", "/some.toml")
+
+
+@pytest.mark.parametrize(
+    ("named", "environment"),
+    [
+        ("/c", {"DCS_PROXY_CONFIG": "/d", "XDG_CONFIG_HOME": "/x", "HOME": "/h"}),
+        ("", {"DCS_PROXY_CONFIG": "/d", "XDG_CONFIG_HOME": "/x", "HOME": "/h"}),
+        ("", {"XDG_CONFIG_HOME": "/x", "HOME": "/h"}),
+        ("", {"HOME": "/h"}),
+        ("", {"XDG_CONFIG_HOME": "", "DCS_PROXY_CONFIG": "", "HOME": "/h"}),
+    ],
+)
+def test_the_config_file_is_where_the_settings_find_it(
+    monkeypatch: pytest.MonkeyPatch, named: str, environment: dict[str, str]
+) -> None:
+    monkeypatch.setattr(posix, "environ", {k.encode(): v.encode() for k, v in environment.items()})
+    monkeypatch.setenv("HOME", environment["HOME"])
+    assert helper._config_path(named) == (named or config_path(environment))
 
 
 def test_a_directory_of_another_user_is_not_private(
@@ -427,4 +445,4 @@ def test_the_full_program_takes_over_whatever_goes_wrong(
         warm.entry.unlink()
     assert helper.main(words) == 0
     full = str(Path(helper.__file__).parents[1] / "__main__.py")
-    assert [call[1:] for call in calls] == ([] if is_warm else [[full, *words]])
+    assert [call[1:] for call in calls] == ([] if is_warm else [["-I", full, *words]])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,13 +23,13 @@ TOP, END = "Host dm-*\n    User x\n", "Host *\n"
 NEWER = "Host dm-*\n    User y\n"
 LINES = st.sampled_from(
     [b"Host a\n", b"  User b\n", b"\n", b"# >>> other >>>\n", b"\r\n", b"\xff\n", b"Host *\n",
-     b"# dcs-proxy\n", b" # >>> dcs-proxy top\n"]
+     b"# dcs-proxy\n", b" # other >>> dcs-proxy top\n"]
 )  # fmt: skip
 FILES = st.builds(lambda lines, last: b"".join(lines) + last, st.lists(LINES), st.binary())
 
 
 def has_mark(text: bytes) -> bool:
-    return any(line.startswith((b"# >>> dcs-proxy", b"# <<< dcs-proxy"))
+    return any(line.lstrip(b" \t").startswith((b"# >>> dcs-proxy", b"# <<< dcs-proxy"))
                for line in text.split(b"\n"))  # fmt: skip
 
 
@@ -213,3 +214,35 @@ def test_the_difference_is_a_diff() -> None:
     said = difference(b"Host mine\n", INSTALLED, "config")
     assert "+# <<< dcs-proxy end <<<" in said
     assert not [line for line in said[2:] if line.startswith("-")]
+
+
+OWN = b"Host mine\n    User me\n"
+
+
+@pytest.mark.parametrize(
+    "rewrite",
+    [
+        lambda text: text.replace(b"\n", b"\r\n"),
+        lambda text: text.replace(b"    ", b"\t"),
+        lambda text: text.replace(b"    ", b"  "),
+        lambda text: text.replace(b'"', b""),
+        lambda text: b"".join(b"  " + line for line in text.splitlines(True)),
+        lambda text: text.replace(b"\n", b"  \n"),
+    ],
+    ids=["crlf", "tabs", "two-blanks", "quotes", "indented", "blanks-at-the-end"],
+)
+def test_a_program_that_rewrites_the_file_leaves_our_blocks_ours(
+    rewrite: Callable[[bytes], bytes],
+) -> None:
+    top = 'Match originalhost "dm-*,!* *" exec "exec /p"\n    Include "/a b/*.conf"\n'
+    rewritten = rewrite(install(OWN, top, END))
+    assert remove(rewritten) == rewrite(OWN)
+    again = install(rewritten, top, END)
+    parts = parse_blocks(again)
+    assert (parts.top, parts.end) == (top.encode(), END.encode())
+
+
+def test_a_word_changed_in_our_block_is_an_edit() -> None:
+    edited = install(OWN, TOP, END).replace(b"User x", b"User z")
+    with pytest.raises(ConfigError, match="was edited by hand"):
+        remove(edited)

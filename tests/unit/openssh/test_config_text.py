@@ -21,6 +21,7 @@ from dcs_proxy.openssh.config_text import (
     render_known_hosts,
     render_snippet,
     render_top,
+    uses_pipes,
     written_for,
 )
 from dcs_proxy.openssh.version import Version
@@ -35,13 +36,14 @@ SNIPPET = Snippet(
 
 @pytest.mark.parametrize("path", ["/a'b", '/a"b', "/a\\b", "/a\nb", "/a${HOME}b", "/a\x7fb"])
 def test_a_path_that_cannot_be_quoted_is_refused(path: str) -> None:
-    for words, state, config in (
-        ((path,), "/s", None),
-        (("/p",), path, None),
-        (("/p",), "/s", path),
+    for words, state, config, home in (
+        ((path,), "/s", None, ""),
+        (("/p",), path, None, ""),
+        (("/p",), "/s", path, ""),
+        (("/p",), "/s", None, path),
     ):
         with pytest.raises(ConfigError) as caught:
-            Program(words, state, config)
+            Program(words, state, config, home)
         assert caught.value.one_line() == (
             f"the ssh config cannot contain the path {path!r}; "
             "hint: use a path without quotes, backslashes and ${"
@@ -56,6 +58,11 @@ def test_a_state_directory_that_reads_as_a_pattern_is_refused(path: str) -> None
         f"ssh would read the state directory {path!r} as a pattern; "
         "hint: set DCS_PROXY_HOME to a path without * ? [ ] { }"
     )
+
+
+def test_a_launcher_is_quoted_only_where_it_must_be() -> None:
+    assert Program(("/p",), "/s").launch("'%h'") == "/bin/sh /s/launcher '%h'"
+    assert Program(("/p",), "/my 100%").launch() == "/bin/sh '/my 100%%/launcher'"
 
 
 def test_commands_are_quoted_only_where_they_must_be() -> None:
@@ -121,24 +128,37 @@ def test_only_characters_that_single_quotes_hold_pass_the_pattern() -> None:
 # ssh has no way to continue a line.
 TOP = """\
 # for OpenSSH 9.6
-Match originalhost "HOSTS" exec "exec /p --home /s prepare '%h'"
-    Include "/s/hosts/*.conf"
-Match originalhost "HOSTS" user "*,!*'*,!*\\*,!*`*,!*$*,!*;*,!*|*,!*&*,!*<*,!*>*,!*(*,!*)*,!*{*,!*}*,!*!*"
-    ProxyCommand /p --home /s --login '%r' '%h' %p
+# the patterns keep every name that a shell could read as a command away from the shell
+Host dm-*
+Match originalhost "HOSTS" exec "exec /bin/sh /s/launcher prepare '%h'"
     ProxyUseFdpass yes
+    Include /s/hosts/*.conf
+Host dm-*
+Match originalhost "HOSTS" user "*,!* *,!*'*,!*\\*,!*`*,!*$*,!*;*,!*|*,!*&*,!*<*,!*>*,!*(*,!*)*,!*{*,!*}*,!*!*"
+    ProxyCommand /bin/sh /s/launcher --login '%r' '%h' %p
+Host dm-*
 Match originalhost "HOSTS"
-    UserKnownHostsFile "/s/known_hosts"
+    UserKnownHostsFile /s/known_hosts
     StrictHostKeyChecking yes
     UpdateHostKeys no
     VerifyHostKeyDNS no
     CanonicalizeHostname no
+    PubkeyAuthentication yes
+    PreferredAuthentications publickey
+    PubkeyAcceptedAlgorithms +ssh-ed25519-cert-v01@openssh.com
+    HostKeyAlgorithms +ssh-ed25519-cert-v01@openssh.com
+    CASignatureAlgorithms +ssh-ed25519
+    PKCS11Provider none
+    KnownHostsCommand none
 Host dm-a
+    HostName dm-a
 Host dm-b
+    HostName dm-b
 Host *
 """  # noqa: E501
 END = """\
 Match originalhost "HOSTS"
-    Include "/s/agents/*.conf"
+    Include /s/agents/*.conf
 Match originalhost "HOSTS"
     ForwardAgent no
     ForwardAgent /dev/null
@@ -147,6 +167,7 @@ Host *
 """
 SNIPPET_FILE = """\
 Match originalhost dm-foo
+    HostName dm-foo
     User wssh-1
     HostKeyAlias ssh.example
     IdentityFile "/s/key.pub"
@@ -181,18 +202,31 @@ def test_all_that_ssh_is_given_to_read_is_this() -> None:
 
 
 def test_an_ssh_that_forwards_no_agent_by_path_forwards_none() -> None:
-    old = Version(8, 1)
-    head = (
-        "# for OpenSSH 8.1\n"
-        "# never use ssh -A with a machine: it would forward the agent that holds the certificates"
-        "; ForwardAgent is off in the config (OpenSSH 8.2 can forward your own agent)\n"
-        "# the agent cannot restrict a certificate to the gateway's host key (OpenSSH 8.9 can)\n"
-    )
-    top = TOP.replace("# for OpenSSH 9.6\n", head).replace("Host dm-a\nHost dm-b\n", "")
-    top = top.replace("Hostname no\n", "Hostname no\n    ForwardAgent no\n")
-    assert render_top(PROGRAM, [], old) == top.replace("HOSTS", HOST_PATTERNS)
+    top = render_top(PROGRAM, [], Version(8, 1))
+    assert "\n# never use ssh -A with a machine: it would forward the agent that holds" in top
+    assert "\n# the agent cannot restrict a certificate to the gateway's host key (" in top
+    assert top.endswith("\n    ForwardAgent no\nHost *\n")
     end = f'Match originalhost "{HOST_PATTERNS}"\n    ConnectTimeout 30\nHost *\n'
-    assert render_end(PROGRAM, old) == end
+    assert render_end(PROGRAM, Version(8, 1)) == end
+
+
+def test_an_ssh_before_8_5_gets_the_options_that_it_knows() -> None:
+    top = render_top(PROGRAM, [], Version(8, 4))
+    assert "KnownHostsCommand" not in top and "PubkeyAcceptedAlgorithms" not in top
+    assert "    PubkeyAcceptedKeyTypes +ssh-ed25519-cert-v01@openssh.com\n" in top
+
+
+def test_a_block_by_pipes_says_so_and_has_no_socket() -> None:
+    top = render_top(PROGRAM, [], SSH, hands_over=False)
+    assert "ProxyUseFdpass" not in top
+    assert (uses_pipes(top), uses_pipes(TOP), uses_pipes("")) == (True, False, False)
+    assert written_for(top) == SSH
+
+
+def test_every_quoted_pattern_holds_a_blank_for_editors_that_drop_other_quotes() -> None:
+    top = render_top(PROGRAM, [], SSH) + render_end(PROGRAM, SSH)
+    quoted = re.findall('"([^"]*)"', top)
+    assert quoted and all(" " in value for value in quoted)
 
 
 def test_blocks_end_so_that_the_users_lines_apply_to_every_host() -> None:

@@ -32,7 +32,7 @@ def write(
     settings = replace(Settings(), **changes)  # type: ignore[arg-type]
     environment = {"DEDALUS_ORG_ID": "org", "HOME": "/home"}
     config = state.file("config.toml")
-    FastEntry(state, settings, environment, "given.toml", config).write(
+    FastEntry(state, settings, environment, config).write(
         HOST, record, [state.file("hosts")], address
     )
     path = Path(state.file("sessions", "dm-web.warm"))
@@ -43,11 +43,10 @@ def test_the_entry_says_what_the_next_ssh_relies_on(state: StateDirectory) -> No
     entry = write(state, address="192.0.2.1")
     assert len(entry) == helper.FIELDS
     named = {
-        "VERSION": "1",
-        "CONFIG": "given.toml",
+        "VERSION": "2",
         "CONFIG_PATH": state.file("config.toml"),
         "CONFIG_STAMP": "-",
-        "ENVIRONMENT": "\norg\n\n",
+        "ENVIRONMENT": "\norg",
         "AGENT": "/agent.sock",
         "IDENTITY": RECORD.identity.hex(),
         "LOGINS": "user\nbefore",

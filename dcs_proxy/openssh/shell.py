@@ -1,0 +1,116 @@
+"""The shell that ssh starts helpers with, tried once: does it run them, and is it silent?
+
+ssh runs Match exec and ProxyCommand as ``$SHELL -c COMMAND`` (``/bin/sh`` if SHELL is unset).  A
+start file that prints writes into the connection; a shell that runs no commands runs no helper.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dcs_proxy.errors import ConfigError, clean_text, quote_server
+
+_DEFAULT = "/bin/sh"
+_LIMIT_S = 10.0
+_MAX_OUTPUT = 4096
+# The status by which we know that our command ran: no start file ends with it.
+_STATUS = 73
+# Which files a shell reads when it starts a command; for bash, when it takes a socket on stdin for
+# a remote shell daemon (SHLVL unset) or BASH_ENV says so.
+_START_FILES = {
+    "bash": "~/.bashrc, or the file in BASH_ENV",
+    "zsh": "~/.zshenv",
+    "fish": "~/.config/fish/config.fish",
+    "tcsh": "~/.tcshrc or ~/.cshrc",
+    "csh": "~/.cshrc",
+    "ksh": "the file in ENV",
+    "ksh93": "the file in ENV",
+    "mksh": "the file in ENV",
+    "nu": "its env.nu and config.nu",
+    "elvish": "its rc.elv",
+}
+
+
+@dataclass(frozen=True)
+class Shell:
+    """What a shell did: `output` is what it printed by itself, `problem` why it is of no use."""
+
+    path: str
+    output: str = ""
+    problem: str = ""
+
+    @property
+    def start_files(self) -> str:
+        """Return the files to look at when it prints, in words."""
+        return _START_FILES.get(os.path.basename(self.path), "its start files")
+
+
+def try_shells(environment: Mapping[str, str]) -> list[Shell]:
+    """Return what became of the user's shells: SHELL, and the login shell where it differs.
+
+    The login shell is the one that a desktop session, cron or an editor is likely to have.
+    """
+    paths = [environment.get("SHELL") or _DEFAULT]
+    try:
+        paths.append(pwd.getpwuid(os.geteuid()).pw_shell or _DEFAULT)
+    except KeyError:
+        pass  # a user without an entry has no login shell
+    return [try_shell(path, environment) for path in dict.fromkeys(paths)]
+
+
+def check_shell_is_silent(environment: Mapping[str, str]) -> None:
+    """Raise ConfigError if the shell that has started us prints into the connection."""
+    shell = try_shell(environment.get("SHELL") or _DEFAULT, environment)
+    if shell.output:
+        raise ConfigError(
+            f"your shell {shell.path} prints something when it starts, and ssh takes that for the"
+            f" connection: {quote_server(shell.output)}",
+            hint=f"look at {shell.start_files}; or run dcs-proxy config-ssh, which then avoids it",
+        )
+
+
+def try_shell(path: str, environment: Mapping[str, str]) -> Shell:
+    """Run a command in the shell as an ssh does that a desktop starts, then as from a terminal.
+
+    Without SHLVL and with a socket on stdin, bash thinks that a remote shell daemon runs it.
+    """
+    from_desktop = {name: value for name, value in environment.items() if name != "SHLVL"}
+    shell = _run(path, from_desktop)
+    return shell if shell.output or shell.problem else _run(path, {**from_desktop, "SHLVL": "1"})
+
+
+def _run(path: str, environment: Mapping[str, str]) -> Shell:
+    ours, theirs = socket.socketpair()
+    with ours:
+        try:
+            with theirs:
+                process = subprocess.Popen(
+                    [path, "-c", f"exec /bin/sh -c 'exit {_STATUS}'"],
+                    stdin=theirs.fileno(),
+                    stdout=theirs.fileno(),
+                    stderr=subprocess.DEVNULL,
+                    env=dict(environment),
+                    start_new_session=True,
+                )
+        except OSError as error:
+            return Shell(path, problem=f"cannot be run: {error.strerror}")
+        try:
+            status = process.wait(_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            return Shell(path, problem=f"did not run a command within {_LIMIT_S:g} s")
+        ours.setblocking(False)
+        try:
+            output = ours.recv(_MAX_OUTPUT).decode("utf-8", "replace")
+        except BlockingIOError:
+            output = ""
+    if status != _STATUS:
+        said = f" and says {quote_server(output)}" if output.strip() else ""
+        return Shell(path, problem=f"does not run commands (status {status}){said}")
+    return Shell(path, output=clean_text(output) or ("blank lines" if output else ""))

@@ -1,0 +1,83 @@
+"""The shell script in the state directory that the ssh config runs: it starts the program.
+
+ssh starts helpers with the user's shell and in whatever environment ssh has.  The script fixes
+what config-ssh found: the Python, the program, the state directory and the config file.  When the
+program has moved or was removed, the script says so, where the shell would say only that there is
+no such file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+
+from dcs_proxy.errors import ConfigError
+from dcs_proxy.local.files import read_small, write_atomically
+from dcs_proxy.openssh.config_text import Program
+from dcs_proxy.ssh.disconnect import disconnect_bytes
+
+_COMMAND = re.compile(r'^    exec (.+) "\$@"$', re.MULTILINE)
+_CONFIG_HOME = re.compile(r"^XDG_CONFIG_HOME=(.+) && export XDG_CONFIG_HOME$", re.MULTILINE)
+_MOVED = "dcs-proxy has moved or was removed"
+_HINT = "run dcs-proxy config-ssh; if the program is gone, install it again first"
+
+
+def render_launcher(program: Program) -> str:
+    """Return the script that starts `program` with the script's own arguments.
+
+    Without the program `prepare` ends with an error on stderr, and ``HOST PORT`` sends an SSH
+    disconnect message (RFC 4253 section 11.1), then waits until ssh has read it.
+    """
+    python, start = program.words[0], program.words[-1]
+    command = " ".join(map(shlex.quote, program.arguments()))
+    config_home = ""
+    if program.config_home:
+        home = shlex.quote(program.config_home)
+        config_home = f"XDG_CONFIG_HOME={home} && export XDG_CONFIG_HOME\n"
+    packet = "".join(f"\\{byte:03o}" for byte in disconnect_bytes(f"{_MOVED}; hint: {_HINT}"))
+    return f"""\
+#!/bin/sh
+# Written by dcs-proxy config-ssh, which also rewrites it.  The ssh config runs it.
+unset DCS_PROXY_CONFIG
+{config_home}\
+if [ -x {shlex.quote(python)} ] && [ -f {shlex.quote(start)} ]; then
+    exec {command} "$@"
+fi
+if [ "$1" = prepare ]; then
+    echo {shlex.quote(f"dcs-proxy: {_MOVED}: {start}")} >&2
+    echo {shlex.quote(f"dcs-proxy: hint: {_HINT}")} >&2
+else
+    printf '{packet}'
+    cat >/dev/null
+fi
+exit 3
+"""
+
+
+def parse_launcher(text: str) -> Program | None:
+    """Return the program that a script starts, the reverse of `render_launcher`; None if none."""
+    command = _COMMAND.search(text)
+    if command is None:
+        return None
+    home = _CONFIG_HOME.search(text)
+    try:
+        words = shlex.split(command[1])
+        at = words.index("--home")
+        config = words[words.index("--config") + 1] if "--config" in words else None
+        config_home = shlex.split(home[1])[0] if home else ""
+        return Program(tuple(words[:at]), words[at + 1], config, config_home)
+    except (ValueError, IndexError, ConfigError):
+        return None
+
+
+def write_launcher(program: Program) -> bool:
+    """Write the script unless it says so already; return whether it was written.
+
+    Raises StateError.
+    """
+    data = os.fsencode(render_launcher(program))
+    if read_small(program.launcher) == data:
+        return False
+    write_atomically(program.launcher, data)
+    return True

@@ -1,0 +1,92 @@
+"""Shells that print, shells that run nothing, and a program that has moved: what ssh then says."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.harness import Emulator, User
+
+Start = Callable[..., Emulator]
+START_FILES = {
+    "bash": ".bashrc", "zsh": ".zshenv", "fish": ".config/fish/config.fish", "tcsh": ".tcshrc",
+}  # fmt: skip
+
+
+def use_shell(user: User, name: str) -> Path:
+    """Let ssh start its helpers with a shell, from a desktop; return the shell's start file."""
+    path = shutil.which(name)
+    assert path
+    user.environment["SHELL"] = path
+    user.environment.pop("SHLVL", None)
+    start_file = user.home / START_FILES[name]
+    start_file.parent.mkdir(parents=True, exist_ok=True)
+    return start_file
+
+
+@pytest.mark.parametrize("name", [name for name in START_FILES if shutil.which(name)])
+def test_a_shell_that_prints_gets_a_block_that_works(
+    start_emulator: Start, user: User, name: str
+) -> None:
+    start_file = use_shell(user, name)
+    start_file.write_text("echo welcome\n")
+    user.use(start_emulator("--machine", "dm-foo", "--wake-seconds", "0"), config=False)
+    written = user.proxy("config-ssh", "--ssh-config", str(user.config))
+    assert written.returncode == 0
+    assert f'{user.environment["SHELL"]} prints "welcome" when it starts' in written.stderr
+    assert START_FILES[name] in written.stderr
+    for _ in range(2):  # cold, then warm
+        done = user.ssh("dm-foo", "echo in")
+        assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr
+
+
+def test_a_shell_that_begins_to_print_later_is_named(start_emulator: Start, user: User) -> None:
+    start_file = use_shell(user, "bash")
+    user.use(start_emulator("--machine", "dm-foo"))
+    assert user.ssh("dm-foo", "echo in").stdout == "in\n"
+    start_file.write_text("echo welcome\n")
+    for remembered in (True, False):
+        if not remembered:
+            assert user.proxy("close", "dm-foo").returncode == 0
+        done = user.ssh("dm-foo", "echo in")
+        assert done.returncode == 255
+        assert "your shell" in done.stderr and "prints something when it starts" in done.stderr
+        assert "~/.bashrc" in done.stderr and "dcs-proxy config-ssh" in done.stderr
+    assert user.proxy("config-ssh", "--ssh-config", str(user.config)).returncode == 0
+    assert user.ssh("dm-foo", "echo in").stdout == "in\n"
+
+
+@pytest.mark.parametrize("text", ["echo This account is not available.\nexit 1\n", "exit 0\n"])
+def test_a_shell_that_runs_no_commands_is_named(
+    start_emulator: Start, user: User, text: str
+) -> None:
+    shell = user.root / "nologin"
+    shell.write_text(f"#!/bin/sh\n{text}")
+    shell.chmod(0o755)
+    user.environment["SHELL"] = str(shell)
+    user.use(start_emulator("--machine", "dm-foo"), config=False)
+    written = user.proxy("config-ssh", "--ssh-config", str(user.config))
+    assert f"{shell}, with which ssh starts programs, does not run commands" in written.stderr
+    assert "hint: set SHELL to a shell that runs commands" in written.stderr
+
+
+def test_a_program_that_has_moved_is_named_by_ssh(start_emulator: Start, user: User) -> None:
+    user.use(start_emulator("--machine", "dm-foo"))
+    assert user.ssh("dm-foo", "echo in").stdout == "in\n"
+    launcher = user.state / "launcher"
+    text = launcher.read_text()
+    for gone in (sys.executable, "start.py"):
+        launcher.write_text(text.replace(gone, f"{gone}-gone"))
+        for more in ([], ["-o", "ControlMaster=auto", "-o", "ControlPersist=5",
+                          "-o", f'ControlPath="{user.root}/c"']):  # fmt: skip
+            done = user.ssh(*more, "dm-foo", "true")
+            assert done.returncode == 255
+            assert "dcs-proxy: dcs-proxy has moved or was removed: " in done.stderr
+            assert "dcs-proxy: hint: run dcs-proxy config-ssh" in done.stderr
+            assert "mm_receive_fd" not in done.stderr
+    assert user.proxy("config-ssh", "--ssh-config", str(user.config)).returncode == 0
+    assert user.ssh("dm-foo", "echo in").stdout == "in\n"

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dcs_proxy.openssh.shell import Shell, try_shell, try_shells
+
+# Where the start file of each shell lies, below the home directory.
+START_FILES = {
+    "bash": ".bashrc", "zsh": ".zshenv", "fish": ".config/fish/config.fish", "tcsh": ".tcshrc",
+}  # fmt: skip
+
+
+def shells_here() -> list[str]:
+    return [name for name in START_FILES if shutil.which(name)]
+
+
+def environment(home: Path) -> dict[str, str]:
+    return {"HOME": str(home), "PATH": os.environ["PATH"], "SHLVL": "1"}
+
+
+@pytest.mark.parametrize("name", shells_here())
+def test_a_silent_shell_has_no_output(name: str, tmp_path: Path) -> None:
+    path = str(shutil.which(name))
+    assert try_shell(path, environment(tmp_path)) == Shell(path)
+
+
+@pytest.mark.parametrize("name", shells_here())
+def test_a_shell_that_prints_is_seen(name: str, tmp_path: Path) -> None:
+    start_file = tmp_path / START_FILES[name]
+    start_file.parent.mkdir(parents=True, exist_ok=True)
+    start_file.write_text("echo welcome to $HOME\n")
+    shell = try_shell(str(shutil.which(name)), environment(tmp_path))
+    assert (shell.output, shell.problem) == (f"welcome to {tmp_path}", "")
+    assert START_FILES[name] in shell.start_files
+
+
+@pytest.mark.parametrize("text", ["\\n\\n", "\\007", "\\033[2J"])
+def test_what_cannot_be_seen_counts_as_output(text: str, tmp_path: Path) -> None:
+    (tmp_path / ".bashrc").write_text(f"printf '{text}'\n")
+    shell = try_shell(str(shutil.which("bash")), environment(tmp_path))
+    assert shell.output and shell.output.isprintable()
+
+
+def test_the_file_in_bash_env_is_read_too(tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("echo noise\n")
+    own = {**environment(tmp_path), "BASH_ENV": str(tmp_path / "env")}
+    assert try_shell(str(shutil.which("bash")), own).output == "noise"
+
+
+def script(path: Path, text: str) -> str:
+    path.write_text(text)
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("#!/bin/sh\necho This account is not available.\nexit 1\n",
+         'does not run commands (status 1) and says "This account is not available."'),
+        ("#!/bin/sh\nexit 0\n", "does not run commands (status 0)"),
+        ("#!/nowhere/sh\n", "cannot be run: No such file or directory"),
+    ],
+)  # fmt: skip
+def test_a_shell_that_runs_no_commands_is_named(text: str, problem: str, tmp_path: Path) -> None:
+    path = script(tmp_path / "shell", text)
+    assert try_shell(path, environment(tmp_path)) == Shell(path, problem=problem)
+
+
+def test_a_restricted_shell_is_of_no_use(tmp_path: Path) -> None:
+    bash = shutil.which("bash")
+    assert bash
+    rbash = tmp_path / "rbash"
+    rbash.symlink_to(bash)
+    assert "does not run commands" in try_shell(str(rbash), environment(tmp_path)).problem
+
+
+def test_a_shell_that_never_ends_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dcs_proxy.openssh.shell._LIMIT_S", 0.2)
+    path = script(tmp_path / "shell", "#!/bin/sh\nexec sleep 1000\n")
+    assert try_shell(path, environment(tmp_path)).problem == "did not run a command within 0.2 s"
+
+
+def test_the_login_shell_is_tried_beside_the_one_in_the_environment(tmp_path: Path) -> None:
+    own = script(tmp_path / "shell", '#!/bin/sh\nexec /bin/sh "$@"\n')
+    tried = try_shells({**environment(tmp_path), "SHELL": own})
+    assert tried[0] == Shell(own)
+    assert len(tried) == 2

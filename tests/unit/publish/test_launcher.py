@@ -1,0 +1,101 @@
+"""The launcher, run by the real sh."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dcs_proxy.openssh.config_text import Program
+from dcs_proxy.publish.launcher import parse_launcher, render_launcher, write_launcher
+from dcs_proxy.ssh.disconnect import disconnect_bytes
+
+HINT = "run dcs-proxy config-ssh; if the program is gone, install it again first"
+SAY = """
+import os, sys
+print(sys.argv[1:], os.environ.get("XDG_CONFIG_HOME"), "DCS_PROXY_CONFIG" in os.environ)
+"""
+
+
+def installed(tmp_path: Path, config: str | None = None) -> Program:
+    start = tmp_path / "start it.py"
+    start.write_text(SAY)
+    state = tmp_path / "state"
+    state.mkdir()
+    words = (sys.executable, "-I", "-S", str(start))
+    return Program(words, str(state), config, "/home/of config")
+
+
+def launch(program: Program, *words: str) -> subprocess.CompletedProcess[bytes]:
+    environment = {"XDG_CONFIG_HOME": "/elsewhere", "DCS_PROXY_CONFIG": "/other"}
+    return subprocess.run(
+        ["/bin/sh", program.launcher, *words],
+        input=b"SSH-2.0-x\r\n", capture_output=True, check=False, env=environment,
+    )  # fmt: skip
+
+
+def test_the_program_gets_its_words_and_the_config_that_config_ssh_found(tmp_path: Path) -> None:
+    program = installed(tmp_path)
+    assert write_launcher(program)
+    done = launch(program, "prepare", "dm-$(x) y")
+    said = (
+        f"['--home', '{program.state_directory}', 'prepare', 'dm-$(x) y'] /home/of config False\n"
+    )
+    assert (done.stdout.decode(), done.stderr, done.returncode) == (said, b"", 0)
+
+
+def test_a_config_file_that_was_named_is_named_again(tmp_path: Path) -> None:
+    program = installed(tmp_path, "/c d/config.toml")
+    write_launcher(program)
+    assert b"'--config', '/c d/config.toml', 'prepare'" in launch(program, "prepare").stdout
+
+
+def test_it_is_written_once(tmp_path: Path) -> None:
+    program = installed(tmp_path)
+    assert write_launcher(program) and not write_launcher(program)
+    assert Path(program.launcher).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_program_that_was_removed_is_named(tmp_path: Path) -> None:
+    program = installed(tmp_path)
+    write_launcher(program)
+    Path(program.words[-1]).unlink()
+    done = launch(program, "prepare", "dm-foo")
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert done.stderr.decode().splitlines() == [
+        f"dcs-proxy: dcs-proxy has moved or was removed: {program.words[-1]}",
+        f"dcs-proxy: hint: {HINT}",
+    ]
+    done = launch(program, "--login", "me", "dm-foo", "22")
+    assert (done.returncode, done.stderr) == (3, b"")
+    assert done.stdout == disconnect_bytes(f"dcs-proxy has moved or was removed; hint: {HINT}")
+
+
+def test_a_python_that_was_removed_is_named(tmp_path: Path) -> None:
+    program = installed(tmp_path)
+    program = Program(("/nowhere/python", *program.words[1:]), program.state_directory)
+    write_launcher(program)
+    assert launch(program, "prepare").returncode == 3
+
+
+PATHS = st.lists(
+    st.text(alphabet="abc xyz.-_%/é+$#&;()~", min_size=1).map(lambda text: f"/{text}"),
+    min_size=2, max_size=3,
+)  # fmt: skip
+
+
+@given(PATHS, PATHS, st.booleans())
+def test_the_program_that_a_launcher_starts_is_read_back(
+    words: list[str], more: list[str], named: bool
+) -> None:
+    program = Program((*words, "-I"), more[0], more[-1] if named else None, more[1])
+    assert parse_launcher(render_launcher(program)) == program
+
+
+@given(st.text())
+def test_any_text_is_a_launcher_or_none(text: str) -> None:
+    parse_launcher(text)
+    parse_launcher(f'    exec {text} "$@"\n')
