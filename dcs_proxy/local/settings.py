@@ -48,8 +48,6 @@ class Settings:
     connect_seconds: int = 10
     # The agent that holds the certificates: "private", or "user" for SSH_AUTH_SOCK.
     agent: str = "private"
-    # Whether certificates are bound to the gateway, if the agent can do that.
-    destination_constraint: bool = True
     # The user's own names for machines.
     aliases: Mapping[str, MachineName] = field(default_factory=dict)
     # Pairs of a pattern of machine names and a policy, in the order of the file.
@@ -247,12 +245,6 @@ def _agent(value: Any) -> str:
     return str(value)
 
 
-def _boolean(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise _InvalidValue("must be true or false")
-    return value
-
-
 def _aliases(value: Any) -> dict[str, MachineName]:
     if not isinstance(value, dict):
         raise _InvalidValue('must be a table of dm-alias = "dm-machine"')
@@ -303,7 +295,6 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "reuse_seconds": _seconds(0, 3600),
     "connect_seconds": _seconds(1, 300),
     "agent": _agent,
-    "destination_constraint": _boolean,
     "aliases": _aliases,
     "wake": _wake,
 }

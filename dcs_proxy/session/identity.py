@@ -112,7 +112,7 @@ def _end(
 def _add_identity(identity: _Identity, agent: Agent, context: Context, name: MachineName) -> bool:
     """Add the certificate to the agent, or else the bare key; return whether it is the bare key."""
     certificate, log = identity.certificate, context.log
-    bound_to = identity.destination if context.settings.destination_constraint else None
+    bound_to: Destination | None = identity.destination
     bare_key, is_bound = certificate is None, False
     if certificate is not None:
         try:

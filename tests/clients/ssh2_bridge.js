@@ -41,7 +41,7 @@ async function run() {
   seen.shell = [text.includes('in a shell'), code];
 
   const sftp = await call(client.sftp);
-  const data = Buffer.alloc(1000000, 'text');
+  const data = Buffer.alloc(200000, 'text');
   await new Promise((resolve, reject) => {
     sftp.writeFile('copy', data, (error) => (error ? reject(error) : resolve()));
   });

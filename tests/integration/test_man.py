@@ -155,7 +155,7 @@ def test_the_values_of_settings_are_those_that_are_accepted(tmp_path: Path) -> N
             continue
         checked.append(key)
     assert checked == [
-        "wake_seconds", "reuse_seconds", "connect_seconds", "agent", "destination_constraint",
+        "wake_seconds", "reuse_seconds", "connect_seconds", "agent",
         "wake",
     ]  # fmt: skip
 

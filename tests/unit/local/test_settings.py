@@ -49,7 +49,6 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         reuse_seconds = 0
         connect_seconds = 3
         agent = "user"
-        destination_constraint = false
         wake = "never"
         [aliases]
         dm-web = "dm-0a1b"
@@ -64,7 +63,6 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         reuse_seconds=0,
         connect_seconds=3,
         agent="user",
-        destination_constraint=False,
         aliases={"dm-web": "dm-0a1b"},
         wake=(("*", "never"),),
     )
@@ -95,7 +93,7 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
         ("wake_seconds = true", "wake_seconds must be a whole number"),
         ("wake_seconds = 1.5", "wake_seconds must be a whole number"),
         ("agent = 'mine'", "agent must be"),
-        ("destination_constraint = 1", "destination_constraint must be true or false"),
+        ("destination_constraint = true", "destination_constraint is not a setting"),
         ("base_url = 'http://example.com'", "must begin with https://"),
         ("base_url = 'http://localhost.example.com'", "must begin with https://"),
         ("base_url = 'ftp://127.0.0.1'", "must begin with https://"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,9 @@ from dcs_proxy.ssh import certificates as certificate
 from tests.unit.session.fakes import Stage
 
 
-@pytest.mark.parametrize("is_wanted", [True, False])
-def test_a_certificate_is_bound_to_the_gateway_unless_that_is_off(
-    stage: Stage, is_wanted: bool
-) -> None:
-    stage.settings = replace(stage.settings, destination_constraint=is_wanted)
+def test_a_certificate_is_bound_to_the_gateway(stage: Stage) -> None:
     stage.resolve()
-    asked = any(b"restrict-destination" in request for request in stage.agent.requests)
-    assert asked is is_wanted
+    assert any(b"restrict-destination" in request for request in stage.agent.requests)
 
 
 def test_an_agent_without_certificates_gets_the_bare_key(stage: Stage) -> None:
