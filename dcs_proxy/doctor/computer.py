@@ -23,7 +23,7 @@ from dcs_proxy.ssh.agent import Agent, Destination
 from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.keys import KeyPair
 
-_PACKAGES = ("requests", "cryptography")
+_PACKAGES = ("requests", "cryptography", "keyring", "paramiko")
 _COMMENT = "dcs-proxy doctor"
 _LIFETIME_S = 60
 # RFC 6761: no host has this name.
