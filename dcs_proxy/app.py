@@ -73,8 +73,7 @@ class ApiFactory:
     """Opens the control plane of `settings` with the user's API key.
 
     `environment` may hold the key.  `known` has the ids of the account's machines.  `credentials`
-    is the key if it is known already, so that it is read once for many machines.  `notice` shows
-    the user a line.
+    is the key if it has been read already.  `notice` shows the user a line.
     """
 
     settings: Settings
@@ -100,6 +99,14 @@ class ApiFactory:
         """Return the control plane.  Raises CredentialsError or ClientGone."""
         credentials = self.find_credentials(deadline)
         return Api(self.settings, credentials, deadline, self.log, self.notice, self.known)
+
+
+def open_factory(
+    options: Options, environment: Mapping[str, str], settings: Settings
+) -> ApiFactory:
+    """Return what opens the control plane of `settings` in one command."""
+    known = open_known(options, environment, settings)
+    return ApiFactory(settings, environment, open_log(options, environment), known)
 
 
 def open_known(

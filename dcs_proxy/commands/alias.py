@@ -6,9 +6,8 @@ import argparse
 import os
 from collections.abc import Callable
 
-from dcs_proxy.app import ApiFactory, Options, open_known, open_log, show_notice
-from dcs_proxy.commands._unlisted import show_unlisted
-from dcs_proxy.commands.listing import list_machines
+from dcs_proxy.app import Options, open_factory, open_known, show_notice
+from dcs_proxy.commands._machines import list_machines, show_unlisted
 from dcs_proxy.console.stdout import columns, put
 from dcs_proxy.errors import (
     ApiProtocolError,
@@ -64,8 +63,8 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
 
 def _set(alias: MachineName, typed: str, settings: Settings, options: Options) -> int:
     state = StateDirectory(options.state_directory(os.environ))
-    known = open_known(options, os.environ, settings)
-    factory = ApiFactory(settings, os.environ, open_log(options, os.environ), known)
+    factory = open_factory(options, os.environ, settings)
+    known = factory.known
     has_list = True
     try:
         list_machines(factory, state)

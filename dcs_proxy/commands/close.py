@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from dcs_proxy.api.client import account, new_idempotency_key
-from dcs_proxy.app import ApiFactory, Options, open_known, open_log
-from dcs_proxy.commands import selection
+from dcs_proxy.app import ApiFactory, Options, open_factory
 from dcs_proxy.commands._batch import Batch
+from dcs_proxy.commands._machines import add_host_arguments, select_machines
 from dcs_proxy.console.stderr import show
 from dcs_proxy.errors import ClientGone, ConfigError, attribute_errors_to
 from dcs_proxy.local.deadline import Deadline
@@ -41,23 +41,22 @@ _CLOSE_S = 30.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    selection.add_arguments(parser, "every machine that has a session")
+    add_host_arguments(parser, "every machine that has a session")
 
 
 def run(arguments: argparse.Namespace, options: Options) -> int:
     """Close the sessions.  Raises DcsError if the arguments name no machines."""
     settings = options.settings(os.environ)
     state = StateDirectory(options.state_directory(os.environ))
-    known = open_known(options, os.environ, settings)
+    factory = open_factory(options, os.environ, settings)
 
     def find(typed: str) -> MachineName:
-        return find_locally(typed, settings, state.machines(), known.load())
+        return find_locally(typed, settings, state.machines(), factory.known.load())
 
-    names = selection.select(arguments, settings, state.machines, find, hint="dcs-proxy status")
+    names = select_machines(arguments, settings, state.machines, find, hint="dcs-proxy status")
     if not names:
         show("dcs-proxy: there are no sessions")
         return 0
-    factory = ApiFactory(settings, os.environ, open_log(options, os.environ), known)
     batch = Batch(list(names), _Closer(state, factory).close)
     try:
         return batch.run()

@@ -9,9 +9,9 @@ import re
 import subprocess
 from collections.abc import Iterator, Sequence
 
-from dcs_proxy.app import ApiFactory, Options, find_program, open_known, open_log
+from dcs_proxy.app import ApiFactory, Options, find_program, open_factory
 from dcs_proxy.bridge.host_keys import write_known_hosts
-from dcs_proxy.commands.listing import (
+from dcs_proxy.commands._machines import (
     list_machines,
     names_to_list,
     show_unusable,
@@ -102,8 +102,7 @@ def _install(path: str, options: Options, *, is_default: bool, dry_run: bool) ->
     is_silent = not any(shell.output for shell in shells)
     with _lock(state.path):
         old, _ = config_file.read(os.path.realpath(path))
-        known = open_known(options, os.environ, settings)
-        factory = ApiFactory(settings, os.environ, open_log(options, os.environ), known)
+        factory = open_factory(options, os.environ, settings)
         machines = _machines(factory, state, old or b"")
         top = render_top(program, machines, ssh.version, hands_over=is_silent)
         end = render_end(program, ssh.version)

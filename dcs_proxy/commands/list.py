@@ -1,10 +1,10 @@
 """``dcs-proxy list``: the account's machines.
 
-``--json`` gives an array of objects, one for each machine, with the API's names: ``machine_id``,
+``--json`` prints an array of objects, one per machine, with the API's names: ``machine_id``,
 ``phase``, ``vcpu``, ``memory_mib``, ``storage_gib``, ``autosleep_seconds``, ``created_at`` (RFC
-3339), each null if the API does not tell; and ``name`` and ``short_name``, by which ssh knows the
-machine, and ``aliases``, an array of names of yours.  A machine that ssh cannot name has no names
-(null), and says why in ``problem``, which is null otherwise.
+3339), each null if the API does not send it; ``name`` and ``short_name``, which ssh accepts, and
+``aliases``, an array of the user's own names.  For a machine that ssh cannot name, the names are
+null and ``problem`` says why; otherwise ``problem`` is null.
 """
 
 from __future__ import annotations
@@ -15,9 +15,13 @@ import time
 from collections.abc import Mapping
 
 from dcs_proxy.api.model import Listing, Machine, UnusableMachine
-from dcs_proxy.app import ApiFactory, Options, open_known, open_log
-from dcs_proxy.commands._unlisted import show_unlisted
-from dcs_proxy.commands.listing import list_machines, show_unusable, usable_names
+from dcs_proxy.app import Options, open_factory
+from dcs_proxy.commands._machines import (
+    list_machines,
+    show_unlisted,
+    show_unusable,
+    usable_names,
+)
 from dcs_proxy.console.format import in_words, rfc3339
 from dcs_proxy.console.stderr import show
 from dcs_proxy.console.stdout import columns, put, put_json
@@ -27,8 +31,8 @@ from dcs_proxy.session.directory import StateDirectory
 
 HELP = "list the machines of the account with phase, size, age, short name and alias"
 DESCRIPTION = (
-    "Show the account's machines with phase, size, age, the shortest name that ssh takes, and "
-    "alias. Nothing is woken. Completion offers the names that were listed last."
+    "Show the account's machines with phase, size, age, the shortest name that ssh accepts, and "
+    "alias. No machine is woken. Completion offers the names that were listed last."
 )
 EXAMPLES = (("For a program", "dcs-proxy list --json"),)
 
@@ -45,9 +49,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     """Print the list.  Raises as list_machines does, and ConfigError or StateError."""
     settings = options.settings(os.environ)
     state = StateDirectory(options.state_directory(os.environ))
-    known = open_known(options, os.environ, settings)
-    factory = ApiFactory(settings, os.environ, open_log(options, os.environ), known)
-    listing = list_machines(factory, state)
+    listing = list_machines(open_factory(options, os.environ, settings), state)
     names = usable_names(listing)
     short = short_names(names, settings.aliases)
     if arguments.json:
@@ -108,7 +110,7 @@ def _unusable_as_json(machine: UnusableMachine) -> dict[str, object]:
 
 
 def size(machine: Machine) -> str:
-    """Return a machine's size in words, as far as it is known: "2 vCPU 4 GiB 20 GiB"."""
+    """Return the known parts of a machine's size: "2 vCPU 4 GiB 20 GiB"."""
     memory = machine.memory_mib
     parts = [
         "" if machine.vcpu is None else f"{_number(machine.vcpu)} vCPU",

@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 import warnings
+from dataclasses import replace
 
 from dcs_proxy.api.credentials import (
     MAX_KEY,
@@ -19,7 +20,7 @@ from dcs_proxy.api.credentials import (
     overriding_sources,
     write_key_file,
 )
-from dcs_proxy.app import ApiFactory, Options, open_keyring, open_known, open_log, show_notice
+from dcs_proxy.app import ApiFactory, Options, open_factory, open_keyring, show_notice
 from dcs_proxy.console.stderr import show
 from dcs_proxy.console.stdout import put
 from dcs_proxy.errors import CredentialsError, UsageError
@@ -65,9 +66,8 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     key, source = _from_stdin() if arguments.stdin else _from_terminal(settings.base_url)
     key = check_key(key, source)
     credentials = Credentials(key, None, source, "copy the key again; it looks like dsk-…")
-    log = open_log(options, os.environ)
-    known = open_known(options, os.environ, settings)
-    _check_with_api(ApiFactory(settings, os.environ, log, known, credentials=credentials))
+    factory = open_factory(options, os.environ, settings)
+    _check_with_api(replace(factory, credentials=credentials))
     if arguments.file:
         write_key_file(settings.key_file, key)
         place = f"{settings.key_file} (mode 0600)"

@@ -1,17 +1,17 @@
-"""``dcs-proxy status``: sessions, agent, files and settings on this computer.  Asks no network.
+"""``dcs-proxy status``: sessions, agent, files and settings on this computer, without the network.
 
-``--json`` gives an object with these keys:
+``--json`` prints an object with these keys:
 
 ``sessions``
    an array of objects, by machine: ``machine``, ``short_name``, ``aliases``, ``base_url``,
    ``session_id``, ``status`` (``waking``, ``ready`` or ``ended``), ``endpoint``, ``port``,
    ``ssh_username``, ``expires_at``, ``seconds_left``, ``certificate`` (``principals``,
-   ``valid_from``, ``valid_to``), ``identity_held``, ``proved_at``; what is not known is null,
-   times are RFC 3339
+   ``valid_from``, ``valid_to``), ``identity_held``, ``proved_at``; unknown values are null, times
+   are RFC 3339
 ``agent``
    ``kind`` (``private`` or ``user``), ``place`` (the directory of the sockets, or the one socket),
-   ``sockets`` (those where an agent answers), ``identities`` (a number, or null with the reason in
-   ``problem``)
+   ``sockets`` (those on which an agent answers), ``identities`` (a number, or null with the reason
+   in ``problem``)
 ``base_url``, ``config_file``, ``config_file_exists``, ``state_directory``, ``log``
    what is in use
 ``api_key_source``
@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from dcs_proxy.api.model import parse_time
-from dcs_proxy.app import ApiFactory, Options, open_known, open_log
+from dcs_proxy.app import ApiFactory, Options, open_factory
 from dcs_proxy.console.format import in_words
 from dcs_proxy.console.stdout import columns, put, put_json
 from dcs_proxy.errors import CredentialsError
@@ -38,20 +38,20 @@ from dcs_proxy.session.lookup import find_locally
 from dcs_proxy.session.report import Agents, AgentStatus, CertificateStatus, SessionStatus, sessions
 from dcs_proxy.ssh.private_agents import PrivateAgents
 
-HELP = "show sessions, certificates, agent and settings, without asking the network"
+HELP = "show sessions, certificates, agent and settings, without using the network"
 DESCRIPTION = (
-    "Show, without asking the network, each session with its certificate and the time left, the "
-    "agent, the files, and where the API key comes from; never the key."
+    "Show each session with its certificate and the time left, the agent, the files, and where the "
+    "API key comes from, but not the key. Does not use the network."
 )
 EXAMPLES = (("For a program", "dcs-proxy status --json"),)
 
-# For a keyring that waits to be unlocked, which is shown as such.
+# A keyring that does not answer in time is shown as waiting to be unlocked.
 _KEYRING_S = 5.0
 
 
 @dataclass(frozen=True)
 class Status:
-    """All that the command shows; the field names are the keys of ``--json``."""
+    """Everything that the command shows; the field names are the keys of ``--json``."""
 
     sessions: list[SessionStatus]
     agent: AgentStatus
@@ -86,14 +86,13 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
 def collect(
     options: Options, environment: Mapping[str, str], now: float, hosts: Sequence[str] = ()
 ) -> Status:
-    """Look at everything there is, or at the sessions of the machines `hosts` only."""
+    """Return the status, with only the sessions of the machines `hosts` if there are any."""
     settings = options.settings(environment)
     state = StateDirectory(options.state_directory(environment))
     agents = Agents()
-    log = open_log(options, environment)
-    known = open_known(options, environment, settings)
-    source, problem = _key_source(ApiFactory(settings, environment, log, known))
-    seen = known.load()
+    factory = open_factory(options, environment, settings)
+    source, problem = _key_source(factory)
+    seen = factory.known.load()
     found = sessions(state, settings, seen, agents, now)
     if hosts:
         names = state.machines()
@@ -109,7 +108,7 @@ def collect(
         config_file=config_file,
         config_file_exists=os.path.exists(config_file),
         state_directory=state.path,
-        log=log.path,
+        log=factory.log.path,
     )
 
 
@@ -119,7 +118,7 @@ def render(status: Status, now: float) -> list[str]:
     for session in status.sessions:
         lines += _render_session(session, status, now)
     agent = status.agent
-    missing = "" if status.config_file_exists else " (there is none)"
+    missing = "" if status.config_file_exists else " (does not exist)"
     rows = [
         ("agent", f"{agent.kind}, {agent.place or 'none'}: {_held(agent)}"),
         ("API", status.base_url),
@@ -135,30 +134,34 @@ def _render_session(session: SessionStatus, status: Status, now: float) -> list[
     others = [name for name in (session.short_name, *session.aliases) if name != session.machine]
     aliases = f" ({', '.join(others)})" if others else ""
     left = "" if session.status == "ended" else f", {in_words(session.seconds_left)} left"
-    rows = [("session", f"{session.session_id or 'asked for'}, {session.status}{left}")]
+    rows = [("session", f"{session.session_id or 'requested'}, {session.status}{left}")]
     if session.base_url != status.base_url:
-        rows.append(("of", session.base_url or "an unknown API"))
+        rows.append(("API", session.base_url or "unknown"))
     if session.ssh_username is not None:
         rows.append(("login", f"{session.ssh_username} at {session.endpoint} port {session.port}"))
     if session.certificate is not None:
         rows.append(("certificate", _render_certificate(session.certificate)))
-    held = {True: "in the agent", False: "not in the agent", None: "the agent does not tell"}
+    held = {
+        True: "in the agent",
+        False: "not in the agent",
+        None: "the agent does not answer",
+    }
     rows.append(("identity", held[session.identity_held]))
     if session.status != "waking":
         proved = parse_time(session.proved_at or "")
         ago = "not yet" if proved is None else f"{in_words(now - proved.timestamp())} ago"
-        rows.append(("last proof", ago))
+        rows.append(("last confirmed", ago))
     return [f"{session.machine}{aliases}", *(f"  {line}" for line in columns(rows))]
 
 
 def _render_certificate(certificate: CertificateStatus) -> str:
     begin, end = certificate.valid_from, certificate.valid_to
-    until = f"to {_clock(end)} UTC" if end else "UTC, without end"
+    until = f"to {_clock(end)} UTC" if end else "UTC, no end"
     return f"{', '.join(certificate.principals)}, valid {_clock(begin)} {until}"
 
 
 def _clock(moment: str) -> str:
-    """Return a date-time of ours for people, to the second."""
+    """Return an RFC 3339 time of ours without its zone, to the second."""
     return moment.partition(".")[0].replace("T", " ")
 
 

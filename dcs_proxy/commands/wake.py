@@ -17,15 +17,19 @@ from dcs_proxy.app import (
     ApiFactory,
     Options,
     open_context,
+    open_factory,
     open_fast_entry,
     open_known,
-    open_log,
     open_lookup,
 )
-from dcs_proxy.commands import selection
 from dcs_proxy.commands._batch import Batch
-from dcs_proxy.commands._unlisted import show_unlisted
-from dcs_proxy.commands.listing import list_machines, usable_names
+from dcs_proxy.commands._machines import (
+    add_host_arguments,
+    list_machines,
+    select_machines,
+    show_unlisted,
+    usable_names,
+)
 from dcs_proxy.console.progress import Progress
 from dcs_proxy.console.stderr import show
 from dcs_proxy.errors import ClientGone, MachineNotFound, attribute_errors_to
@@ -53,17 +57,16 @@ EXAMPLES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    selection.add_arguments(parser, "every machine of the account")
+    add_host_arguments(parser, "every machine of the account")
 
 
 def run(arguments: argparse.Namespace, options: Options) -> int:
     """Wake the machines.  Raises DcsError if the arguments do not say which."""
     settings = options.settings(os.environ)
     state = StateDirectory(options.state_directory(os.environ))
-    known = open_known(options, os.environ, settings)
-    factory = ApiFactory(settings, os.environ, open_log(options, os.environ), known)
-    lookup = Lookup(settings, known, lambda: list_machines(factory, state))
-    typed = selection.select(
+    factory = open_factory(options, os.environ, settings)
+    lookup = Lookup(settings, factory.known, lambda: list_machines(factory, state))
+    typed = select_machines(
         arguments, settings, lambda: _all_names(factory, state), lookup.find, hint="dcs-proxy list"
     )
     if not typed:
@@ -75,7 +78,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     batch = Batch(names, _Waker(options, settings, credentials, typed).wake)
     try:
         code = batch.run()
-        show_unlisted(known.load().by_name, settings)
+        show_unlisted(factory.known.load().by_name, settings)
         return code
     except KeyboardInterrupt:
         left = [name for name in names if name not in batch.outcomes]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from dcs_proxy.api.credentials import Credentials
-from dcs_proxy.app import ApiFactory
 from dcs_proxy.doctor.context import Context, required
 from dcs_proxy.doctor.redact import mask_urls
 from dcs_proxy.doctor.runner import Check, failed, passed
@@ -30,9 +30,7 @@ def check_settings(context: Context) -> Check:
 
 def check_key(context: Context) -> Check:
     """Check that there is an API key, wherever it is stored; it is never shown."""
-    settings = required(context.settings)
-    factory = ApiFactory(settings, context.environment, context.log, context.open_known())
-    context.credentials = factory.find_credentials(Deadline(_API_S))
+    context.credentials = context.open_factory().find_credentials(Deadline(_API_S))
     return passed(f"found: {context.credentials.source}")
 
 
@@ -40,10 +38,7 @@ def check_api(context: Context) -> Check:
     """Check that the API answers, even if only to refuse."""
     settings = required(context.settings)
     credentials = context.credentials or Credentials(None, None, "", "")
-    factory = ApiFactory(
-        settings, context.environment, context.log, context.open_known(), lambda _: None,
-        credentials,
-    )  # fmt: skip
+    factory = replace(context.open_factory(), credentials=credentials, notice=lambda _: None)
     try:
         context.probe = factory.open(Deadline(_API_S)).probe()
     except ApiUnavailable as error:

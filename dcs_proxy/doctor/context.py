@@ -9,8 +9,7 @@ from typing import TypeVar
 
 from dcs_proxy.api.client import Probe
 from dcs_proxy.api.credentials import Credentials
-from dcs_proxy.api.known_machines import KnownMachines
-from dcs_proxy.app import Options, open_context, open_known, open_log
+from dcs_proxy.app import ApiFactory, Options, open_context, open_factory, open_log
 from dcs_proxy.local.files import read_small
 from dcs_proxy.local.log import Log
 from dcs_proxy.local.settings import Settings
@@ -65,9 +64,9 @@ class Context:
             self.options, self.environment, lambda: False, settings=required(self.settings)
         )
 
-    def open_known(self) -> KnownMachines:
-        """Return what the state directory knows of the account's machines."""
-        return open_known(self.options, self.environment, required(self.settings))
+    def open_factory(self) -> ApiFactory:
+        """Return what opens the control plane."""
+        return open_factory(self.options, self.environment, required(self.settings))
 
     def secrets(self) -> set[str]:
         """Return all known secrets, to mask them wherever they occur."""

@@ -239,7 +239,7 @@ def test_doctor_names_what_is_broken_and_the_way_out(patient: Patient, what: str
 
 BROKEN_WAY: dict[str, tuple[Callable[[Patient], object], str, str, str, str]] = {
     "no such name": (
-        lambda p: None, "foo", "machine", "is not the name of a machine", "dm-",
+        lambda p: None, "dm-foo_", "machine", "is not the name of a machine", "dm-",
     ),
     "no such machine": (
         lambda p: None, "dm-none", "session", "no such machine", "check the name",

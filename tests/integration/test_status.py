@@ -42,7 +42,7 @@ def test_with_nothing_there_it_says_so_and_starts_nothing(user: User) -> None:
     (user.root / "config.toml").unlink()
     del user.environment["DCS_PROXY_CONFIG"]
     assert (
-        f"{user.home}/.config/dcs-proxy/config.toml (there is none)\n"
+        f"{user.home}/.config/dcs-proxy/config.toml (does not exist)\n"
         in user.proxy("status").stdout
     )
 
@@ -88,12 +88,12 @@ def test_a_person_reads_the_same(start_emulator: Start, user: User) -> None:
     moment = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
     expected = [
         "dm-foo",
-        rf"  session      {login}, ready, \d+ min left",
-        rf"  of           {re.escape(emulator.front)}",
-        rf"  login        {login} at localhost port {emulator.ready['gateway']}",
-        rf"  certificate  {login}, valid {moment} to {moment} UTC",
-        "  identity     in the agent",
-        r"  last proof   \d+ s ago",
+        rf"  session         {login}, ready, \d+ min left",
+        rf"  API             {re.escape(emulator.front)}",
+        rf"  login           {login} at localhost port {emulator.ready['gateway']}",
+        rf"  certificate     {login}, valid {moment} to {moment} UTC",
+        "  identity        in the agent",
+        r"  last confirmed  \d+ s ago",
         "",
         r"agent            private, .*: 1 identity",
         "API              http://127.0.0.1:1",

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from dcs_proxy.commands.selection import select
+from dcs_proxy.commands._machines import select_machines
 from dcs_proxy.errors import MachineNotFound, UsageError
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
@@ -15,7 +15,7 @@ SETTINGS = Settings(aliases={"dm-web": KNOWN[0], "dm-wiki": KNOWN[1]})
 
 def chosen(*hosts: str, everything: bool = False) -> list[str]:
     arguments = argparse.Namespace(hosts=list(hosts), all=everything)
-    return [*select(arguments, SETTINGS, lambda: KNOWN, SETTINGS.machine, hint="look")]
+    return [*select_machines(arguments, SETTINGS, lambda: KNOWN, SETTINGS.machine, hint="look")]
 
 
 def test_names_aliases_and_patterns_mean_each_machine_once_in_order() -> None:
@@ -44,4 +44,6 @@ def test_the_list_is_not_asked_for_where_names_are_enough() -> None:
     def fail() -> list[MachineName]:
         raise AssertionError
 
-    assert select(arguments, SETTINGS, fail, SETTINGS.machine, hint="look") == {"dm-a": "dm-a"}
+    assert select_machines(arguments, SETTINGS, fail, SETTINGS.machine, hint="look") == {
+        "dm-a": "dm-a"
+    }

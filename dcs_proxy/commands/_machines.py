@@ -1,0 +1,128 @@
+"""The machines of a command: those that its arguments name, and those that the account has."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+from dcs_proxy.api.model import Listing
+from dcs_proxy.app import ApiFactory, show_notice
+from dcs_proxy.errors import ConfigError, MachineNotFound, StateError, UsageError, quote_server
+from dcs_proxy.local.deadline import Deadline
+from dcs_proxy.local.settings import Settings
+from dcs_proxy.names import MachineName, pattern_means, short_names
+from dcs_proxy.openssh import config_file
+from dcs_proxy.openssh.config_text import listed_hosts
+from dcs_proxy.session.directory import StateDirectory
+
+_LIST_S = 30.0
+_SSH_CONFIG = "~/.ssh/config"
+
+
+def add_host_arguments(parser: argparse.ArgumentParser, all_means: str) -> None:
+    """Declare HOST... and ``--all``, with what it means in words."""
+    parser.add_argument(
+        "hosts",
+        metavar="HOST",
+        nargs="*",
+        help="a name, a short name, an alias, or a pattern of them with * and ? in quotation marks",
+    )
+    parser.add_argument("--all", action="store_true", help=all_means)
+
+
+def select_machines(
+    arguments: argparse.Namespace,
+    settings: Settings,
+    list_known: Callable[[], Sequence[MachineName]],
+    find: Callable[[str], MachineName],
+    *,
+    hint: str,
+) -> dict[MachineName, str]:
+    """Return the machines that the arguments name, and for each of them what the user typed (its
+    name if that was a pattern or ``--all``).
+
+    `list_known` returns the machines that a pattern or ``--all`` can match, and is called only for
+    these; `find` returns the machine of a name.  `hint` says where to see the machines.  Raises
+    UsageError, MachineNotFound for a pattern without a match, or what `find` raises.
+    """
+    if arguments.all == bool(arguments.hosts):
+        raise UsageError("name machines, or give --all", hint=hint)
+    if arguments.all:
+        return {name: name for name in list_known()}
+    patterns = [host for host in arguments.hosts if "*" in host or "?" in host]
+    known = list_known() if patterns else []
+    short = short_names(known, settings.aliases)
+    found: dict[MachineName, str] = {}
+    for host in arguments.hosts:
+        if host not in patterns:
+            found.setdefault(find(host), host)
+            continue
+        matched = [
+            name for name in known
+            if pattern_means(host, name, [short[name], *settings.aliases_of(name)])
+        ]  # fmt: skip
+        if not matched:
+            raise MachineNotFound(f"no machine matches {quote_server(host)}", hint=hint)
+        for name in matched:
+            found.setdefault(name, name)
+    return found
+
+
+def list_machines(factory: ApiFactory, state: StateDirectory) -> Listing:
+    """Return the account's machines, sorted by name; save all their names for completion.
+
+    Raises as :class:`dcs_proxy.api.client.Api` does, and CredentialsError.
+    """
+    listing = factory.open(Deadline(_LIST_S)).list_machines()
+    names = usable_names(listing)
+    short = short_names(names, factory.settings.aliases).values()
+    try:
+        state.save_machines(sorted({*names, *short, *map(MachineName, factory.settings.aliases)}))
+    except StateError as error:
+        factory.log.event("list-not-saved", what=error.message)
+    return listing
+
+
+def usable_names(listing: Listing) -> list[MachineName]:
+    """Return the names of the machines that are not being destroyed."""
+    return [machine.name for machine in listing.machines if not machine.is_going]
+
+
+def names_to_list(names: Iterable[MachineName], settings: Settings) -> list[MachineName]:
+    """Return the names under which the ssh config lists machines: all aliases, and the shortest
+    name of each machine without one.
+    """
+    short = short_names(list(names), settings.aliases)
+    own = {short[name] for name in short if not settings.aliases_of(name)}
+    return sorted({*own, *map(MachineName, settings.aliases)})
+
+
+def show_unusable(listing: Listing) -> None:
+    """Show the user which machines ssh cannot name, and why."""
+    for machine in listing.unusable:
+        show_notice(
+            f"ssh cannot name the machine {quote_server(machine.machine_id)}: {machine.why}"
+        )
+
+
+def show_unlisted(names: Collection[MachineName], settings: Settings) -> None:
+    """Show the user how many of the machines `names` are missing from the block in ~/.ssh/config.
+
+    Show nothing if there is no block, or if it cannot be read.
+    """
+    try:
+        text, _ = config_file.read(os.path.realpath(os.path.expanduser(_SSH_CONFIG)))
+        top = config_file.parse_blocks(text or b"").top
+    except ConfigError:
+        return
+    if top is None:
+        return
+    listed = set(listed_hosts(top.decode("utf-8", "replace")))
+    short = short_names(names, settings.aliases)
+    unlisted = [
+        name for name in names if not listed.issuperset(settings.aliases_of(name) or [short[name]])
+    ]
+    if count := len(unlisted):
+        noun = "machine is" if count == 1 else "machines are"
+        show_notice(f"{count} {noun} not listed in your ssh config: run dcs-proxy config-ssh")
