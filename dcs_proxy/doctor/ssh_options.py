@@ -19,7 +19,7 @@ from dcs_proxy.local.files import read_small, remove_file, write_atomically
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import Snippet, render_snippet, uses_pipes
-from dcs_proxy.ssh.agent import CERTIFICATE_TYPE
+from dcs_proxy.ssh.keys import CERTIFICATE_TYPE
 from dcs_proxy.ssh.private_agents import PrivateAgents
 
 _FIXED = {

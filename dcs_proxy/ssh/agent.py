@@ -1,7 +1,8 @@
 """A client of the ssh-agent protocol (RFC 9987; OpenSSH's PROTOCOL.agent): list, add, remove, sign.
 
-Every request has a connection of its own: requests are few, and an agent that was restarted
-in between is found again.  A signature needs two, for an agent connection is bound to a session.
+Every request gets its own connection: requests are few, and an agent that was restarted in between
+is found again.  Only a signature takes two requests on one connection, because the first of them
+binds the connection to a session.
 """
 
 from __future__ import annotations
@@ -13,12 +14,10 @@ from dataclasses import dataclass
 
 from dcs_proxy.errors import AgentRefused, AgentUnavailable, clean_text
 from dcs_proxy.local.log import Log, milliseconds_since
-from dcs_proxy.ssh.keys import KEY_TYPE, KeyPair
+from dcs_proxy.ssh.keys import CERTIFICATE_TYPE, KEY_TYPE, KeyPair
 from dcs_proxy.ssh.wire import Reader, WireError, pack_string, pack_u32
 
-CERTIFICATE_TYPE = b"ssh-ed25519-cert-v01@openssh.com"
-
-# RFC 9987 §6.1; 30 and 102 are the failures of older agents that OpenSSH's authfd.c knows too.
+# RFC 9987 §6.1; 30 and 102 are failures of older agents, as in OpenSSH's authfd.c.
 _FAILURES = (5, 30, 102)
 _SUCCESS = 6
 _REQUEST_IDENTITIES = 11
@@ -48,12 +47,12 @@ _REFUSED_HINT = (
 
 
 class AgentMissing(AgentUnavailable):
-    """Nothing listens on the socket: it does not exist, or its agent is gone."""
+    """Nothing listens on the socket: it does not exist, or its agent has exited."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """One key or certificate that an agent holds: `blob` as on the wire, `comment` as received."""
+    """A key or certificate that an agent holds: its wire `blob`, and `comment` as received."""
 
     blob: bytes
     comment: str
@@ -61,7 +60,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Destination:
-    """The only host an identity may log in to: its name, and its host CA's public key blob."""
+    """The only host to which an identity may log in: its name, and its CA's public key blob."""
 
     hostname: str
     ca_blob: bytes
@@ -69,8 +68,10 @@ class Destination:
 
 @dataclass(frozen=True)
 class SessionBinding:
-    """What proves to an agent which host a signature is for: the host's key or certificate blob,
-    the session's id (RFC 4253 §7.2), and the host's signature of it (a blob).
+    """The proof, for an agent, of the host that a signature is for.
+
+    The host's key or certificate blob, the session id (RFC 4253 §7.2), and the host's signature
+    blob over that id.
     """
 
     host_key: bytes
@@ -81,10 +82,10 @@ class SessionBinding:
 class Agent:
     """The agent on the socket `path`; `timeout_s` limits each request from connect to reply.
 
-    With `peer_uid`, an agent of another user is not spoken to, where the platform can tell.
-    `log` is told of each reply when it wants to know.
-    Every method raises AgentUnavailable (AgentMissing if nothing listens) when no valid reply
-    comes, and AgentRefused on SSH_AGENT_FAILURE unless it says otherwise.
+    With `peer_uid`, agents of other users are refused, on platforms that reveal the user.  With
+    `log`, replies are logged as debug events.  Every method raises AgentUnavailable (AgentMissing
+    if nothing listens) if there is no valid reply, and AgentRefused on SSH_AGENT_FAILURE unless
+    its description says otherwise.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Agent:
         self._peer_uid = peer_uid
 
     def identities(self) -> list[Identity]:
-        """List what the agent holds; a locked agent shows nothing."""
+        """Return what the agent holds; nothing if it is locked."""
         reply = self._request(bytes([_REQUEST_IDENTITIES]), _IDENTITIES_ANSWER, "list identities")
         try:
             return parse_identities(reply)
@@ -109,13 +110,13 @@ class Agent:
             raise self._unavailable(f"sent a malformed list: {error}") from error
 
     def holds(self, blob: bytes) -> bool:
-        """Tell whether the agent holds the key or certificate `blob`."""
+        """Return whether the agent holds the key or certificate `blob`."""
         return any(identity.blob == blob for identity in self.identities())
 
     def add_key(
         self, key: KeyPair, *, comment: str, lifetime_s: int, destination: Destination | None = None
     ) -> bool:
-        """Add a bare key for `lifetime_s` seconds; return as `add_certificate` does."""
+        """Add a bare key for `lifetime_s` seconds; see `add_certificate` for the result."""
         return self._add(key_fields(key), "an identity", comment, lifetime_s, destination)
 
     def add_certificate(
@@ -127,16 +128,16 @@ class Agent:
         lifetime_s: int,
         destination: Destination | None,
     ) -> bool:
-        """Add the certificate blob and its key, not usable as a bare key, for `lifetime_s` seconds.
+        """Add a certificate blob and its key, but not the bare key, for `lifetime_s` seconds.
 
-        Return whether the identity is bound to `destination`.  An agent that refuses the
-        constraint (OpenSSH before 8.9) gets the identity with its lifetime alone.
+        Return whether the identity is restricted to `destination`.  An agent that refuses the
+        constraint (OpenSSH before 8.9) gets the identity with only its lifetime.
         """
         fields = certificate_fields(key, certificate)
         return self._add(fields, "a certificate identity", comment, lifetime_s, destination)
 
     def remove(self, blob: bytes) -> bool:
-        """Remove the identity `blob`; False if the agent refuses, which means it held none."""
+        """Remove the identity `blob`; return False if the agent refuses, because it lacks it."""
         request = bytes([_REMOVE_IDENTITY]) + pack_string(blob)
         try:
             self._command(request, "remove an identity")
@@ -145,9 +146,9 @@ class Agent:
         return True
 
     def sign(self, blob: bytes, data: bytes, binding: SessionBinding) -> bytes:
-        """Return the signature blob of `data` by the identity `blob`, for the bound session only.
+        """Return the identity's signature blob over `data`, valid only for the bound session.
 
-        An agent that does not know session-bind (OpenSSH before 8.9) signs without it.
+        An agent without session-bind (OpenSSH before 8.9) signs all the same.
         """
         bind = session_bind(binding)
         request = bytes([_SIGN_REQUEST]) + pack_string(blob) + pack_string(data) + bytes(4)
@@ -207,9 +208,9 @@ class Agent:
         return body
 
     def _exchange(self, *requests: bytes) -> list[bytes]:
-        """Return the replies to requests on one connection, all without their lengths.
+        """Return the replies to requests on one connection, each at least one byte long.
 
-        A reply has 1 byte or more.
+        Requests and replies are without their length prefixes.
         """
         deadline = time.monotonic() + self._timeout_s
         try:
@@ -236,7 +237,7 @@ class Agent:
             try:
                 return sock.connect(self.path)
             except BlockingIOError:
-                # A full backlog: with a timeout set, Linux says EAGAIN at once, not later.
+                # The backlog is full: on a socket with a timeout, Linux returns EAGAIN at once.
                 time.sleep(_BACKLOG_PAUSE_S)
             except (FileNotFoundError, ConnectionRefusedError) as error:
                 path = clean_text(self.path)
@@ -247,7 +248,7 @@ class Agent:
         option = getattr(socket, "SO_PEERCRED", None)
         if self._peer_uid is None or option is None:
             return
-        # struct ucred (unix(7)): pid, uid, gid of whoever called listen.
+        # struct ucred (unix(7)): pid, uid and gid of the process that called listen.
         _, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, option, 12))
         if uid != self._peer_uid:
             raise self._unavailable(f"belongs to user id {uid}, not {self._peer_uid}")
@@ -270,8 +271,8 @@ class Agent:
 def parse_identities(body: bytes) -> list[Identity]:
     """Parse the body of SSH_AGENT_IDENTITIES_ANSWER (RFC 9987 §3.5).  Raises WireError.
 
-    uint32 count, then for each: string blob, string comment.  The list is walked: a certificate
-    contains its CA's key, so a search for a key's bytes would find keys that are not there.
+    uint32 count, then for each identity: string blob, string comment.  A substring search is no
+    replacement: a certificate contains its CA's key, which would be found too.
     """
     reader = Reader(body)
     identities = []
@@ -283,7 +284,7 @@ def parse_identities(body: bytes) -> list[Identity]:
 
 
 def key_fields(key: KeyPair) -> bytes:
-    """Return the key's fields of an add request (RFC 9987 §3.2.3).
+    """Return the fields of a key in an add request (RFC 9987 §3.2.3).
 
     string "ssh-ed25519", string public key, string private key (seed and public key).
     """
@@ -291,17 +292,17 @@ def key_fields(key: KeyPair) -> bytes:
 
 
 def certificate_fields(key: KeyPair, certificate: bytes) -> bytes:
-    """Return the certificate identity's fields of an add request.
+    """Return the fields of a certificate in an add request (sshkey_private_serialize, sshkey.c).
 
-    string "ssh-ed25519-cert-v01@openssh.com", string certificate, then the key's two strings as
-    in `key_fields` (sshkey_private_serialize in OpenSSH's sshkey.c).
+    string "ssh-ed25519-cert-v01@openssh.com", string certificate, then the last two strings of
+    `key_fields`.
     """
     return pack_string(CERTIFICATE_TYPE) + pack_string(certificate) + _private_fields(key)
 
 
 def lifetime_constraint(lifetime_s: int) -> bytes:
     """Return SSH_AGENT_CONSTRAIN_LIFETIME (RFC 9987 §3.2.7.1): byte 1, uint32 seconds."""
-    # Some agents take 0 for no limit; a certificate without an end exceeds a uint32.
+    # To some agents 0 means no limit, and that of a certificate without an end exceeds a uint32.
     seconds = min(max(lifetime_s, 1), _MAX_LIFETIME_S)
     return bytes([_CONSTRAIN_LIFETIME]) + pack_u32(seconds)
 
@@ -311,8 +312,8 @@ def destination_constraint(destination: Destination) -> bytes:
 
     byte 255, string name, string constraints; each constraint is a string of string from, string
     to, string reserved; each hop is string user, string hostname, string reserved, then for each
-    key string blob and byte is_ca (encode_dest_constraint in authfd.c has these inner lengths,
-    PROTOCOL.agent leaves them out).
+    key string blob and byte is_ca.  PROTOCOL.agent omits the lengths of the inner strings;
+    encode_dest_constraint in authfd.c has them.
     """
     origin = pack_string(b"") * 3
     hostname = pack_string(destination.hostname.encode())

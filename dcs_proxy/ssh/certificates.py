@@ -1,9 +1,9 @@
-"""Ed25519 keys, OpenSSH certificates of users and hosts, and the authority behind the latter.
+"""New Ed25519 keys, and checks of OpenSSH certificates and of the hosts' certificate authority.
 
-Formats: OpenSSH's PROTOCOL.certkeys.  Nothing here touches a file, a socket or the clock.  What is
-read is read here; `cryptography` makes keys and checks signatures, and is imported where that is
-done.  Its reader of ssh's formats costs three times as much to import as the rest that is needed,
-so it is asked only about authorities whose keys are not Ed25519.
+The format is OpenSSH's PROTOCOL.certkeys.  Nothing here uses a file, a socket or the clock.
+Certificates are parsed here; `cryptography` generates keys and checks signatures, and is imported
+only where that is done.  Its own parser of OpenSSH's formats takes three times as long to import,
+so it only handles authorities whose keys are not Ed25519.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from types import MappingProxyType
 
 from dcs_proxy.errors import Untrusted, clean_text
 from dcs_proxy.names import MachineName
-from dcs_proxy.ssh.keys import KEY_TYPE, KeyPair
+from dcs_proxy.ssh.keys import CERTIFICATE_TYPE, KEY_TYPE, KeyPair
 from dcs_proxy.ssh.wire import Reader, WireError
 
-_CERTIFICATE_TYPE = b"ssh-ed25519-cert-v01@openssh.com"
-# The types of a host's certificate, and how many fields the public key has in each.
+# The types of host certificates, and the number of fields that a public key has in each.
 _HOST_TYPES = {
-    _CERTIFICATE_TYPE: 1,
+    CERTIFICATE_TYPE: 1,
     b"ecdsa-sha2-nistp256-cert-v01@openssh.com": 2,
     b"ecdsa-sha2-nistp384-cert-v01@openssh.com": 2,
     b"ecdsa-sha2-nistp521-cert-v01@openssh.com": 2,
@@ -33,8 +32,8 @@ _SHA1_SIGNATURE = b"ssh-rsa"  # the type of an RSA signature over SHA-1 (RFC 425
 # sshd refuses a certificate with a critical option it does not know (PROTOCOL.certkeys).
 _CRITICAL_OPTIONS = frozenset({b"force-command", b"source-address", b"verify-required"})
 _MAX_PRINCIPALS = 256  # SSHKEY_CERT_MAX_PRINCIPALS of sshkey.c
-# A certificate made this second by a clock slightly ahead of ours is good; the gateway's own
-# clock decides in the end.
+# A certificate may have been issued just now by a clock that is ahead of ours.  In the end the
+# gateway's clock decides.
 START_TOLERANCE_S = 300
 _FOREVER = 2**64 - 1
 _MAX_LINE = 64 * 1024
@@ -42,20 +41,20 @@ _MAX_LINE = 64 * 1024
 
 @dataclass(frozen=True)
 class UserCertificate:
-    """A checked user certificate: its wire blob, its end (unix time), None for never."""
+    """A checked user certificate: its wire blob, and its end in unix time (None if it has none)."""
 
     blob: bytes
     ends_at: float | None
 
     @property
     def line(self) -> str:
-        """The certificate as a line of a ``-cert.pub`` file, without comment and line end."""
+        """The certificate as in a ``-cert.pub`` file, without comment and newline."""
         return _line(self.blob)
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What a certificate says: for whom, and from when to when (unix time; no end is None)."""
+    """A certificate's principals and validity in unix time (`ends_at` is None if it has no end)."""
 
     principals: tuple[str, ...]
     begins_at: float
@@ -70,12 +69,12 @@ class Authority:
 
     @property
     def line(self) -> str:
-        """The key as ``TYPE BASE64``, as known_hosts and authorized_keys have it."""
+        """The key as ``TYPE BASE64``, as in known_hosts and authorized_keys."""
         return _line(self.blob)
 
 
 def generate_key() -> KeyPair:
-    """Make a new Ed25519 key pair; its private half is for an agent's memory only."""
+    """Return a new Ed25519 key pair, whose private half must only be stored in an agent."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     private = Ed25519PrivateKey.generate()
@@ -87,8 +86,8 @@ def check_user_certificate(
 ) -> UserCertificate:
     """Return the user certificate in `text` if it lets `public` log in as `username` now.
 
-    `public` is the raw Ed25519 key (32 bytes), `now` unix time.  Raises Untrusted with the check
-    that failed.
+    `public` is the raw Ed25519 key (32 bytes), `now` unix time.  Raises Untrusted, which says
+    what is wrong with it.
     """
     try:
         blob = _blob(text)
@@ -105,23 +104,23 @@ def check_user_certificate(
 
 
 def check_host_certificate(blob: bytes, *, authority: Authority, endpoint: str, now: float) -> None:
-    """Check that the host key `blob` proves, now (unix time), to be the host `endpoint`.
+    """Check that the host certificate `blob` is valid for `endpoint` at `now` (unix time).
 
-    Raises Untrusted with the check that failed.  Stricter than OpenSSH, which takes wildcards in
-    principals: a session's gateway has one name.
+    Raises Untrusted, which says what is wrong with it.  Stricter than OpenSSH, which accepts
+    wildcards in principals: a session's gateway has one name.
     """
     try:
         certificate = _parse_certificate(blob, _HOST_TYPES)
         if certificate.kind != _HOST:
             raise ValueError("it is not a host certificate")
         if certificate.authority != authority.blob:
-            raise ValueError("it is signed by another authority than the session's")
+            raise ValueError("it is not signed by the session's authority")
         if endpoint.encode() not in certificate.principals:
             raise ValueError(f"it does not name {endpoint}")
         if any(character in p for p in certificate.principals for character in b"*?"):
             raise ValueError("it names hosts by a pattern")
         if certificate.critical_options:
-            raise ValueError("it carries a critical option")
+            raise ValueError("it has a critical option")
         _check_validity(certificate, now)
         _check_signature(certificate, blob)
     except ValueError as error:
@@ -132,7 +131,7 @@ def check_host_certificate(blob: bytes, *, authority: Authority, endpoint: str, 
 
 
 def read_terms(text: str) -> Terms | None:
-    """Return what the certificate in `text` says, unchecked; None if it is none."""
+    """Return the terms of the certificate in `text`, unchecked; None if it cannot be parsed."""
     try:
         certificate = _parse_certificate(_blob(text))
     except ValueError:
@@ -142,7 +141,7 @@ def read_terms(text: str) -> Terms | None:
 
 
 def parse_authority(text: str, machine: MachineName) -> Authority:
-    """Return the host authority's key in `text`.  Raises Untrusted if it is not one key."""
+    """Return the host authority's key in `text`.  Raises Untrusted if that is not one key."""
     try:
         authority = Authority(_blob(text))
         if _raw_key(authority.blob) is None:
@@ -150,7 +149,7 @@ def parse_authority(text: str, machine: MachineName) -> Authority:
         return authority
     except ValueError:
         raise Untrusted(
-            "the API's host trust holds no usable public key",
+            "the API's host trust contains no usable public key",
             hint="no connection was made; report it to the service's support",
             machine=machine,
         ) from None
@@ -158,10 +157,10 @@ def parse_authority(text: str, machine: MachineName) -> Authority:
 
 @dataclass(frozen=True)
 class _Certificate:
-    """What a certificate says (PROTOCOL.certkeys); times are unix times.
+    """The fields of a certificate (PROTOCOL.certkeys); times are unix times.
 
-    `public` is the last field of the public key, which is all of an Ed25519 key.  `authority` and
-    `signature` are blobs; the signature is that of the first `signed` bytes.
+    `public` is the last field of the public key; an Ed25519 key has only one.  `authority` and
+    `signature` are blobs; the signature covers the first `signed` bytes of the certificate.
     """
 
     public: bytes
@@ -180,9 +179,9 @@ class _Certificate:
 
 
 def _parse_certificate(
-    blob: bytes, types: Mapping[bytes, int] = MappingProxyType({_CERTIFICATE_TYPE: 1})
+    blob: bytes, types: Mapping[bytes, int] = MappingProxyType({CERTIFICATE_TYPE: 1})
 ) -> _Certificate:
-    """Read the fields of a certificate of one of the `types`.  Raises ValueError.
+    """Parse a certificate of one of the `types`.  Raises ValueError.
 
     string type, string nonce, the fields of the public key (for Ed25519 one string), uint64
     serial, uint32 kind, string key id, string principals, uint64 valid after, uint64 valid before,
@@ -218,7 +217,7 @@ def _parse_certificate(
 
 
 def _principals(data: bytes) -> list[bytes]:
-    """Read principals.  Raises WireError where OpenSSH does not take them either."""
+    """Parse principals.  Raises WireError if OpenSSH would refuse them."""
     found = _strings(data)
     _check_texts(found)
     if len(found) > _MAX_PRINCIPALS:
@@ -227,7 +226,7 @@ def _principals(data: bytes) -> list[bytes]:
 
 
 def _names(data: bytes) -> list[bytes]:
-    """Read options, names and values in turn; return the names.  Raises WireError."""
+    """Parse options, which are names and values in turn; return the names.  Raises WireError."""
     found = _strings(data)
     if len(found) % 2:
         raise WireError("the last option has no value")
@@ -243,7 +242,7 @@ def _strings(data: bytes) -> list[bytes]:
 
 
 def _check_texts(values: list[bytes]) -> None:
-    """Raise WireError for what OpenSSH, which reads texts as C does, refuses."""
+    """Raise WireError for a NUL, because OpenSSH refuses texts that C would cut there."""
     if any(b"\0" in value for value in values):
         raise WireError("a text holds a NUL")
 
@@ -255,12 +254,12 @@ def _check_user_certificate(
         raise ValueError("it is not a user certificate")
     if certificate.public != public:
         raise ValueError("it is for another key")
-    # OpenSSH reads an empty list as "any user"; a session's certificate must name its login.
+    # To OpenSSH an empty list means any user; a session's certificate must name its login.
     if username.encode() not in certificate.principals:
         raise ValueError(f"it is not for the session's login name {username}")
     _check_validity(certificate, now)
     if not _CRITICAL_OPTIONS.issuperset(certificate.critical_options):
-        raise ValueError("it carries a critical option that OpenSSH does not know")
+        raise ValueError("it has a critical option that OpenSSH does not know")
 
 
 def _check_validity(certificate: _Certificate, now: float) -> None:
@@ -275,7 +274,7 @@ def _check_signature(certificate: _Certificate, blob: bytes) -> None:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     try:
-        # cryptography takes SHA-1 from an RSA authority, OpenSSH does not.
+        # cryptography accepts SHA-1 from an RSA authority, OpenSSH does not.
         if Reader(certificate.signature).string() == _SHA1_SIGNATURE:
             raise ValueError("its signature uses SHA-1")
         raw = _raw_key(certificate.authority)
@@ -284,13 +283,13 @@ def _check_signature(certificate: _Certificate, blob: bytes) -> None:
         signature = _raw_signature(certificate.signature)
         Ed25519PublicKey.from_public_bytes(raw).verify(signature, blob[: certificate.signed])
     except (InvalidSignature, WireError):
-        raise ValueError("its signature does not hold") from None
+        raise ValueError("its signature is invalid") from None
 
 
 def _raw_key(blob: bytes) -> bytes | None:
-    """Return the 32 bytes of an Ed25519 key's blob, None if it is another kind of key's.
+    """Return the 32 bytes of an Ed25519 key from its blob; None if it is another kind of key.
 
-    Raises WireError if it is broken.
+    Raises WireError if the blob is malformed.
     """
     reader = Reader(blob)
     if reader.string() != KEY_TYPE:
@@ -303,7 +302,7 @@ def _raw_key(blob: bytes) -> bytes | None:
 
 
 def _raw_signature(blob: bytes) -> bytes:
-    """Return what an Ed25519 signature's blob holds after its type (RFC 8709 §6)."""
+    """Return the signature bytes of an Ed25519 signature blob (RFC 8709 §6), else b""."""
     reader = Reader(blob)
     kind, signature = reader.string(), reader.string()
     reader.finish()
@@ -311,7 +310,10 @@ def _raw_signature(blob: bytes) -> bytes:
 
 
 def _check_other_signature(blob: bytes) -> None:
-    """Check a certificate whose authority's key is not Ed25519.  Raises as verify, ValueError."""
+    """Check a certificate whose authority's key is not Ed25519.
+
+    Raises InvalidSignature or ValueError.
+    """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import (
         SSHCertificate,
@@ -323,11 +325,11 @@ def _check_other_signature(blob: bytes) -> None:
         if isinstance(loaded, SSHCertificate):
             loaded.verify_cert_signature()
     except UnsupportedAlgorithm:
-        raise ValueError("it is signed by a kind of key that is not known here") from None
+        raise ValueError("it is signed by an unknown kind of key") from None
 
 
 def _check_other_key(authority: Authority) -> None:
-    """Raise ValueError unless an authority's key that is not Ed25519 is a whole public key."""
+    """Check an authority's key that is not Ed25519.  Raises ValueError."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
@@ -340,7 +342,7 @@ def _check_other_key(authority: Authority) -> None:
 
 
 def _one_line(text: str) -> str:
-    """Return the one line in `text`.  Raises ValueError for several, or for a long one."""
+    """Return the only line in `text`.  Raises ValueError if there are more, or it is too long."""
     line = text.removesuffix("\n").removesuffix("\r")
     if len(line) > _MAX_LINE or not line.isascii() or not line.isprintable():
         raise ValueError("it is not one line of text")
@@ -348,9 +350,9 @@ def _one_line(text: str) -> str:
 
 
 def _blob(text: str) -> bytes:
-    """Return the blob in a line, which must be written as ssh writes it.
+    """Return the blob in a line, which must be exactly as ssh would write it.
 
-    All that follows is about the blob and nothing else in the line.
+    So the rest of the line cannot contradict the blob, which is the only part that is checked.
     """
     words = _one_line(text).split()
     try:
@@ -371,10 +373,10 @@ def _date(moment: int) -> str:
     try:
         return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (OverflowError, ValueError, OSError):
-        return "a time without meaning"
+        return "an impossible date"
 
 
 def _clock_hint(problem: str) -> str:
     if "ended at" in problem or "not valid before" in problem:
-        return "is this computer's clock right?"
+        return "check this computer's clock"
     return "no connection was made; report it to the service's support"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from dcs_proxy.ssh.wire import pack_string
 
 KEY_TYPE = b"ssh-ed25519"
+CERTIFICATE_TYPE = b"ssh-ed25519-cert-v01@openssh.com"
 
 
 @dataclass(frozen=True)

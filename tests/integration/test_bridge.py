@@ -56,7 +56,7 @@ def test_a_wake_does_not_count_against_connect_timeout_and_is_shown(
         ("gateway-unsigned-key", "has no host certificate"),
         ("gateway-other-name", "the gateway's host key cannot be trusted: it does not name"),
         ("gateway-expired", "the gateway's host key cannot be trusted: it ended at"),
-        ("gateway-other-authority", "it is signed by another authority than the session's"),
+        ("gateway-other-authority", "it is not signed by the session's authority"),
     ],
 )
 def test_a_failure_is_told_through_ssh(

@@ -106,4 +106,4 @@ def test_logout_removes_every_key_though_nobody_reads_its_report(ready: User) ->
         writer = closed_pipe()
         assert end(ready, start(ready, arguments, writer))[0] == 0
         os.close(writer)
-        assert any(ready.root.rglob("*key*")) == (arguments[0] == "login")
+        assert any(ready.root.rglob("api-key")) == (arguments[0] == "login")
