@@ -50,6 +50,7 @@ async function run() {
   });
 
   const forwarded = await call(client.forwardOut, '127.0.0.1', 0, '127.0.0.1', Number(port));
+  forwarded.end();
   seen.forwardOut = (await collect(forwarded))[0];
 }
 
