@@ -28,6 +28,8 @@ from dcs_proxy.names import (
 
 READY = "ready"
 OVER = frozenset({"closed", "expired", "failed"})
+# Error codes for a machine that was created just now, although its phase may be "running".
+UNREACHABLE = frozenset({"machine_not_found", "machine_not_routable"})
 # A machine that is running, or will be without a request of ours.
 _AWAKE = frozenset({"accepted", "placement_pending", "starting", "running"})
 _GOING = frozenset({"destroying", "destroyed"})
@@ -88,6 +90,11 @@ class Session:
     @property
     def is_over(self) -> bool:
         return self.status in OVER
+
+    @property
+    def is_unreachable(self) -> bool:
+        """Whether it failed because the service cannot reach the machine, as just after create."""
+        return self.status == "failed" and self.error_code.lower() in UNREACHABLE
 
 
 @dataclass(frozen=True)

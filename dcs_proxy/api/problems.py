@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dcs_proxy.api.credentials import Credentials
-from dcs_proxy.api.model import ApiErrorBody, parse_error_body
+from dcs_proxy.api.model import UNREACHABLE, ApiErrorBody, parse_error_body
 from dcs_proxy.errors import (
     ApiProtocolError,
     ApiUnavailable,
@@ -23,7 +23,7 @@ from dcs_proxy.errors import (
 from dcs_proxy.local.settings import Settings
 
 # Load balancers send these without the contract's `retryable`.
-_TRANSIENT = frozenset({429, 502, 503, 504})
+_TRANSIENT = frozenset({429, 500, 502, 503, 504})
 _NETWORK_HINT = "check the network, DEDALUS_BASE_URL and proxy variables, then try again"
 _PROXY_HINT = "check the network, DEDALUS_BASE_URL and proxy in the config file, then try again"
 _TLS_HINT = (
@@ -108,14 +108,16 @@ class Problems:
         retryable = fault is not None and fault.retryable
         if id_is_unsure and status in (400, 422):
             status = 404
-        error = self._refusal(status, said)
+        if fault is not None and fault.error_code.lower() in UNREACHABLE:
+            status = 404
+        error = self._refusal(status, fault, said)
         if error is not None:
             return RequestFailed(error, retryable=retryable)
         if status in _TRANSIENT or retryable:
             return _unavailable(status, headers, fault, said)
         return RequestFailed(ApiProtocolError(f"the API answered {said}"), retryable=False)
 
-    def _refusal(self, status: int, said: str) -> DcsError | None:
+    def _refusal(self, status: int, fault: ApiErrorBody | None, said: str) -> DcsError | None:
         """Return the error of a status with a meaning of its own, None for any other."""
         match status:
             case 401:
@@ -124,10 +126,7 @@ class Problems:
                     hint=self._credentials.renewal,
                 )
             case 403:
-                return Forbidden(
-                    f"the API denied permission: {said}",
-                    hint="check that DEDALUS_ORG_ID names the organisation that owns the key",
-                )
+                return Forbidden(f"the API denied permission: {said}", hint=_forbidden_hint(fault))
             case 404:
                 return MachineNotFound(
                     f"no such machine: {said}",
@@ -172,6 +171,12 @@ class Problems:
         if self._proxy and self._proxy.password:
             text = text.replace(self._proxy.password, "[password]")
         return text
+
+
+def _forbidden_hint(fault: ApiErrorBody | None) -> str:
+    if fault is not None and fault.error_code == "BETA_ACCESS_REQUIRED":
+        return "ask the service for access, or use the key of an organisation that has it"
+    return "check that DEDALUS_ORG_ID names the organisation that owns the key"
 
 
 def parse_date(value: str) -> float | None:

@@ -50,6 +50,11 @@ class RetryPolicy:
         return random.uniform(0, spread_s)
 
 
+def new_machine_wait_s(tries: int) -> float:
+    """Return the seconds to wait before asking again for a machine that was just created."""
+    return min(MAX_BACKOFF_S, BACKOFF_S * float(2 ** min(tries, 10))) * random.uniform(1.0, 1.1)
+
+
 def poll_wait_s(asked_ms: int | None) -> float:
     """Return the seconds to wait before polling a session that is not ready.
 

@@ -197,6 +197,14 @@ class Confirm:
 
 
 @dataclass(frozen=True)
+class CreateAgain:
+    """Wait a while and create another session: the service cannot reach the machine yet."""
+
+    old: Record
+    session: Session
+
+
+@dataclass(frozen=True)
 class GiveUp:
     """Fail: the session that this process created is over, or unknown to the API (None)."""
 
@@ -205,7 +213,7 @@ class GiveUp:
 
 Step = (
     Use | FailAgain | TakeLock | AskAgent | LookAtMachine | StayAsleep | Resume | Create | Wait
-    | Accept | Confirm | GiveUp
+    | CreateAgain | Accept | Confirm | GiveUp
 )  # fmt: skip
 
 
@@ -297,6 +305,8 @@ def _once_resumed(situation: Situation) -> Step:
 
 def _once_created(situation: Situation) -> Step:
     record, session = situation.record, situation.session
+    if record is not None and session is not None and session.is_unreachable:
+        return CreateAgain(record, session)
     if record is None or session is None or session.is_over:
         return GiveUp(session)
     return Accept(record, session) if session.is_ready else Wait(record, session)

@@ -20,7 +20,7 @@ from typing import Any
 
 from dcs_proxy.api.client import new_idempotency_key
 from dcs_proxy.api.model import Machine, Session
-from dcs_proxy.api.retry import poll_wait_s
+from dcs_proxy.api.retry import new_machine_wait_s, poll_wait_s
 from dcs_proxy.errors import (
     AgentRefused,
     AgentUnavailable,
@@ -28,6 +28,7 @@ from dcs_proxy.errors import (
     DcsError,
     DeadlineExceeded,
     IdempotencyConflict,
+    MachineNotFound,
     NotWoken,
     SessionFailed,
     clean_text,
@@ -41,6 +42,7 @@ from dcs_proxy.session.next_step import (
     AskAgent,
     Confirm,
     Create,
+    CreateAgain,
     GiveUp,
     LookAtMachine,
     Phase,
@@ -66,7 +68,8 @@ _CLOCK_NOTICE_S = 300
 class Work:
     """The work of one process on one machine.
 
-    `situation` is what it knows so far, `key` the private key of a session that it creates.
+    `situation` is what it knows so far, `key` the private key of a session that it creates, and
+    `unreachable` counts how often the service could not reach the machine.
     """
 
     name: MachineName
@@ -74,6 +77,7 @@ class Work:
     situation: Situation
     key: KeyPair | None = None
     is_announced: bool = False
+    unreachable: int = 0
     _poller: SessionPoller | None = None
     _agent: Agent | None = None
 
@@ -118,20 +122,27 @@ def do(step: Step, work: Work) -> None:
             work.learn(is_held=holds(record, work.context))
         case LookAtMachine():
             work.learn(machine=work.poller().api.get_machine(work.name))
-        case StayAsleep(machine):
-            raise _not_woken(work.name, machine)
+        case StayAsleep() | GiveUp():
+            raise _refusal(step, work.name)
         case Resume(record):
             _resume(work, record)
         case Create(old, abandoned):
             _create(work, old, abandoned)
+        case CreateAgain(old_record, failed):
+            _wait_for_service(work, _session_over(failed))
+            _create(work, old_record, None)
         case Wait(record, session):
             _wait(work, record, session)
         case Accept(record, session):
             _accept(work, record, session)
         case Confirm(record, ready):
             _confirm(work, record, ready)
-        case GiveUp(ended):
-            raise _session_over(ended)
+
+
+def _refusal(step: StayAsleep | GiveUp, name: MachineName) -> DcsError:
+    if isinstance(step, StayAsleep):
+        return _not_woken(name, step.machine)
+    return _session_over(step.session)
 
 
 def holds(record: Record, context: Context) -> bool:
@@ -177,13 +188,51 @@ def _create(work: Work, old: Record | None, abandoned: Attempt | None) -> None:
     if abandoned is not None:
         _close(work, abandoned)
     work.context.state.collect_garbage(work.context.now())
+    has_conflicted = False
+    while True:
+        try:
+            return _send_attempt(work, old)
+        except IdempotencyConflict:
+            if has_conflicted:
+                raise
+            # Another request has used our random key: once is an accident.
+            has_conflicted = True
+            work.context.log.event("idempotency-conflict", machine=work.name)
+            work.discard_attempt()
+        except MachineNotFound as error:
+            if not _is_listed(work):
+                raise
+            _wait_for_service(work, error)
+
+
+def _wait_for_service(work: Work, error: DcsError) -> None:
+    """Wait until the service may know a machine that was created just now, and say so once.
+
+    The attempt that met `error` is discarded.  Raises `error` if there is no time left.
+    """
+    if not work.unreachable:
+        work.context.notice(
+            f"{work.name}: the service cannot reach the machine yet ({error.message}); trying again"
+        )
+    work.context.log.event("unreachable", machine=work.name, what=error.message)
+    wait_s = new_machine_wait_s(work.unreachable)
+    work.unreachable += 1
     try:
-        _send_attempt(work, old)
-    except IdempotencyConflict:
-        # Another request has used our random key: once is an accident.
-        work.context.log.event("idempotency-conflict", machine=work.name)
-        work.discard_attempt()
-        _send_attempt(work, old)
+        work.context.deadline.sleep(wait_s)
+    except DeadlineExceeded:
+        raise error from None
+    work.discard_attempt()
+
+
+def _is_listed(work: Work) -> bool:
+    """Return whether the account's list has the machine, which a request has not found."""
+    try:
+        machines = work.poller().api.list_machines().machines
+    except (ClientGone, DeadlineExceeded):
+        raise
+    except DcsError:
+        return False
+    return any(machine.name == work.name and not machine.is_going for machine in machines)
 
 
 def _send_attempt(work: Work, old: Record | None) -> None:

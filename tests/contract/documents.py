@@ -49,6 +49,11 @@ def load_whole(ids: str = "dm") -> dict[str, Any]:
     created["links"] = other["components"]["links"]
     if ids == "uuid":
         _use_uuids(whole["components"]["schemas"])
+        # A machine that was just created is not found in the words of the other errors.
+        error = {"schema": {"$ref": "#/components/schemas/Error"}}
+        whole["components"]["responses"]["Problem"]["content"]["application/json"] = error
+        default = whole["paths"][CREATE]["post"]["responses"]["default"]
+        default["content"]["application/json"] = error
     return whole
 
 

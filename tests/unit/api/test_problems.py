@@ -97,9 +97,9 @@ def test_what_passes_is_retried(status: int, said: str) -> None:
 
 def test_an_unknown_status_is_retried_only_if_the_api_says_so() -> None:
     body = {"error_code": "E", "message": "m", "retryable": True}
-    failed = failure(500, body)
+    failed = failure(418, body)
     assert isinstance(failed.error, ApiUnavailable) and failed.retryable
-    failed = failure(500, {**body, "retryable": False})
+    failed = failure(418, {**body, "retryable": False})
     assert isinstance(failed.error, ApiProtocolError) and not failed.retryable
 
 
@@ -144,7 +144,29 @@ def test_a_key_that_a_server_sends_back_is_not_shown() -> None:
 def test_problem_json_and_html_are_quoted_or_left_out() -> None:
     body = {"title": "Bad\x1b[0m", "detail": "no\nsuch"}
     assert failure(400, body).error.message == 'the API answered "no such" (HTTP 400)'
-    assert failure(500, b"<html>").error.message == "the API answered HTTP 500"
+    assert failure(501, b"<html>").error.message == "the API answered HTTP 501"
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_a_server_that_fails_without_a_word_is_asked_again(status: int) -> None:
+    failed = failure(status, b"<html>")
+    assert isinstance(failed.error, ApiUnavailable) and failed.retryable
+
+
+def test_who_has_no_access_to_the_beta_is_told_what_to_do() -> None:
+    body = {"error_code": "BETA_ACCESS_REQUIRED", "message": "no", "retryable": False}
+    assert "ask the service for access" in failure(403, body).error.hint
+    assert "DEDALUS_ORG_ID" in failure(403, {**body, "error_code": "AUTH"}).error.hint
+
+
+@pytest.mark.parametrize("code", ["machine_not_found", "MACHINE_NOT_ROUTABLE"])
+@pytest.mark.parametrize("status", [400, 404, 409, 503])
+def test_a_machine_that_cannot_be_reached_is_one_whatever_the_status(
+    code: str, status: int
+) -> None:
+    body = {"error_code": code, "message": "no", "retryable": False}
+    failed = failure(status, body)
+    assert isinstance(failed.error, MachineNotFound) and not failed.retryable
 
 
 NO_NAME = socket.gaierror(-2, "Name or service not known")

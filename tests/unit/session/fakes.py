@@ -10,14 +10,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from dcs_proxy.api.model import Connection, HostTrust, Machine, Session
+from dcs_proxy.api.model import Connection, HostTrust, Listing, Machine, Session
 from dcs_proxy.console.progress import Progress
 from dcs_proxy.emulator.authority import Authorities, public_line
 from dcs_proxy.errors import DcsError
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.log import Log
 from dcs_proxy.local.settings import Settings
-from dcs_proxy.names import MachineName
+from dcs_proxy.names import MachineId, MachineName
 from dcs_proxy.session.context import Context
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.next_step import Half
@@ -47,10 +47,15 @@ class FakeApi:
     clock_ahead_s: float = 0.0
     phase: str = "running"
     close_error: DcsError | None = None
+    listed: list[str] = field(default_factory=list)
 
     def get_machine(self, name: MachineName) -> Machine:
         self.journal.append(("LOOK", name))
-        return Machine(name, self.phase)
+        return Machine(MachineId(name), self.phase)
+
+    def list_machines(self) -> Listing:
+        self.journal.append(("LIST", ""))
+        return Listing([Machine(MachineId(each), self.phase) for each in self.listed])
 
     def create_session(self, name: MachineName, public_key: str, idempotency_key: str) -> Session:
         assert name == NAME

@@ -23,6 +23,7 @@ from dcs_proxy.session.next_step import (
     AskAgent,
     Confirm,
     Create,
+    CreateAgain,
     FailAgain,
     GiveUp,
     Half,
@@ -63,6 +64,10 @@ def session(status: str, life_s: float | None = 3000, age_s: float = 0) -> Sessi
     began_at = when(-age_s)
     expires_at = None if life_s is None else when(life_s - age_s)
     return Session("wssh-1", NAME, status, began_at, expires_at, 500, "", "", connection)
+
+
+def failed(error_code: str) -> Session:
+    return replace(session("failed"), error_code=error_code)
 
 
 def situation(phase: Phase = Phase.SEARCHING, **facts: Any) -> Situation:
@@ -182,6 +187,13 @@ CREATED = [
     ("it is ready", Phase.CREATED, WAKING, session("ready"), Accept(WAKING, session("ready"))),
     ("it is over", Phase.CREATED, WAKING, session("failed"), GiveUp(session("failed"))),
     ("it is gone", Phase.CREATED, WAKING, None, GiveUp(None)),
+    *(
+        (f"it failed with {code}", Phase.CREATED, WAKING, failed(code),
+         CreateAgain(WAKING, failed(code)))
+        for code in ("machine_not_routable", "MACHINE_NOT_ROUTABLE", "machine_not_found")
+    ),
+    ("it was closed", Phase.CREATED, WAKING, replace(failed("machine_not_found"), status="closed"),
+     GiveUp(replace(failed("machine_not_found"), status="closed"))),
     ("the machine has woken", Phase.ACCEPTED, UNPROVED, session("ready"),
      Confirm(UNPROVED, UNPROVED.ready)),
     ("the machine was running", Phase.ACCEPTED, RECORD, session("ready"), Use(RECORD)),
