@@ -128,8 +128,8 @@ class Stage:
         ask = Ask(request.method, request.path, request.headers, request.body or {})
         return self._stop(ask)
 
-    def _exchange(self, request: bytes) -> Any:
-        return self._stop(AskAgent(request))
+    def _exchange(self, *requests: bytes) -> list[Any]:
+        return [self._stop(AskAgent(request)) for request in requests]
 
     def _stop(self, point: Ask | AskAgent) -> Any:
         assert self.running is not None
