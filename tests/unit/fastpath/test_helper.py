@@ -154,6 +154,20 @@ def newer(warm: Warm, part: str) -> None:
         path.chmod(0o600)
 
 
+def test_a_link_is_judged_by_itself_not_by_what_it_leads_to(warm: Warm, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    old.touch()
+    checked = Path(warm.state.file("checked"))
+    while checked.stat().st_ctime_ns <= old.stat().st_ctime_ns:
+        checked.chmod(0o600)
+    link = Path(warm.state.file("hosts", "dm-x.conf"))
+    link.symlink_to(old)
+    while link.lstat().st_ctime_ns <= checked.stat().st_ctime_ns:
+        link.unlink()
+        link.symlink_to(old)
+    assert not warm.prepare()
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_after_a_change_the_full_program_prepares(warm: Warm, change: str) -> None:
     CHANGES[change](warm)
@@ -235,7 +249,8 @@ def test_an_agent_that_closes_early_holds_nothing(warm: Warm) -> None:
 
 def test_an_agent_of_another_user_is_not_asked(warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
     assert helper._holds(warm.agent.path, warm.record.identity)
-    warm.agent.answer = lambda _request: b""  # to the connection that sends nothing
+    # The connection that is given up sends no request.
+    warm.agent.answer = lambda request: warm.store(request) if request else b""
     monkeypatch.setattr(posix, "geteuid", lambda: os.geteuid() + 1)
     assert not helper._holds(warm.agent.path, warm.record.identity)
 
@@ -411,6 +426,7 @@ def test_two_pipes_are_relayed_without_the_environment(
         raise Executed
 
     monkeypatch.setattr(posix, "execve", execute)
+    warm.environment[b"DEDALUS_API_KEY"] = b"secret"
     pipes = [*os.pipe(), *os.pipe()]
     handed.fds.update({0: pipes[0], 1: pipes[3]})
     try:

@@ -90,6 +90,18 @@ def test_what_ssh_would_refuse_to_read_is_mended(state: StateDirectory) -> None:
     assert set(os.listdir(state.file("hosts"))) == {"dm-foo.conf", "not-ours"}
 
 
+def test_a_file_of_another_user_is_removed(
+    state: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(state, NAME, NAME, record("ab"))
+    remove_broken(state)
+    assert os.path.exists(state.snippet_path(NAME))
+    another = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: another)
+    remove_broken(state)
+    assert not os.path.exists(state.snippet_path(NAME))
+
+
 def test_agents_that_are_gone_are_forgotten(state: StateDirectory, tmp_path: Path) -> None:
     paths = [str(tmp_path / name) for name in ("one", "two")]
     for path in paths:

@@ -7,12 +7,12 @@ import pytest
 
 from dcs_proxy.session.directory import StateDirectory
 from tests.fake_agent import Store, fake_agent
-from tests.unit.session.fakes import Stage
+from tests.unit.session.fakes import Fakes
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
+def fakes(tmp_path: Path) -> Iterator[Fakes]:
     with fake_agent() as agent:
         store = Store()
         agent.answer = store
-        yield Stage(StateDirectory(str(tmp_path / "state")), agent, store)
+        yield Fakes(StateDirectory(str(tmp_path / "state")), agent, store)

@@ -1,4 +1,4 @@
-"""Stand-ins for what resolving touches: one machine's control plane, agent and state."""
+"""Stand-ins for what resolving uses, for one machine: the API, the agent, the clock."""
 
 from __future__ import annotations
 
@@ -32,10 +32,12 @@ AUTHORITIES = Authorities()
 
 @dataclass
 class FakeApi:
-    """A control plane: `statuses` are what each look at a session finds, the last for ever.
+    """The control plane.
 
-    A status that is an exception is raised, None is a session that is known no more.  `journal` is
-    every call, and closing fails with `close_error`.
+    Each request for a session finds the next of `statuses`, and the last again and again.  A status
+    that is an exception is raised; None is a session that the API no longer knows.  `changes`
+    replaces fields of every session.  `journal` lists all calls; `keys` has the session's id and
+    the public key of each Idempotency-Key.  Closing raises `close_error`, if there is one.
     """
 
     statuses: list[Any] = field(default_factory=lambda: ["ready"])
@@ -50,7 +52,7 @@ class FakeApi:
     listed: list[str] = field(default_factory=list)
 
     def get_machine(self, name: MachineName) -> Machine:
-        self.journal.append(("LOOK", name))
+        self.journal.append(("GET machine", name))
         return Machine(MachineId(name), self.phase)
 
     def list_machines(self) -> Listing:
@@ -101,7 +103,7 @@ class FakeApi:
 
 
 class Waking(Progress):
-    """Notes what is shown, as on no terminal."""
+    """Collects the lines that would be shown where there is no terminal."""
 
     def __init__(self, notices: list[str]) -> None:
         super().__init__(is_quiet=False, in_place=False)
@@ -112,20 +114,23 @@ class Waking(Progress):
 
 
 @dataclass
-class Stage:
-    """One machine's world, kept between tries; each try is a process of its own to `world`."""
+class Fakes:
+    """One user's computer, one machine and the API; each `resolve` stands for one process.
+
+    `guest_waits` has the session of each wait for the guest; an exception at its start is raised.
+    """
 
     state: StateDirectory
     agent: FakeAgent
     store: Store
-    plane: FakeApi = field(default_factory=FakeApi)
+    api: FakeApi = field(default_factory=FakeApi)
     settings: Settings = field(default_factory=Settings)
     now: Callable[[], float] = time.time
     notices: list[str] = field(default_factory=list)
-    knocks: list[Any] = field(default_factory=list)
+    guest_waits: list[Any] = field(default_factory=list)
 
-    def world(self, *, client: str = "1:1", seconds: float = 30, **changes: Any) -> Context:
-        world = Context(
+    def context(self, *, client: str = "1:1", seconds: float = 30, **changes: Any) -> Context:
+        context = Context(
             settings=self.settings,
             state=self.state,
             deadline=Deadline(seconds),
@@ -133,32 +138,31 @@ class Stage:
             agent_path=lambda name: self.agent.path if name == NAME else "",
             account="account",
             client=client,
-            open_api=lambda: self.plane,
+            open_api=lambda: self.api,
             open_agent=lambda name: Agent(self.agent.path if name == NAME else ""),
             notice=self.notices.append,
             progress=Waking(self.notices),
-            await_guest=self.knock,
+            await_guest=self.await_guest,
             now=self.now,
         )
-        return replace(world, **changes)
+        return replace(context, **changes)
 
     def resolve(self, half: Half = Half.PREPARE, **changes: Any) -> Record:
-        return resolve(NAME, self.world(**changes), half)
+        return resolve(NAME, self.context(**changes), half)
 
-    def knock(self, name: MachineName, record: Record) -> None:
-        """Note that the guest was waited for; raise what the test has put first."""
+    def await_guest(self, name: MachineName, record: Record) -> None:
         assert name == NAME
         assert record.identity in self.store.held, "ssh could not have logged in"
-        self.knocks.append(record.attempt.session_id)
-        if isinstance(self.knocks[0], BaseException):
-            raise self.knocks.pop(0)
+        self.guest_waits.append(record.attempt.session_id)
+        if isinstance(self.guest_waits[0], BaseException):
+            raise self.guest_waits.pop(0)
 
     def log(self) -> str:
         return Path(self.state.file("log")).read_text()
 
 
-def events(stage: Stage, *names: str) -> list[str]:
+def events(fakes: Fakes, *names: str) -> list[str]:
     """Return the lines of these events in the log, without what differs from run to run."""
-    lines = [line.split("] ", 1)[1] for line in stage.log().splitlines()]
+    lines = [line.split("] ", 1)[1] for line in fakes.log().splitlines()]
     changing = re.compile(r"\b(ms|seconds)=-?\d+")
     return [changing.sub(r"\1=N", line) for line in lines if line.split()[0] in names]

@@ -102,6 +102,26 @@ def test_garbage_of_ended_sessions_goes_and_the_rest_stays(state: StateDirectory
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("age", "is_gone"), [(299, False), (301, True)])
+@pytest.mark.parametrize("what", ["record", "lock", "hosts", "sessions", "agents", ""])
+def test_garbage_is_five_minutes_old(
+    state: StateDirectory, what: str, age: int, is_gone: bool
+) -> None:
+    now = 50_000.0
+    ended = {"record": now - age}.get(what, 1000.0)
+    locked = {"lock": now - age}.get(what, 1000.0)
+    with state.lock(NAME, Deadline(1)):
+        state.save(NAME, replace(RECORD, ready=replace(READY, ends_at=ended)))
+    os.utime(state.session_path(NAME, ".lock"), (locked, locked))
+    path = Path(state.session_path(NAME, ".json"))
+    if what not in ("record", "lock"):
+        path = Path(state.file(what, ".left.1.tmp"))
+        path.touch()
+        os.utime(path, (now - age, now - age))
+    state.collect_garbage(now)
+    assert path.exists() is not is_gone
+
+
 def test_a_machine_that_is_worked_on_is_no_garbage(state: StateDirectory) -> None:
     with state.lock(NAME, Deadline(1)):
         os.utime(state.session_path(NAME, ".lock"), (1000.0, 1000.0))

@@ -18,44 +18,44 @@ from dcs_proxy.errors import (
 )
 from dcs_proxy.session.next_step import Half
 from dcs_proxy.ssh.agent import Agent
-from tests.unit.session.fakes import AUTHORITIES, NAME, Stage, events
+from tests.unit.session.fakes import AUTHORITIES, NAME, Fakes, events
 
 
-def test_an_unknown_machine_leaves_nothing_behind(stage: Stage) -> None:
-    stage.plane.statuses = [MachineNotFound("no such")]
+def test_an_unknown_machine_leaves_nothing_behind(fakes: Fakes) -> None:
+    fakes.api.statuses = [MachineNotFound("no such")]
     with pytest.raises(MachineNotFound):
-        stage.resolve()
-    assert stage.store.held == {}
-    assert stage.state.load(NAME) is None
+        fakes.resolve()
+    assert fakes.store.held == {}
+    assert fakes.state.load(NAME) is None
 
 
-def test_one_idempotency_conflict_is_an_accident_and_two_are_not(stage: Stage) -> None:
-    first = stage.resolve()
-    stage.settings = replace(stage.settings, reuse_seconds=0)
-    stage.plane.statuses = ["closed", IdempotencyConflict("used"), "ready"]
-    record = stage.resolve()
-    assert len(stage.plane.keys) == 3
+def test_one_idempotency_conflict_is_an_accident_and_two_are_not(fakes: Fakes) -> None:
+    first = fakes.resolve()
+    fakes.settings = replace(fakes.settings, reuse_seconds=0)
+    fakes.api.statuses = ["closed", IdempotencyConflict("used"), "ready"]
+    record = fakes.resolve()
+    assert len(fakes.api.keys) == 3
     assert record.previous_username == first.attempt.session_id
-    assert events(stage, "idempotency-conflict") == ["idempotency-conflict machine=dm-foo"]
-    stage.plane.statuses = [IdempotencyConflict("used")]
-    stage.store.held.clear()
+    assert events(fakes, "idempotency-conflict") == ["idempotency-conflict machine=dm-foo"]
+    fakes.api.statuses = [IdempotencyConflict("used")]
+    fakes.store.held.clear()
     with pytest.raises(IdempotencyConflict):
-        stage.resolve()
+        fakes.resolve()
 
 
 @pytest.mark.parametrize("part", ["host_trust", "other_principal"])
-def test_a_session_that_cannot_be_trusted_never_reaches_the_agent(stage: Stage, part: str) -> None:
+def test_a_session_that_cannot_be_trusted_never_reaches_the_agent(fakes: Fakes, part: str) -> None:
     trust = HostTrust("cert_authority", "ssh.example", public_line(AUTHORITIES.host_ca))
     key = public_line(AUTHORITIES.user_ca)
     certificate_text = AUTHORITIES.sign_user(key, "wssh-0", time.time() + 100)
     connection = Connection("ssh.example", 22, "wssh-0", certificate_text, trust)
     if part == "host_trust":
         connection = replace(connection, host_trust=None)
-    stage.plane.changes = {"connection": connection}
+    fakes.api.changes = {"connection": connection}
     with pytest.raises(Untrusted):
-        stage.resolve()
-    assert stage.store.held == {}
-    assert stage.state.load(NAME) is None
+        fakes.resolve()
+    assert fakes.store.held == {}
+    assert fakes.state.load(NAME) is None
 
 
 @pytest.fixture
@@ -63,75 +63,75 @@ def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dcs_proxy.session.steps.new_machine_wait_s", lambda _tries: 0.0)
 
 
-def unreachable(stage: Stage, times: int) -> None:
+def unreachable(fakes: Fakes, times: int) -> None:
     """Let the service say so often that it cannot reach the machine."""
-    stage.plane.statuses = ["failed"] * times + ["ready"]
-    make = stage.plane.session
+    fakes.api.statuses = ["failed"] * times + ["ready"]
+    make = fakes.api.session
 
     def session(session_id: str, public_key: str) -> Session:
         made = make(session_id, public_key)
         return replace(made, error_code="machine_not_routable", error_message="not yet")
 
-    stage.plane.session = session  # type: ignore[method-assign]
+    fakes.api.session = session  # type: ignore[method-assign]
 
 
 def test_a_machine_that_cannot_be_reached_yet_gets_a_new_session(
-    stage: Stage, no_wait: None
+    fakes: Fakes, no_wait: None
 ) -> None:
-    unreachable(stage, 3)
-    record = stage.resolve()
-    assert record.ready is not None and len(stage.plane.keys) == 4
-    assert set(stage.store.held) == {record.identity}, "nothing is left of the failed ones"
+    unreachable(fakes, 3)
+    record = fakes.resolve()
+    assert record.ready is not None and len(fakes.api.keys) == 4
+    assert set(fakes.store.held) == {record.identity}, "nothing is left of the failed ones"
     said = (
         'dm-foo: the service cannot reach the machine yet (the session is failed: "not yet" '
         "(machine_not_routable)); trying again"
     )
-    assert stage.notices == [said]
-    assert len(events(stage, "unreachable")) == 3
+    assert fakes.notices == [said]
+    assert len(events(fakes, "unreachable")) == 3
 
 
-def test_one_that_never_can_fails_as_the_service_says(stage: Stage) -> None:
-    unreachable(stage, 99)
+def test_one_that_never_can_fails_as_the_service_says(fakes: Fakes) -> None:
+    unreachable(fakes, 99)
     with pytest.raises(SessionFailed, match="machine_not_routable"):
-        stage.resolve(seconds=1)
-    assert stage.store.held == {}
-    assert stage.state.load(NAME) is None
+        fakes.resolve(seconds=1)
+    assert fakes.store.held == {}
+    assert fakes.state.load(NAME) is None
 
 
 def test_a_machine_that_is_listed_and_not_found_is_asked_for_again(
-    stage: Stage, no_wait: None
+    fakes: Fakes, no_wait: None
 ) -> None:
-    stage.plane.listed = ["dm-foo"]
-    stage.plane.statuses = [MachineNotFound("machine_not_found")] * 2 + ["ready"]
-    record = stage.resolve()
-    assert len(stage.plane.keys) == 3 and set(stage.store.held) == {record.identity}
-    assert stage.notices[0].startswith("dm-foo: the service cannot reach the machine yet (machine")
+    fakes.api.listed = ["dm-foo"]
+    fakes.api.statuses = [MachineNotFound("machine_not_found")] * 2 + ["ready"]
+    record = fakes.resolve()
+    assert len(fakes.api.keys) == 3 and set(fakes.store.held) == {record.identity}
+    assert fakes.notices[0].startswith("dm-foo: the service cannot reach the machine yet (machine")
 
 
 @pytest.mark.parametrize(("listed", "phase"), [(["dm-bar"], "running"), (["dm-foo"], "destroyed")])
-def test_one_that_is_not_listed_is_not(stage: Stage, listed: list[str], phase: str) -> None:
-    stage.plane.listed, stage.plane.phase = listed, phase
-    stage.plane.statuses = [MachineNotFound("no such")]
+def test_one_that_is_not_listed_is_not(fakes: Fakes, listed: list[str], phase: str) -> None:
+    fakes.api.listed, fakes.api.phase = listed, phase
+    fakes.api.statuses = [MachineNotFound("no such")]
     with pytest.raises(MachineNotFound):
-        stage.resolve()
-    assert stage.plane.count("POST") == 1 and stage.plane.count("LIST") == 1
-    assert stage.store.held == {}
+        fakes.resolve()
+    assert fakes.api.count("POST") == 1 and fakes.api.count("LIST") == 1
+    assert fakes.store.held == {}
 
 
-def test_a_failure_is_repeated_to_the_same_ssh_and_to_no_other(stage: Stage) -> None:
-    stage.plane.statuses = [MachineNotFound("no such", hint="look")]
+def test_a_failure_is_repeated_to_the_same_ssh_and_to_no_other(fakes: Fakes) -> None:
+    fakes.api.statuses = [MachineNotFound("no such", hint="look")]
     with pytest.raises(MachineNotFound) as caught:
-        stage.resolve()
+        fakes.resolve()
     assert not caught.value.was_shown
     with pytest.raises(MachineNotFound, match="no such") as again:
-        stage.resolve(half=Half.CONNECT)
+        fakes.resolve(half=Half.CONNECT)
     assert again.value.was_shown and again.value.hint == "look"
-    assert stage.plane.count("POST") == 1
-    stage.plane.statuses = ["ready"]
-    assert stage.resolve(half=Half.CONNECT, client="2:2").ready
+    assert fakes.api.count("POST") == 1
+    fakes.api.statuses = ["ready"]
+    assert fakes.resolve(half=Half.CONNECT, client="2:2").ready
 
 
-def test_an_agent_that_cannot_be_reached_is_named(stage: Stage) -> None:
+def test_an_agent_that_cannot_be_reached_is_named(fakes: Fakes) -> None:
     with pytest.raises(AgentUnavailable):
-        stage.resolve(open_agent=lambda name: Agent("/none.sock"))
-    assert stage.plane.journal == [], "no session is asked for that nobody could use"
+        fakes.resolve(open_agent=lambda name: Agent("/none.sock"))
+    assert fakes.api.journal == [], "no session is asked for that could not be used"

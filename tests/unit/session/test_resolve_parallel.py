@@ -14,37 +14,37 @@ from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.log import Log
 from dcs_proxy.session.records import Record
 from dcs_proxy.ssh.agent import Agent
-from tests.unit.session.fakes import NAME, Stage, events
+from tests.unit.session.fakes import NAME, Fakes, events
 
 
-def test_a_process_that_waits_for_another_shows_the_wake(stage: Stage) -> None:
-    stage.plane.statuses = ["wake_in_progress", ClientGone("gone")]
+def test_a_process_that_waits_for_another_shows_the_wake(fakes: Fakes) -> None:
+    fakes.api.statuses = ["wake_in_progress", ClientGone("gone")]
     with pytest.raises(ClientGone):
-        stage.resolve()
-    stage.notices.clear()
-    with stage.state.lock(NAME, Deadline(30)) as is_held, pytest.raises(DeadlineExceeded):
+        fakes.resolve()
+    fakes.notices.clear()
+    with fakes.state.lock(NAME, Deadline(30)) as is_held, pytest.raises(DeadlineExceeded):
         assert is_held
-        stage.resolve(client="2:2", seconds=0.3, log=Log(stage.state.file("log"), "debug"))
-    assert stage.notices == ["dm-foo: waking up, at most 300 s"]
-    assert events(stage, "lock") == [], "it looks again and again at a lock that it does not get"
+        fakes.resolve(client="2:2", seconds=0.3, log=Log(fakes.state.file("log"), "debug"))
+    assert fakes.notices == ["dm-foo: waking up, at most 300 s"]
+    assert events(fakes, "lock") == [], "it looks again and again at a lock that it does not get"
 
 
-def test_the_wait_for_another_process_has_a_deadline(stage: Stage) -> None:
-    with stage.state.lock(NAME, Deadline(30)) as is_held:
+def test_the_wait_for_another_process_has_a_deadline(fakes: Fakes) -> None:
+    with fakes.state.lock(NAME, Deadline(30)) as is_held:
         assert is_held
         with pytest.raises(DeadlineExceeded):
-            stage.resolve(seconds=0.2)
+            fakes.resolve(seconds=0.2)
 
 
-def test_twenty_at_once_make_one_post(stage: Stage) -> None:
-    stage.plane.statuses = ["wake_in_progress"] * 3 + ["ready"]
-    results = at_once(20, lambda number: stage.resolve(client=f"{number}:1"))
+def test_twenty_at_once_make_one_post(fakes: Fakes) -> None:
+    fakes.api.statuses = ["wake_in_progress"] * 3 + ["ready"]
+    results = at_once(20, lambda number: fakes.resolve(client=f"{number}:1"))
     assert len({str(result) for result in results}) == 1
-    assert stage.plane.count("POST") == 1
+    assert fakes.api.count("POST") == 1
 
 
 def test_no_wake_is_shown_while_waiting_for_a_machine_that_runs(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add = Agent.add_certificate
 
@@ -53,15 +53,15 @@ def test_no_wake_is_shown_while_waiting_for_a_machine_that_runs(
         return add(*args, **kwargs)
 
     monkeypatch.setattr(Agent, "add_certificate", add_slowly)
-    at_once(5, lambda number: stage.resolve(client=f"{number}:1"))
-    assert stage.notices == []
+    at_once(5, lambda number: fakes.resolve(client=f"{number}:1"))
+    assert fakes.notices == []
 
 
-def test_twenty_at_once_share_one_failure(stage: Stage) -> None:
-    stage.plane.statuses = ["wake_in_progress"] * 3 + ["failed"]
-    results = at_once(20, lambda number: stage.resolve(client=f"{number}:1"))
+def test_twenty_at_once_share_one_failure(fakes: Fakes) -> None:
+    fakes.api.statuses = ["wake_in_progress"] * 3 + ["failed"]
+    results = at_once(20, lambda number: fakes.resolve(client=f"{number}:1"))
     assert all(isinstance(result, SessionFailed) for result in results)
-    assert stage.plane.count("POST") == 1
+    assert fakes.api.count("POST") == 1
 
 
 def at_once(count: int, work: Callable[[int], Record]) -> list[Record | DcsError]:

@@ -13,7 +13,7 @@ from dcs_proxy.names import MachineName
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import Record
 from dcs_proxy.ssh.agent import Agent
-from tests.unit.session.fakes import FakeApi, Stage, events
+from tests.unit.session.fakes import FakeApi, Fakes, events
 
 
 class Killed(BaseException):
@@ -25,37 +25,37 @@ DEATHS = ["POST", "GET", "add", "save", "remove"]
 
 @pytest.mark.parametrize("where", DEATHS)
 def test_a_process_that_dies_anywhere_loses_nothing(
-    stage: Stage, where: str, monkeypatch: pytest.MonkeyPatch
+    fakes: Fakes, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage.plane.statuses = ["wake_in_progress", "wake_in_progress", "ready"]
+    fakes.api.statuses = ["wake_in_progress", "wake_in_progress", "ready"]
     with monkeypatch.context() as patch:
-        kill_at(where, stage, patch)
+        kill_at(where, fakes, patch)
         with pytest.raises(Killed):
-            stage.resolve()
-    stage.plane.statuses = [s for s in stage.plane.statuses if not isinstance(s, Killed)]
-    record = stage.resolve()
-    assert len(stage.plane.keys) == 1, "a second session was asked for"
+            fakes.resolve()
+    fakes.api.statuses = [s for s in fakes.api.statuses if not isinstance(s, Killed)]
+    record = fakes.resolve()
+    assert len(fakes.api.keys) == 1, "a second session was asked for"
     assert record.ready is not None
-    assert record.identity in stage.store.held
+    assert record.identity in fakes.store.held
     # Only the bare key was there when the first died, unless it died after the certificate.
     assert record.ready.bare_key is (where != "remove")
 
 
-def kill_at(where: str, stage: Stage, patch: pytest.MonkeyPatch) -> None:
+def kill_at(where: str, fakes: Fakes, patch: pytest.MonkeyPatch) -> None:
     def killed(*_: Any, **__: Any) -> Any:
         raise Killed
 
     match where:
         case "POST":
-            create = stage.plane.create_session
+            create = fakes.api.create_session
 
             def create_and_die(*args: Any) -> Session:
                 create(*args)
                 raise Killed
 
-            patch.setattr(stage.plane, "create_session", create_and_die)
+            patch.setattr(fakes.api, "create_session", create_and_die)
         case "GET":
-            stage.plane.statuses.insert(1, Killed())
+            fakes.api.statuses.insert(1, Killed())
         case "add":
             patch.setattr(Agent, "add_certificate", killed)
         case "save":
@@ -71,89 +71,89 @@ def kill_at(where: str, stage: Stage, patch: pytest.MonkeyPatch) -> None:
             patch.setattr(Agent, "remove", killed)
 
 
-def test_a_wake_whose_key_is_lost_is_closed_and_replaced(stage: Stage) -> None:
-    stage.plane.statuses = ["wake_in_progress", ClientGone("gone"), "ready"]
+def test_a_wake_whose_key_is_lost_is_closed_and_replaced(fakes: Fakes) -> None:
+    fakes.api.statuses = ["wake_in_progress", ClientGone("gone"), "ready"]
     with pytest.raises(ClientGone):
-        stage.resolve()
-    stage.store.held.clear()
-    stage.plane.statuses = ["ready"]
-    stage.resolve()
-    assert ("DELETE once", "wssh-0") in stage.plane.journal
-    assert len(stage.plane.keys) == 2
+        fakes.resolve()
+    fakes.store.held.clear()
+    fakes.api.statuses = ["ready"]
+    fakes.resolve()
+    assert ("DELETE once", "wssh-0") in fakes.api.journal
+    assert len(fakes.api.keys) == 2
 
 
 def test_nothing_is_created_for_an_ssh_that_exits_while_a_session_is_closed(
-    stage: Stage,
+    fakes: Fakes,
 ) -> None:
-    stage.plane.statuses = ["wake_in_progress", ClientGone("gone"), "ready"]
+    fakes.api.statuses = ["wake_in_progress", ClientGone("gone"), "ready"]
     with pytest.raises(ClientGone):
-        stage.resolve()
-    stage.store.held.clear()
-    stage.plane.close_error = ClientGone("gone")
+        fakes.resolve()
+    fakes.store.held.clear()
+    fakes.api.close_error = ClientGone("gone")
     with pytest.raises(ClientGone):
-        stage.resolve(client="2:2")
-    assert len(stage.plane.keys) == 1
+        fakes.resolve(client="2:2")
+    assert len(fakes.api.keys) == 1
 
 
-def test_an_attempt_whose_idempotency_key_conflicts_is_replaced(stage: Stage) -> None:
-    stage.plane.has_get = False
-    stage.plane.statuses = ["wake_in_progress", ClientGone("gone")]
+def test_an_attempt_whose_idempotency_key_conflicts_is_replaced(fakes: Fakes) -> None:
+    fakes.api.has_get = False
+    fakes.api.statuses = ["wake_in_progress", ClientGone("gone")]
     with pytest.raises(ClientGone):
-        stage.resolve()
-    stage.plane.statuses = [IdempotencyConflict("used"), "ready"]
-    assert stage.resolve(client="2:2").attempt.session_id == "wssh-1"
+        fakes.resolve()
+    fakes.api.statuses = [IdempotencyConflict("used"), "ready"]
+    assert fakes.resolve(client="2:2").attempt.session_id == "wssh-1"
 
 
-def test_an_abandoned_session_that_cannot_be_closed_is_logged(stage: Stage) -> None:
-    stage.plane.statuses = ["wake_in_progress", ClientGone("gone"), "ready"]
+def test_an_abandoned_session_that_cannot_be_closed_is_logged(fakes: Fakes) -> None:
+    fakes.api.statuses = ["wake_in_progress", ClientGone("gone"), "ready"]
     with pytest.raises(ClientGone):
-        stage.resolve()
-    stage.store.held.clear()
-    stage.plane.close_error = ApiUnavailable("the API is down")
-    assert stage.resolve(client="2:2").attempt.session_id == "wssh-1"
-    assert events(stage, "close-failed") == ['close-failed machine=dm-foo what="the API is down"']
+        fakes.resolve()
+    fakes.store.held.clear()
+    fakes.api.close_error = ApiUnavailable("the API is down")
+    assert fakes.resolve(client="2:2").attempt.session_id == "wssh-1"
+    assert events(fakes, "close-failed") == ['close-failed machine=dm-foo what="the API is down"']
 
 
 @pytest.mark.parametrize("error", [ClientGone("gone"), ApiUnavailable("down")])
-def test_an_interrupted_wake_is_resumed(stage: Stage, error: DcsError) -> None:
-    stage.plane.statuses = ["wake_in_progress", error, "ready"]
+def test_an_interrupted_wake_is_resumed(fakes: Fakes, error: DcsError) -> None:
+    fakes.api.statuses = ["wake_in_progress", error, "ready"]
     with pytest.raises(type(error)):
-        stage.resolve()
-    record = stage.resolve(client="2:2")
-    assert len(stage.plane.keys) == 1
+        fakes.resolve()
+    record = fakes.resolve(client="2:2")
+    assert len(fakes.api.keys) == 1
     assert record.ready is not None and record.ready.bare_key
 
 
 @pytest.mark.parametrize("field", ["expires_at", "began_at"])
-def test_a_wake_is_resumed_if_the_api_gives_no_times(stage: Stage, field: str) -> None:
-    stage.plane.changes = {field: None}
-    test_an_interrupted_wake_is_resumed(stage, ClientGone("gone"))
+def test_a_wake_is_resumed_if_the_api_gives_no_times(fakes: Fakes, field: str) -> None:
+    fakes.api.changes = {field: None}
+    test_an_interrupted_wake_is_resumed(fakes, ClientGone("gone"))
 
 
 @pytest.mark.parametrize("ahead_s", [3600.0, -3600.0])
-def test_a_wake_is_resumed_whatever_our_clock_says(stage: Stage, ahead_s: float) -> None:
-    stage.plane.clock_ahead_s, stage.plane.life_s = ahead_s, 100
-    test_an_interrupted_wake_is_resumed(stage, ClientGone("gone"))
+def test_a_wake_is_resumed_whatever_our_clock_says(fakes: Fakes, ahead_s: float) -> None:
+    fakes.api.clock_ahead_s, fakes.api.life_s = ahead_s, 100
+    test_an_interrupted_wake_is_resumed(fakes, ClientGone("gone"))
 
 
 @pytest.mark.parametrize("status", ["failed", None])
 def test_an_interrupted_wake_that_failed_is_replaced(
-    stage: Stage, status: str | None, monkeypatch: pytest.MonkeyPatch
+    fakes: Fakes, status: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage.plane.statuses = ["wake_in_progress", "wake_in_progress", ClientGone("gone"), status]
+    fakes.api.statuses = ["wake_in_progress", "wake_in_progress", ClientGone("gone"), status]
     with pytest.raises(ClientGone):
-        stage.resolve()
-    stage.plane.statuses = [status, "ready"] if status else [None]
+        fakes.resolve()
+    fakes.api.statuses = [status, "ready"] if status else [None]
     if status is None:
-        monkeypatch.setattr(stage.plane, "create_session", ready_anew(stage.plane))
-    assert stage.resolve(client="2:2").attempt.session_id == "wssh-1"
+        monkeypatch.setattr(fakes.api, "create_session", ready_anew(fakes.api))
+    assert fakes.resolve(client="2:2").attempt.session_id == "wssh-1"
 
 
-def ready_anew(plane: FakeApi) -> Callable[..., Session]:
-    create = plane.create_session
+def ready_anew(api: FakeApi) -> Callable[..., Session]:
+    create = api.create_session
 
     def create_ready(*args: Any) -> Session:
-        plane.statuses = ["ready"]
+        api.statuses = ["ready"]
         return create(*args)
 
     return create_ready

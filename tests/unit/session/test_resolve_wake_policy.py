@@ -8,25 +8,25 @@ from dataclasses import replace
 import pytest
 
 from dcs_proxy.errors import ClientGone, MachineNotFound, NotWoken
-from tests.unit.session.fakes import Stage
+from tests.unit.session.fakes import Fakes
 
 
-def never(stage: Stage) -> Stage:
-    stage.settings = replace(stage.settings, wake=(("*", "never"),))
-    return stage
+def never(fakes: Fakes) -> Fakes:
+    fakes.settings = replace(fakes.settings, wake=(("*", "never"),))
+    return fakes
 
 
 @pytest.mark.parametrize("phase", ["running", "starting", "accepted"])
-def test_a_machine_that_is_awake_is_used_under_never(stage: Stage, phase: str) -> None:
-    stage.plane.phase = phase
-    assert never(stage).resolve().ready
-    assert [method for method, _ in stage.plane.journal] == ["LOOK", "POST"]
+def test_a_machine_that_is_awake_is_used_under_never(fakes: Fakes, phase: str) -> None:
+    fakes.api.phase = phase
+    assert never(fakes).resolve().ready
+    assert [method for method, _ in fakes.api.journal] == ["GET machine", "POST"]
 
 
-def test_always_does_not_look_at_the_machine(stage: Stage) -> None:
-    stage.plane.phase = "sleeping"
-    assert stage.resolve().ready
-    assert stage.plane.count("LOOK") == 0
+def test_always_does_not_look_at_the_machine(fakes: Fakes) -> None:
+    fakes.api.phase = "sleeping"
+    assert fakes.resolve().ready
+    assert fakes.api.count("GET machine") == 0
 
 
 @pytest.mark.parametrize(
@@ -34,44 +34,44 @@ def test_always_does_not_look_at_the_machine(stage: Stage) -> None:
     [("sleeping", "asleep"), ("stopping",) * 2, ("failed",) * 2, ("hibernating",) * 2],
 )
 def test_a_machine_that_is_not_awake_stays_so_with_the_command_to_wake_it(
-    stage: Stage, phase: str, said: str
+    fakes: Fakes, phase: str, said: str
 ) -> None:
-    stage.plane.phase = phase
-    stage.agent.path = "/none.sock"  # it is not even started
+    fakes.api.phase = phase
+    fakes.agent.path = "/none.sock"  # it is not even started
     for number in range(5):
         with pytest.raises(NotWoken) as caught:
-            never(stage).resolve(client=f"{number}:1")
+            never(fakes).resolve(client=f"{number}:1")
         assert caught.value.lines() == [
             f'dcs-proxy: dm-foo: the machine is {said}, and wake = "never" forbids waking it',
             "dcs-proxy: hint: to wake it: dcs-proxy wake dm-foo, "
             "or DCS_PROXY_WAKE=always ssh dm-foo",
         ]
         assert caught.value.exit_code == 17
-    assert {method for method, _ in stage.plane.journal} == {"LOOK"}
+    assert {method for method, _ in fakes.api.journal} == {"GET machine"}
 
 
-def test_of_a_machine_that_is_destroyed_the_api_speaks(stage: Stage) -> None:
-    stage.plane.phase = "destroyed"
-    stage.plane.statuses = [MachineNotFound("gone")]
+def test_of_a_machine_that_is_destroyed_the_api_speaks(fakes: Fakes) -> None:
+    fakes.api.phase = "destroyed"
+    fakes.api.statuses = [MachineNotFound("gone")]
     with pytest.raises(MachineNotFound):
-        never(stage).resolve()
+        never(fakes).resolve()
 
 
-def test_a_recently_confirmed_session_is_used_under_never(stage: Stage) -> None:
-    first = stage.resolve()
-    stage.plane.phase = "sleeping"
-    assert never(stage).resolve() == first
-    assert stage.plane.count("LOOK") == 0
-    stage.now = lambda: time.time() + 61
+def test_a_recently_confirmed_session_is_used_under_never(fakes: Fakes) -> None:
+    first = fakes.resolve()
+    fakes.api.phase = "sleeping"
+    assert never(fakes).resolve() == first
+    assert fakes.api.count("GET machine") == 0
+    fakes.now = lambda: time.time() + 61
     with pytest.raises(NotWoken):
-        stage.resolve()
-    assert stage.plane.count("GET") == 0
+        fakes.resolve()
+    assert fakes.api.count("GET") == 0
 
 
-def test_a_wake_under_way_is_resumed_under_never(stage: Stage) -> None:
-    stage.plane.statuses = ["wake_in_progress", ClientGone("gone"), "ready"]
+def test_a_wake_under_way_is_resumed_under_never(fakes: Fakes) -> None:
+    fakes.api.statuses = ["wake_in_progress", ClientGone("gone"), "ready"]
     with pytest.raises(ClientGone):
-        stage.resolve()
-    stage.plane.phase = "starting"
-    assert never(stage).resolve(client="2:2").ready
-    assert len(stage.plane.keys) == 1
+        fakes.resolve()
+    fakes.api.phase = "starting"
+    assert never(fakes).resolve(client="2:2").ready
+    assert len(fakes.api.keys) == 1
