@@ -38,9 +38,9 @@ def test_ssh_logs_in_by_the_one_line_and_leaves_nothing(start_emulator: Start, u
 def test_a_wake_does_not_count_against_connect_timeout_and_is_shown(
     start_emulator: Start, user: User
 ) -> None:
-    emulator = start_emulator("--machine", "dm-foo:sleeping", "--wake-seconds", "4")
+    emulator = start_emulator("--machine", "dm-foo:sleeping", "--wake-seconds", "7")
     write_config(user, emulator)
-    done = user.ssh("-o", "ConnectTimeout=2", "dm-foo", "echo in")
+    done = user.ssh("-o", "ConnectTimeout=5", "dm-foo", "echo in")
     assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr
     assert done.stderr.splitlines() == ["dcs-proxy: dm-foo: waking up, at most 300 s"]
     quiet = user.ssh("-q", "dm-foo", "echo in")

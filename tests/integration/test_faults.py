@@ -32,6 +32,7 @@ Start = Callable[..., Emulator]
 
 # Not that of the tests that run beside us, whose emulators have theirs in their arguments.
 KEY = f"dsk-marker-{os.getpid()}-0123456789abcdef"
+HOST_KEYS = ("bridge_ed25519_key", "bridge_ecdsa_key")
 PRIVATE = re.compile(rb"PRIVATE KEY|" + KEY.encode())
 # How long ssh waits for what never comes, and for what must come, on however busy a computer.
 WAKE_S, PATIENT_S = 4, 60
@@ -82,7 +83,9 @@ class Play:
         for path in self.user.root.rglob("*"):
             if path.suffix == ".tmp":
                 found.append(f"the file {path.name}")
-            if path.is_file() and PRIVATE.search(path.read_bytes()):
+            # The bridge's host keys open nothing; they only identify our end of the pipe.
+            is_host_key = path.name in HOST_KEYS and path.stat().st_mode & 0o777 == 0o600
+            if path.is_file() and not is_host_key and PRIVATE.search(path.read_bytes()):
                 found.append(f"a secret in {path.name}")
             if path.suffix == ".lock" and path.is_file() and is_held(path):
                 found.append(f"the lock {path.name}")
