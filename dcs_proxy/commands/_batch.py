@@ -1,4 +1,4 @@
-"""One piece of work for each of many machines, a few at a time."""
+"""Run one piece of work for each of many machines, a few at a time."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from dcs_proxy.names import MachineName
 
 AT_ONCE = 8
 _TICK_S = 0.2
-# How long those who are told to stop may take: they look every tenth of a second.
+# How long threads may take to stop: they check every tenth of a second.
 _STOP_S = 2.0
 
-# Takes a machine, a function that shows the user a line, and one that tells, without waiting,
-# that the work must end with ClientGone; returns the result in words.
+# Takes a machine, a function that shows the user a line, and a function that returns whether the
+# work must end with ClientGone; returns the result in words.
 Work = Callable[[MachineName, Callable[[str], None], Callable[[], bool]], str]
 
 
 class Batch:
-    """Does `work` for each of `names` in threads, `AT_ONCE` of them, and shows it on a board.
+    """Runs `work` for each of `names` in `AT_ONCE` threads, and shows the progress in a table.
 
-    A DcsError that work raises is that machine's outcome.
+    A DcsError that `work` raises is the outcome for that machine.
     """
 
     def __init__(self, names: Sequence[MachineName], work: Work) -> None:
@@ -35,25 +35,25 @@ class Batch:
         self._names = names
         self._work = work
         self._waiting: queue.SimpleQueue[MachineName] = queue.SimpleQueue()
-        # What the threads have to show; the board is the main thread's.
+        # What the threads want to show: only the main thread uses the table.
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._board = LiveTable(len(names))
+        self._table = LiveTable(len(names))
         self._threads = [
             threading.Thread(target=self._run_thread, daemon=True)
             for _ in range(min(AT_ONCE, len(names)))
         ]
 
     def run(self) -> int:
-        """Do it all; return the exit code of the first of the names that failed, 0 if none did.
+        """Return the exit code of the first of `names` that failed, 0 if none did.
 
-        KeyboardInterrupt ends the work that is under way, too; `outcomes` is what was done by then.
+        After KeyboardInterrupt, all work has ended and `outcomes` has what was done until then.
         """
         for name in self._names:
             self._waiting.put(name)
         for thread in self._threads:
             thread.start()
         try:
-            # In the middle of drawing it would leave behind what nothing takes away again.
+            # An interrupt while the table is drawn would leave lines that are never erased.
             with _interrupt_as_event(self._events):
                 while len(self.outcomes) < len(self._names):
                     self._show_next()
@@ -61,7 +61,7 @@ class Batch:
             self._stop()
             raise
         finally:
-            self._board.clear()
+            self._table.clear()
         failures = [self.outcomes[name] for name in self._names]
         return next((f.exit_code for f in failures if isinstance(f, DcsError)), 0)
 
@@ -71,7 +71,7 @@ class Batch:
         except queue.Empty:
             pass
         if self._events.empty():
-            self._board.draw()
+            self._table.draw()
 
     def _stop(self) -> None:
         self._stopping.set()
@@ -90,32 +90,32 @@ class Batch:
             self._do(name)
 
     def _do(self, name: MachineName) -> None:
-        self._events.put(lambda: self._board.begin(name))
+        self._events.put(lambda: self._table.begin(name))
         outcome: str | BaseException
         try:
             outcome = self._work(
                 name,
-                lambda text: self._events.put(lambda: self._board.tell(name, text)),
+                lambda text: self._events.put(lambda: self._table.tell(name, text)),
                 self._stopping.is_set,
             )
-        except BaseException as error:  # handed to the main thread, whatever it is
+        except BaseException as error:  # the main thread raises it again
             outcome = error
         self._events.put(lambda: self._end(name, outcome))
 
     def _end(self, name: MachineName, outcome: str | BaseException) -> None:
         if isinstance(outcome, ClientGone):
-            return  # it was told to stop
+            return  # the work was stopped
         if not isinstance(outcome, str | DcsError):
             raise outcome
         self.outcomes[name] = outcome
-        self._board.end(name, outcome)
+        self._table.end(name, outcome)
 
 
 @contextlib.contextmanager
 def _interrupt_as_event(events: queue.SimpleQueue[Callable[[], None]]) -> Iterator[None]:
-    """Let Ctrl-C be an event, whose turn comes; it raises KeyboardInterrupt then.
+    """Queue Ctrl-C as an event that raises KeyboardInterrupt.
 
-    A second one is as ever, for the turn may not come while nobody reads what is written.
+    A second Ctrl-C raises it at once, because the main thread may be blocked in a write.
     """
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.default_int_handler:
@@ -124,7 +124,7 @@ def _interrupt_as_event(events: queue.SimpleQueue[Callable[[], None]]) -> Iterat
 
     def put(_number: int, _frame: object) -> None:
         signal.signal(signal.SIGINT, before)
-        events.put(_interrupt)  # which a signal handler may do to a SimpleQueue
+        events.put(_interrupt)  # SimpleQueue.put() may be called from a signal handler
 
     signal.signal(signal.SIGINT, put)
     try:

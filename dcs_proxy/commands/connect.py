@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
 
     Raises DcsError, after it has been sent through ssh.
     """
-    # An editor that runs no shell passes the quotation marks of our block on.
+    # An editor that runs no shell passes on the quotation marks of our block.
     arguments.host = arguments.host.strip("'")
     arguments.login = arguments.login and arguments.login.strip("'")
     way, first = _choose(arguments)
@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     except DcsError as error:
         send_disconnect(error.one_line(), fdpass=fdpass)
         raise
-    # A client that has spoken since expects no handover.
+    # The client has sent something meanwhile, so it does not expect a handover.
     return 0 if is_done else _bridge(arguments, options, b"")
 
 
@@ -111,7 +111,7 @@ def _choose(arguments: argparse.Namespace) -> tuple[Way, bytes]:
 
 
 def _bridge(arguments: argparse.Namespace, options: Options, first: bytes) -> int:
-    """Serve the client by the bridge.  Raises DcsError, after the client has been told."""
+    """Serve the client through the bridge.  Raises DcsError, which has been sent to the client."""
     check_descriptors()
     from dcs_proxy.bridge.run import Bridge
 
@@ -130,7 +130,7 @@ def _bridge(arguments: argparse.Namespace, options: Options, first: bytes) -> in
 
 
 def _log_in(bridge: Bridge, host: str, context: Context) -> Gateway:
-    """Return the gateway, logged in with the machine's session.  Raises DcsError."""
+    """Log in to the gateway with the machine's session, and return it.  Raises DcsError."""
     lookup = open_lookup(context)
     name, record = resolve_typed(host, context, lookup)
     try:
@@ -154,7 +154,7 @@ def _log_in_once(bridge: Bridge, name: MachineName, record: Record, context: Con
 
 
 def _doubt(name: MachineName, record: Record, context: Context) -> None:
-    """Have the API asked before the session in `record` is used again."""
+    """Make sure that the API is asked before the session in `record` is used again."""
     context.log.event("login-refused", machine=name, session=record.attempt.session_id)
     if record.ready is not None and context.state.load(name) == record:
         expired = context.now() - context.settings.reuse_seconds
@@ -167,7 +167,7 @@ def _check_port(port: str) -> None:
 
 
 def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool, first: bytes) -> bool:
-    """Connect the client to the gateway; return False if it turns out to expect no handover."""
+    """Connect the client to the gateway; return False if the client expects no handover."""
     settings = options.settings(os.environ)
     context = open_context(options, os.environ, client_gone, settings=settings)
     lookup = open_lookup(context)

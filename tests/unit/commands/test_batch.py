@@ -89,7 +89,7 @@ def test_a_second_ctrl_c_does_not_wait_for_what_cannot_be_written(
 
     monkeypatch.setattr("dcs_proxy.console.stderr._write", write)
     many = Batch(NAMES[:2], work_until_told)
-    many._board._in_place = True
+    many._table._in_place = True
     with pytest.raises(KeyboardInterrupt):
         many.run()
 
@@ -106,7 +106,7 @@ def test_ctrl_c_in_the_middle_of_drawing_leaves_nothing_on_the_screen(
 
     monkeypatch.setattr("dcs_proxy.console.stderr._write", write)
     many = Batch(NAMES[:2], work_until_told)
-    many._board._in_place = True
+    many._table._in_place = True
     with pytest.raises(KeyboardInterrupt):
         many.run()
     *_, drawn, taken_away = written
