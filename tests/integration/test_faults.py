@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from dcs_proxy.fastpath import helper
 from tests.integration.harness import (
     LIMIT_S,
     Emulator,
@@ -617,7 +618,7 @@ def test_a_clock_set_back(play: Callable[..., Play]) -> None:
     (stage.user.state / "sessions" / "dm-foo.json").write_text(json.dumps(record))
     warm = stage.user.state / "sessions" / "dm-foo.warm"
     fields = warm.read_text().split("\0")
-    for number in (5, 6):
+    for number in (helper.PREPARE_TIMES, helper.CONNECT_TIMES):
         begin, end = map(float, fields[number].split())
         fields[number] = f"{begin + 7200} {end + 7200}"
     warm.write_text("\0".join(fields))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dcs_proxy.fastpath.helper import ADDRESS
 from tests.connect_proxy import ConnectProxy, connect_proxy
 from tests.integration.harness import Emulator, ProcessWatch, User
 
@@ -65,12 +66,12 @@ def test_a_proxy_that_is_set_later_is_not_passed_by(
     user.use(emulator)
     assert user.ssh("dm-foo", "true").returncode == 0
     warm = user.state / "sessions" / "dm-foo.warm"
-    assert warm.read_text().split("\0")[10]
+    assert warm.read_text().split("\0")[ADDRESS]
     record = user.state / "sessions" / "dm-foo.json"
     record.write_text(record.read_text().replace('"localhost"', '"ssh.test"'))
     user.settings(f'proxy = "{proxy.url}"\n')
     done = user.ssh("dm-foo", "true")
-    assert warm.read_text().split("\0")[10] == ""
+    assert warm.read_text().split("\0")[ADDRESS] == ""
     assert proxy.targets == [f"ssh.test:{emulator.ready['gateway']}"]
     # The gateway is not ssh.test, which is found out.
     assert done.returncode == 255
