@@ -121,6 +121,12 @@ class Bench:
         return [sys.executable, "-I", "-S", str(START), "--home", str(self.user.state),
                 "--config", str(self.user.root / "config.toml"), *rest]  # fmt: skip
 
+    @property
+    def bridge(self) -> str:
+        """What a config by hand has for its ProxyCommand."""
+        program = [sys.executable, "-m", "dcs_proxy", "--home", str(self.user.state)]
+        return shlex.join([*program, "--bridge", "dm-foo", "22"])
+
     def relays(self) -> dict[str, list[str]]:
         """Return ssh's arguments before the command, for each way to the sshd."""
         host = ["ssh", "-F", str(self.user.config), *CIPHER]
@@ -129,9 +135,12 @@ class Bench:
             "plain ssh": [*plain, "plain"],
             "handover": [*host, "dm-foo"],
             "relay": [*host, "-o", "ProxyUseFdpass=no", "dm-foo"],
+            "bridge": ["ssh", "-F", "none", *CIPHER,
+                       "-o", f"ProxyCommand={self.bridge}", "-o", "StrictHostKeyChecking=yes",
+                       "-o", f'UserKnownHostsFile="{self.user.state}/known_hosts"', "dm-foo"],
             "nc": [*plain, "-o", f"ProxyCommand=nc localhost {self.port}", "plain"],
             "socat": [*plain, "-o", f"ProxyCommand=socat - TCP:localhost:{self.port}", "plain"],
-        }
+        }  # fmt: skip
 
 
 def row_prepare(bench: Bench) -> Iterator[Figure]:
@@ -328,24 +337,30 @@ def row_wake(bench: Bench) -> Iterator[Figure]:
 def row_throughput(bench: Bench) -> Iterator[Figure]:
     """throughput, both ways, aes128-gcm"""
     bench.run(*bench.ours, "true")
-    size = int(bench.gib * 2**30)
     for way in ("up", "down"):
-
-        def move(words: list[str], way: str = way) -> float:
-            ssh = shlex.join(
-                [*words, "cat >/dev/null" if way == "up" else f"head -c {size} /dev/zero"]
-            )
-            line = f"head -c {size} /dev/zero | {ssh}" if way == "up" else f"{ssh} >/dev/null"
-            start = time.perf_counter()
-            bench.run("sh", "-c", line)
-            return bench.gib / (time.perf_counter() - start)
-
-        cases = {name: (lambda w=words: move(w)) for name, words in bench.relays().items()}
+        cases = {name: (lambda w=words, way=way: throughput(bench, w, way))
+                 for name, words in bench.relays().items()}  # fmt: skip
         found = interleave(cases, max(3, bench.rounds // 5))
-        for what, yardstick, target in (("handover", "plain ssh", 0.98), ("relay", "nc", 0.75),
-                                        ("relay", "socat", 1.0)):  # fmt: skip
+        for what, yardstick, target in (
+            ("handover", "plain ssh", 0.98), ("relay", "nc", 0.75), ("relay", "socat", 1.0),
+            ("bridge", "plain ssh", 0.65 if way == "up" else 0.8),
+        ):  # fmt: skip
             yield compare("throughput", f"{what} {way}", yardstick, target, found[what],
                           found[yardstick], unit="GiB/s", higher_is_better=True)  # fmt: skip
+
+
+def moving(bench: Bench, words: list[str], way: str) -> str:
+    """Return the shell's line that moves `bench.gib` through an ssh."""
+    size = int(bench.gib * 2**30)
+    ssh = shlex.join([*words, "cat >/dev/null" if way == "up" else f"head -c {size} /dev/zero"])
+    return f"head -c {size} /dev/zero | {ssh}" if way == "up" else f"{ssh} >/dev/null"
+
+
+def throughput(bench: Bench, words: list[str], way: str) -> float:
+    """Return how many GiB/s go through an ssh."""
+    start = time.perf_counter()
+    bench.run("sh", "-c", moving(bench, words, way))
+    return bench.gib / (time.perf_counter() - start)
 
 
 USAGE = """
@@ -358,37 +373,40 @@ open(sys.argv[1], "w").write(str(used.ru_utime + used.ru_stime))
 
 
 def row_cpu(bench: Bench) -> Iterator[Figure]:
-    """CPU of the relay per GiB, both ways"""
+    """CPU of the relay and of the bridge per GiB, both ways"""
     bench.run(*bench.ours, "true")
-    size = int(bench.gib * 2**30)
     script, used = bench.root / "usage.py", bench.root / "used"
     script.write_text(USAGE)
     wrapper = shlex.join([sys.executable, str(script), str(used)])
     relay = shlex.join(bench.warm("--relay", "dm-foo", "22"))
-    ways = {"relay": relay, "nc": f"nc localhost {bench.port}"}
+    known_hosts = f'UserKnownHostsFile="{bench.user.state}/known_hosts"'
+    plain = [*bench.plain[:-1], *CIPHER]
+    ways = {
+        "relay": [*plain, "-o", f"ProxyCommand={wrapper} {relay}", "plain"],
+        "bridge": ["ssh", "-F", "none", *CIPHER, "-o", known_hosts,
+                   "-o", f"ProxyCommand={wrapper} {bench.bridge}", "dm-foo"],
+        "nc": [*plain, "-o", f"ProxyCommand={wrapper} nc localhost {bench.port}", "plain"],
+    }  # fmt: skip
     for way in ("up", "down"):
 
-        def move(helper: str, way: str = way) -> float:
-            words = [*bench.plain[:-1], *CIPHER, "-o", f"ProxyCommand={wrapper} {helper}", "plain"]
-            ssh = shlex.join(
-                [*words, "cat >/dev/null" if way == "up" else f"head -c {size} /dev/zero"]
-            )
+        def move(words: list[str], way: str = way) -> float:
             used.unlink(missing_ok=True)
-            bench.run("sh", "-c", f"head -c {size} /dev/zero | {ssh}" if way == "up"
-                      else f"{ssh} >/dev/null")  # fmt: skip
+            bench.run("sh", "-c", moving(bench, words, way))
             wait_until(lambda: used.exists() and used.read_text())
             return float(used.read_text()) / bench.gib
 
-        found = interleave({n: (lambda h=helper: move(h)) for n, helper in ways.items()},
+        found = interleave({n: (lambda w=words: move(w)) for n, words in ways.items()},
                            max(3, bench.rounds // 5))  # fmt: skip
         yield compare("cpu", f"CPU of the relay per GiB {way}", "nc", 1.0,
                       found["relay"], found["nc"], unit="s/GiB")  # fmt: skip
+        yield compare("cpu", f"CPU of the bridge per GiB {way}", "3 s", 1.0,
+                      found["bridge"], [3.0], unit="s/GiB")  # fmt: skip
 
 
 def row_keystroke(bench: Bench) -> Iterator[Figure]:
     """keystroke round trip, p50 and p99"""
     bench.run(*bench.ours, "true")
-    names = ("plain ssh", "handover", "relay", "nc")
+    names = ("plain ssh", "handover", "relay", "bridge", "nc")
     shells = {name: bench.user.start(*bench.relays()[name], "cat", stdin=subprocess.PIPE,
                                      bufsize=0) for name in names}  # fmt: skip
     found: dict[str, list[float]] = {name: [] for name in names}
@@ -402,7 +420,9 @@ def row_keystroke(bench: Bench) -> Iterator[Figure]:
     for shell in shells.values():
         shell.kill()
         shell.communicate()
-    for what, yardstick, target in (("handover", "plain ssh", 1.1), ("relay", "nc", 1.2)):
+    for what, yardstick, target in (
+        ("handover", "plain ssh", 1.1), ("relay", "nc", 1.2), ("bridge", "nc", 1.5)
+    ):  # fmt: skip
         yield compare("keystroke", f"{what} p50", yardstick, target, found[what], found[yardstick])
         p99 = [sorted(found[name])[int(len(found[name]) * 0.99)] for name in (what, yardstick)]
         yield compare("keystroke", f"{what} p99", yardstick, target, p99[:1], p99[1:])
@@ -434,6 +454,16 @@ def row_memory(bench: Bench) -> Iterator[Figure]:
         for program in (shell, relayed):
             program.kill()
             program.communicate()
+        wait_until(lambda: not helpers_for(bench.user))
+        bridged = bench.user.start(*bench.relays()["bridge"], "cat", stdin=subprocess.PIPE)
+        bridged.stdin.write(b"x")
+        bridged.stdin.flush()
+        assert bridged.stdout.read(1) == b"x"
+        (helper,) = helpers_for(bench.user)
+        yield compare("memory", "bridge", "48 MiB", 1.0, [own_memory(helper)], [48.0],
+                      unit="MiB")  # fmt: skip
+        bridged.kill()
+        bridged.communicate()
         bare.communicate(b"\n")
 
 
@@ -468,6 +498,20 @@ def at_once(bench: Bench, commands: list[list[str]]) -> tuple[float, float]:
         assert program.returncode == 0, errors
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def row_bridge(bench: Bench) -> Iterator[Figure]:
+    """a login through the bridge, one and 20 at once"""
+    bench.run(*bench.ours, "true")
+    ways = {name: bench.relays()[name] for name in ("plain ssh", "bridge")}
+    one = {n: (lambda w=words: call(bench, [*w, "true"])) for n, words in ways.items()}
+    found = interleave(one, bench.rounds)
+    yield compare("bridge", "warm ssh dm-foo true through the bridge", "plain ssh", 1.25,
+                  found["bridge"], found["plain ssh"])  # fmt: skip
+    twenty = {n: (lambda w=words: at_once(bench, [w] * 20)[0]) for n, words in ways.items()}
+    many = interleave(twenty, max(3, bench.rounds // 5))
+    yield compare("bridge", "20 bridges at once, wall", "20 plain ssh", 2.0,
+                  many["bridge"], many["plain ssh"])  # fmt: skip
 
 
 def row_hundred(bench: Bench) -> Iterator[Figure]:
