@@ -43,6 +43,6 @@ class SessionPoller:
             return None
 
     def note(self, attempt: Attempt, session: Session) -> Attempt:
-        """Return the attempt with what an answer has added to it."""
+        """Return the attempt with what the answer to create() or look() has added to it."""
         polled = bool(attempt.session_id) and self._has_get
-        return replace(attempt, session_id=session.session_id, polled=attempt.polled or polled)
+        return replace(attempt, session_id=session.session_id, polled=polled)

@@ -1,1 +1,1 @@
-"""The whole of resolving, held against a simple model of what must always be true."""
+"""Resolving, tested against a simple model of what must always be true."""

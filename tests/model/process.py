@@ -1,4 +1,4 @@
-"""A simulated process: a thread that stops wherever another process could come in between."""
+"""A simulated process: a thread that stops wherever another process could run in between."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Sleep:
 
 
 @dataclass(frozen=True)
-class Knock:
-    """Stopped until the guest lets somebody in."""
+class AwaitGuest:
+    """Stopped until the guest lets a login in."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Write:
     """Stopped before a change of the state directory."""
 
 
-Point = Ask | AskAgent | Sleep | Knock | Write
+Point = Ask | AskAgent | Sleep | AwaitGuest | Write
 
 
 class Killed(BaseException):
-    """The end of a killed process, which nothing of ours handles.
+    """The end of a killed process; nothing of ours handles it.
 
     What `with` and `finally` release then is what the kernel would: descriptors, and their locks.
     """
@@ -84,7 +84,7 @@ class Process:
         self._thread.start()
 
     def go(self, answer: Any) -> None:
-        """Let it run to its next stop; it takes `answer`, and raises it if it is an exception."""
+        """Let it run to its next stop, with `answer`, which it raises if it is an exception."""
         assert self._thread.is_alive(), "it has ended"
         self._answer = answer
         self._may_run.release()
@@ -93,7 +93,7 @@ class Process:
             self._thread.join()
 
     def stop(self, point: Point) -> Any:
-        """Wait, in the process's own thread, until it may go on; return the answer."""
+        """Wait, in the process's own thread, until it may continue; return the answer."""
         self.at = point
         self._has_stopped.release()
         self._may_run.acquire()
@@ -105,7 +105,7 @@ class Process:
         self._may_run.acquire()
         try:
             self.record = self._work(self)
-        except BaseException as error:  # whatever it is, the model judges it
+        except BaseException as error:  # the model judges it
             self.error = error
         finally:
             self.at = None

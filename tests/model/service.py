@@ -1,4 +1,4 @@
-"""The control plane and the agent as the model has them: no more than what others may rely on."""
+"""The model's control plane and agent: only what clients may rely on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ROUTE = re.compile(r"/v1/machines/(dm-[a-z]+)/ssh(?:/([a-z0-9-]+))?\Z")
 
 @dataclass
 class Clock:
-    """The one time there is, in seconds, and by how much our computer's clock is ahead of it.
+    """The time in seconds, and by how much our computer's clock is ahead of it.
 
     `steps` is how often that clock has been set.
     """
@@ -88,7 +88,7 @@ class Service:
         return self.reply(200, self._session(lease))
 
     def refuse(self, status: int) -> Response:
-        """Return the contract's words for 429 or 503."""
+        """Return the contract's error object for 429 or 503."""
         code = {429: "RATE_LIMITED", 503: "DEPENDENCY_UNAVAILABLE"}[status]
         fault: dict[str, Any] = {"error_code": code, "message": "not now", "retryable": True}
         return self.reply(status, {**fault, "retry_after_ms": 84} if status == 429 else fault)
@@ -152,10 +152,10 @@ class Service:
         return datetime.fromtimestamp(self.clock.start + elapsed, timezone.utc).isoformat()
 
 
-class Keeper:
+class ModelAgent:
     """The agent; `held` is what it holds and when that ends, by the clock's `elapsed`.
 
-    It keeps time as ssh-agent does, by a clock that nobody sets.
+    It keeps time as ssh-agent does, by a clock that is never set.
     """
 
     def __init__(self, clock: Clock) -> None:

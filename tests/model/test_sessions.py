@@ -1,8 +1,8 @@
-"""Any order of processes, answers, time and faults, held against what must be true in all of them.
+"""Any order of processes, answers, time and faults, checked against what must be true in all.
 
 The code is the real one from `resolve` down to single requests to API and agent, with a real state
 directory; the service, the agent and the clocks are models.  Hypothesis makes the stories up: the
-same 120 each time, or as many as DCS_PROXY_MODEL_STORIES says, other ones each time.
+same 120 each time, or DCS_PROXY_MODEL_STORIES of them, other ones each time.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.session.lifetime import COMMITTED_S, margin_s
 from dcs_proxy.session.next_step import Half
 from dcs_proxy.session.records import Record
+from tests.model.computer import NAME, SETTINGS, Computer
 from tests.model.process import Ask, AskAgent, Killed, Process, Sleep
 from tests.model.service import Lease
-from tests.model.stage import NAME, SETTINGS, Stage
 
-# What a process may fail with in these stories; anything else is a fault of ours.
+# What a process may fail with in these stories; anything else is a bug.
 FAILURES = (ApiUnavailable, DeadlineExceeded, SessionFailed)
 
 
@@ -38,7 +38,7 @@ LIVES = st.sampled_from([45.0, 100.0, 3600.0, 90000.0])
 class Given:
     """What the first half of an ssh was given, and when (the clock's `elapsed`).
 
-    `is_still_there` says that it was still written down when the second half began.
+    `is_still_there` is whether the record was unchanged when the second half started.
     """
 
     client: str
@@ -50,9 +50,9 @@ class Given:
 class Sessions(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.stage = Stage()
-        self.clock, self.service, self.keeper = (
-            self.stage.clock, self.stage.service, self.stage.keeper,
+        self.computer = Computer()
+        self.clock, self.service, self.agent = (
+            self.computer.clock, self.computer.service, self.computer.agent,
         )  # fmt: skip
         self.processes: list[Process] = []
         self.started = 0
@@ -68,10 +68,10 @@ class Sessions(RuleBasedStateMachine):
                 self.go(process, Killed())
             self.ends_well()
         finally:
-            self.stage.close()
+            self.computer.close()
 
     def ends_well(self) -> None:
-        """After whatever has happened, an ssh finds its session and its second half keeps it."""
+        """Whatever has happened, the next ssh finds a session, and its second half keeps it."""
         self.service.is_awake, self.service.life_s = True, 3600.0
         first = self.run_to_the_end("last:1", half=Half.PREPARE)
         before = len(self.service.leases)
@@ -99,7 +99,7 @@ class Sessions(RuleBasedStateMachine):
         self.clock.elapsed += seconds
         given = self.first_halves.pop()
         self.given[given.client] = given
-        given.is_still_there = self.stage.state.load(NAME) == given.record
+        given.is_still_there = self.computer.state.load(NAME) == given.record
         self.go_on(self.start(given.client, half=Half.CONNECT), steps)
 
     @precondition(lambda self: self.processes)
@@ -112,7 +112,7 @@ class Sessions(RuleBasedStateMachine):
     def the_api_fails(self, which: int, how: int | str) -> None:
         process = self.pick(which, Ask)
         if how == "lost":
-            self.stage.answer(process)
+            self.computer.answer(process)
         if isinstance(how, int):
             self.go(process, self.service.refuse(how))
         else:
@@ -123,7 +123,7 @@ class Sessions(RuleBasedStateMachine):
     def a_process_is_killed(self, which: int, is_done: bool) -> None:
         process = self.pick(which)
         if is_done and isinstance(process.at, Ask | AskAgent):
-            self.stage.answer(process)
+            self.computer.answer(process)
         self.go(process, Killed())
 
     @precondition(lambda self: self.is_quiet())
@@ -158,12 +158,12 @@ class Sessions(RuleBasedStateMachine):
 
     @rule(takes_certificates=st.booleans())
     def the_agent_is_started_anew(self, takes_certificates: bool) -> None:
-        self.keeper.held.clear()
-        self.keeper.takes_certificates = takes_certificates
+        self.agent.held.clear()
+        self.agent.takes_certificates = takes_certificates
         self.agent_lost_at = self.clock.elapsed
 
     def start(self, client: str, *, half: Half) -> Process:
-        process = self.stage.process(client, half=half)
+        process = self.computer.process(client, half=half)
         self.processes.append(process)
         self.go(process, None)
         return process
@@ -173,10 +173,10 @@ class Sessions(RuleBasedStateMachine):
 
     def go_on(self, process: Process, steps: int) -> None:
         for _ in range(steps):
-            # Nobody is slow but where it may take any time, or nothing would hold.
+            # A process is slow only where it may take any time; otherwise nothing would hold.
             is_late = isinstance(process.at, Sleep) and not self.is_quiet()
             if process in self.processes and not is_late:
-                self.go(process, self.stage.answer(process))
+                self.go(process, self.computer.answer(process))
 
     # --- what must be true
 
@@ -188,13 +188,13 @@ class Sessions(RuleBasedStateMachine):
         return chosen[which % len(chosen)]
 
     def is_quiet(self) -> bool:
-        """Tell whether all processes wait for something that may take any time."""
+        """Return whether all processes wait for something that may take any time."""
         return len(self.waiting(Ask, Sleep)) == len(self.processes)
 
     def go(self, process: Process, answer: Any) -> None:
-        """Let a process go on to its next stop, and look at what has come of it."""
+        """Let a process run to its next stop, and check what it has done."""
         self.look_at_new_sessions()
-        self.stage.go(process, answer)
+        self.computer.go(process, answer)
         self.look_at_requests()
         self.look_at_files()
         if process.at is None:
@@ -202,24 +202,24 @@ class Sessions(RuleBasedStateMachine):
             self.look_at_end(process)
 
     def look_at_new_sessions(self) -> None:
-        """No session is made while another can be used."""
+        """No session is created while another can be used."""
         for new in self.service.created:
             others = [lease for lease in self.service.leases.values() if lease is not new]
             assert not any(map(self.is_usable, others)), "a session too many"
         self.service.created.clear()
 
     def is_usable(self, lease: Lease) -> bool:
-        """Tell whether an ssh that starts now must be content with a session."""
+        """Return whether an ssh that starts now must use this session."""
         record = self.records.get(lease.session_id)
         if record is None or not self.service.is_live(lease):
             return False
-        ends_at = min(lease.ends_at, self.keeper.held.get(record.identity, 0.0))
-        # What was written down of its end went by the clock as it was.
+        ends_at = min(lease.ends_at, self.agent.held.get(record.identity, 0.0))
+        # Its end was written by the clock as it was.
         is_clock_same = lease.steps == self.clock.steps
         return is_clock_same and ends_at - self.clock.elapsed > margin_s(math.inf)
 
     def look_at_requests(self) -> None:
-        """One process at a time asks the API, with what is written down, of each key but once."""
+        """One process at a time asks the API, as it has written, and each key has one request."""
         asking = self.waiting(Ask)
         assert len(asking) <= 1, "two processes work on one machine"
         for process in asking:
@@ -227,14 +227,14 @@ class Sessions(RuleBasedStateMachine):
             if ask.method == "POST":
                 key = ask.headers["Idempotency-Key"]
                 assert self.key_of.setdefault(ask.body["public_key"], key) == key
-                record = self.stage.state.load(NAME)
+                record = self.computer.state.load(NAME)
                 assert record is not None and record.attempt.idempotency_key == key
-                # Its times went by the clock as it is now, not when the request arrives.
+                # Its times are by the clock as it is now, not when the request arrives.
                 self.service.steps_of.setdefault(key, self.clock.steps)
 
     def look_at_files(self) -> None:
-        """The record can be read, if there is one, and a lock has a living holder."""
-        state = self.stage.state
+        """The record can be read, if there is one, and no lock outlives its holder."""
+        state = self.computer.state
         if os.path.exists(state.session_path(NAME, ".json")):
             record = state.load(NAME)
             assert record is not None
@@ -246,12 +246,12 @@ class Sessions(RuleBasedStateMachine):
                 assert is_held
 
     def look_at_end(self, process: Process) -> None:
-        """Whoever succeeds has what ssh needs; whoever fails has a reason."""
+        """A process that succeeds has what ssh needs; one that fails has a reason."""
         if process.record is None:
             assert isinstance(process.error, (Killed, *FAILURES)), repr(process.error)
-            # What is under way goes on, and the next ssh takes it up.
+            # A wake continues, and the next ssh resumes it.
             if self.service.leases and self.service.is_live(self.newest()):
-                assert self.stage.state.load(NAME) is not None, "a session forgotten"
+                assert self.computer.state.load(NAME) is not None, "a session forgotten"
             return
         self.look_at_record(process, process.record)
         if process.half is Half.PREPARE:
@@ -261,19 +261,19 @@ class Sessions(RuleBasedStateMachine):
             self.look_at_second_half(self.given[process.client], process.record)
 
     def look_at_record(self, process: Process, record: Record) -> None:
-        """What ssh is given is a session that the service knows, and good for long enough."""
+        """The service knows the session that ssh gets, and enough of it is left."""
         lease = self.service.leases[record.attempt.idempotency_key]
         ready, now = record.ready, self.clock.elapsed
         assert ready is not None
         assert (ready.ssh_username, record.attempt.session_id) == (lease.session_id,) * 2
         limit = SETTINGS.reuse_seconds + (COMMITTED_S if process.half is Half.CONNECT else 0)
-        assert 0 <= self.clock.time() - ready.proved_at < limit, "used unasked for too long"
-        # What was written down of its end went by the clock as it was.
+        assert 0 <= self.clock.time() - ready.proved_at < limit, "used for too long without asking"
+        # Its end was written by the clock as it was.
         is_clock_same = lease.steps == self.clock.steps
         if is_clock_same or not ready.bare_key:
             assert lease.ends_at > now, "a certificate past its end"
         if self.agent_lost_at < process.started_at:
-            assert record.identity in self.keeper.held, "ssh asks the agent in vain"
+            assert record.identity in self.agent.held, "ssh asks the agent in vain"
             self.look_at_identity(lease, record)
         if is_clock_same and process.half is Half.PREPARE:
             self.look_at_margin(process, lease, record)
@@ -281,24 +281,24 @@ class Sessions(RuleBasedStateMachine):
     def look_at_identity(self, lease: Lease, record: Record) -> None:
         """A certificate is in the agent until its session ends, give or take whole seconds."""
         if record.ready is not None and not record.ready.bare_key:
-            assert abs(self.keeper.held[record.identity] - lease.ends_at) < 2
+            assert abs(self.agent.held[record.identity] - lease.ends_at) < 2
 
     def look_at_margin(self, process: Process, lease: Lease, record: Record) -> None:
-        """A session that was there before has enough left of it, and its identity too."""
+        """Of an earlier session enough is left, and of its identity too."""
         if lease.created_at < process.started_at:
             margin = margin_s(lease.ends_at - lease.created_at)
-            ends_at = min(lease.ends_at, self.keeper.held.get(record.identity, lease.ends_at))
+            ends_at = min(lease.ends_at, self.agent.held.get(record.identity, lease.ends_at))
             assert ends_at - process.started_at > margin - 1, "too near its end"
 
     def look_at_second_half(self, given: Given, record: Record) -> None:
-        """An ssh logs in with the session that its first half was given, and no other."""
+        """An ssh logs in with the session that its first half got, and no other."""
         lease = self.service.leases[given.record.attempt.idempotency_key]
         is_good = (
             given.is_still_there
             and lease.steps == self.clock.steps
             and lease.ends_at > self.clock.elapsed + 1
             and self.clock.elapsed - given.at < COMMITTED_S - 1
-            and given.record.identity in self.keeper.held
+            and given.record.identity in self.agent.held
         )
         assert record == given.record or not is_good
 
@@ -307,8 +307,8 @@ TestSessions = Sessions.TestCase
 STORIES = os.environ.get("DCS_PROXY_MODEL_STORIES")
 TestSessions.settings = settings(
     max_examples=int(STORIES or "120"),
-    # What a new story finds is news of the code as it was, not of the change under test; and making
-    # the story short takes five minutes.
+    # A failure of a new story would say more about the code as it was than about the change under
+    # test, and shrinking the story takes five minutes.
     derandomize=STORIES is None,
     stateful_step_count=40,
     deadline=None,

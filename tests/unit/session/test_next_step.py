@@ -101,6 +101,8 @@ SEARCHING = [
      Use(RECORD)),
     ("it failed before this one began", situation(failure=FAILURE, started_at=NOW + 0.1),
      TakeLock()),
+    ("it failed at that very moment", situation(failure=FAILURE, started_at=NOW),
+     FailAgain(FAILURE, False)),
     ("a failure from the future", situation(failure=FAILURE, now=NOW - 0.1), TakeLock()),
     ("an own failure in the first half", situation(failure=OWN, started_at=NOW + 0.1), TakeLock()),
 ]  # fmt: skip

@@ -8,12 +8,19 @@ from typing import Any
 import pytest
 
 from dcs_proxy.api.model import Session
-from dcs_proxy.errors import ApiUnavailable, ClientGone, DcsError, IdempotencyConflict
+from dcs_proxy.errors import (
+    AgentUnavailable,
+    ApiUnavailable,
+    ClientGone,
+    DcsError,
+    DeadlineExceeded,
+    IdempotencyConflict,
+)
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import Record
 from dcs_proxy.ssh.agent import Agent
-from tests.unit.session.fakes import FakeApi, Fakes, events
+from tests.unit.session.fakes import NAME, FakeApi, Fakes, events
 
 
 class Killed(BaseException):
@@ -95,6 +102,30 @@ def test_nothing_is_created_for_an_ssh_that_exits_while_a_session_is_closed(
     assert len(fakes.api.keys) == 1
 
 
+def test_a_timeout_while_a_session_is_closed_does_not_say_that_it_wakes(fakes: Fakes) -> None:
+    fakes.api.statuses = ["wake_in_progress", ClientGone("gone"), "ready"]
+    with pytest.raises(ClientGone):
+        fakes.resolve()
+    fakes.store.held.clear()
+    fakes.api.close_error = DeadlineExceeded("timed out after 30 s")
+    with pytest.raises(DeadlineExceeded, match="timed out after 30 s"):
+        fakes.resolve(client="2:2")
+
+
+def test_without_an_agent_no_session_is_closed(fakes: Fakes) -> None:
+    fakes.api.statuses = ["wake_in_progress", ClientGone("gone"), "ready"]
+    with pytest.raises(ClientGone):
+        fakes.resolve()
+    fakes.store.held.clear()
+
+    def fail(name: MachineName) -> Agent:
+        raise AgentUnavailable("it does not start")
+
+    with pytest.raises(AgentUnavailable):
+        fakes.resolve(client="2:2", open_agent=fail)
+    assert fakes.api.count("DELETE once") == 0
+
+
 def test_an_attempt_whose_idempotency_key_conflicts_is_replaced(fakes: Fakes) -> None:
     fakes.api.has_get = False
     fakes.api.statuses = ["wake_in_progress", ClientGone("gone")]
@@ -122,6 +153,14 @@ def test_an_interrupted_wake_is_resumed(fakes: Fakes, error: DcsError) -> None:
     record = fakes.resolve(client="2:2")
     assert len(fakes.api.keys) == 1
     assert record.ready is not None and record.ready.bare_key
+    assert fakes.guest_waits == [record.attempt.session_id], "the machine has woken"
+
+
+def test_an_ssh_that_exits_is_no_failure_of_the_machine(fakes: Fakes) -> None:
+    fakes.api.statuses = ["wake_in_progress", ClientGone("gone")]
+    with pytest.raises(ClientGone):
+        fakes.resolve()
+    assert fakes.state.load_failure(NAME) is None
 
 
 @pytest.mark.parametrize("field", ["expires_at", "began_at"])

@@ -1,4 +1,4 @@
-"""One computer, one service and the processes between them: the real code in a model's world."""
+"""One computer, one service and the processes between them: the real code on a model."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from dcs_proxy.session.next_step import Half
 from dcs_proxy.session.records import Record
 from dcs_proxy.session.resolve import resolve
 from dcs_proxy.ssh.agent import Agent
-from tests.model.process import Ask, AskAgent, Knock, Process, Sleep, Write
-from tests.model.service import Clock, Keeper, Service
+from tests.model.process import Ask, AskAgent, AwaitGuest, Process, Sleep, Write
+from tests.model.service import Clock, ModelAgent, Service
 
 T = TypeVar("T")
 NAME = MachineName("dm-foo")
@@ -62,7 +62,7 @@ class ModelDeadline(Deadline):
 
 
 class ModelState(StateDirectory):
-    """A state directory before whose every change the process stops."""
+    """A state directory; the process stops before each change of it."""
 
     def __init__(self, path: str, process: Process) -> None:
         super().__init__(path)
@@ -81,15 +81,15 @@ class ModelState(StateDirectory):
         super().save_failure(*arguments)
 
 
-class Stage:
-    """One computer and one service; `running` is the process that is let go on at the moment."""
+class Computer:
+    """One computer and one service; `running` is the process that may run at the moment."""
 
     def __init__(self) -> None:
         self.path = tempfile.mkdtemp(prefix="dcs")
         self.state = StateDirectory(self.path)
         self.clock = Clock()
         self.service = Service(self.clock)
-        self.keeper = Keeper(self.clock)
+        self.agent = ModelAgent(self.clock)
         self.running: Process | None = None
         self.patches = [
             mock.patch.object(https, "time", self.clock),
@@ -105,7 +105,7 @@ class Stage:
         shutil.rmtree(self.path)
 
     def process(self, client: str, *, half: Half) -> Process:
-        """Return a process of an ssh that has not begun yet."""
+        """Return a process of an ssh that has not started yet."""
         return Process(client, self.clock.elapsed, self._work, half=half)
 
     def go(self, process: Process, answer: Any) -> None:
@@ -114,12 +114,12 @@ class Stage:
         process.go(answer)
 
     def answer(self, process: Process) -> Any:
-        """Do what a process waits for, and return what it then takes."""
+        """Do what a process waits for, and return the answer for it."""
         match process.at:
             case Ask():
                 return self.service.answer(process.at)
             case AskAgent(request):
-                return self.keeper.answer(request)
+                return self.agent.answer(request)
             case Sleep(seconds):
                 self.clock.elapsed += seconds
         return None
@@ -140,7 +140,7 @@ class Stage:
         log = Log(os.path.join(self.path, "log"), "off")
         credentials = Credentials("key", None, "the model")
         known = KnownMachines(self.path, "account")
-        world = Context(
+        context = Context(
             settings=SETTINGS,
             state=ModelState(self.path, process),
             deadline=deadline,
@@ -152,7 +152,7 @@ class Stage:
             open_agent=lambda _name: Agent(_AGENT),
             notice=lambda _text: None,
             progress=Progress(is_quiet=True, in_place=False),
-            await_guest=lambda _name, _record: process.stop(Knock()),
+            await_guest=lambda _name, _record: process.stop(AwaitGuest()),
             now=self.clock.time,
         )
-        return resolve(NAME, world, process.half)
+        return resolve(NAME, context, process.half)
