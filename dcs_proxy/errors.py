@@ -85,6 +85,10 @@ class MachineNotFound(DcsError):
     exit_code = 6
 
 
+class MachineUnreachable(MachineNotFound):
+    """The API does not know, or cannot reach, a machine that may have been created just now."""
+
+
 class ApiUnavailable(DcsError):
     """The control plane cannot be reached, or is temporarily unavailable."""
 

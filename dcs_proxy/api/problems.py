@@ -17,6 +17,7 @@ from dcs_proxy.errors import (
     Forbidden,
     IdempotencyConflict,
     MachineNotFound,
+    MachineUnreachable,
     clean_text,
     quote_server,
 )
@@ -26,6 +27,7 @@ from dcs_proxy.local.settings import Settings
 _TRANSIENT = frozenset({429, 500, 502, 503, 504})
 _NETWORK_HINT = "check the network, DEDALUS_BASE_URL and proxy variables, then try again"
 _PROXY_HINT = "check the network, DEDALUS_BASE_URL and proxy in the config file, then try again"
+_NO_MACHINE_HINT = "check the name, and that the API key belongs to the right account"
 _TLS_HINT = (
     "something may be intercepting TLS; behind a corporate proxy, set REQUESTS_CA_BUNDLE to its CA"
 )
@@ -108,8 +110,6 @@ class Problems:
         retryable = fault is not None and fault.retryable
         if id_is_unsure and status in (400, 422):
             status = 404
-        if fault is not None and fault.error_code.lower() in UNREACHABLE:
-            status = 404
         error = self._refusal(status, fault, said)
         if error is not None:
             return RequestFailed(error, retryable=retryable)
@@ -119,6 +119,8 @@ class Problems:
 
     def _refusal(self, status: int, fault: ApiErrorBody | None, said: str) -> DcsError | None:
         """Return the error of a status with a meaning of its own, None for any other."""
+        if fault is not None and fault.error_code.lower() in UNREACHABLE:
+            return MachineUnreachable(f"no such machine: {said}", hint=_NO_MACHINE_HINT)
         match status:
             case 401:
                 return CredentialsError(
@@ -128,10 +130,7 @@ class Problems:
             case 403:
                 return Forbidden(f"the API denied permission: {said}", hint=_forbidden_hint(fault))
             case 404:
-                return MachineNotFound(
-                    f"no such machine: {said}",
-                    hint="check the name, and that the API key belongs to the right account",
-                )
+                return MachineNotFound(f"no such machine: {said}", hint=_NO_MACHINE_HINT)
             case 409:
                 return IdempotencyConflict(f"the API refused the request: {said}")
             case _ if 300 <= status < 400:

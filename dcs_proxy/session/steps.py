@@ -28,7 +28,7 @@ from dcs_proxy.errors import (
     DcsError,
     DeadlineExceeded,
     IdempotencyConflict,
-    MachineNotFound,
+    MachineUnreachable,
     NotWoken,
     SessionFailed,
     clean_text,
@@ -199,7 +199,7 @@ def _create(work: Work, old: Record | None, abandoned: Attempt | None) -> None:
             has_conflicted = True
             work.context.log.event("idempotency-conflict", machine=work.name)
             work.discard_attempt()
-        except MachineNotFound as error:
+        except MachineUnreachable as error:
             if not _is_listed(work):
                 raise
             _wait_for_service(work, error)

@@ -27,8 +27,9 @@ def test_the_collection_documents_itself(controller: Controller) -> None:
     done = controller.run("ansible-doc", "-j", "-t", "inventory", "dedalus.dcs.machines")
     documented = json.loads(done.stdout)["dedalus.dcs.machines"]["doc"]["options"]
     assert documented.keys() >= {
-        "plugin", "program", "home", "config", "timeout", "phases", "use_aliases", "ssh_timeout",
-        "compose", "groups", "keyed_groups", "strict", "cache", "cache_plugin", "cache_timeout",
+        "plugin", "program", "home", "config", "timeout", "phases", "use_aliases",
+        "use_short_names", "ssh_timeout", "compose", "groups", "keyed_groups", "strict",
+        "cache", "cache_plugin", "cache_timeout",
     }  # fmt: skip
     done = controller.run("ansible-doc", "-j", "-t", "role", "dedalus.dcs.wake")
     documented = json.loads(done.stdout)["dedalus.dcs.wake"]["entry_points"]["main"]["options"]
@@ -55,7 +56,8 @@ def test_a_host_has_what_the_api_tells_and_no_login(
     variables = plain(controller.inventory(controller.source()))["_meta"]["hostvars"]["dm-foo"]
     assert variables.pop("dcs_created_at").startswith("20")
     assert variables == {
-        "ansible_ssh_timeout": 300, "dcs_machine_id": "dm-foo", "dcs_phase": "sleeping",
+        "ansible_ssh_timeout": 300, "dcs_machine_id": "dm-foo", "dcs_name": "dm-foo",
+        "dcs_short_name": "dm-foo", "dcs_phase": "sleeping",
         "dcs_vcpu": 2, "dcs_memory_mib": 4096, "dcs_storage_gib": 20,
         "dcs_autosleep_seconds": 300, "dcs_aliases": [],
     }  # fmt: skip
@@ -138,6 +140,37 @@ def test_a_machine_has_the_name_of_its_first_alias(
 
 
 @inventory_plugin
+def test_machines_with_uuids_are_named_as_in_the_ssh_config(
+    start_emulator: Start, controller: Controller
+) -> None:
+    web, code = (f"017f22e2-79b0-7cc3-98c4-dc0c0c07{end}" for end in ("398f", "c0de"))
+    user = controller.user
+    user.settings(f'[aliases]\ndm-web = "{web}"\n')
+    user.use(start_emulator("--ids", "uuid", *machines(web, code)), config=False)
+    inventory = controller.inventory(controller.source())
+    assert hosts_of(inventory) == ["dm-c0de", "dm-web"]
+    variables = plain(inventory)["_meta"]["hostvars"]["dm-c0de"]
+    assert (variables["dcs_machine_id"], variables["dcs_name"]) == (code, f"dm-{code}")
+    plainly = "use_aliases: false\nuse_short_names: false\n"
+    assert hosts_of(controller.inventory(controller.source(plainly))) == [
+        f"dm-{web}", f"dm-{code}",
+    ]  # fmt: skip
+
+
+@inventory_plugin
+def test_a_machine_that_ssh_cannot_name_is_left_out_with_a_warning(
+    start_emulator: Start, controller: Controller
+) -> None:
+    emulator = start_emulator("--machine", "dm-foo")
+    controller.user.use(emulator, config=False)
+    items = [{"machine_id": each, "phase": "running"} for each in ("dm-foo", "M_1")]
+    emulator.control("POST", "faults", fault=f"*=body:{json.dumps({'items': items})}")
+    done = controller.run("ansible-inventory", "-i", controller.source(), "--list")
+    assert hosts_of(json.loads(done.stdout)) == ["dm-foo"]
+    assert squeeze("'M_1' is left out: its id has characters") in squeeze(done.stderr)
+
+
+@inventory_plugin
 def test_what_the_api_says_is_never_a_template(
     start_emulator: Start, controller: Controller
 ) -> None:
@@ -189,7 +222,10 @@ def test_each_failure_is_one_line(
     start_emulator: Start, user: User, controller: Controller
 ) -> None:
     user.use(start_emulator("--machine", "dm-foo"), config=False)
-    machine = {"machine_id": "dm-foo", "phase": "running", "aliases": []}
+    machine = {
+        "machine_id": "dm-foo", "name": "dm-foo", "short_name": "dm-foo", "phase": "running",
+        "aliases": [], "problem": None,
+    }  # fmt: skip
     missing, no_program = user.root / "no.toml", user.root / "bin"
     sources = {
         f"config: {missing}\n": f"the config file {missing} does not exist (exit code 3)",
@@ -207,7 +243,7 @@ def test_each_failure_is_one_line(
         printing(user, [machine, machine]): "two machines would be the host dm-foo",
     }
     for name in ("-oProxyCommand=x", "dm-", "dm-a\n", "dm-A", "dm-a.b", "localhost", "{{ 1 }}", 7):
-        for wrong in ({"machine_id": name}, {"aliases": ["dm-web", name]}):
+        for wrong in ({"name": name}, {"short_name": name}, {"aliases": ["dm-web", name]}):
             option = printing(user, [machine | wrong])
             sources[option] = f"{name!r} is not the name of a machine"
     words = [

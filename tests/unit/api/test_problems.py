@@ -24,6 +24,7 @@ from dcs_proxy.errors import (
     Forbidden,
     IdempotencyConflict,
     MachineNotFound,
+    MachineUnreachable,
 )
 from dcs_proxy.local.http_proxy import HttpProxy
 from dcs_proxy.local.settings import Settings
@@ -166,7 +167,7 @@ def test_a_machine_that_cannot_be_reached_is_one_whatever_the_status(
 ) -> None:
     body = {"error_code": code, "message": "no", "retryable": False}
     failed = failure(status, body)
-    assert isinstance(failed.error, MachineNotFound) and not failed.retryable
+    assert isinstance(failed.error, MachineUnreachable) and not failed.retryable
 
 
 NO_NAME = socket.gaierror(-2, "Name or service not known")

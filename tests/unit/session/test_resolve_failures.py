@@ -13,6 +13,7 @@ from dcs_proxy.errors import (
     AgentUnavailable,
     IdempotencyConflict,
     MachineNotFound,
+    MachineUnreachable,
     SessionFailed,
     Untrusted,
 )
@@ -102,7 +103,7 @@ def test_a_machine_that_is_listed_and_not_found_is_asked_for_again(
     fakes: Fakes, no_wait: None
 ) -> None:
     fakes.api.listed = ["dm-foo"]
-    fakes.api.statuses = [MachineNotFound("machine_not_found")] * 2 + ["ready"]
+    fakes.api.statuses = [MachineUnreachable("machine_not_found")] * 2 + ["ready"]
     record = fakes.resolve()
     assert len(fakes.api.keys) == 3 and set(fakes.store.held) == {record.identity}
     assert fakes.notices[0].startswith("dm-foo: the service cannot reach the machine yet (machine")
@@ -111,7 +112,7 @@ def test_a_machine_that_is_listed_and_not_found_is_asked_for_again(
 @pytest.mark.parametrize(("listed", "phase"), [(["dm-bar"], "running"), (["dm-foo"], "destroyed")])
 def test_one_that_is_not_listed_is_not(fakes: Fakes, listed: list[str], phase: str) -> None:
     fakes.api.listed, fakes.api.phase = listed, phase
-    fakes.api.statuses = [MachineNotFound("no such")]
+    fakes.api.statuses = [MachineUnreachable("no such")]
     with pytest.raises(MachineNotFound):
         fakes.resolve()
     assert fakes.api.count("POST") == 1 and fakes.api.count("LIST") == 1

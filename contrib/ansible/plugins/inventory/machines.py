@@ -45,6 +45,13 @@ options:
         any.
     type: bool
     default: true
+  use_short_names:
+    description:
+      - Name a machine without an alias by the shortest name that C(ssh) takes for it, as
+        C(dcs-proxy config-ssh) does. It may grow longer when machines are created whose ids end
+        alike. Otherwise the full name is used.
+    type: bool
+    default: true
   ssh_timeout:
     description:
       - The C(ansible_ssh_timeout) of each host, in seconds.
@@ -55,9 +62,10 @@ options:
     type: int
     default: 300
 notes:
-  - Each host has the variables C(dcs_machine_id), C(dcs_phase), C(dcs_vcpu), C(dcs_memory_mib),
-    C(dcs_storage_gib), C(dcs_autosleep_seconds), C(dcs_created_at) and C(dcs_aliases). One that the
-    API does not tell is null.
+  - Each host has the variables C(dcs_machine_id), C(dcs_name), C(dcs_short_name), C(dcs_phase),
+    C(dcs_vcpu), C(dcs_memory_mib), C(dcs_storage_gib), C(dcs_autosleep_seconds),
+    C(dcs_created_at) and C(dcs_aliases). One that the API does not tell is null.
+  - A machine whose id C(ssh) cannot name is left out with a warning.
 """
 
 EXAMPLES = r"""
@@ -87,15 +95,15 @@ cache_timeout: 3600
 
 _GOING = ("destroying", "destroyed", "failed")
 _FIELDS = (
-    "machine_id", "phase", "vcpu", "memory_mib", "storage_gib", "autosleep_seconds", "created_at",
-    "aliases",
+    "machine_id", "name", "short_name", "phase", "vcpu", "memory_mib", "storage_gib",
+    "autosleep_seconds", "created_at", "aliases",
 )  # fmt: skip
 # \Z because $ would let a trailing newline through.
 _NAME = re.compile(r"dm-[a-z0-9]([a-z0-9-]{0,248}[a-z0-9])?\Z")
 
 
 class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
-    """Each machine is a host, by its name or its first alias."""
+    """Each machine is a host, by its first alias, its shortest name or its full name."""
 
     NAME = "dedalus.dcs.machines"
 
@@ -109,7 +117,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         self._read_config_data(path)
         hosts: dict[str, dict[str, Any]] = {}
         for machine in _checked(self._load(path, cache)):
-            if self._is_wanted(machine):
+            if machine.get("problem") is not None:
+                self.display.warning(f"{machine['machine_id']!r} is left out: {machine['problem']}")
+            elif self._is_wanted(machine):
                 name = self._host_name(machine)
                 if name in hosts:
                     raise AnsibleParserError(f"two machines would be the host {name}")
@@ -166,7 +176,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     def _host_name(self, machine: dict[str, Any]) -> str:
         if machine["aliases"] and self.get_option("use_aliases"):
             return str(machine["aliases"][0])
-        return str(machine["machine_id"])
+        return str(machine["short_name" if self.get_option("use_short_names") else "name"])
 
     def _add(self, name: str, machine: dict[str, Any]) -> None:
         inventory, strict = self.inventory, self.get_option("strict")
@@ -188,10 +198,12 @@ def _checked(machines: Any) -> list[dict[str, Any]]:
     for machine in machines:
         if not isinstance(machine, dict) or not isinstance(machine.get("phase"), str):
             raise AnsibleParserError("dcs-proxy list --json printed something that is no machine")
+        if machine.get("problem") is not None:
+            continue
         aliases = machine.get("aliases")
         if not isinstance(aliases, list):
             raise AnsibleParserError("dcs-proxy list --json printed a machine without aliases")
-        for name in (machine.get("machine_id"), *aliases):
+        for name in (machine.get("name"), machine.get("short_name"), *aliases):
             if not isinstance(name, str) or not _NAME.match(name):
                 raise AnsibleParserError(f"{name!r} is not the name of a machine")
     return machines
