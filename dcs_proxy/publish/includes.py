@@ -35,16 +35,19 @@ _FORWARDED = re.compile(rb'^    ForwardAgent "([^"\n]+)"$', re.MULTILINE)
 def publish(
     state: StateDirectory, host: MachineName, name: MachineName, record: Record
 ) -> list[str]:
-    """Write what ssh reads for `host`, the name that the user types; return the files.
+    """Write what ssh reads for `host`, the name that the user types.
 
-    Only files that differ are written.  `record` must be ready.  Raises StateError.
+    Return the files that a fast entry depends on: these, and the record.  A process that learns
+    that the session is over changes the record first, so that no other ssh uses the entry.  Only
+    files that differ are written.  `record` must be ready.  Raises StateError.
     """
     snippet = write_identity(state, host, name, record)
     if _write(state.snippet_path(host), render_snippet(snippet)):
         _drop_old_files(state, name, {record.attempt.token, record.previous_token})
     identity = [snippet.identity_file, snippet.certificate_file]
     return [
-        state.snippet_path(host), snippet.known_hosts_file, *(path for path in identity if path)
+        state.session_path(name, ".json"), state.snippet_path(host), snippet.known_hosts_file,
+        *(path for path in identity if path),
     ]  # fmt: skip
 
 

@@ -171,7 +171,11 @@ def _note(work: Work, record: Record, session: Session | None) -> None:
     A session that is ready is written once the agent has its identity, with all of this.
     """
     poller, before = work.poller(), record.attempt
-    if session is not None and not session.is_over:
+    if session is None or session.is_over:
+        if record.ready is not None:
+            # Before anything else is tried, so that no other ssh uses the session meanwhile.
+            work.context.state.forget(work.name)
+    else:
         record = replace(record, attempt=poller.note(before, session))
         if not before.session_id:
             work.context.log.event("session", machine=work.name, session=session.session_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from collections.abc import Callable
 
@@ -46,13 +47,13 @@ def test_twenty_are_woken_at_once_and_one_fails(start_emulator: Start, user: Use
     names = [f"dm-ci-{number:02}" for number in range(20)]
     emulator = start_emulator(
         *sleeping(*names, wake_s=1), "--machine", "dm-other:sleeping",
-        "--fault", "dm-ci-07=404/POST", "--fault", "dm-ci-13=403/POST",
+        "--fault", "dm-ci-07=400/POST", "--fault", "dm-ci-13=403/POST",
     )  # fmt: skip
     user.use(emulator)
     done = user.proxy("wake", "dm-ci-13", "dm-ci-*")
     assert done.returncode == 5, "that of the first in the order given"
     assert woken(done.stdout) == [n for n in names if n not in ("dm-ci-07", "dm-ci-13")]
-    assert "dcs-proxy: dm-ci-07: no such machine" in done.stderr
+    assert 'dcs-proxy: dm-ci-07: the API answered "the request is malformed"' in done.stderr
     assert "dcs-proxy: dm-ci-13: the API denied permission" in done.stderr
     assert len(emulator.sessions_created()) == 18
     assert emulator.control("GET", "state")["machines"]["dm-other"] == "sleeping"
@@ -128,6 +129,42 @@ def test_a_machine_that_is_ready_is_confirmed(start_emulator: Start, user: User)
     assert (done.returncode, done.stderr) == (0, "")
     assert user.ssh("dm-foo", "echo in").stdout == "in\n"
     assert len(emulator.sessions_created()) == 2
+
+
+def test_while_a_wake_replaces_a_dead_session_ssh_waits_for_it(
+    start_emulator: Start, user: User
+) -> None:
+    """Nothing that a wake has found to be dead is used by the next ssh, however warm it was."""
+    emulator = start_emulator("--machine", "dm-foo", "--wake-seconds", "2")
+    user.use(emulator)
+    for _ in range(2):
+        assert user.ssh("dm-foo", "true").returncode == 0
+    for interrupted in (False, True):
+        emulator.control("PUT", "machines/dm-foo", phase="sleeping")
+        before = len(emulator.creates())
+        wake = user.start(sys.executable, "-m", "dcs_proxy", "wake", "dm-foo")
+        wait_until(lambda n=before: len(emulator.creates()) > n)
+        if interrupted:
+            wake.send_signal(signal.SIGINT)
+            wake.communicate()
+        done = user.ssh("dm-foo", "echo in")
+        assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr
+        wake.communicate()
+        assert len(emulator.creates()) == before + 1
+
+
+def test_what_a_wake_could_not_replace_is_not_used_either(
+    start_emulator: Start, user: User
+) -> None:
+    emulator = start_emulator("--machine", "dm-foo")
+    user.use(emulator)
+    for _ in range(2):
+        assert user.ssh("dm-foo", "true").returncode == 0
+    emulator.control("POST", "machines/dm-foo/close-sessions")
+    emulator.control("POST", "faults", fault="dm-foo=403/POST@1")
+    assert user.proxy("wake", "dm-foo").returncode == 5
+    done = user.ssh("dm-foo", "echo in")
+    assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr
 
 
 def test_what_is_wrong_for_all_is_told_once(start_emulator: Start, user: User) -> None:
