@@ -19,10 +19,10 @@ PROGRAM = (sys.executable, "-m", "dcs_proxy")
 def emulator(start_emulator: Start, user: User) -> Emulator:
     """An emulator whose key the user has nowhere yet."""
     emulator = start_emulator("--machine", "dm-foo")
+    # Before config-ssh runs: what ssh starts uses the places that config-ssh has found.
+    user.environment["XDG_CONFIG_HOME"] = str(user.root / "config")
     user.use(emulator)
     del user.environment["DEDALUS_API_KEY"]
-    user.settings("")
-    user.environment["XDG_CONFIG_HOME"] = str(user.root / "config")
     return emulator
 
 
