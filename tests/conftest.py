@@ -30,6 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "both_ids: run with dm- names and with bare UUIDs as ids")
     config.addinivalue_line("markers", "client(name, how): see tests/clients/matrix.py")
 
 

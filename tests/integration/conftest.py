@@ -14,9 +14,22 @@ from tests.integration.harness import Emulator, User
 from tests.integration.secret_service import SecretService
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that is marked both_ids with both kinds of ids."""
+    is_marked = metafunc.definition.get_closest_marker("both_ids") is not None
+    if is_marked and "ids" in metafunc.fixturenames:
+        metafunc.parametrize("ids", ["dm", "uuid"], indirect=True)
+
+
+@pytest.fixture
+def ids(request: pytest.FixtureRequest) -> str:
+    """The kind of ids that emulators use, unless their arguments name one."""
+    return str(getattr(request, "param", "dm"))
+
+
 @pytest.fixture
 def start_emulator(
-    tmp_path: Path, request: pytest.FixtureRequest
+    tmp_path: Path, request: pytest.FixtureRequest, ids: str
 ) -> Iterator[Callable[..., Emulator]]:
     """Start emulators with the given arguments."""
     numbers = itertools.count()
@@ -26,7 +39,8 @@ def start_emulator(
         def start(*arguments: str) -> Emulator:
             directory = tmp_path / f"emulator-{next(numbers)}"
             directory.mkdir()
-            emulator = Emulator(directory, *arguments)
+            kind = () if "--ids" in arguments else ("--ids", ids)
+            emulator = Emulator(directory, *kind, *arguments)
             started.callback(emulator.stop)
             if request.config.getoption("--through-prism"):
                 emulator.in_between = started.enter_context(compared(emulator.api, directory))

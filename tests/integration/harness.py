@@ -228,12 +228,15 @@ class User:
             "DCS_PROXY_CONFIG": str(self.root / "config.toml"),
             "TMPDIR": str(self.root),
         }
+        self.full_names: dict[str, str] = {}
         self.settings("")
         self.programs: list[subprocess.Popen[bytes]] = []
 
     def use(self, emulator: Emulator, *, config: bool = True) -> User:
         """Point the user at the emulator and, unless told otherwise, write the ssh config."""
         self.environment["DEDALUS_BASE_URL"] = emulator.front
+        if emulator.ids == "uuid":
+            self._name_machines(emulator)
         self.environment["DEDALUS_API_KEY"] = emulator.key
         if config:
             # In this process: hundreds of tests need it, and others show the program itself.
@@ -241,7 +244,16 @@ class User:
                 assert main(["config-ssh", "--ssh-config", str(self.config)]) == 0
         return self
 
+    def _name_machines(self, emulator: Emulator) -> None:
+        """Let the emulator's names be aliases, so that a test can use them with either ids."""
+        named = {name: each for name, each in emulator.ready["machines"].items() if name != each}
+        self.full_names = {name: f"dm-{each}" for name, each in named.items()}
+        self.settings((self.root / "config.toml").read_text())
+
     def settings(self, toml: str) -> None:
+        if self.full_names and "[aliases]" not in toml:
+            lines = [f'{name} = "{each}"' for name, each in self.full_names.items()]
+            toml = "\n".join([toml, "[aliases]", *lines, ""])
         (self.root / "config.toml").write_text(toml)
 
     def proxy(self, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
@@ -292,7 +304,7 @@ class User:
 
     def agent(self, name: str = "dm-foo") -> str:
         """Return the socket of the private agent that a machine's identities go to."""
-        return PrivateAgents(str(self.state)).path(MachineName(name))
+        return PrivateAgents(str(self.state)).path(MachineName(self.full_names.get(name, name)))
 
     def agents(self) -> list[str]:
         """Return the sockets of all private agents."""
@@ -322,7 +334,7 @@ class User:
         return path.read_text() if path.exists() else ""
 
     def record(self, name: str) -> dict[str, Any]:
-        path = self.state / "sessions" / f"{name}.json"
+        path = self.state / "sessions" / f"{self.full_names.get(name, name)}.json"
         return json.loads(path.read_text()) if path.exists() else {}
 
     def close(self) -> None:

@@ -41,6 +41,7 @@ def full_runs(user: User, *arguments: str) -> list[str]:
     return prepared + ["connect" for line in connected if " warm=yes" not in line]
 
 
+@pytest.mark.both_ids
 def test_a_warm_ssh_never_starts_the_full_program(warm: tuple[User, Emulator]) -> None:
     user, emulator = warm
     before = len(emulator.events(event="request"))
@@ -49,6 +50,7 @@ def test_a_warm_ssh_never_starts_the_full_program(warm: tuple[User, Emulator]) -
     assert len(emulator.events(event="request")) == before
 
 
+@pytest.mark.both_ids
 def test_the_warm_path_imports_next_to_nothing(warm: tuple[User, Emulator]) -> None:
     user, _ = warm
     command = [
@@ -74,6 +76,7 @@ def test_the_warm_path_imports_next_to_nothing(warm: tuple[User, Emulator]) -> N
 
 
 @pytest.mark.parametrize("file", ["start.py", "__main__.py"])
+@pytest.mark.both_ids
 def test_what_the_full_program_prints_is_whole(user: User, file: str) -> None:
     """Ssh's way of starting it ends at once; a person may start it so too, and read from a pipe."""
     path = START.with_name(file)
@@ -83,17 +86,20 @@ def test_what_the_full_program_prints_is_whole(user: User, file: str) -> None:
 
 
 @pytest.mark.parametrize("closing", [">&-", "| :"])
+@pytest.mark.both_ids
 def test_a_reader_that_is_gone_costs_no_traceback(user: User, closing: str) -> None:
     script = '"$@" completion bash ' + closing
     words = ["sh", "-c", script, "sh", sys.executable, str(START.with_name("__main__.py"))]
     assert "Traceback" not in user.run(words).stderr
 
 
+@pytest.mark.both_ids
 def test_relayed_connections_are_warm_too(warm: tuple[User, Emulator]) -> None:
     user, _ = warm
     assert full_runs(user, "-o", "ProxyUseFdpass=no") == []
 
 
+@pytest.mark.both_ids
 def test_the_relay_that_stays_has_no_secret(warm: tuple[User, Emulator]) -> None:
     user, _ = warm
     ssh = user.start_ssh("-o", "ProxyUseFdpass=no", "dm-foo", "echo in; sleep 1000")
@@ -106,6 +112,7 @@ def test_the_relay_that_stays_has_no_secret(warm: tuple[User, Emulator]) -> None
     wait_until(lambda: not helpers_for(user))
 
 
+@pytest.mark.both_ids
 def test_another_login_is_explained_by_the_full_program(warm: tuple[User, Emulator]) -> None:
     user, _ = warm
     done = user.ssh("root@dm-foo", "true")
@@ -142,6 +149,7 @@ def test_whatever_changes_is_noticed_and_the_next_is_warm_again(
     assert full_runs(user) == []
 
 
+@pytest.mark.both_ids
 def test_a_line_cut_short_at_any_byte_is_left_to_the_full_program(
     warm: tuple[User, Emulator],
 ) -> None:
@@ -165,6 +173,7 @@ def test_a_line_cut_short_at_any_byte_is_left_to_the_full_program(
     assert done.stdout == f"[{len(whole)}]\n", done.stderr
 
 
+@pytest.mark.both_ids
 def test_a_gateway_that_moved_is_found_by_the_full_program(warm: tuple[User, Emulator]) -> None:
     user, _ = warm
     path = user.state / "sessions" / "dm-foo.warm"
@@ -175,6 +184,7 @@ def test_a_gateway_that_moved_is_found_by_the_full_program(warm: tuple[User, Emu
     assert full_runs(user) == []
 
 
+@pytest.mark.both_ids
 def test_several_agents_are_told_apart(warm: tuple[User, Emulator], tmp_path: Path) -> None:
     user, _ = warm
     first = user.start_agent()

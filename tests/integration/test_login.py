@@ -10,12 +10,15 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.integration.harness import Emulator, User
 from tests.integration.sshd import authorised_sshd
 
 Start = Callable[..., Emulator]
 
 
+@pytest.mark.both_ids
 def test_a_command_gives_its_output_and_its_exit_status(start_emulator: Start, user: User) -> None:
     user.use(start_emulator("--machine", "dm-foo"))
     done = user.ssh("dm-foo", "echo $0; echo to stderr >&2; exit 3")
@@ -31,12 +34,14 @@ def test_a_sleeping_machine_is_woken_and_the_user_told(start_emulator: Start, us
     assert done.stderr == "dcs-proxy: dm-foo: waking up, at most 300 s\n"
 
 
+@pytest.mark.both_ids
 def test_a_wake_longer_than_connect_timeout_works(start_emulator: Start, user: User) -> None:
     user.use(start_emulator("--machine", "dm-foo:sleeping", "--wake-seconds", "6"))
     done = user.ssh("-o", "ConnectTimeout=2", "dm-foo", "echo awake")
     assert (done.returncode, done.stdout) == (0, "awake\n")
 
 
+@pytest.mark.both_ids
 def test_a_second_ssh_reuses_the_session(start_emulator: Start, user: User) -> None:
     emulator = start_emulator("--machine", "dm-foo:sleeping", "--wake-seconds", "0.5")
     user.use(emulator)
@@ -47,6 +52,7 @@ def test_a_second_ssh_reuses_the_session(start_emulator: Start, user: User) -> N
     assert len(emulator.events(event="request")) == before
 
 
+@pytest.mark.both_ids
 def test_a_session_is_confirmed_once_reuse_has_run_out(start_emulator: Start, user: User) -> None:
     emulator = start_emulator("--machine", "dm-foo")
     user.use(emulator)
@@ -57,6 +63,7 @@ def test_a_session_is_confirmed_once_reuse_has_run_out(start_emulator: Start, us
     assert emulator.events(method="GET", status=200)
 
 
+@pytest.mark.both_ids
 def test_a_closed_session_is_replaced(start_emulator: Start, user: User) -> None:
     emulator = start_emulator("--machine", "dm-foo")
     user.use(emulator)
@@ -85,6 +92,7 @@ def test_every_session_has_its_own_login_and_nothing_is_asked_or_remembered(
     assert not (user.home / ".ssh").exists()
 
 
+@pytest.mark.both_ids
 def test_a_deployment_with_only_the_post_of_the_contract_works(
     start_emulator: Start, user: User
 ) -> None:
@@ -99,6 +107,7 @@ def test_a_deployment_with_only_the_post_of_the_contract_works(
     assert uuid.UUID(hex=key).version == 7 and "-" not in key, "as the service's own client has it"
 
 
+@pytest.mark.both_ids
 def test_without_a_certificate_the_plain_key_is_offered(start_emulator: Start, user: User) -> None:
     user.use(start_emulator("--machine", "dm-foo", "--without", "certificate"))
     done = user.ssh("dm-foo", "echo in")
@@ -123,6 +132,7 @@ def test_another_login_name_is_explained(start_emulator: Start, user: User) -> N
     assert "type: ssh dm-foo" in done.stderr
 
 
+@pytest.mark.both_ids
 def test_an_unknown_machine_is_said_to_be_unknown(start_emulator: Start, user: User) -> None:
     user.use(start_emulator("--machine", "dm-foo"))
     done = user.ssh("dm-bar", "true")
@@ -131,6 +141,7 @@ def test_an_unknown_machine_is_said_to_be_unknown(start_emulator: Start, user: U
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.both_ids
 def test_a_failure_is_read_through_ssh_where_stderr_is_lost(
     start_emulator: Start, user: User
 ) -> None:
@@ -143,6 +154,7 @@ def test_a_failure_is_read_through_ssh_where_stderr_is_lost(
     assert "dm-bar: no such machine" in disconnect[0]
 
 
+@pytest.mark.both_ids
 def test_ssh_g_and_ssh_o_wake_nothing(start_emulator: Start, user: User) -> None:
     emulator = start_emulator("--machine", "dm-foo:sleeping")
     user.use(emulator)
@@ -152,6 +164,7 @@ def test_ssh_g_and_ssh_o_wake_nothing(start_emulator: Start, user: User) -> None
     assert not emulator.events(event="request", machine="dm-foo")
 
 
+@pytest.mark.both_ids
 def test_a_real_sshd_takes_the_certificate_and_is_trusted(
     start_emulator: Start, user: User, tmp_path: Path
 ) -> None:
@@ -164,6 +177,7 @@ def test_a_real_sshd_takes_the_certificate_and_is_trusted(
         assert (by_relay.returncode, by_relay.stdout) == (0, "relayed\n"), by_relay.stderr
 
 
+@pytest.mark.both_ids
 def test_a_gateway_with_another_host_key_is_refused_by_ssh(
     start_emulator: Start, user: User, tmp_path: Path
 ) -> None:
@@ -178,6 +192,7 @@ def test_a_gateway_with_another_host_key_is_refused_by_ssh(
     assert "Host key verification failed." in done.stderr
 
 
+@pytest.mark.both_ids
 def test_a_home_with_spaces_and_unicode_works(start_emulator: Start, user: User) -> None:
     state = user.root / "zu Hause ✓" / "état"
     user.environment["DCS_PROXY_HOME"] = str(state)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 
+import pytest
+
 from tests.integration.harness import Emulator, User
 
 Start = Callable[..., Emulator]
@@ -19,6 +21,7 @@ def outcomes(programs: list[subprocess.Popen[bytes]]) -> list[tuple[int, bytes, 
     return found
 
 
+@pytest.mark.both_ids
 def test_fifty_ssh_to_one_sleeping_machine_make_one_post(start_emulator: Start, user: User) -> None:
     emulator = start_emulator("--machine", "dm-foo:sleeping", "--wake-seconds", "2")
     user.use(emulator)
@@ -28,6 +31,7 @@ def test_fifty_ssh_to_one_sleeping_machine_make_one_post(start_emulator: Start, 
     assert len(emulator.creates()) == 1
 
 
+@pytest.mark.both_ids
 def test_fifty_ssh_to_fifty_machines_all_succeed(start_emulator: Start, user: User) -> None:
     machines = [f"dm-m{number}" for number in range(50)]
     arguments = [word for name in machines for word in ("--machine", f"{name}:sleeping")]
