@@ -16,6 +16,7 @@ from dcs_proxy.openssh.config_text import (
     HOST_PATTERNS,
     Program,
     Snippet,
+    listed_hosts,
     render_agent_snippet,
     render_end,
     render_known_hosts,
@@ -214,6 +215,14 @@ def test_an_ssh_before_8_5_gets_the_options_that_it_knows() -> None:
     top = render_top(PROGRAM, [], Version(8, 4))
     assert "KnownHostsCommand" not in top and "PubkeyAcceptedAlgorithms" not in top
     assert "    PubkeyAcceptedKeyTypes +ssh-ed25519-cert-v01@openssh.com\n" in top
+    first = render_top(PROGRAM, [], Version(8, 5))
+    assert "KnownHostsCommand none\n" in first and "PubkeyAcceptedAlgorithms +" in first
+
+
+def test_the_machines_that_a_block_lists_are_found() -> None:
+    names = [MachineName("dm-a"), MachineName("dm-b-2")]
+    assert listed_hosts(render_top(PROGRAM, names, SSH)) == names
+    assert listed_hosts("Host dm-*\nHost dm-\nHost other\n  Host dm-c\n") == []
 
 
 def test_a_block_by_pipes_says_so_and_has_no_socket() -> None:
