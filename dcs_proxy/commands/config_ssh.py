@@ -121,7 +121,8 @@ def _install(path: str, options: Options, *, is_default: bool, dry_run: bool) ->
     for text in [
         *problems,
         *_shell_warnings(shells),
-        *_program_warnings(program, is_default=is_default),
+        *_program_warnings(program),
+        *(_home_warnings(ssh.path, path) if is_default else ()),
         *(f"OpenSSH {ssh.version}: {sentence}" for sentence in missing_features(ssh.version)),
     ]:
         _show(text)
@@ -152,17 +153,24 @@ def _ssh_error(ssh: str, state: StateDirectory, text: bytes) -> str:
     path = state.file("config-ssh.tmp")
     write_atomically(path, text)
     try:
-        done = subprocess.run(
-            [ssh, "-G", "-F", path, _NO_MACHINE], capture_output=True, text=True,
-            errors="replace", check=False, stdin=subprocess.DEVNULL, timeout=_SSH_S,
-            env=without_keys(os.environ),
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return f"no answer after {_SSH_S} s"
+        done = _run_ssh([ssh, "-G", "-F", path, _NO_MACHINE])
     finally:
         remove_file(path)
+    if done is None:
+        return f"no answer after {_SSH_S} s"
     lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
     return clean_text(lines[-1].replace(path, "the config")) if done.returncode else ""
+
+
+def _run_ssh(command: list[str]) -> subprocess.CompletedProcess[str] | None:
+    """Run ssh, which needs no API key; return None if it takes too long."""
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False,
+            stdin=subprocess.DEVNULL, timeout=_SSH_S, env=without_keys(os.environ),
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def _shell_warnings(shells: Sequence[Shell]) -> Iterator[str]:
@@ -175,19 +183,21 @@ def _shell_warnings(shells: Sequence[Shell]) -> Iterator[str]:
             yield f"hint: look at {shell.start_files}; until it is silent, connections are relayed"
 
 
-def _program_warnings(program: Program, *, is_default: bool) -> Iterator[str]:
-    """Yield what may keep ssh from finding the file, or the program later."""
-    home = passwd_home()
-    if is_default and home is not None and not _is_same_place(home, os.path.expanduser("~")):
-        yield f"ssh reads {home}/.ssh/config whatever HOME says, not this file"
-        yield f"hint: dcs-proxy config-ssh --ssh-config '{home}/.ssh/config'"
-    if any(_TEMPORARY.search(os.path.realpath(word)) for word in program.words):
+def _program_warnings(program: Program) -> Iterator[str]:
+    if any(_TEMPORARY.search(os.path.realpath(program.words[at])) for at in (0, -1)):
         yield f"this dcs-proxy is in a place that is emptied from time to time: {program.words[-1]}"
         yield "hint: install it (uv tool install dcs-proxy, or pipx), then run config-ssh again"
 
 
-def _is_same_place(first: str, second: str) -> bool:
-    return os.path.realpath(first) == os.path.realpath(second)
+def _home_warnings(ssh: str, path: str) -> Iterator[str]:
+    """Yield warnings if ssh reads another default config than `path`: it ignores HOME."""
+    home = passwd_home()
+    if home is None or os.path.realpath(home) == os.path.realpath(os.path.expanduser("~")):
+        return
+    done = _run_ssh([ssh, "-v", "-G", _NO_MACHINE])
+    if done is None or f"Reading configuration data {path}\n" not in done.stderr:
+        yield f"ssh reads {home}/.ssh/config whatever HOME says, not this file"
+        yield f"hint: dcs-proxy config-ssh --ssh-config '{home}/.ssh/config'"
 
 
 def _machines(factory: ApiFactory, state: StateDirectory, old: bytes) -> list[MachineName]:

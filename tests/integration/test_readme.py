@@ -20,7 +20,7 @@ OPENSSH_SAYS = {
     "Could not resolve hostname dm-foo",
     "Permission denied (publickey)",
     "Connection timed out during banner exchange",
-    "mm_receive_fd: ...",
+    "mm_receive_fd: no message header",
     "Bad owner or permissions on ...",
 }
 
