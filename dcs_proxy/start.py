@@ -1,6 +1,6 @@
-"""What ssh starts, under ``python -I -S``: a module of fastpath, compiled once, not each time.
+"""What ssh starts, under ``python -I -S``: it runs a module of fastpath from its cached bytecode.
 
-It stays here: the blocks in users' ssh configs name this file.
+This file must not move: launchers, and ssh configs that earlier versions have written, name it.
 """
 
 import sys

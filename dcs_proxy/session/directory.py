@@ -1,7 +1,10 @@
 """The state directory: one record, one lock and a few files for each machine.
 
     sockets/NN.sock NN.lock         the private agents; each serves some of the machines
+    launcher                        the script that the ssh config runs (publish/launcher.py)
     machines                        the names of the account's machines when last listed
+    account-DIGEST.json             the ids of an account's machines (api/known_machines.py)
+    bridge_KIND_key known_hosts     the bridge's host keys, and what clients check them with
     checked                         when the included files were last checked
     hosts/NAME.conf                 what ssh includes for the machine
     agents/only.conf, HEX.conf      which agent ``ssh -A`` forwards: the only one, or one of several
@@ -12,7 +15,8 @@
     sessions/NAME.lock              held by the one process that creates or waits
 
 TOKEN belongs to one attempt, so that an ssh that has read the old snippet still finds the old
-files.  No private key is ever here.  Files are 0600 and replaced atomically; directories are 0700.
+files.  No private key that opens a machine is ever here.  Files are 0600 and replaced atomically;
+directories are 0700.
 """
 
 from __future__ import annotations
