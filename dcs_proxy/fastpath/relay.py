@@ -1,18 +1,19 @@
-"""Bytes both ways between a client's stdin and stdout and a connected socket.
+"""Relay bytes between a client's stdin and stdout and a connected socket, both ways.
 
-For clients that do not take the socket itself.  Where the platform has splice(2) the bytes never
-enter this process.  splice from a socket into a pipe holds the pipe's lock while it waits, and ssh
-deadlocks on it, so nothing is read before poll, and every move has SPLICE_F_NONBLOCK.
+For clients that cannot be handed the socket itself.  Where the platform has splice(2) the bytes
+never enter this process.  A splice from a socket into a pipe holds the pipe's lock while it waits,
+and ssh deadlocks on that, so nothing is read before poll has announced it, and every splice has
+SPLICE_F_NONBLOCK.
 
-The descriptors 0 and 1 are shared with the client, and so are their flags: they stay as they are,
-and every read and write is one that poll has announced or that does not wait.
+The client shares the descriptors 0 and 1, and so their flags, which must not change.  So each read
+and write is one that poll has announced, or one that does not wait.
 
-It lives as long as the connection, so it is a program of its own (``start.py relay FD HOST HOME``)
-that takes the place of whatever has connected, and imports next to nothing.
+The relay lives as long as the connection.  So it is a program of its own (``start.py relay FD HOST
+HOME``), which replaces the program that has connected and imports very little.
 """
 
 import errno
-import posix as os  # each module more is memory for every open connection
+import posix as os  # every further module would cost memory for each open connection
 import select
 import sys
 from _socket import MSG_DONTWAIT, SHUT_WR, socket
@@ -21,24 +22,24 @@ from fcntl import fcntl
 # Pipes hold 64 KiB; a write of PIPE_BUF or less does not block after POLLOUT (pipe(7)).
 _CHUNK = 64 * 1024
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTUNREACH)
-# What poll reports unasked.
+# What poll reports without being asked.
 _ALWAYS = select.POLLERR | select.POLLHUP | select.POLLNVAL
 # inode(7): kinds of file.
 _FIFO, _SOCKET = 0o010000, 0o140000
-# Fewer, larger steps: fcntl(2), Linux.
+# For fewer, larger steps: fcntl(2), Linux.
 _F_SETPIPE_SZ, _SPLICED = 1031, 512 * 1024
 _CAN_SPLICE = hasattr(os, "splice")
 
 
 def relay(sock: socket, stdin: int = 0, stdout: int = 1) -> int:
-    """Relay until the server has closed and all that it sent is written; return an exit code.
+    """Relay until the server has closed and everything that it sent is written.
 
-    The end of stdin is passed on by shutting the socket's write side down, and reading goes on.
-    1 means that the connection broke.  Takes `sock` over and closes it.
+    Return the exit code, which is 1 if the connection broke.  At the end of stdin the socket's
+    write side is shut down, and reading continues.  `sock` is closed.
     """
     sock.setblocking(False)
     up = _Flow(stdin, sock.fileno(), splice=_kind(stdin) in (_FIFO, _SOCKET))
-    # A splice into a socket waits unless that socket is non-blocking, and stdout is not ours to
+    # A splice into a socket waits unless the socket is non-blocking, and stdout's flags must not
     # change.
     down = _Flow(sock.fileno(), stdout, splice=_kind(stdout) == _FIFO)
     try:
@@ -56,8 +57,8 @@ def relay(sock: socket, stdin: int = 0, stdout: int = 1) -> int:
 def _relay(sock: socket, up: "_Flow", down: "_Flow", stdout: int) -> int:
     while not down.ended:
         interest = _interest(up, down)
-        # Errors and hang-ups are reported for every descriptor that is registered.  stdout always
-        # is, so that a client that has died is noticed while the server says nothing.
+        # poll reports errors and hang-ups of every registered descriptor.  stdout always is, so
+        # that the death of the client is noticed while the server sends nothing.
         interest.setdefault(stdout, 0)
         poll = select.poll()
         for fd, events in interest.items():
@@ -97,7 +98,7 @@ class _Flow:
             try:
                 fcntl(self.pipe[1], _F_SETPIPE_SZ, _SPLICED)
             except OSError:
-                pass  # the user has too many large pipes: it goes on in smaller steps
+                pass  # the user has too many large pipes already: smaller steps will do
 
     def close(self) -> None:
         for fd in self.pipe or ():
@@ -109,9 +110,9 @@ class _Flow:
         return None if self.ended else (self.source, select.POLLIN)
 
     def move(self, happened: dict[int, int]) -> bool:
-        """Do what poll has announced; return whether anything was."""
+        """Do what poll has announced; return False if it has announced nothing."""
         wanted = self.wanted()
-        # The socket may have been asked about for the other direction too.
+        # The socket may have been registered for the other direction too.
         if wanted is None or not happened.get(wanted[0], 0) & (wanted[1] | _ALWAYS):
             return False
         if self.pipe is not None:
@@ -130,10 +131,10 @@ class _Flow:
                 self.piped = os.splice(self.source, into, _SPLICED, flags=flags)
                 self.ended = not self.piped
             if self.piped:
-                # Most often there is room, and a keystroke need not wait for poll once more.
+                # Usually there is room, and a keystroke need not wait for another poll.
                 self.piped -= os.splice(out, self.sink, self.piped, flags=flags)
         except BlockingIOError:
-            pass  # poll will tell
+            pass  # until poll announces it
 
     def _write(self) -> None:
         try:
@@ -143,7 +144,7 @@ class _Flow:
 
 
 def _write_some(fd: int, data: bytes) -> int:
-    """Write what can be written without waiting; return how much."""
+    """Write as much as possible without waiting; return how much that was."""
     if _kind(fd) == _SOCKET:
         sock = socket(fileno=os.dup(fd))
         try:

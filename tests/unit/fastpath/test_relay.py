@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import random
 import select
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 import pytest
 
 import dcs_proxy.fastpath.relay
-from dcs_proxy.fastpath.relay import relay
+from dcs_proxy.fastpath.relay import _main, relay
 
 DATA = random.Random(1).randbytes(5_000_000)
 
@@ -178,3 +179,70 @@ def test_it_wakes_only_when_there_is_something_to_do(
         ends.server.sendall(b"y")
         assert ends.read(1) == b"y"
     assert polls < 60
+
+
+def test_a_client_that_does_not_read_can_still_send(ends: Ends) -> None:
+    ends.server.settimeout(60)
+    # So that what follows never fits exactly.
+    ends.server.sendall(b"first")
+    assert select.select([ends.from_relay], [], [], 30)[0]
+    flood = in_background(lambda: ends.server.sendall(DATA * 3))
+    sent = in_background(lambda: write_all(ends.to_relay, DATA[:1_000_000]))
+    assert read_all(ends.server, 1_000_000) == DATA[:1_000_000]
+    assert flood.is_alive(), "the relay and the sockets between hold less than was sent"
+    assert ends.read(5 + 3 * len(DATA)) == b"first" + DATA * 3
+    flood.join(30)
+    sent.join(30)
+
+
+def test_a_server_that_does_not_read_can_still_send(ends: Ends) -> None:
+    ends.server.settimeout(60)
+    flood = in_background(lambda: write_all(ends.to_relay, DATA * 3))
+    ends.server.sendall(DATA[:1_000_000])
+    received: list[bytes] = []
+    reader = in_background(lambda: received.append(ends.read(1_000_000)))
+    reader.join(30)
+    assert received == [DATA[:1_000_000]]
+    assert flood.is_alive(), "the relay and the sockets between hold less than was sent"
+    assert len(read_all(ends.server, 3 * len(DATA))) == 3 * len(DATA)
+    flood.join(30)
+
+
+class Broken:
+    """Stands for select.poll on a connection that breaks."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def register(self, fd: int, events: int) -> None:
+        pass
+
+    def poll(self) -> None:
+        raise OSError(self.number, os.strerror(self.number))
+
+
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN,
+                                    errno.ETIMEDOUT, errno.EHOSTUNREACH])  # fmt: skip
+def test_a_connection_that_breaks_is_no_error_of_ours(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(select, "poll", lambda: Broken(number))
+    a, b = socket.socketpair()
+    stdin, stdout, *others = pipes()
+    with a, b:
+        assert relay(a, stdin, stdout) == 1
+        assert a.fileno() == -1
+    for fd in (stdin, stdout, *others):
+        os.close(fd)
+
+
+def test_any_other_error_is_named_and_the_exit_code_is_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(select, "poll", lambda: Broken(errno.ENOMEM))
+    a, b = socket.socketpair()
+    with b:
+        assert _main(str(a.detach()), "dm-foo") == 1
+    assert capsys.readouterr().err == (
+        f"dcs-proxy: dm-foo: the relay broke: {os.strerror(errno.ENOMEM)}\n"
+    )
