@@ -14,8 +14,8 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["dcs_proxy"]):
+    from dcs_proxy.api.host_trust import check_host_trust
     from dcs_proxy.api.model import (
-        check_host_trust,
         parse_error_body,
         parse_machines,
         parse_session,
@@ -70,7 +70,10 @@ def session(data: bytes) -> None:
     try:
         parsed = parse_session(data, NAME)
         if parsed.connection is not None:
-            parse_authority(check_host_trust(parsed.connection, NAME), NAME)
+            parse_authority(
+                check_host_trust(parsed.connection.host_trust, parsed.connection.endpoint, NAME),
+                NAME,
+            )
     except (ApiProtocolError, Untrusted):
         pass
     parse_error_body(data)

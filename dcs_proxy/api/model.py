@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from dcs_proxy.errors import ApiProtocolError, Untrusted, clean_text, quote_server
+from dcs_proxy.api.host_trust import HostTrust
+from dcs_proxy.errors import ApiProtocolError, clean_text
 from dcs_proxy.names import (
     PREFIX,
     MachineId,
     MachineName,
     machine_name,
-    matches,
     why_unusable,
 )
 
@@ -37,21 +37,11 @@ _GOING = frozenset({"destroying", "destroyed"})
 _SESSION_ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._~-]{0,251}[A-Za-z0-9])?\Z")
 _USERNAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,127}\Z")
 _HOST_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
-_HOST_PATTERN = re.compile(r"[A-Za-z0-9.,:*?!\[\]_-]{1,1024}\Z")
 _RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d{1,12})?([Zz]|[+-]\d\d:\d\d)\Z", re.ASCII
 )
 # More milliseconds than this cannot be meant, and could overflow a float or a timer.
 _MAX_MS = 2**53
-
-
-@dataclass(frozen=True)
-class HostTrust:
-    """What proves the gateway's host key (contract: SSHHostTrust)."""
-
-    kind: str
-    host_pattern: str
-    public_key: str
 
 
 @dataclass(frozen=True)
@@ -249,53 +239,6 @@ def join_pages(pages: Iterable[Listing]) -> Listing:
             why = f"another machine has the id {machine.name}"
             unusable.append(UnusableMachine(machine.machine_id, machine.phase, why))
     return Listing([by_name[name] for name in sorted(by_name)], unusable)
-
-
-def covers(host_pattern: str, endpoint: str) -> bool:
-    """Return whether a list of known_hosts patterns matches `endpoint`.
-
-    As OpenSSH's match_hostname: patterns with `*` and `?`, separated by commas; a match of one that
-    begins with `!` overrides all others.
-    """
-    matched = False
-    for pattern in host_pattern.lower().split(","):
-        negated = pattern.startswith("!")
-        if matches(pattern[negated:], endpoint):
-            if negated:
-                return False
-            matched = True
-    return matched
-
-
-def check_host_trust(connection: Connection, machine: MachineName) -> str:
-    """Return the public key line of the authority that signs the endpoint's host key.
-
-    The key itself is checked by :func:`dcs_proxy.ssh.certificates.parse_authority`.  Raises
-    Untrusted if there is no host trust, or none that covers the endpoint.
-    """
-    trust = connection.host_trust
-    if trust is None:
-        raise Untrusted(
-            "the API sent no host trust, so the gateway's identity cannot be verified",
-            hint="try again; if it happens again, report it to the service's support",
-            machine=machine,
-        )
-    if trust.kind != "cert_authority":
-        raise Untrusted(
-            f"the API sent host trust of the unknown kind {quote_server(trust.kind)}",
-            hint="a newer dcs-proxy may support it",
-            machine=machine,
-        )
-    if not _HOST_PATTERN.match(trust.host_pattern) or not covers(
-        trust.host_pattern, connection.endpoint
-    ):
-        raise Untrusted(
-            f"the API's host trust for {quote_server(trust.host_pattern)} does not cover the "
-            f"endpoint {connection.endpoint}",
-            hint="no connection was made; report it to the service's support",
-            machine=machine,
-        )
-    return trust.public_key
 
 
 def parse_endpoint(text: str) -> str | None:

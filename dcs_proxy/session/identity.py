@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dcs_proxy.api.model import Connection, Session, check_host_trust
+from dcs_proxy.api.host_trust import check_host_trust
+from dcs_proxy.api.model import Connection, Session
 from dcs_proxy.errors import AgentRefused, SessionFailed, Untrusted
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.context import Context
@@ -49,7 +50,9 @@ def install_identity(
     if connection is None:
         raise SessionFailed("the session is ready but has no connection details")
     now = context.now()
-    authority = parse_authority(check_host_trust(connection, name), name)
+    authority = parse_authority(
+        check_host_trust(connection.host_trust, connection.endpoint, name), name
+    )
     certificate = _check_certificate(connection, attempt, now + clock_ahead_s, name)
     ends_at = _end(session, certificate, now, clock_ahead_s)
     if key is None:

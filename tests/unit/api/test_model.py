@@ -8,14 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dcs_proxy.api.host_trust import HostTrust
 from dcs_proxy.api.model import (
     ApiErrorBody,
-    Connection,
-    HostTrust,
     Listing,
     Machine,
-    check_host_trust,
-    covers,
     join_pages,
     parse_endpoint,
     parse_error_body,
@@ -24,7 +21,7 @@ from dcs_proxy.api.model import (
     parse_session,
     parse_time,
 )
-from dcs_proxy.errors import ApiProtocolError, Untrusted
+from dcs_proxy.errors import ApiProtocolError
 from dcs_proxy.names import MachineId, MachineName, is_machine_name
 
 NAME = MachineName("dm-foo")
@@ -251,70 +248,6 @@ def test_pythons_dates_come_back(moment: datetime) -> None:
     offset = moment.utcoffset() or timedelta()
     if offset.total_seconds() % 60 == 0:
         assert parse_time(moment.isoformat()) == moment.astimezone(timezone.utc)
-
-
-@pytest.mark.parametrize(
-    ("pattern", "host", "expected"),
-    [
-        ("ssh.example", "ssh.example", True),
-        ("*", "ssh.example", True),
-        ("*.example", "ssh.example", True),
-        ("*.example", "example", False),
-        ("s?h.example", "ssh.example", True),
-        ("SSH.example", "ssh.example", True),
-        ("other,ssh.example", "ssh.example", True),
-        ("*,!ssh.example", "ssh.example", False),
-        ("!ssh.example", "other", False),
-        ("ssh.exampl", "ssh.example", False),
-        ("ssh.example.evil", "ssh.example", False),
-        ("sshxexample", "ssh.example", False),
-        ("", "ssh.example", False),
-    ],
-)
-def test_patterns_match_as_in_openssh(pattern: str, host: str, expected: bool) -> None:
-    assert covers(pattern, host) is expected
-
-
-def connection(trust: HostTrust | None) -> Connection:
-    return Connection("ssh.example", 22, "wssh-1", None, trust)
-
-
-@pytest.mark.parametrize(
-    ("pattern", "shown"),
-    [
-        ("other.example", "other.example"),
-        ("ssh.example\n* evil", "ssh.example * evil"),
-        ("ssh.example evil", "ssh.example evil"),
-        ("*" * 2000, "*" * 199 + "…"),
-    ],
-)
-def test_host_trust_that_does_not_cover_the_endpoint_is_refused(pattern: str, shown: str) -> None:
-    with pytest.raises(Untrusted) as caught:
-        check_host_trust(connection(HostTrust("cert_authority", pattern, "k")), NAME)
-    assert caught.value.one_line() == (
-        f'dm-foo: the API\'s host trust for "{shown}" does not cover the endpoint ssh.example; '
-        "hint: no connection was made; report it to the service's support"
-    )
-
-
-def test_without_host_trust_of_a_kind_that_is_known_nobody_is_trusted() -> None:
-    with pytest.raises(Untrusted) as missing:
-        check_host_trust(connection(None), NAME)
-    assert missing.value.one_line() == (
-        "dm-foo: the API sent no host trust, so the gateway's identity cannot be verified; "
-        "hint: try again; if it happens again, report it to the service's support"
-    )
-    with pytest.raises(Untrusted) as unknown:
-        check_host_trust(connection(HostTrust("pinned\x1b[0m", "*", "k")), NAME)
-    assert unknown.value.one_line() == (
-        'dm-foo: the API sent host trust of the unknown kind "pinned [0m"; '
-        "hint: a newer dcs-proxy may support it"
-    )
-
-
-def test_host_trust_that_covers_the_endpoint_gives_its_key() -> None:
-    trust = HostTrust("cert_authority", "*.example", "ssh-ed25519 AAAA")
-    assert check_host_trust(connection(trust), NAME) == "ssh-ed25519 AAAA"
 
 
 @pytest.mark.parametrize(

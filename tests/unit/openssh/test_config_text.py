@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dcs_proxy.api.model import covers
+from dcs_proxy.api.host_trust import covers
 from dcs_proxy.errors import ConfigError
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh.config_text import (

@@ -10,7 +10,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from dcs_proxy.api.model import Connection, HostTrust, Listing, Machine, Session
+from dcs_proxy.api.host_trust import HostTrust
+from dcs_proxy.api.model import Connection, Listing, Machine, Session
 from dcs_proxy.console.progress import Progress
 from dcs_proxy.emulator.authority import Authorities, public_line
 from dcs_proxy.errors import DcsError

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from dcs_proxy.api.model import Connection, HostTrust, Session
+from dcs_proxy.api.host_trust import HostTrust
+from dcs_proxy.api.model import Connection, Session
 from dcs_proxy.emulator.authority import public_line
 from dcs_proxy.errors import (
     AgentUnavailable,

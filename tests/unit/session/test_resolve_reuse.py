@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from dcs_proxy.api.model import Connection, HostTrust
+from dcs_proxy.api.host_trust import HostTrust
+from dcs_proxy.api.model import Connection
 from dcs_proxy.emulator.authority import public_line
 from dcs_proxy.session.next_step import Half
 from tests.unit.session.fakes import AUTHORITIES, NAME, Fakes

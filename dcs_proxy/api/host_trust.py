@@ -1,0 +1,64 @@
+"""Host trust: which authority proves the gateway's identity, and for which names."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from dcs_proxy.errors import Untrusted, quote_server
+from dcs_proxy.names import MachineName, matches
+
+_HOST_PATTERN = re.compile(r"[A-Za-z0-9.,:*?!\[\]_-]{1,1024}\Z")
+
+
+@dataclass(frozen=True)
+class HostTrust:
+    """What proves the gateway's host key (contract: SSHHostTrust)."""
+
+    kind: str
+    host_pattern: str
+    public_key: str
+
+
+def covers(host_pattern: str, endpoint: str) -> bool:
+    """Return whether a list of known_hosts patterns matches `endpoint`.
+
+    As OpenSSH's match_hostname: patterns with `*` and `?`, separated by commas; a match of one that
+    begins with `!` overrides all others.
+    """
+    matched = False
+    for pattern in host_pattern.lower().split(","):
+        negated = pattern.startswith("!")
+        if matches(pattern[negated:], endpoint):
+            if negated:
+                return False
+            matched = True
+    return matched
+
+
+def check_host_trust(trust: HostTrust | None, endpoint: str, machine: MachineName) -> str:
+    """Return the public key line of the authority that signs the endpoint's host key.
+
+    The key itself is checked by :func:`dcs_proxy.ssh.certificates.parse_authority`.  Raises
+    Untrusted if there is no host trust, or none that covers the endpoint.
+    """
+    if trust is None:
+        raise Untrusted(
+            "the API sent no host trust, so the gateway's identity cannot be verified",
+            hint="try again; if it happens again, report it to the service's support",
+            machine=machine,
+        )
+    if trust.kind != "cert_authority":
+        raise Untrusted(
+            f"the API sent host trust of the unknown kind {quote_server(trust.kind)}",
+            hint="a newer dcs-proxy may support it",
+            machine=machine,
+        )
+    if not _HOST_PATTERN.match(trust.host_pattern) or not covers(trust.host_pattern, endpoint):
+        raise Untrusted(
+            f"the API's host trust for {quote_server(trust.host_pattern)} does not cover the "
+            f"endpoint {endpoint}",
+            hint="no connection was made; report it to the service's support",
+            machine=machine,
+        )
+    return trust.public_key
