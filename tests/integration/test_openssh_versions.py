@@ -56,7 +56,7 @@ def test_an_old_ssh_gets_a_block_that_it_can_read(
     assert done.returncode == 0
     assert "dcs-proxy: OpenSSH 8.0: never use ssh -A with a machine: it" in done.stderr
     text = user.config.read_text()
-    assert "# for OpenSSH 8.0\n# ssh -A would" in text
+    assert "# for OpenSSH 8.0\n# never use ssh -A" in text
     assert "ForwardAgent /" not in text and "agents/*.conf" not in text
     assert user.ssh("dm-foo", "echo in").stdout == "in\n"
     assert block_check(user)["status"] == "ok"
@@ -78,7 +78,7 @@ def test_doctor_sees_that_ssh_is_another_than_the_block_is_for(
     user.environment["PATH"] = old_path
     check = block_check(user)
     assert check["status"] == "failed"
-    assert f"is for OpenSSH 8.0, and {find_client().path} is" in check["text"]
+    assert f"is for OpenSSH 8.0, but {find_client().path} is" in check["text"]
     again = user.proxy("config-ssh", "--ssh-config", str(user.config))
     assert again.returncode == 0
     assert block_check(user)["status"] == "ok"
