@@ -10,10 +10,10 @@ import pytest
 
 from dcs_proxy import __version__
 from tests.clients.ansible_controller import SOURCE, Controller
-from tests.integration.conftest import keyring, make_user, start_emulator, user
+from tests.integration.conftest import ids, keyring, make_user, start_emulator, user
 from tests.integration.harness import Emulator, User
 
-__all__ = ["keyring", "make_user", "start_emulator", "user"]
+__all__ = ["ids", "keyring", "make_user", "start_emulator", "user"]
 
 Start = Callable[..., Emulator]
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pytest
 
 from dcs_proxy.ssh.agent import Agent
-from tests.integration.conftest import make_user, start_emulator, user
+from tests.integration.conftest import ids, make_user, start_emulator, user
 from tests.outside.openssh import openssh_agent
 
-__all__ = ["agent", "make_user", "start_emulator", "user"]
+__all__ = ["agent", "ids", "make_user", "start_emulator", "user"]
 
 
 @pytest.fixture
