@@ -45,10 +45,15 @@ def choose_way(login: str | None, stdin: int = 0, stdout: int = 1) -> tuple[Way,
 
 
 def has_spoken(stdin: int = 0) -> bool:
-    """Tell whether the client has sent something, as one does that expects no handover."""
-    poll = select.poll()
-    poll.register(stdin, select.POLLIN)
-    return any(events & select.POLLIN for _, events in poll.poll(0))
+    """Return whether the client has sent something, as one does that expects no handover.
+
+    `stdin` is a socket.  A client that has gone has not spoken.
+    """
+    with socket.socket(fileno=os.dup(stdin)) as sock:
+        try:
+            return bool(sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
 
 
 def check_descriptors(stdin: int = 0, stdout: int = 1) -> None:

@@ -273,7 +273,10 @@ def test_psftp_copies_files(place: User) -> None:
 
 
 @needs("java", "javac")
-@pytest.mark.skipif(not _JSCH.exists(), reason="JSch is not installed (libjsch-java)")
+@pytest.mark.skipif(
+    not (_JSCH.exists() and shutil.which("java")),
+    reason="JSch or Java is not installed (libjsch-java, default-jre-headless)",
+)
 @pytest.mark.client("JSch", ONE_LINE)
 def test_jsch_runs_a_command_and_copies_files(place: User) -> None:
     program = ["java", "-cp", str(_JSCH), str(_HERE / "Jsch.java")]
