@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.contract.prism import compared
-from tests.integration.harness import Emulator, User
+from tests.fake_agent import socket_directory
+from tests.integration.agents import Authority, Place, make_authority, wait_until
+from tests.integration.faults import GETS_IN_AFTER_WAKE, IN, KEY, PATIENT_S, WAKE_S, Play, Start
+from tests.integration.harness import Emulator, User, agent_pid
 from tests.integration.secret_service import SecretService
 
 
@@ -75,3 +81,41 @@ def keyring(user: User) -> Iterator[SecretService]:
     service = SecretService(user)
     yield service
     service.close()
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    with socket_directory() as directory:
+        place = Place(directory)
+        try:
+            yield place
+        finally:
+            for pid in filter(None, [agent_pid(place.path), *place.pids()]):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: not place.pids())
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return make_authority(tmp_path, "ca")
+
+
+@pytest.fixture
+def play(
+    start_emulator: Start, user: User, record_property: Callable[[str, object], None]
+) -> Callable[..., Play]:
+    """Set the stage; the arguments are the emulator's.
+
+    `said` is what ssh will say: where it gets in, it may take its time.
+    """
+
+    def start(*arguments: str, settings: str = "", machine: str = "dm-foo", said: str = "") -> Play:
+        emulator = start_emulator(
+            "--machine", machine, "--wake-seconds", "1", "--api-key", KEY, *arguments
+        )
+        limit_s = PATIENT_S if said in (IN, GETS_IN_AFTER_WAKE) else WAKE_S
+        user.settings(f"wake_seconds = {limit_s}\n{settings}")
+        return Play(user.use(emulator), emulator, record_property, settings)
+
+    return start

@@ -1,0 +1,148 @@
+"""Agents, authorities and certificates for tests of agents."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dcs_proxy.ssh.agent import Agent, Destination
+from dcs_proxy.ssh.certificates import generate_key
+from dcs_proxy.ssh.keys import KeyPair, public_line
+from dcs_proxy.ssh.private_agents import ensure_private_agent
+from tests.integration.harness import agent_pid
+
+LIMIT_S = 60
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a private agent lives."""
+
+    directory: str
+
+    @property
+    def path(self) -> str:
+        return os.path.join(self.directory, "state", "agent.sock")
+
+    @property
+    def lock_path(self) -> str:
+        return os.path.join(self.directory, "agent.lock")
+
+    def ensure(self, timeout_s: float = LIMIT_S) -> Agent:
+        return ensure_private_agent(self.path, self.lock_path, timeout_s=timeout_s)
+
+    def pids(self) -> list[int]:
+        """Return the processes that were started as `... -a PATH` and have not ended."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                if b"-a" in words and self.path.encode() in words:
+                    found.append(int(entry.name))
+        return found
+
+    def the_pid(self) -> int:
+        (pid,) = self.pids()
+        return pid
+
+    def watcher(self) -> int:
+        """Return the shell that ends the agent when it is idle: to the kernel it is who listens."""
+        pid = agent_pid(self.path)
+        assert pid is not None and pid != self.the_pid()
+        return pid
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A certificate authority made by ssh-keygen."""
+
+    path: Path
+
+    @property
+    def line(self) -> str:
+        return " ".join(self.path.with_suffix(".pub").read_text().split()[:2])
+
+    @property
+    def blob(self) -> bytes:
+        return blob_of(self.line)
+
+    def certify(self, public: Path, *options: str) -> Path:
+        run("ssh-keygen", "-q", "-s", str(self.path), "-I", "id", *options, str(public))
+        return public.with_name(public.name.replace(".pub", "-cert.pub"))
+
+
+def make_authority(directory: Path, name: str) -> Authority:
+    return Authority(make_key(directory / name))
+
+
+def make_key(path: Path) -> Path:
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(path))
+    return path
+
+
+def blob_of(line: str) -> bytes:
+    return base64.b64decode(line.split()[1])
+
+
+def run(*command: str, **environment: str) -> str:
+    done = subprocess.run(
+        command,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def listed(agent: Agent) -> list[str]:
+    """Return what ssh-add shows, one line for each identity."""
+    done = subprocess.run(
+        ["ssh-add", "-L"],
+        env={**os.environ, "SSH_AUTH_SOCK": agent.path},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    return done.stdout.splitlines() if done.returncode == 0 else []
+
+
+def certified_key(directory: Path, authority: Authority, principal: str) -> tuple[KeyPair, Path]:
+    """Return a key pair and the file of its user certificate."""
+    key = generate_key()
+    public = directory / "user.pub"
+    public.write_text(public_line(key.public) + "\n")
+    return key, authority.certify(public, "-n", principal, "-V", "-5m:+1h")
+
+
+def add(agent: Agent, key: KeyPair, certificate: Path, destination: Destination | None) -> bool:
+    blob = blob_of(certificate.read_text())
+    return agent.add_certificate(
+        key, blob, comment="dm-foo", lifetime_s=600, destination=destination
+    )
+
+
+def install(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Put a program of ours before the real ssh-agent."""
+    program = directory / "bin" / "ssh-agent"
+    program.parent.mkdir()
+    program.write_text(script)
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", str(program.parent) + os.pathsep + os.environ["PATH"])
