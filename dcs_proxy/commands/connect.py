@@ -23,6 +23,7 @@ from dcs_proxy.errors import (
     LoginRefused,
     UsageError,
     attribute_errors_to,
+    clean_text,
 )
 from dcs_proxy.local.log import milliseconds_since
 from dcs_proxy.names import MachineName
@@ -78,7 +79,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     Raises DcsError, after it has been sent through ssh.
     """
     # An editor that runs no shell passes on the quotation marks of our block.
-    arguments.host = arguments.host.strip("'")
+    arguments.host = arguments.host.strip("'").lower()
     arguments.login = arguments.login and arguments.login.strip("'")
     way, first = _choose(arguments)
     if way is Way.BRIDGE:
@@ -214,8 +215,9 @@ def check_login(login: str, host: str, record: Record) -> None:
     ready = record.ready
     if ready is None or login in (ready.ssh_username, record.previous_username):
         return
+    shown = clean_text(login, 80) or "?"
     raise LoginMismatch(
-        f"ssh is about to log in as {login}, but this session's login is {ready.ssh_username}",
+        f"ssh is about to log in as {shown}, but this session's login is {ready.ssh_username}",
         hint=f"type: ssh {host} (no user name before it, no -l, and no User line for {host} "
         "above the dcs-proxy block in your ssh config)",
         machine=MachineName(host),

@@ -46,8 +46,10 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         # ssh reads the included files all the same.
         remove_broken(StateDirectory(options.state_directory(os.environ)))
         return 0
-    with attribute_errors_to(arguments.host):
-        return _prepare(arguments.host, options, parent)
+    # ssh reads its configuration for a name as typed, and connects with it in lower case.
+    host = arguments.host.lower()
+    with attribute_errors_to(host):
+        return _prepare(host, options, parent)
 
 
 def _prepare(host: str, options: Options, parent: int) -> int:

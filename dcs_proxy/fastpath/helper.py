@@ -65,7 +65,7 @@ def run(words: "list[str]") -> bool:
     if words[0] != "--home":
         return False
     if rest[0] == "prepare" and len(rest) == 2:
-        entry = _read_entry(home, rest[1], config)
+        entry = _read_entry(home, rest[1].lower(), config)
         return entry is not None and _is_prepared(home, entry)
     if rest[0] == "--login" and len(rest) == 4 and rest[3].isdigit():
         entry = _read_entry(home, rest[2], config)

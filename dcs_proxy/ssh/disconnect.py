@@ -29,7 +29,9 @@ def disconnect_bytes(message: str) -> bytes:
     byte 1, uint32 reason, string description (UTF-8), string language tag.  `message` should be
     one line: ssh prints control characters as octal.
     """
-    description = message.encode()[:_MAX_DESCRIPTION].decode(errors="ignore").encode()
+    description = (
+        message.encode(errors="replace")[:_MAX_DESCRIPTION].decode(errors="ignore").encode()
+    )
     payload = struct.pack(">BII", _MSG_DISCONNECT, _BY_APPLICATION, len(description))
     payload += description + struct.pack(">I", 0)
     # The packet, with its length field, is a multiple of 8 bytes; at least 4 of them are padding.

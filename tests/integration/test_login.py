@@ -201,3 +201,28 @@ def test_a_home_with_spaces_and_unicode_works(start_emulator: Start, user: User)
     done = user.ssh("dm-foo", "echo in")
     assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr
     assert state.is_dir()
+
+
+@pytest.mark.parametrize("typed", ["DM-FOO", "Dm-Foo"])
+def test_a_name_in_capitals_is_the_same_machine(
+    start_emulator: Start, user: User, typed: str
+) -> None:
+    emulator = start_emulator("--machine", "dm-foo")
+    user.use(emulator)
+    for name in (typed, "dm-foo", typed):
+        done = user.ssh(name, "echo in")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "in\n", "")
+    assert len(emulator.creates()) == 1
+
+
+@pytest.mark.parametrize("login", ["x" * 4000, b"\xff", "\u202e"])
+def test_an_odd_login_ends_in_clear_lines(
+    start_emulator: Start, user: User, login: str | bytes
+) -> None:
+    user.use(start_emulator("--machine", "dm-foo"))
+    # subprocess takes words of both kinds.
+    done = user.run(["ssh", "-F", str(user.config), "-l", login, "dm-foo", "true"])  # type: ignore[list-item]
+    assert done.returncode == 255
+    assert "dcs-proxy: dm-foo: ssh is about to log in as " in done.stderr
+    ours = [line for line in done.stderr.splitlines() if line.startswith("dcs-proxy: ")]
+    assert len(ours) == 2 and all(len(line) < 300 and line.isprintable() for line in ours)
