@@ -49,8 +49,8 @@ _DEFAULT_CONFIG = "~/.ssh/config"
 # A name that matches our patterns and that no machine has.
 _NO_MACHINE = "dm-dcs-proxy-doctor"
 _SSH_S = 30
-# Where uvx, pipx run, nix run and the like keep programs that nothing has installed.
-_TEMPORARY = re.compile(r"/\.cache/|/uv/archive-v\d+/|/pipx/\.cache/|^/nix/store/|^/(var/)?tmp/")
+# Where uvx and pipx run keep programs that nothing has installed.
+_TEMPORARY = re.compile(r"/uv/(archive|environments)-v\d+/|/\.cache/(uv|pipx)/|/pipx/\.cache/")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,52 +1,26 @@
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-from dcs_proxy.api.model import Listing
-from dcs_proxy.app import Options
-from dcs_proxy.commands import config_ssh
-from dcs_proxy.local.lock import try_lock
+from dcs_proxy.commands.config_ssh import _program_warnings
+from dcs_proxy.openssh.config_text import Program
 
 
-def test_two_config_ssh_never_edit_at_the_same_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lock = tmp_path / "home" / "config-ssh.lock"
-    locked: list[str] = []
-
-    def only_while_locked(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def checked(*arguments: Any) -> Any:
-            assert try_lock(str(lock)) is None
-            locked.append(name)
-            return call(*arguments)
-
-        return checked
-
-    file = config_ssh.config_file
-    monkeypatch.setattr(file, "read", only_while_locked("read", file.read))
-    monkeypatch.setattr(file, "edit", only_while_locked("edit", file.edit))
-    monkeypatch.setattr(
-        config_ssh, "list_machines", only_while_locked("list", lambda *_: Listing([]))
-    )
-    parser = argparse.ArgumentParser()
-    config_ssh.add_arguments(parser)
-    words = ["--ssh-config", str(tmp_path / "config")]
-    options = Options(home=str(tmp_path / "home"))
-    assert config_ssh.run(parser.parse_args(words), options) == 0
-    assert {"read", "list", "edit"} <= set(locked)
-    locked.clear()
-    assert config_ssh.run(parser.parse_args([*words, "--remove"]), options) == 0
-    assert "edit" in locked
-
-
-def test_removing_the_block_makes_no_state_directory(tmp_path: Path) -> None:
-    parser = argparse.ArgumentParser()
-    config_ssh.add_arguments(parser)
-    arguments = parser.parse_args(["--ssh-config", str(tmp_path / "config"), "--remove"])
-    assert config_ssh.run(arguments, Options(home=str(tmp_path / "home"))) == 0
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize(
+    ("place", "is_temporary"),
+    [
+        ("/home/me/.cache/uv/archive-v0/x1/lib/python3.12/site-packages", True),
+        ("/var/tmp/uv/environments-v2/dcs-proxy-1/lib", True),
+        ("/home/me/.local/pipx/.cache/0a1b/lib", True),
+        ("/home/me/.cache/pipx/0a1b/lib", True),
+        ("/home/me/.local/share/uv/tools/dcs-proxy/lib", False),
+        ("/home/me/.local/share/pipx/venvs/dcs-proxy/lib", False),
+        ("/tmp/checkout", False),
+        ("/usr/lib/python3/dist-packages", False),
+    ],
+)
+def test_a_program_that_nothing_has_installed_is_named(place: str, is_temporary: bool) -> None:
+    start = f"{place}/dcs_proxy/start.py"
+    warnings = list(_program_warnings(Program(("/usr/bin/python3", "-I", "-S", start), "/s")))
+    assert bool(warnings) is is_temporary
+    assert all(start in line or "uv tool install" in line for line in warnings)
