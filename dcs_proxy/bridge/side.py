@@ -48,6 +48,8 @@ class Side(paramiko.Transport):
 
     _active_check_timeout = 1.0  # paramiko's 0.1 s wakes an idle process ten times as often
     _CLIENT_ID = "dcs_proxy"  # the software version in the line that paramiko sends first
+    # By its RFC name too, which dropbear guesses.  paramiko's own table is a mutable class
+    # attribute that its type stubs leave out.
     _kex_info = {**paramiko.Transport._kex_info, "curve25519-sha256": KexCurve25519}  # type: ignore[attr-defined]  # noqa: RUF012
     _preferred_ciphers = (
         "aes128-gcm@openssh.com",
@@ -122,7 +124,8 @@ class Side(paramiko.Transport):
         self._send_user_message(Payload(message))  # type: ignore[attr-defined]
 
     def _send_last(self, message: bytes) -> None:
-        # It may be sent in a key exchange too (RFC 4253 §7.1).
+        # It may be sent in a key exchange too (RFC 4253 §7.1).  asbytes() is all that is asked of
+        # a message.
         try:
             self.packetizer.send_message(Payload(message + bytes(4)))  # type: ignore[arg-type]
         except (EOFError, OSError):

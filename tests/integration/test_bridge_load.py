@@ -54,6 +54,7 @@ def test_keys_are_renewed_on_both_sides_under_load_both_ways(behind_sshd: User) 
     assert ssh.stderr is not None and ssh.stdout is not None
     threads = [
         threading.Thread(target=feed, args=(ssh, block, count)),
+        # The assertion above does not reach into a lambda.
         threading.Thread(target=lambda: errors.append(ssh.stderr.read())),  # type: ignore[union-attr]
     ]
     for thread in threads:

@@ -99,6 +99,7 @@ def test_a_greeting_without_end_is_not_kept(served: Served) -> None:
 @pytest.mark.parametrize("number", [80, 90, 94, 98, 127])
 def test_no_message_is_passed_on_before_the_client_is_let_in(served: Served, number: int) -> None:
     passed: list[bytes] = []
+    # In place of the method, to see what reaches it.
     served.outbox.put = lambda message, **_: passed.append(message)  # type: ignore[method-assign]
     transport = negotiated(served)
     message = paramiko.Message()
