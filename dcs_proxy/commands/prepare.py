@@ -11,6 +11,7 @@ import os
 
 from dcs_proxy.app import Options, open_context, open_fast_entry, open_lookup
 from dcs_proxy.errors import attribute_errors_to
+from dcs_proxy.fastpath.helper import NOT_EXPANDED
 from dcs_proxy.local.log import milliseconds_since
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh.parent import wants_session
@@ -27,10 +28,6 @@ DESCRIPTION = (
 )
 EXAMPLES = (("Make a session ready for a client that cannot", "dcs-proxy prepare dm-foo"),)
 
-# asyncssh runs Match exec without expanding its tokens.  It cannot use a session's certificate, so
-# it must not read the session's login and host authority either: it is served by the bridge.
-_NOT_EXPANDED = "%h"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -40,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, options: Options) -> int:
     """Make the machine's session ready and write what ssh includes.  Raises DcsError."""
     parent = os.getppid()
-    if arguments.host == _NOT_EXPANDED:
+    if arguments.host == NOT_EXPANDED:
         return 1
     if not wants_session(parent):
         # ssh reads the included files all the same.

@@ -10,6 +10,7 @@ next ssh to use the session without the full program.  publish/fast_entry.py wri
 names below.
 """
 
+import _socket
 import posix
 import sys
 from time import gmtime, strftime, time
@@ -35,6 +36,7 @@ from time import gmtime, strftime, time
 FIELDS = 14
 CURRENT_VERSION = "2"
 COMPLETE = "end\n"
+NOT_EXPANDED = "%h"
 # The environment variables that the settings depend on.
 VARIABLES = ("DEDALUS_BASE_URL", "DEDALUS_ORG_ID")
 
@@ -43,10 +45,18 @@ _FULL = _PACKAGE + "/__main__.py"
 _START = _PACKAGE + "/start.py"
 _AGENT_S = 2
 _CONNECT_S = 1
+# How long a connection may be idle before TCP asks whether the other end is alive.
+_IDLE_S = 60
 
 
 def main(words: "list[str]") -> int:
-    """Do what ssh asks for and return 0, if it is warm; else become the full program."""
+    """Do what ssh asks for and return 0, if it is warm; else become the full program.
+
+    Return 1 for a host that is not expanded: the programs that evaluate Match exec so (asyncssh,
+    VS Code for each host that it lists) do not log in with what `prepare` makes ready.
+    """
+    if words[-2:] == ["prepare", NOT_EXPANDED]:
+        return 1
     try:
         done = run(words)
     except Exception:  # whatever it is, the full program does the work or explains it
@@ -197,8 +207,6 @@ def _holds(path: str, blob: bytes) -> bool:
     SSH_AGENT_IDENTITIES_ANSWER (12), a uint32 count, and for each identity its blob and its comment
     as strings.
     """
-    import _socket
-
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     sock.settimeout(_AGENT_S)
     sock.connect(path)
@@ -227,8 +235,6 @@ def _holds(path: str, blob: bytes) -> bool:
 
 def _connect(entry: "list[str]", home: str, host: str, login: str) -> bool:
     """Connect to the address that answered last; hand the socket to ssh, or relay."""
-    import _socket
-
     now, address = time(), entry[ADDRESS]
     if login not in entry[LOGINS].split("\n") or not _is_within(entry[CONNECT_TIMES]):
         return False
@@ -243,9 +249,7 @@ def _connect(entry: "list[str]", home: str, host: str, login: str) -> bool:
     sock.settimeout(_CONNECT_S)
     sock.connect((address, int(entry[PORT])))
     sock.settimeout(None)
-    # ssh sets the first late, and the second not at all on a socket that it was handed.
-    sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-    sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
+    set_options(sock)
     if posix.environ.get(b"DCS_PROXY_LOG") != b"off":
         how = "yes" if is_fdpass else "no"
         ms = int((time() - now) * 1000)
@@ -264,10 +268,22 @@ def _connect(entry: "list[str]", home: str, host: str, login: str) -> bool:
     return True
 
 
+def set_options(sock: _socket.socket) -> None:
+    """Set the options that a connection to a gateway needs; it may be handed over afterwards.
+
+    ssh sets TCP_NODELAY late: its first packets would each wait for a delayed ACK.  It does not
+    set keepalive on a socket that it was handed.  A probe after a minute, not after the two hours
+    that are usual, keeps a NAT router from forgetting an idle connection, and notices a dead one.
+    """
+    sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+    sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
+    for name in ("TCP_KEEPIDLE", "TCP_KEEPALIVE"):  # macOS has the second
+        if hasattr(_socket, name):
+            sock.setsockopt(_socket.IPPROTO_TCP, getattr(_socket, name), _IDLE_S)
+
+
 def _has_spoken() -> bool:
     """Return True if the client has sent something: one that waits for a socket does not."""
-    import _socket
-
     channel = _socket.socket(fileno=posix.dup(0))
     try:
         return bool(channel.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT))

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 
 from dcs_proxy.errors import ClientGone, GatewayUnreachable
+from dcs_proxy.fastpath.helper import set_options
 from dcs_proxy.local.http_proxy import authority
 
 # RFC 8305 §5: the next address is tried if the one before has not answered after this time.
@@ -36,9 +37,8 @@ def dial(
 
     Addresses are tried in the resolver's order, a little apart, and the first that answers wins
     (RFC 8305).  `timeout_s` limits the lookup and each address, `deadline` (monotonic) all of
-    it.  The socket is blocking and has TCP_NODELAY and SO_KEEPALIVE set; ssh would set the first
-    late and the second never.  Error messages call the other side `peer`.  Raises
-    GatewayUnreachable with the reason of each address, or ClientGone.
+    it.  The socket is blocking, with the options of `set_options`.  Error messages call the other
+    side `peer`.  Raises GatewayUnreachable with the reason of each address, or ClientGone.
     """
     limit = min(timeout_s, max(0.0, deadline - time.monotonic()))
     addresses = look_up(endpoint, port, limit, client_gone, peer)
@@ -50,9 +50,7 @@ def dial(
             hint="check the network; a firewall may block this port",
         )
     sock.setblocking(True)
-    # ssh sets it too late: its first packets would each wait for a delayed ACK.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    set_options(sock)
     return sock
 
 
