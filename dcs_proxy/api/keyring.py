@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from dcs_proxy.api import keyring_process
 from dcs_proxy.errors import CredentialsError, DeadlineExceeded, KeyringUnusable, clean_text
 from dcs_proxy.local.deadline import Deadline
+from dcs_proxy.local.programs import start
 
 if TYPE_CHECKING:
     import subprocess
@@ -25,6 +26,8 @@ _PROGRAM = os.path.abspath(keyring_process.__file__)
 _NOTICE_AFTER_S = 2.0
 # How much longer the process may live if this one is killed before it can kill it.
 _ORPHAN_S = 5
+# More than the longest secret or reason.
+_MAX_TEXT = 16 * 1024
 _ALTERNATIVES = "set DEDALUS_API_KEY, or store the key in a file: dcs-proxy login --file"
 
 
@@ -46,12 +49,7 @@ class SystemKeyring:
         meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
         self._base_url = base_url
-        # Keys in the environment are not the keyring's business.
-        self._environment = {
-            name: value
-            for name, value in environment.items()
-            if name not in ("DEDALUS_API_KEY", "DEDALUS_X_API_KEY")
-        }
+        self._environment = environment
         self._deadline = deadline
         self._limit_s = limit_s
         self._notice = notice
@@ -80,18 +78,17 @@ class SystemKeyring:
         entry = (SERVICE, self._base_url)
         # What ssh starts is deaf to PYTHONPATH and the like, and so is what that starts.
         isolated = ["-I"] if sys.flags.isolated else []
-        process = subprocess.Popen(
+        # Its stderr is not read: D-Bus and the programs that it starts write a lot.
+        process = start(
             [sys.executable, *isolated, _PROGRAM, str(self._limit_s + _ORPHAN_S), command, *entry],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # D-Bus and the programs that it starts write a lot.
-            stderr=subprocess.DEVNULL,
-            env=self._environment,
-            start_new_session=True,
+            environment=self._environment,
+            new_session=True,
         )
         try:
             status = self._exchange(process, secret)
-            text = process.stdout.read().decode(errors="replace") if process.stdout else ""
+            text = process.stdout.read(_MAX_TEXT).decode(errors="replace") if process.stdout else ""
         finally:
             if process.poll() is None:
                 process.kill()

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import os
 import re
-import subprocess
 from collections.abc import Iterator, Sequence
 
 from dcs_proxy.app import ApiFactory, Options, find_program, open_factory
@@ -21,9 +20,11 @@ from dcs_proxy.console.stderr import show
 from dcs_proxy.console.stdout import put, put_json
 from dcs_proxy.doctor.vscode import remote_ssh_settings
 from dcs_proxy.errors import ConfigError, DcsError, clean_text, quote_server
-from dcs_proxy.local.environment import passwd_home, without_keys
+from dcs_proxy.local.environment import passwd_home
 from dcs_proxy.local.files import remove_file, write_atomically
 from dcs_proxy.local.lock import FileLock
+from dcs_proxy.local.programs import Output
+from dcs_proxy.local.programs import run as run_program
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import Program, listed_hosts, render_end, render_top
@@ -158,18 +159,16 @@ def _ssh_error(ssh: str, state: StateDirectory, text: bytes) -> str:
         remove_file(path)
     if done is None:
         return f"no answer after {_SSH_S} s"
-    lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-    return clean_text(lines[-1].replace(path, "the config")) if done.returncode else ""
+    said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    line = said[-1] if said else f"exit status {done.status}"
+    return clean_text(line.replace(path, "the config")) if done.status else ""
 
 
-def _run_ssh(command: list[str]) -> subprocess.CompletedProcess[str] | None:
-    """Run ssh, which needs no API key; return None if it takes too long."""
+def _run_ssh(command: list[str]) -> Output | None:
+    """Run ssh; return None if it takes too long."""
     try:
-        return subprocess.run(
-            command, capture_output=True, text=True, errors="replace", check=False,
-            stdin=subprocess.DEVNULL, timeout=_SSH_S, env=without_keys(os.environ),
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
+        return run_program(command, environment=os.environ, limit_s=_SSH_S)
+    except TimeoutError:
         return None
 
 
@@ -195,7 +194,7 @@ def _home_warnings(ssh: str, path: str) -> Iterator[str]:
     if home is None or os.path.realpath(home) == os.path.realpath(os.path.expanduser("~")):
         return
     done = _run_ssh([ssh, "-v", "-G", _NO_MACHINE])
-    if done is None or f"Reading configuration data {path}\n" not in done.stderr:
+    if done is None or f"Reading configuration data {path}\n".encode() not in done.stderr:
         yield f"ssh reads {home}/.ssh/config whatever HOME says, not this file"
         yield f"hint: dcs-proxy config-ssh --ssh-config '{home}/.ssh/config'"
 

@@ -11,12 +11,13 @@ from dataclasses import fields
 from dcs_proxy import __version__
 from dcs_proxy.app import internal_error
 from dcs_proxy.doctor.api import PROXY_VARIABLES
-from dcs_proxy.doctor.context import NO_MACHINE, SECRET_VARIABLES, Context
+from dcs_proxy.doctor.context import NO_MACHINE, Context
 from dcs_proxy.doctor.redact import MASK, mask
 from dcs_proxy.doctor.runner import Check
 from dcs_proxy.errors import AgentRefused, AgentUnavailable, DcsError, StateError, UsageError
 from dcs_proxy.local.files import cannot_write, read_small
 from dcs_proxy.local.log_reader import read_log
+from dcs_proxy.local.programs import SECRET_VARIABLES
 from dcs_proxy.openssh import config_file
 from dcs_proxy.session.records import parse_record
 from dcs_proxy.ssh.agent import Agent

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import stat
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +13,7 @@ from dcs_proxy.doctor.context import NO_MACHINE, Context
 from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.errors import AgentRefused, ConfigError
 from dcs_proxy.local.files import remove_file, write_atomically
+from dcs_proxy.local.programs import find_program
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import uses_pipes
 from dcs_proxy.openssh.shell import try_shells
@@ -50,7 +50,7 @@ def check_ssh(context: Context) -> Check:
         context.ssh = find_client()
     except ConfigError as error:
         return failed(error.message, error.hint)
-    if shutil.which("ssh-agent") is None:
+    if find_program("ssh-agent", context.environment) is None:
         return failed("there is no ssh-agent in PATH", "install openssh-client")
     return passed(f"{context.ssh.text} at {context.ssh.path}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -12,6 +11,7 @@ from dcs_proxy.api.credentials import Credentials
 from dcs_proxy.app import ApiFactory, Options, open_context, open_factory, open_log
 from dcs_proxy.local.files import read_small
 from dcs_proxy.local.log import Log
+from dcs_proxy.local.programs import SECRET_VARIABLES, run
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh.version import Client
@@ -26,7 +26,6 @@ T = TypeVar("T")
 NO_MACHINE = MachineName("dm-dcs-proxy-doctor")
 _SSH_S = 30
 _BOOLEANS = {"true": "yes", "false": "no"}
-SECRET_VARIABLES = ("DEDALUS_API_KEY", "DEDALUS_X_API_KEY")
 
 
 @dataclass
@@ -84,17 +83,15 @@ class Context:
         There are no options if ssh fails.
         """
         try:
-            done = subprocess.run(
-                self.ssh_command("-G", host), capture_output=True, text=True, errors="replace",
-                check=False, stdin=subprocess.DEVNULL, timeout=_SSH_S, env=dict(self.environment),
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
+            done = run(self.ssh_command("-G", host), environment=self.environment, limit_s=_SSH_S)
+        except TimeoutError:
             return {}, f"no answer after {_SSH_S} s"
         options: dict[str, list[str]] = {}
-        for line in done.stdout.splitlines() if done.returncode == 0 else ():
+        lines = done.stdout.decode("utf-8", "replace").splitlines()
+        for line in lines if done.status == 0 else ():
             option, _, value = line.partition(" ")
             options.setdefault(option, []).append(_BOOLEANS.get(value, value))
-        return options, done.stderr
+        return options, done.stderr.decode("utf-8", "replace")
 
     def ssh_command(self, *arguments: str) -> list[str]:
         """Return a command line of ssh that reads the user's ssh config."""

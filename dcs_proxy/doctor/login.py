@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 import time
 
 from dcs_proxy.app import open_lookup
 from dcs_proxy.doctor.context import Context, required
 from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.errors import clean_text
-from dcs_proxy.local.deadline import Deadline
+from dcs_proxy.local.programs import Output, run
 from dcs_proxy.names import MachineName, parse_machine_name
 from dcs_proxy.publish.includes import publish
 from dcs_proxy.session.resolve import resolve
@@ -69,22 +68,20 @@ def check_gateway(context: Context) -> Check:
 def check_login(context: Context) -> Check:
     """Check that the real ssh can run ``true`` on the machine."""
     host = required(context.host)
-    process = subprocess.Popen(
-        context.ssh_command(*_PLAIN, host, "true"), stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=dict(context.environment),
-    )  # fmt: skip
+    command = context.ssh_command(*_PLAIN, host, "true")
     try:
-        _, errors = Deadline(2 * _LOGIN_S).call(process.communicate, within_s=_LOGIN_S)
+        done = run(command, environment=context.environment, limit_s=_LOGIN_S)
     except TimeoutError:
-        errors = f"timed out after {_LOGIN_S:g} s".encode()
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-    if process.returncode == 0:
+        done = Output(-1, b"", f"timed out after {_LOGIN_S:g} s".encode())
+    if done.status == 0:
         return passed(f"ssh {host} true")
+    if done.is_cut:
+        return failed(
+            f"ssh {host} true was stopped because it prints without end",
+            f"look at the start files of the shell on the machine: ssh {host}",
+        )
     hint = f"see where it stops: ssh -v {host}; and what dcs-proxy did: dcs-proxy log {host}"
-    return failed(f"ssh {host} true failed: {_reason(errors, process.returncode)}", hint)
+    return failed(f"ssh {host} true failed: {_reason(done.stderr, done.status)}", hint)
 
 
 def _read_banner(sock: socket.socket, limit_s: float) -> str:

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import shutil
 import signal
 import struct
 import termios
@@ -18,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import asyncssh
 
 from dcs_proxy.emulator.machines import SshSession
+from dcs_proxy.local.programs import find_program
 
 _CHUNK = 64 * 1024
 _ACCEPTED = ("LANG", "LC_", "COLORTERM", "GIT_PROTOCOL")
@@ -243,4 +243,4 @@ async def _copy(read: Callable[[int], Awaitable[bytes]], writer: asyncssh.SSHWri
 
 
 def _shell() -> str:
-    return shutil.which("bash") or "/bin/sh"
+    return find_program("bash", os.environ) or "/bin/sh"

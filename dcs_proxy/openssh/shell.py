@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dcs_proxy.errors import ConfigError, clean_text, quote_server
+from dcs_proxy.local.programs import start
 
 _DEFAULT = "/bin/sh"
 _LIMIT_S = 10.0
@@ -89,14 +90,11 @@ def _run(path: str, environment: Mapping[str, str]) -> Shell:
     with ours:
         try:
             with theirs:
-                process = subprocess.Popen(
+                process = start(
                     [path, "-c", f"exec /bin/sh -c 'exit {_STATUS}'"],
-                    stdin=theirs.fileno(),
-                    stdout=theirs.fileno(),
-                    stderr=subprocess.DEVNULL,
-                    env=dict(environment),
-                    start_new_session=True,
-                )
+                    stdin=theirs.fileno(), stdout=theirs.fileno(),
+                    environment=environment, new_session=True,
+                )  # fmt: skip
         except OSError as error:
             return Shell(path, problem=f"cannot be run: {error.strerror}")
         try:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
 from typing import NamedTuple
 
 from dcs_proxy.errors import ConfigError, clean_text
+from dcs_proxy.local.programs import find_program, run
 
 _VERSION = re.compile(r"OpenSSH_(?:for_\w+_)?([0-9]{1,4})\.([0-9]{1,4})")
 _LIMIT_S = 10
@@ -47,7 +46,7 @@ def find_client() -> Client:
 
     Raises ConfigError if there is none, or if it is not OpenSSH or too old.
     """
-    path = shutil.which("ssh")
+    path = find_program("ssh", os.environ)
     if path is None:
         raise ConfigError("there is no ssh in PATH", hint="install openssh-client")
     text = _ask_version(path)
@@ -90,10 +89,9 @@ def missing_features(version: Version) -> list[str]:
 
 def _ask_version(path: str) -> str:
     try:
-        done = subprocess.run(
-            [path, "-V"], capture_output=True, text=True, errors="replace", check=False,
-            stdin=subprocess.DEVNULL, timeout=_LIMIT_S,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
+        done = run([path, "-V"], environment=os.environ, limit_s=_LIMIT_S)
+    except TimeoutError:
+        return f"no answer after {_LIMIT_S} s"
+    except OSError as error:
         return clean_text(str(error))
-    return clean_text(done.stderr).partition(",")[0]
+    return clean_text(done.stderr.decode("utf-8", "replace")).partition(",")[0]

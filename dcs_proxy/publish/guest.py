@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
 import time
 
 from dcs_proxy.errors import DeadlineExceeded
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.log import Log, milliseconds_since
+from dcs_proxy.local.programs import find_program, run
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh.config_text import session_options
 from dcs_proxy.publish.includes import write_identity
@@ -44,7 +43,7 @@ def await_guest(
     if the gateway is reached directly.  Raises DeadlineExceeded, with the gateway's last code, or
     ClientGone.
     """
-    program = shutil.which("ssh")
+    program = find_program("ssh", os.environ)
     if program is None:
         return
     command = [program, *_arguments(state, name, record, proxy_command)]
@@ -85,21 +84,12 @@ def _arguments(
 
 def _log_in(command: list[str], deadline: Deadline) -> str:
     """Log in once; return the code with which the gateway said "not yet", "" for any other end."""
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        # Without the API key that our own environment may hold.
-        env={"PATH": os.defpath, "HOME": os.path.expanduser("~")},
-    )
+    environment = {"PATH": os.defpath, "HOME": os.path.expanduser("~")}
     try:
-        _, errors = deadline.call(process.communicate, within_s=_TRY_S)
+        done = run(command, environment=environment, limit_s=_TRY_S, turn=deadline.check)
     except TimeoutError:
         return "no answer"
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-    found = _NOT_READY.search(errors.decode(errors="replace"))
-    return found[0] if found and process.returncode else ""
+    if done.is_cut:  # a guest that prints without end has let us in
+        return ""
+    found = _NOT_READY.search(done.stderr.decode(errors="replace"))
+    return found[0] if found and done.status else ""

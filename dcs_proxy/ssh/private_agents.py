@@ -21,6 +21,7 @@ from dcs_proxy.errors import AgentUnavailable, StateError, clean_text, quote_ser
 from dcs_proxy.local.files import make_private_directory, remove_file
 from dcs_proxy.local.lock import lock_holder, try_lock
 from dcs_proxy.local.log import Log
+from dcs_proxy.local.programs import find_program, start
 from dcs_proxy.names import MachineName
 from dcs_proxy.ssh.agent import Agent, AgentMissing
 
@@ -219,25 +220,23 @@ def _give_up(process: subprocess.Popen[bytes], errors: int, deadline: float) -> 
 
 def _start(path: str, errors: int) -> subprocess.Popen[bytes]:
     """Start the agent with the descriptor `errors` as its stderr; close that here."""
-    import subprocess  # slow to import, and only needed here
-
-    program = _find_program()
+    program = find_program("ssh-agent", os.environ, _SYSTEM_DIRECTORIES)
+    if program is None:
+        raise AgentUnavailable("ssh-agent is not installed", hint="install openssh-client")
     try:
-        return subprocess.Popen(
+        return start(
             [
                 program, "-a", path, "/bin/sh", "-c", _WATCH,
                 os.path.join(os.path.dirname(program), "ssh-add"),
                 str(_IDLE_CHECK_S), str(_IDLE_CHECKS),
             ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
             # Not ours: `ssh ... 2>&1 | cat` would hang while the agent keeps it open.
             stderr=errors,
             cwd="/",
-            # Our environment may contain the API key, which must not live as long as the agent.
-            env={"PATH": os.defpath},
+            # Nothing of our own environment must live as long as the agent.
+            environment={"PATH": os.defpath},
             # Ctrl-C ends every process in ssh's group.
-            start_new_session=True,
+            new_session=True,
         )  # fmt: skip
     except OSError as error:
         message = f"cannot run {clean_text(program)}: {error.strerror}"
@@ -254,16 +253,6 @@ def _read_error(errors: int) -> str:
     except BlockingIOError:
         return ""
     return quote_server(text) if text.strip() else ""
-
-
-def _find_program() -> str:
-    # Only absolute entries: an empty one means the current directory, which others may control.
-    entries = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    for directory in (*filter(os.path.isabs, entries), *_SYSTEM_DIRECTORIES):
-        program = os.path.join(directory, "ssh-agent")
-        if os.path.isfile(program) and os.access(program, os.X_OK):
-            return program
-    raise AgentUnavailable("ssh-agent is not installed", hint="install openssh-client")
 
 
 def _remaining(deadline: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,12 @@ FASTPATH_MAY_IMPORT = {
 
 # Slow to load: imported inside functions, so that only the commands that need them pay for it.
 SLOW = {"asyncssh", "cryptography", "keyring", "requests", "shtab", "urllib3"}
+# Every way in which the standard library starts a program, and the search that follows relative
+# entries of PATH.
+_STARTS = re.compile(
+    r"\b(?:subprocess\.(?:run|call|check_\w+|getoutput|Popen\()|os\.(?:system|popen|exec|spawn)"
+    r"|posix\.exec|posix_spawn|create_subprocess|pty\.spawn|shutil\.which)"
+)
 
 
 def modules() -> dict[str, Path]:
@@ -90,6 +97,13 @@ def test_no_modules_import_each_other() -> None:
 def test_only_the_tunnel_dials_so_that_no_connection_passes_the_proxy_by() -> None:
     dialling = [n for n, path in modules().items() if "dcs_proxy.ssh.dial.dial" in imports(path)]
     assert dialling == ["ssh.tunnel"]
+
+
+def test_only_one_module_starts_other_programs() -> None:
+    """These replace this process by another of ours, or are a machine's guest."""
+    exempt = {"fastpath.helper", "ssh.handover", "emulator.guest"}
+    starting = {name for name, path in modules().items() if _STARTS.search(path.read_text())}
+    assert starting - exempt == {"local.programs"}
 
 
 def test_the_fast_path_imports_nothing_of_ours_and_next_to_nothing_else() -> None:

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dcs_proxy.local.programs import find_program, run, start
+
+EMPTY: dict[str, str] = {}
+
+
+def python(text: str, **more: float) -> list[str]:
+    return [sys.executable, "-I", "-c", f"import os, sys, time\n{text}"]
+
+
+def test_a_program_gets_the_environment_without_the_api_key() -> None:
+    environment = {"DEDALUS_API_KEY": "dsk-1", "DEDALUS_X_API_KEY": "dsk-2", "OTHER": "1"}
+    done = run(python("print(*os.environ)"), environment=environment, limit_s=60)
+    assert b"OTHER" in done.stdout
+    assert b"DEDALUS" not in done.stdout
+    assert "DEDALUS_API_KEY" in environment
+
+
+def test_status_and_both_streams_are_returned() -> None:
+    text = "print('a'); print('b', file=sys.stderr); sys.exit(3)"
+    done = run(python(text), environment=EMPTY, limit_s=60)
+    assert (done.status, done.stdout, done.stderr, done.is_cut) == (3, b"a\n", b"b\n", False)
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_program_that_prints_without_end_is_killed(stream: str) -> None:
+    text = f"while True: sys.{stream}.write('x' * 65536)"
+    done = run(python(text), environment=EMPTY, limit_s=60, max_output=100_000)
+    assert done.is_cut
+    assert done.status == -9
+    assert {len(done.stdout), len(done.stderr)} == {0, 100_000}
+
+
+def test_a_program_that_does_not_end_is_killed(tmp_path: Path) -> None:
+    marker = tmp_path / "pid"
+    text = f"open({str(marker)!r}, 'w').write(str(os.getpid()))\ntime.sleep(1000)"
+
+    def turn() -> None:
+        if marker.exists() and marker.read_text():
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        run(python(text), environment=EMPTY, limit_s=60, turn=turn)
+    assert not os.path.exists(f"/proc/{marker.read_text()}")
+    with pytest.raises(TimeoutError):
+        run(python("time.sleep(1000)"), environment=EMPTY, limit_s=0.2)
+
+
+def test_one_that_closes_its_streams_is_still_waited_for() -> None:
+    text = "os.close(1); os.close(2); time.sleep(0.2); os._exit(7)"
+    assert run(python(text), environment=EMPTY, limit_s=60).status == 7
+
+
+def test_a_background_process_that_keeps_the_streams_open_delays_nothing() -> None:
+    text = "print('a', flush=True)\nif os.fork() == 0: time.sleep(5)"
+    begin = time.monotonic()
+    done = run(python(text), environment=EMPTY, limit_s=60)
+    assert (done.status, done.stdout) == (0, b"a\n")
+    assert time.monotonic() - begin < 5
+
+
+def put(directory: Path, mode: int = 0o755) -> str:
+    directory.mkdir(exist_ok=True)
+    path = directory / "tool"
+    path.write_text("#!/bin/sh\n")
+    path.chmod(mode)
+    return str(path)
+
+
+def test_relative_entries_of_path_are_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "trap")
+    real = put(tmp_path / "real")
+    monkeypatch.chdir(tmp_path / "trap")
+    for path in ("", ".", "../trap", "trap/../../trap"):
+        assert find_program("tool", {"PATH": path}) is None
+        assert find_program("tool", {"PATH": f"{path}:{tmp_path}/real"}) == real
+    assert find_program("tool", {"PATH": ""}, [str(tmp_path / "real")]) == real
+
+
+def test_only_what_can_be_executed_is_a_program(tmp_path: Path) -> None:
+    put(tmp_path / "text", 0o644)
+    (tmp_path / "directory" / "tool").mkdir(parents=True)
+    path = f"{tmp_path}/nowhere:{tmp_path}/text:{tmp_path}/directory"
+    assert find_program("tool", {"PATH": path}) is None
+
+
+def test_a_relative_path_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for word in ("tool", "./tool"):
+        with pytest.raises(FileNotFoundError):
+            start([word], environment={"PATH": str(tmp_path)})
+
+
+def test_streams_are_closed_unless_named(tmp_path: Path) -> None:
+    text = "print(sys.stdin.read()); print([os.fstat(fd).st_rdev for fd in (0, 2)])"
+    with start(python(text), environment=EMPTY, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        said = process.stdout.read()
+    null = os.stat(os.devnull).st_rdev
+    assert said == f"\n[{null}, {null}]\n".encode()
