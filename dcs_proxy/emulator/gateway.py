@@ -203,7 +203,7 @@ class _Login(asyncssh.SSHServer):
         return dest_host in _LOOPBACK
 
     def server_requested(self, listen_host: str, listen_port: int) -> bool:
-        return listen_host in {"", *_LOOPBACK}
+        return listen_host in _LOOPBACK
 
     def unix_connection_requested(self, dest_path: str) -> bool:
         return True
