@@ -1,0 +1,1 @@
+"""Unit tests of the emulator: the rules that it holds every client to."""
