@@ -7,13 +7,13 @@ is read only if those before it hold no key.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from dcs_proxy.api import keyring as system_keyring
 from dcs_proxy.errors import CredentialsError, KeyringUnusable, StateError
-from dcs_proxy.local.files import remove_file, write_atomically
+from dcs_proxy.local.files import make_directories, remove_file, write_atomically
+from dcs_proxy.local.trusted_file import distrusted, find_distrust, read_trusted
 
 MAX_KEY = 4096
 _VARIABLES = ("DEDALUS_API_KEY", "DEDALUS_X_API_KEY")
@@ -73,12 +73,12 @@ def overriding_sources(environment: Mapping[str, str], key_file: str) -> list[st
 
 
 def write_key_file(path: str, key: str) -> None:
-    """Write the key file, mode 0600.  Raises CredentialsError."""
+    """Write the key file, mode 0600.  Raises CredentialsError, also if it would not be trusted."""
+    if distrust := find_distrust(path):
+        raise distrusted(path, "the key file", CredentialsError, distrust)
     try:
-        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        make_directories(os.path.dirname(path))
         write_atomically(path, f"{key}\n".encode())
-    except OSError as error:
-        raise _file_error(f"{path} cannot be written: {error.strerror}") from None
     except StateError as error:
         raise _file_error(error.message) from None
 
@@ -99,22 +99,12 @@ def _file_error(message: str) -> CredentialsError:
 
 
 def _read_key_file(path: str) -> str | None:
-    try:
-        with open(path, "rb") as file:
-            status = os.fstat(file.fileno())
-            text = file.read(MAX_KEY + 1)
-    except FileNotFoundError:
+    file = read_trusted(path, "the key file", CredentialsError)
+    if file is None:
         return None
-    except OSError as error:
-        raise CredentialsError(
-            f"the key file {path} cannot be read: {error.strerror}",
-            hint="set DEDALUS_API_KEY, or fix the file's permissions",
-        ) from None
-    if status.st_uid not in (os.geteuid(), 0) or stat.S_IMODE(status.st_mode) & 0o077:
-        raise CredentialsError(
-            f"the key file {path} can be read by others", hint=f"chmod 600 {path}"
-        )
-    return text.decode("latin-1").strip()
+    if not file.is_private:
+        raise CredentialsError(f"the key file {path} can be read by others", hint=file.hint)
+    return file.data.decode("latin-1").strip()
 
 
 def check_key(key: str, source: str) -> str:

@@ -80,7 +80,7 @@ def _places(environment: Mapping[str, str]) -> list[tuple[str, str, str]]:
 
 def _read_timeout(name: str, path: str, extensions: str) -> tuple[str, str, int | None]:
     """Return the program, its settings file and its time limit, None if it has no Remote-SSH."""
-    data = read_small(path, _MAX_SETTINGS)
+    data = read_small(path, _MAX_SETTINGS, of_others=True)
     seconds = None if data is None else connect_timeout(data.decode("utf-8-sig", "replace"))
     if seconds is None and glob.glob(f"{glob.escape(extensions)}/*.remote-ssh-[0-9]*"):
         seconds = _DEFAULT_S

@@ -7,6 +7,7 @@ import stat
 import threading
 
 from dcs_proxy.errors import StateError
+from dcs_proxy.local.trusted_file import distrusted, find_distrust, judge
 
 WRITE_HINT = "free some space or fix its permissions, or set DCS_PROXY_HOME to another directory"
 
@@ -53,14 +54,18 @@ def _create(path: str, mode: int) -> int:
         return os.open(path, flags, mode)
 
 
-def read_small(path: str, limit: int = 256 * 1024) -> bytes | None:
-    """Return a regular file's bytes; None if it is missing, unreadable or longer than `limit`."""
+def read_small(path: str, limit: int = 256 * 1024, *, of_others: bool = False) -> bytes | None:
+    """Return a regular file's bytes; None if it is missing, unreadable or longer than `limit`.
+
+    Unless `of_others` is set, a file that other users own or can change counts as missing.
+    """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:
         return None
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or not (of_others or judge(path, status) is None):
             return None
         with os.fdopen(fd, "rb", closefd=False) as file:
             data = file.read(limit + 1)
@@ -113,8 +118,8 @@ def make_private_directory(path: str) -> None:
     """Make sure that `path` is a directory that only we can write to.
 
     It is created with mode 0700 if missing, and so are its parents.  Raises StateError if it is
-    something else, belongs to another user or is writable by others: they could plant an agent
-    socket, a certificate or a known_hosts file in it.
+    something else, belongs to another user or is writable by others, or if they could replace it:
+    they could plant an agent socket, a certificate or a known_hosts file in it.
     """
     make_directories(path)
     try:
@@ -132,6 +137,8 @@ def make_private_directory(path: str) -> None:
         raise StateError(
             f"the state directory {path} is writable by other users", hint=f"chmod 700 '{path}'"
         )
+    if distrust := find_distrust(path):
+        raise distrusted(path, "the state directory", StateError, distrust)
 
 
 def cannot_write(path: str, error: OSError) -> StateError:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import stat
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 
 from dcs_proxy.errors import ConfigError, DcsError, clean_text
 from dcs_proxy.local.http_proxy import HttpProxy, parse_http_proxy
+from dcs_proxy.local.trusted_file import read_trusted
 from dcs_proxy.names import MachineName, is_machine_name, parse_machine_name, pattern_means
 
 DEFAULT_BASE_URL = "https://dcs.dedaluslabs.ai"
@@ -105,7 +105,7 @@ def load_settings(environment: Mapping[str, str], path: str | None = None) -> Se
     Raises ConfigError, which names the file and the key, or the environment variable.
     """
     chosen = path is not None or "DCS_PROXY_CONFIG" in environment
-    path = path or config_path(environment)
+    path = os.path.abspath(os.path.expanduser(path)) if path else config_path(environment)
     settings = _read(path, must_exist=chosen)
     if not settings.key_file:
         settings = replace(settings, key_file=os.path.join(_config_home(environment), "api-key"))
@@ -124,25 +124,20 @@ def _config_home(environment: Mapping[str, str]) -> str:
 
 
 def _read(path: str, *, must_exist: bool) -> Settings:
-    try:
-        with open(path, "rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            data = file.read()
-    except FileNotFoundError:
+    file = read_trusted(path, "the config file", ConfigError)
+    if file is None:
         if must_exist:
-            raise ConfigError(f"the config file {path} does not exist") from None
+            raise ConfigError(f"the config file {path} does not exist")
         return Settings()
-    except OSError as error:
-        raise ConfigError(f"the config file {path} cannot be read: {error.strerror}") from None
     try:
-        table = _parse_toml(data.decode())
+        table = _parse_toml(file.data.decode())
     except ValueError as error:
         raise ConfigError(f"{path}: {clean_text(str(error))}") from None
     settings = _from_table(table, path)
-    if settings.proxy is not None and settings.proxy.password and mode & 0o077:
+    if settings.proxy is not None and settings.proxy.password and not file.is_private:
         raise ConfigError(
             f"the config file {path} contains the proxy's password and can be read by others",
-            hint=f"chmod 600 {path}",
+            hint=file.hint,
         )
     return settings
 

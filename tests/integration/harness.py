@@ -342,6 +342,8 @@ class User:
             if program.poll() is None:
                 program.kill()
             program.communicate()
+        if self.state.exists():
+            self.state.chmod(0o700)  # a test may have opened it to others
         self.end_agents()
         shutil.rmtree(self.root)
 

@@ -238,5 +238,5 @@ def test_a_key_file_that_cannot_be_written_is_told(emulator: Emulator, user: Use
     (user.root / "config").write_text("in the way")
     done = user.proxy("login", "--stdin", "--file", "--yes", input=emulator.key)
     assert done.returncode == 4
-    assert f"{key_file(user)} cannot be written: " in done.stderr
+    assert f"{user.root}/config/dcs-proxy cannot be written: Not a directory" in done.stderr
     assert "or set key_file in the config file" in done.stderr

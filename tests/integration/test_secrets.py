@@ -212,3 +212,30 @@ def test_everything_in_the_state_directory_is_ours_alone(start_emulator: Start, 
     }  # fmt: skip
     assert len(modes) > 5
     assert not wrong
+
+
+@pytest.mark.parametrize("fault", ["mode", "owner", "directory"])
+def test_a_config_file_of_others_does_not_say_where_the_key_is_sent(
+    start_emulator: Start, user: User, fault: str
+) -> None:
+    if fault == "owner" and os.geteuid() != 0:
+        pytest.skip("only root can give a file away")
+    emulator = start_emulator("--machine", "dm-foo")
+    config = user.root / "settings" / "config.toml"
+    config.parent.mkdir()
+    config.write_text(f'base_url = "{emulator.api}"\n')
+    user.environment["DCS_PROXY_CONFIG"] = str(config)
+    user.use(emulator)
+    del user.environment["DEDALUS_BASE_URL"]
+    before = emulator.events()
+    if fault == "owner":
+        os.chown(config, 65534, -1)
+    else:
+        (config if fault == "mode" else config.parent).chmod(0o777)
+    said = "belongs to another user" if fault == "owner" else "can be changed by other users"
+    for command in (["list"], ["doctor"], ["prepare", "dm-foo"], ["login", "--stdin", "--yes"]):
+        done = user.proxy(*command, input=emulator.key)
+        assert done.returncode != 0
+        assert said in done.stdout + done.stderr, command
+    assert said in user.ssh("dm-foo", "true").stderr
+    assert emulator.events() == before

@@ -102,17 +102,17 @@ def test_a_key_file_that_cannot_be_written_or_removed_is_told(tmp_path: Path) ->
     (tmp_path / "directory").mkdir()
     taken = tmp_path / "directory"
     hint = "free some space or fix its permissions, or set key_file in the config file"
-    for fail, path, why in (
-        (lambda path: write_key_file(path, "dsk"), below, "Not a directory"),
-        (lambda path: write_key_file(path, "dsk"), taken, "Is a directory"),
-        (remove_key_file, taken, "Is a directory"),
+    for fail, path, shown, why in (
+        (lambda path: write_key_file(path, "dsk"), below, below.parent, "Not a directory"),
+        (lambda path: write_key_file(path, "dsk"), taken, taken, "Is a directory"),
+        (remove_key_file, taken, taken, "Is a directory"),
     ):
         with pytest.raises(CredentialsError) as caught:
             fail(str(path))
-        assert caught.value.one_line() == f"{path} cannot be written: {why}; hint: {hint}"
+        assert caught.value.one_line() == f"{shown} cannot be written: {why}; hint: {hint}"
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660])
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644])
 def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "key"
     path.write_text("dsk-file")
@@ -126,5 +126,5 @@ def test_an_empty_or_unreadable_key_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "key").touch(0o600)
     with pytest.raises(CredentialsError, match="must be printable ASCII without spaces"):
         load_credentials({}, str(tmp_path / "key"))
-    with pytest.raises(CredentialsError, match="cannot be read: Is a directory"):
+    with pytest.raises(CredentialsError, match=r"the key file .* is a directory"):
         load_credentials({}, str(tmp_path))

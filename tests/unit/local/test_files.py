@@ -86,6 +86,13 @@ def test_only_plain_files_of_reasonable_size_are_read(tmp_path: Path) -> None:
     assert read_small(str(tmp_path / "file"), 4) is None
 
 
+def test_a_file_that_others_can_change_counts_as_missing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    (tmp_path / "file").chmod(0o646)
+    assert read_small(str(tmp_path / "file")) is None
+    assert read_small(str(tmp_path / "file"), of_others=True) == b"12345"
+
+
 def test_a_directory_is_made_with_its_parents_for_us_alone(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b"
     make_private_directory(str(path))
@@ -101,6 +108,36 @@ def test_a_directory_that_others_can_change_is_refused(tmp_path: Path, mode: int
     with pytest.raises(StateError, match="is writable by other users") as caught:
         make_private_directory(str(path))
     assert caught.value.hint == f"chmod 700 '{path}'"
+
+
+def test_a_directory_that_others_can_replace_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(StateError) as caught:
+        make_private_directory(str(tmp_path / "a"))
+    assert caught.value.one_line() == (
+        f"the state directory {tmp_path}/a is not trusted: {tmp_path} can be changed by other users"
+        f" (mode 0777); hint: chmod go-w {tmp_path}"
+    )
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_every_directory_has_its_mode_from_the_first_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: int
+) -> None:
+    made: list[int] = []
+    mkdir = os.mkdir
+
+    def watch(path: str, mode: int) -> None:
+        mkdir(path, mode)
+        made.append(os.stat(path).st_mode & 0o777)
+
+    monkeypatch.setattr(os, "mkdir", watch)
+    before = os.umask(umask)
+    try:
+        make_private_directory(str(tmp_path / "a" / "b" / "c"))
+    finally:
+        os.umask(before)
+    assert made == [0o700] * 3
 
 
 def test_removing_what_is_not_there_is_no_error(tmp_path: Path) -> None:

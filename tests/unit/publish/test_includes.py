@@ -82,12 +82,19 @@ def test_a_damaged_snippet_is_removed_and_the_others_stay(
 def test_what_ssh_would_refuse_to_read_is_mended(state: StateDirectory) -> None:
     publish(state, NAME, NAME, record("ab"))
     path = Path(state.snippet_path(NAME))
-    path.chmod(0o666)
+    path.chmod(0o644)
     Path(state.file("hosts", "dm-bar.conf")).symlink_to(path)
     Path(state.file("hosts", "not-ours")).write_text("kept")
     remove_broken(state)
     assert path.stat().st_mode & 0o777 == 0o600
     assert set(os.listdir(state.file("hosts"))) == {"dm-foo.conf", "not-ours"}
+
+
+def test_what_others_could_have_changed_is_removed(state: StateDirectory) -> None:
+    publish(state, NAME, NAME, record("ab"))
+    Path(state.snippet_path(NAME)).chmod(0o666)
+    remove_broken(state)
+    assert os.listdir(state.file("hosts")) == []
 
 
 def test_a_file_of_another_user_is_removed(

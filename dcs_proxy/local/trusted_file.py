@@ -1,0 +1,200 @@
+"""Read the files that decide something: where the API key is sent, which key, which authority.
+
+A user who can change such a file, or a directory on the way to it, could decide instead.  So the
+file, every directory and every symbolic link on the way must belong to us or to root, and other
+users must not be able to write to them.  The home directory and those above it are not looked at: a
+user who can write there can do anything in our name.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shlex
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dcs_proxy.errors import DcsError
+
+_LIMIT = 256 * 1024
+# Password managers offer a secret as a FIFO, and may ask the user before they write to it.
+_FIFO_S = 10.0
+# Linux follows as many (path_resolution(7)).
+_MAX_LINKS = 40
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+@dataclass(frozen=True)
+class Distrust:
+    """Why a file cannot be trusted: `place` is the path that is at fault.
+
+    `problem` completes "PLACE …", `hint` is a command that repairs it.
+    """
+
+    place: str
+    problem: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class TrustedFile:
+    """A file's contents, and whether others can read them.
+
+    `hint` is a command that makes the file private.
+    """
+
+    data: bytes
+    is_private: bool
+    hint: str
+
+
+def read_trusted(
+    path: str, what: str, error: type[DcsError], *, limit: int = _LIMIT
+) -> TrustedFile | None:
+    """Return the file at the absolute path, None if it does not exist.
+
+    It may also be a FIFO, which is read for at most `_FIFO_S` seconds, or /dev/null.  `what` names
+    the file in messages ("the key file").  Raises `error` if the file is anything else, cannot be
+    read, has more than `limit` bytes or cannot be trusted.
+    """
+    try:
+        status = os.stat(path)  # before it is opened, because a device may act on that
+        if status.st_rdev and status.st_rdev == os.stat(os.devnull).st_rdev:
+            return TrustedFile(b"", True, "")
+        if kind := _KINDS.get(stat.S_IFMT(status.st_mode)):
+            raise error(f"{what} {path} is {kind}", hint="name a file")
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except FileNotFoundError:
+        return None
+    except OSError as failure:
+        raise _unreadable(path, what, error, failure) from None
+    try:
+        status = os.fstat(fd)
+        if distrust := find_distrust(path, status):
+            raise distrusted(path, what, error, distrust)
+        data = _read(fd, status, limit)
+    except TimeoutError:
+        raise error(
+            f"{what} {path} is a FIFO, and nothing was written to it within {_FIFO_S:g} s",
+            hint="start or unlock the program that writes to it",
+        ) from None
+    except OSError as failure:
+        raise _unreadable(path, what, error, failure) from None
+    finally:
+        os.close(fd)
+    if len(data) > limit:
+        raise error(f"{what} {path} is larger than {limit // 1024} KiB", hint="name another file")
+    return TrustedFile(data, not status.st_mode & 0o077, f"chmod 600 {shlex.quote(path)}")
+
+
+def find_distrust(path: str, status: os.stat_result | None = None) -> Distrust | None:
+    """Return why other users could decide what is at the absolute path, None if they could not.
+
+    `status` is that of the open file; without it only the way to the file is looked at.
+    """
+    if status is not None and (found := judge(path, status)):
+        return found
+    home = _with_parents(os.path.realpath(os.path.expanduser("~")))
+    for place in _way(path):
+        if place not in home:
+            try:
+                found = judge(place, os.lstat(place))
+            except OSError:
+                return None  # it has no such file
+            if found:
+                return found
+    return None
+
+
+def distrusted(path: str, what: str, error: type[DcsError], distrust: Distrust) -> DcsError:
+    """Return the error for a file that is not trusted."""
+    if distrust.place == path:
+        return error(f"{what} {path} {distrust.problem}", hint=distrust.hint)
+    message = f"{what} {path} is not trusted: {distrust.place} {distrust.problem}"
+    return error(message, hint=distrust.hint)
+
+
+def judge(path: str, status: os.stat_result) -> Distrust | None:
+    """Return why the file or directory `path` with this status is not trusted, None if it is."""
+    # Root is nobody in a namespace without it, so whatever owns / is trusted in its place.
+    if status.st_uid not in (os.geteuid(), 0, os.stat("/").st_uid):
+        return Distrust(
+            path,
+            f"belongs to another user (user id {status.st_uid})",
+            f'sudo chown "$(id -un)" {shlex.quote(path)}',
+        )
+    # A link's mode means nothing; what is in a sticky directory only its owner can replace.
+    is_sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
+    if status.st_mode & 0o022 and not stat.S_ISLNK(status.st_mode) and not is_sticky:
+        mode = stat.S_IMODE(status.st_mode)
+        return Distrust(
+            path, f"can be changed by other users (mode {mode:04o})",
+            f"chmod go-w {shlex.quote(path)}",
+        )  # fmt: skip
+    return None
+
+
+def _way(path: str) -> Iterator[str]:
+    """Yield every directory and symbolic link that the system passes on its way to `path`."""
+    directory, links = "/", 0
+    rest = _parts(path)
+    while rest:
+        name = rest.pop()
+        if name == "..":
+            directory = os.path.dirname(directory)
+            continue
+        here = os.path.join(directory, name)
+        try:
+            target = os.readlink(here)
+        except OSError:
+            if not rest:
+                return
+            directory = here
+        else:
+            links += 1
+            if links > _MAX_LINKS:
+                return
+            directory = "/" if target.startswith("/") else directory
+            rest += _parts(target)
+        yield here
+
+
+def _parts(path: str) -> list[str]:
+    """Return the names in a path, last first."""
+    return [name for name in path.split("/") if name not in ("", ".")][::-1]
+
+
+def _with_parents(path: str) -> set[str]:
+    return {path} | (_with_parents(os.path.dirname(path)) if path != "/" else set())
+
+
+def _read(fd: int, status: os.stat_result, limit: int) -> bytes:
+    """Return at most `limit` + 1 bytes.  Raises OSError, or TimeoutError for a silent FIFO."""
+    is_fifo = stat.S_ISFIFO(status.st_mode)
+    end = time.monotonic() + _FIFO_S
+    data = b""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    while len(data) <= limit:
+        # A FIFO that no program has opened for writing looks as if it had ended.
+        if is_fifo and not poll.poll(max(0.0, end - time.monotonic()) * 1000):
+            raise TimeoutError
+        part = os.read(fd, limit + 1 - len(data))
+        if not part:
+            break
+        data += part
+    return data
+
+
+def _unreadable(path: str, what: str, error: type[DcsError], failure: OSError) -> DcsError:
+    return error(
+        f"{what} {path} cannot be read: {failure.strerror}",
+        hint=f"check its permissions: ls -ld {shlex.quote(path)}",
+    )

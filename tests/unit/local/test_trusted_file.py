@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from dcs_proxy.errors import ConfigError
+from dcs_proxy.local import trusted_file
+from dcs_proxy.local.trusted_file import find_distrust, read_trusted
+
+STRANGER = 65534
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+
+
+def read(path: Path | str, limit: int = 1024) -> bytes | None:
+    file = read_trusted(str(path), "the config file", ConfigError, limit=limit)
+    return None if file is None else file.data
+
+
+def refusal(path: Path | str) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        read(path)
+    return caught.value
+
+
+def make(path: Path, mode: int = 0o600) -> Path:
+    path.write_bytes(b"data")
+    path.chmod(mode)
+    return path
+
+
+def test_a_file_of_ours_is_read_and_a_missing_one_is_none(tmp_path: Path) -> None:
+    assert read(make(tmp_path / "file")) == b"data"
+    assert read(tmp_path / "none") is None
+    assert read("/dev/null") == b""
+
+
+@pytest.mark.parametrize(("mode", "private"), [(0o600, True), (0o640, False), (0o604, False)])
+def test_what_others_can_read_is_not_private(tmp_path: Path, mode: int, private: bool) -> None:
+    file = read_trusted(str(make(tmp_path / "a b", mode)), "the config file", ConfigError)
+    assert file is not None
+    assert file.is_private is private
+    assert file.hint == f"chmod 600 '{tmp_path}/a b'"
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o620, 0o602])
+def test_a_file_that_others_can_change_is_refused(tmp_path: Path, mode: int) -> None:
+    path = make(tmp_path / "file", mode)
+    assert refusal(path).one_line() == (
+        f"the config file {path} can be changed by other users (mode {mode:04o}); "
+        f"hint: chmod go-w {path}"
+    )
+
+
+@pytest.mark.parametrize("above", [0, 1])
+def test_a_directory_on_the_way_that_others_can_change_is_refused(
+    tmp_path: Path, above: int
+) -> None:
+    path = tmp_path / "a" / "b" / "file"
+    path.parent.mkdir(parents=True)
+    make(path)
+    directory = path.parents[above]
+    directory.chmod(0o777)
+    assert refusal(path).one_line() == (
+        f"the config file {path} is not trusted: {directory} can be changed by other users "
+        f"(mode 0777); hint: chmod go-w {directory}"
+    )
+    # In a sticky directory, such as /tmp, only the owner of a file can replace it.
+    directory.chmod(0o1777)
+    assert read(path) == b"data"
+
+
+def test_the_way_through_links_is_looked_at_too(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+    make(tmp_path / "c" / "file")
+    (tmp_path / "b" / "middle").symlink_to("../c/file")
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "b" / "middle")
+    assert read(tmp_path / "a" / "link") == b"data"
+    for name in ("a", "b", "c"):
+        (tmp_path / name).chmod(0o770)
+        error = refusal(tmp_path / "a" / "link")
+        assert f"is not trusted: {tmp_path}/{name} can be changed" in error.message
+        (tmp_path / name).chmod(0o700)
+
+
+def test_links_in_a_circle_end(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    assert "cannot be read: Too many levels of symbolic links" in refusal(tmp_path / "a").message
+    assert find_distrust(str(tmp_path / "a")) is None
+
+
+def test_the_home_directory_is_the_users_own_affair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    (home / "sub").mkdir(parents=True)
+    make(home / "sub" / "file")
+    tmp_path.chmod(0o777)
+    home.chmod(0o777)
+    monkeypatch.setenv("HOME", str(home))
+    assert read(home / "sub" / "file") == b"data"
+    (home / "sub").chmod(0o777)
+    assert f"{home}/sub can be changed" in refusal(home / "sub" / "file").message
+
+
+@as_root
+@pytest.mark.parametrize("what", ["file", "directory", "link"])
+def test_what_belongs_to_another_user_is_refused(tmp_path: Path, what: str) -> None:
+    directory = tmp_path / "directory"
+    directory.mkdir()
+    make(directory / "file")
+    (tmp_path / "link").symlink_to(directory / "file")
+    place = {"file": directory / "file", "directory": directory, "link": tmp_path / "link"}[what]
+    os.chown(place, STRANGER, -1, follow_symlinks=False)
+    error = refusal(tmp_path / "link")
+    if what == "file":
+        assert error.message.endswith(f" belongs to another user (user id {STRANGER})")
+    else:
+        assert f"{place} belongs to another user" in error.message
+    assert error.hint.startswith('sudo chown "$(id -un)" ')
+
+
+@as_root
+def test_another_user_reads_what_belongs_to_root_but_not_what_others_can_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(tmp_path / "file", 0o644)
+    monkeypatch.setattr(os, "geteuid", lambda: STRANGER)
+    assert read(path) == b"data"
+    path.chmod(0o666)
+    assert "can be changed by other users" in refusal(path).message
+
+
+def test_only_files_are_read(tmp_path: Path) -> None:
+    assert refusal(tmp_path).message == f"the config file {tmp_path} is a directory"
+    assert refusal("/dev/zero").message == "the config file /dev/zero is a device"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(os.path.relpath(tmp_path / "socket"))
+        assert refusal(tmp_path / "socket").message.endswith("is a socket")
+    make(tmp_path / "file")
+    assert refusal(tmp_path / "file" / "below").message.endswith("cannot be read: Not a directory")
+
+
+def test_a_file_without_end_takes_no_memory(tmp_path: Path) -> None:
+    with make(tmp_path / "file").open("r+b") as file:
+        file.truncate(1 << 40)
+    assert refusal(tmp_path / "file").message.endswith("is larger than 1 KiB")
+
+
+def test_a_fifo_is_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path, 0o600)
+
+    def write() -> None:
+        with path.open("wb", buffering=0) as file:
+            file.write(b"first ")
+            file.write(b"second")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert read(path) == b"first second"
+    writer.join()
+
+
+def test_a_fifo_that_is_silent_or_has_no_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trusted_file, "_FIFO_S", 0.05)
+    path = tmp_path / "fifo"
+    os.mkfifo(path, 0o600)
+    assert refusal(path).message == (
+        f"the config file {path} is a FIFO, and nothing was written to it within 0.05 s"
+    )
+    fd = os.open(path, os.O_RDWR)
+    try:
+        assert "nothing was written" in refusal(path).message
+        os.write(fd, b"x" * 2000)
+        assert refusal(path).message.endswith("is larger than 1 KiB")
+    finally:
+        os.close(fd)
+    os.chmod(path, 0o622)
+    assert "can be changed by other users" in refusal(path).message
+    assert stat.S_ISFIFO(path.stat().st_mode)
