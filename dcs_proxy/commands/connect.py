@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from dcs_proxy.app import Options, open_context, open_fast_entry, open_lookup
 from dcs_proxy.bridge.choose import Way, check_descriptors, choose_way, has_spoken
+from dcs_proxy.bridge.library import load_paramiko
 from dcs_proxy.bridge.login import login_of
 from dcs_proxy.errors import (
     ClientGone,
@@ -114,6 +115,7 @@ def _choose(arguments: argparse.Namespace) -> tuple[Way, bytes]:
 def _bridge(arguments: argparse.Namespace, options: Options, first: bytes) -> int:
     """Serve the client through the bridge.  Raises DcsError, which has been sent to the client."""
     check_descriptors()
+    load_paramiko()
     from dcs_proxy.bridge.run import Bridge
 
     bridge = Bridge(arguments.host, StateDirectory(options.state_directory(os.environ)), first)
