@@ -32,11 +32,11 @@ class Outbox:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._side: Transport | None = None
-        self._held: deque[bytes] = deque()
+        self._held: deque[Payload] = deque()
         self._size = 0
         self._closed = False
 
-    def put(self, message: bytes, *, may_wait: bool) -> None:
+    def put(self, message: Payload, *, may_wait: bool) -> None:
         """Send a message, or hold it; wait for room only if `may_wait`.
 
         Raises SSHException if more is held than an honest peer sends.
@@ -58,7 +58,7 @@ class Outbox:
         """Send what has been held; called when a key exchange is over."""
         with self._changed:
             while self._held and self._send(self._held[0]):
-                self._size -= len(self._held.popleft()) + _OVERHEAD
+                self._size -= self._held.popleft().size + _OVERHEAD
             self._changed.notify_all()
 
     def close(self, side: Transport) -> None:
@@ -74,16 +74,16 @@ class Outbox:
         with self._changed:
             self._changed.wait_for(lambda: not self._held, timeout_s)
 
-    def _hold(self, message: bytes) -> None:
+    def _hold(self, message: Payload) -> None:
         self._held.append(message)
-        self._size += len(message) + _OVERHEAD
+        self._size += message.size + _OVERHEAD
         if self._size > _LIMIT:
             raise SSHException("more messages in a key exchange than an honest peer sends")
 
-    def _send_now(self, message: bytes) -> bool:
+    def _send_now(self, message: Payload) -> bool:
         return not self._held and self._send(message)
 
-    def _send(self, message: bytes) -> bool:
+    def _send(self, message: Payload) -> bool:
         """Send a message unless the side is in a key exchange; return whether it was sent."""
         side = self._side
         if side is None:
@@ -93,8 +93,8 @@ class Outbox:
             if not side.clear_to_send.is_set():
                 return False
             try:
-                # asbytes() is all that is asked of a message.
-                side.packetizer.send_message(Payload(message))  # type: ignore[arg-type]
+                # The stubs know no message but paramiko's own.
+                side.packetizer.send_message(message)  # type: ignore[arg-type]
             except (EOFError, OSError):
                 # The side is gone, as its own thread will find.
                 self._closed = True

@@ -1,60 +1,222 @@
-"""paramiko's packets with limits, and messages that are passed on as they came."""
+"""paramiko's packets with size limits, and a short way for those under AES-GCM.
+
+paramiko copies a packet about ten times between its two connections.  Under AES-GCM, which every
+client of today agrees to, a packet of the connection protocol is decrypted and encrypted again as
+it came, padding included, and not copied at all.
+"""
 
 from __future__ import annotations
 
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
 import paramiko
 from paramiko.packet import Packetizer
+
+from dcs_proxy.bridge.stream import Stream
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 # OpenSSH refuses packets of more than 256 KiB (PACKET_MAX_SIZE); paramiko has no limit.
 _MAX_PACKET = 300_000
 # The version line, and what a server may say before it (RFC 4253 §4.2).
 _MAX_GREETING = 64 * 1024
+# RFC 4253 §6 and RFC 5647 §7.3: uint32 length, and encrypted: byte padding length, payload,
+# padding.  The encrypted part has a multiple of 16 bytes.  A tag of 16 bytes follows.
+_LENGTH, _BLOCK, _TAG = 4, 16, 16
+_MIN_PADDING = 4
+# The first message number of the connection protocol (RFC 4250 §4.1.1).
+_CONNECTION = 80
 
 
 class Payload:
-    """A message's bytes, in the place of a paramiko.Message: its number first."""
+    """A message of our own or of the connection protocol, in the place of a paramiko.Message.
 
-    __slots__ = ("_data",)
+    `data` begins with the message's number.
+    """
+
+    __slots__ = ("_data", "size")
 
     def __init__(self, data: bytes) -> None:
         self._data = data
+        self.size = len(data)
 
     def asbytes(self) -> bytes:
-        """Return the bytes."""
+        """Return the message, its number first."""
         return self._data
+
+
+class Packet(Payload):
+    """A message in its decrypted packet: byte padding length, message, padding."""
+
+    __slots__ = ()
+
+    @property
+    def packet(self) -> bytes:
+        """The packet, as AES-GCM encrypts it."""
+        return self._data
+
+    def asbytes(self) -> bytes:
+        """Return the message, its number first."""
+        return self._data[1 : self.size - self._data[0]]
+
+
+class _Gcm:
+    """AES-GCM in one direction; `packets` and `bytes` count what it has worked on.
+
+    The nonce is four fixed bytes and a counter of eight (RFC 5647 §7.1).
+    """
+
+    __slots__ = ("_counter", "_engine", "_fixed", "bytes", "packets")
+
+    def __init__(self, engine: AESGCM, nonce: bytes) -> None:
+        self._engine = engine
+        self._fixed, self._counter = nonce[:4], int.from_bytes(nonce[4:], "big")
+        self.packets = self.bytes = 0
+
+    def encrypt(self, packet: bytes, length: bytes) -> bytes:
+        return self._engine.encrypt(self._next_nonce(len(packet)), packet, length)
+
+    def decrypt(self, packet: memoryview | bytes, length: bytes) -> bytes:
+        """Raises cryptography.exceptions.InvalidTag."""
+        return self._engine.decrypt(self._next_nonce(len(packet)), packet, length)
+
+    def _next_nonce(self, size: int) -> bytes:
+        nonce = self._fixed + self._counter.to_bytes(8, "big")
+        self._counter = (self._counter + 1) & 0xFFFF_FFFF_FFFF_FFFF
+        self.packets += 1
+        self.bytes += size
+        return nonce
 
 
 class Packets(Packetizer):
     """Packets of a limited size, each without `drop_next` if that was called before."""
 
-    def __init__(self, socket: object) -> None:
+    # paramiko's own counts, which a MAC needs when keys are renewed with another cipher.
+    _Packetizer__sequence_number_in: int
+    _Packetizer__sequence_number_out: int
+
+    def __init__(self, stream: Stream) -> None:
         # A Stream has all that a Packetizer asks of a socket.
-        super().__init__(socket)  # type: ignore[arg-type]
+        super().__init__(stream)  # type: ignore[arg-type]
+        self._stream = stream
         self._greeting = 0
         self._drops = 0
+        self._gcm_in: _Gcm | None = None
+        self._gcm_out: _Gcm | None = None
+        # paramiko's own lock is private.
+        self._sending = threading.RLock()
+
+    # paramiko passes all of it by name.
+    def set_inbound_cipher(self, **cipher: Any) -> None:  # type: ignore[override]
+        """Take a cipher as paramiko does; called when keys were exchanged."""
+        super().set_inbound_cipher(**cipher)
+        self._gcm_in = _Gcm(cipher["block_engine"], cipher["iv_in"]) if cipher["aead"] else None
+
+    # paramiko passes all of it by name.
+    def set_outbound_cipher(self, **cipher: Any) -> None:  # type: ignore[override]
+        """Take a cipher as paramiko does; called when keys were exchanged."""
+        super().set_outbound_cipher(**cipher)
+        self._gcm_out = _Gcm(cipher["block_engine"], cipher["iv_out"]) if cipher["aead"] else None
 
     def drop_next(self) -> None:
         """Let the next message be lost, a wrongly guessed key exchange (RFC 4253 §7)."""
         self._drops += 1
 
+    def readline(self, timeout: float) -> str:
+        """Read a line of the greeting, and nothing after it."""
+        end = time.monotonic() + timeout
+        line = b""
+        while not line.endswith(b"\n"):
+            if self._greeting == _MAX_GREETING:
+                raise paramiko.SSHException("a greeting without end")
+            try:
+                byte = self._stream.recv(1)
+            except TimeoutError:
+                if self.closed or time.monotonic() >= end:
+                    raise
+                continue
+            if not byte:
+                raise EOFError
+            line += byte
+            self._greeting += 1
+        return line.decode("utf-8", "replace").rstrip("\r\n")
+
     def read_all(self, n: int, check_rekey: bool = False) -> bytes:
         """Read as paramiko does; called for each part of a packet."""
         if n > _MAX_PACKET:
             raise paramiko.SSHException(f"a packet of {n} bytes")
+        if 0 < n <= self._stream.ready:
+            return bytes(self._stream.take(n))
         return super().read_all(n, check_rekey)
 
-    def read_message(self) -> tuple[int, paramiko.Message]:
-        """Read as paramiko does, but for the messages to be dropped."""
-        while self._drops:
-            super().read_message()
-            self._drops -= 1
-        return super().read_message()
+    # The stubs know no message but paramiko's own.
+    def read_message(self) -> tuple[int, Any]:
+        """Return the next message's number, and the message without those to be dropped.
 
-    def _read_timeout(self, timeout: float) -> bytes:
-        """Read as paramiko does; called for the lines of a greeting only."""
-        # paramiko's own, which its type stubs leave out.
-        data: bytes = super()._read_timeout(timeout)  # type: ignore[misc]
-        self._greeting += len(data)
-        if self._greeting > _MAX_GREETING:
-            raise paramiko.SSHException("a greeting without end")
-        return data
+        It is a paramiko.Message, or in the connection protocol a Payload.
+        """
+        while self._drops:
+            self._read_message()
+            self._drops -= 1
+        return self._read_message()
+
+    def _read_message(self) -> tuple[int, Any]:
+        if self._gcm_in is not None:
+            return self._read_encrypted(self._gcm_in)
+        number, message = super().read_message()
+        if number < _CONNECTION:
+            return number, message
+        return number, Payload(bytes([number]) + message.asbytes())
+
+    def _read_encrypted(self, gcm: _Gcm) -> tuple[int, Any]:
+        length = self.read_all(_LENGTH, check_rekey=True)
+        size = int.from_bytes(length, "big")
+        if size + _TAG <= self._stream.ready:
+            packet = gcm.decrypt(self._stream.take(size + _TAG), length)
+        else:
+            packet = gcm.decrypt(self.read_all(size + _TAG), length)
+        if not size or size % _BLOCK or not _MIN_PADDING <= packet[0] <= size - 2:
+            raise paramiko.SSHException("a malformed packet")
+        sequence = self._Packetizer__sequence_number_in
+        self._Packetizer__sequence_number_in = (sequence + 1) & 0xFFFF_FFFF
+        self._limit_use(gcm)
+        if gcm.bytes > self.REKEY_BYTES + self.REKEY_BYTES_OVERFLOW_MAX:
+            raise paramiko.SSHException("the peer does not renew its keys")
+        number = packet[1]
+        if number >= _CONNECTION:
+            return number, Packet(packet)
+        message = paramiko.Message(packet[2 : size - packet[0]])
+        message.seqno = sequence
+        return number, message
+
+    def send_message(self, data: Any) -> None:
+        """Send a paramiko.Message or a Payload."""
+        with self._sending:
+            if self._gcm_out is None:
+                super().send_message(data)
+            else:
+                self._send_encrypted(data, self._gcm_out)
+
+    def _send_encrypted(self, data: Any, gcm: _Gcm) -> None:
+        packet = data.packet if isinstance(data, Packet) else _make_packet(data.asbytes())
+        length = len(packet).to_bytes(_LENGTH, "big")
+        self.write_all(length + gcm.encrypt(packet, length))
+        sequence = self._Packetizer__sequence_number_out
+        self._Packetizer__sequence_number_out = (sequence + 1) & 0xFFFF_FFFF
+        self._limit_use(gcm)
+
+    def _limit_use(self, gcm: _Gcm) -> None:
+        """Ask for new keys when those in use have done enough."""
+        is_used_up = gcm.bytes >= self.REKEY_BYTES or gcm.packets >= self.REKEY_PACKETS
+        if is_used_up and not self.need_rekey():
+            # paramiko's own, which its type stubs leave out.
+            self._trigger_rekey()  # type: ignore[attr-defined]
+
+
+def _make_packet(message: bytes) -> bytes:
+    padding = _BLOCK - (1 + len(message) + _MIN_PADDING) % _BLOCK + _MIN_PADDING
+    return bytes([padding]) + message + os.urandom(padding)

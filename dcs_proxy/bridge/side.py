@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import paramiko
 from paramiko.kex_curve25519 import KexCurve25519
@@ -76,7 +76,7 @@ class Side(paramiko.Transport):
     )
     _preferred_compression = ("none",)
     # Of this instance, and meant to be added to (since paramiko 3.4).
-    _handler_table: dict[int, Callable[[paramiko.Message], None]]
+    _handler_table: dict[int, Callable[[Any], None]]
 
     def __init__(
         self, stream: Stream, inbox: Outbox, outbox: Outbox, on_end: Callable[[], None]
@@ -92,7 +92,7 @@ class Side(paramiko.Transport):
         self._handler_table[_NEWKEYS] = self._take_keys
         self._handler_table[_EXT_INFO] = lambda _message: None
         for number in _CONNECTION:
-            self._handler_table[number] = partial(self._pass_on, number)
+            self._handler_table[number] = self._pass_on
         self._handler_table[_GLOBAL_REQUEST] = self._pass_on_request
 
     def run(self) -> None:
@@ -135,25 +135,27 @@ class Side(paramiko.Transport):
         self._newkeys(message)
         self.inbox.flush()
 
-    def _pass_on(self, number: int, message: paramiko.Message) -> None:
-        if not self.authenticated:
+    def _ensure_authed(self, number: int, message: object) -> None:
+        """Raise SSHException for a message that must not come before the login."""
+        if number in _CONNECTION and not self.authenticated:
             raise paramiko.SSHException(f"message {number} before the login")
-        # In a key exchange of its own this thread has to go on reading.
-        may_wait = self.clear_to_send.is_set()
-        self._outbox.put(bytes([number]) + message.asbytes(), may_wait=may_wait)
 
-    def _pass_on_request(self, message: paramiko.Message) -> None:
+    def _pass_on(self, message: Payload) -> None:
+        # In a key exchange of its own this thread has to go on reading.
+        self._outbox.put(message, may_wait=self.clear_to_send.is_set())
+
+    def _pass_on_request(self, message: Payload) -> None:
         """Pass a global request on: string name, boolean want reply, more (RFC 4254 §4)."""
-        reader = Reader(message.asbytes())
+        reader = Reader(message.asbytes()[1:])
         try:
             name, wants_reply = reader.string(), reader.u8()
         except WireError as error:
             raise paramiko.SSHException(f"a malformed global request: {error}") from None
         if name not in _WITHHELD:
-            self._pass_on(_GLOBAL_REQUEST, message)
+            self._pass_on(message)
         elif wants_reply:
             # Replies come in the order of requests: the other peer must refuse this one.
-            self._pass_on(_GLOBAL_REQUEST, paramiko.Message(_UNKNOWN_REQUEST + b"\x01"))
+            self._pass_on(Payload(bytes([_GLOBAL_REQUEST]) + _UNKNOWN_REQUEST + b"\x01"))
 
     def _parse_disconnect(self, message: paramiko.Message) -> None:
         """Note the peer's farewell: uint32 reason, string description (RFC 4253 §11.1)."""

@@ -24,7 +24,10 @@ class Stream:
         self._closed = False  # paramiko's Transport.stop_thread reads this
         self._source, self._sink = source, sink
         self._timeout_ms = 1000
-        self._data, self._offset = first, 0
+        # Allocating this for each read would cost more than all else about a keystroke.
+        self._buffer = memoryview(bytearray(_READ))
+        self._buffer[: len(first)] = first
+        self._start, self._end = 0, len(first)
         self._poll = select.poll()
         self._poll.register(source, select.POLLIN)
         if sink != source:
@@ -36,12 +39,21 @@ class Stream:
         """Set how long `recv` and `send` may wait."""
         self._timeout_ms = int(seconds * 1000)
 
+    @property
+    def ready(self) -> int:
+        """The number of bytes that can be taken without waiting."""
+        return self._end - self._start
+
     def recv(self, size: int) -> bytes:
         """Return 1 to `size` bytes; b"" if the other end has gone.  Raises TimeoutError."""
-        if self._offset == len(self._data):
-            self._data, self._offset = self._read(), 0
-        start, self._offset = self._offset, min(self._offset + size, len(self._data))
-        return self._data[start : self._offset]
+        if self._start == self._end:
+            self._start, self._end = 0, self._read()
+        return bytes(self.take(min(size, self.ready)))
+
+    def take(self, size: int) -> memoryview:
+        """Return the next `size` bytes, at most `ready`; they are good until the next `recv`."""
+        start, self._start = self._start, self._start + size
+        return self._buffer[start : self._start]
 
     def send(self, data: bytes) -> int:
         """Write some of `data`, return how much.  Raises TimeoutError, or OSError when broken."""
@@ -59,21 +71,28 @@ class Stream:
         """Read and write nothing more; the descriptors stay open until the process ends."""
         self._closed = True
 
-    def _read(self) -> bytes:
+    def _read(self) -> int:
+        """Read into the buffer; return how much, 0 if the other end has gone.
+
+        Raises TimeoutError.
+        """
         if self._closed:
-            return b""
+            return 0
         happened = dict(self._poll.poll(self._timeout_ms))
         if self._source in happened:
-            try:
-                return os.read(self._source, _READ)
-            except BlockingIOError:
-                raise TimeoutError from None
-            except ConnectionResetError:
-                return b""
+            return self._fill()
         # A client that has died while another process holds its end of our stdin open.
         if happened.get(self._sink, 0) & _BROKEN:
-            return b""
+            return 0
         raise TimeoutError
+
+    def _fill(self) -> int:
+        try:
+            return os.readv(self._source, [self._buffer])
+        except BlockingIOError:
+            raise TimeoutError from None
+        except ConnectionResetError:
+            return 0
 
 
 def _enlarge_pipe(fd: int) -> None:

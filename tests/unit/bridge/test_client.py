@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from dcs_proxy.bridge.client import Client
 from dcs_proxy.bridge.outbox import Outbox
+from dcs_proxy.bridge.packets import Payload
 from dcs_proxy.bridge.side import Farewell
 from dcs_proxy.bridge.stream import Stream
 from dcs_proxy.ssh.wire import Reader, pack_string
@@ -98,7 +99,7 @@ def test_a_greeting_without_end_is_not_kept(served: Served) -> None:
 
 @pytest.mark.parametrize("number", [80, 90, 94, 98, 127])
 def test_no_message_is_passed_on_before_the_client_is_let_in(served: Served, number: int) -> None:
-    passed: list[bytes] = []
+    passed: list[Payload] = []
     # In place of the method, to see what reaches it.
     served.outbox.put = lambda message, **_: passed.append(message)  # type: ignore[method-assign]
     transport = negotiated(served)
@@ -183,7 +184,8 @@ def test_lines_are_shown_while_the_client_waits(served: Served) -> None:
 
 
 def test_what_was_meant_for_the_client_comes_once_it_is_let_in(served: Served) -> None:
-    served.inbox.put(b"\x50" + pack_string(b"odd@example.com") + b"\x00", may_wait=True)
+    request = b"\x50" + pack_string(b"odd@example.com") + b"\x00"
+    served.inbox.put(Payload(request), may_wait=True)
     requests: list[str] = []
     waiting = Waiting(served, "none")
     waiting.transport._handler_table[80] = lambda message: requests.append(message.get_text())

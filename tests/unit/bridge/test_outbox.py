@@ -7,6 +7,7 @@ import paramiko
 import pytest
 
 from dcs_proxy.bridge.outbox import Outbox
+from dcs_proxy.bridge.packets import Payload
 from tests.integration.harness import wait_until
 
 
@@ -44,24 +45,24 @@ def outbox(side: FakeSide) -> Outbox:
 
 def test_messages_are_held_until_there_is_a_side_and_keep_their_order(side: FakeSide) -> None:
     outbox = Outbox()
-    outbox.put(b"1", may_wait=True)
-    outbox.put(b"2", may_wait=False)
+    outbox.put(Payload(b"1"), may_wait=True)
+    outbox.put(Payload(b"2"), may_wait=False)
     outbox.open(side.as_transport())
-    outbox.put(b"3", may_wait=True)
+    outbox.put(Payload(b"3"), may_wait=True)
     assert side.sent == [b"1", b"2", b"3"]
 
 
 def test_messages_are_held_during_a_key_exchange(side: FakeSide, outbox: Outbox) -> None:
     side.clear_to_send.clear()
-    outbox.put(b"1", may_wait=True)
-    outbox.put(b"2", may_wait=True)
+    outbox.put(Payload(b"1"), may_wait=True)
+    outbox.put(Payload(b"2"), may_wait=True)
     outbox.flush()
     assert side.sent == []
     side.clear_to_send.set()
     # One that comes before the rest was sent must not overtake it.
-    outbox.put(b"3", may_wait=True)
+    outbox.put(Payload(b"3"), may_wait=True)
     outbox.flush()
-    outbox.put(b"4", may_wait=True)
+    outbox.put(Payload(b"4"), may_wait=True)
     assert side.sent == [b"1", b"2", b"3", b"4"]
 
 
@@ -69,16 +70,22 @@ def fill(outbox: Outbox) -> int:
     """Put messages of 64 KiB until the next would wait; return how many."""
     count = 0
     while outbox._size < 2 * 1024 * 1024:
-        outbox.put(bytes(65536), may_wait=True)
+        outbox.put(Payload(bytes(65536)), may_wait=True)
         count += 1
     return count
+
+
+def put_last(outbox: Outbox) -> None:
+    outbox.put(Payload(b"last"), may_wait=True)
 
 
 def test_a_thread_waits_for_room_only_where_it_may(side: FakeSide, outbox: Outbox) -> None:
     side.clear_to_send.clear()
     count = fill(outbox)
-    outbox.put(b"in an exchange of its own", may_wait=False)
-    thread = threading.Thread(target=outbox.put, args=(b"last",), kwargs={"may_wait": True})
+    outbox.put(Payload(b"in an exchange of its own"), may_wait=False)
+    thread = threading.Thread(
+        target=outbox.put, args=(Payload(b"last"),), kwargs={"may_wait": True}
+    )
     thread.start()
     thread.join(0.2)
     assert thread.is_alive()
@@ -93,7 +100,9 @@ def test_a_thread_waits_for_room_only_where_it_may(side: FakeSide, outbox: Outbo
 def test_a_thread_that_waits_is_let_go_when_all_ends(side: FakeSide, outbox: Outbox) -> None:
     side.clear_to_send.clear()
     fill(outbox)
-    thread = threading.Thread(target=outbox.put, args=(b"last",), kwargs={"may_wait": True})
+    thread = threading.Thread(
+        target=outbox.put, args=(Payload(b"last"),), kwargs={"may_wait": True}
+    )
     thread.start()
     outbox.close(FakeSide().as_transport())
     thread.join(0.2)
@@ -110,22 +119,22 @@ def test_a_peer_that_ignores_a_key_exchange_is_not_served(
     side.clear_to_send.clear()
     with pytest.raises(paramiko.SSHException, match="than an honest peer sends"):
         for _ in range(1_000_000):
-            outbox.put(bytes(size), may_wait=False)
+            outbox.put(Payload(bytes(size)), may_wait=False)
     assert outbox._size < 17 * 1024 * 1024
 
 
 def test_a_side_that_has_gone_takes_messages_and_loses_them(side: FakeSide, outbox: Outbox) -> None:
     # Its own thread finds out; the other one must not end in its place.
     side.is_broken = True
-    outbox.put(b"1", may_wait=True)
-    outbox.put(b"2", may_wait=True)
+    outbox.put(Payload(b"1"), may_wait=True)
+    outbox.put(Payload(b"2"), may_wait=True)
     assert side.sent == []
 
 
 def test_one_can_wait_until_all_is_sent(side: FakeSide, outbox: Outbox) -> None:
     outbox.wait_until_empty(60)
     side.clear_to_send.clear()
-    outbox.put(b"1", may_wait=True)
+    outbox.put(Payload(b"1"), may_wait=True)
     outbox.wait_until_empty(0.01)
     assert side.sent == []
     thread = threading.Thread(target=outbox.wait_until_empty, args=(60,))

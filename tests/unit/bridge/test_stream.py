@@ -102,3 +102,14 @@ def test_pipes_are_made_larger(pipes: tuple[int, int, int, int]) -> None:
     Stream(pipes[0], pipes[3])
     assert fcntl.fcntl(pipes[0], fcntl.F_GETPIPE_SZ) > before
     assert fcntl.fcntl(pipes[3], fcntl.F_GETPIPE_SZ) > before
+
+
+def test_what_is_ready_is_taken_without_waiting(pipes: tuple[int, int, int, int]) -> None:
+    stream = Stream(pipes[0], pipes[3])
+    os.write(pipes[1], b"abcdef")
+    assert stream.ready == 0
+    assert stream.recv(1) == b"a"
+    assert stream.ready == 5
+    assert bytes(stream.take(3)) == b"bcd"
+    assert stream.recv(9) == b"ef"
+    assert stream.ready == 0

@@ -1,0 +1,222 @@
+"""Packets against paramiko's own at the other end."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import paramiko
+import pytest
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from paramiko.packet import Packetizer
+
+from dcs_proxy.bridge.packets import Packet, Packets, Payload
+from dcs_proxy.bridge.stream import Stream
+
+KEY, NONCE = bytes(range(16)), bytes(range(12))
+DATA = 94
+
+
+@dataclass
+class Pair:
+    """Our packets, paramiko's at the other end, and that end's socket."""
+
+    ours: Packets
+    theirs: Packetizer
+    sock: socket.socket
+
+    def use_gcm(self, nonce: bytes = NONCE) -> None:
+        for end in (self.ours, self.theirs):
+            common: dict[str, Any] = {
+                "block_engine": AESGCM(KEY), "block_size": 16, "mac_engine": None, "mac_size": 16,
+                "mac_key": None, "aead": True,
+            }  # fmt: skip
+            end.set_inbound_cipher(**common, iv_in=nonce)
+            end.set_outbound_cipher(**common, iv_out=nonce)
+
+    def use_ctr(self) -> None:
+        for end in (self.ours, self.theirs):
+            common: dict[str, Any] = {
+                "block_size": 16, "mac_engine": hashlib.sha256, "mac_size": 32,
+                "mac_key": bytes(32), "aead": False,
+            }  # fmt: skip
+            cipher = Cipher(algorithms.AES(KEY), modes.CTR(bytes(16)))
+            end.set_inbound_cipher(**common, block_engine=cipher.decryptor(), iv_in=None)
+            end.set_outbound_cipher(
+                **common, block_engine=cipher.encryptor(), sdctr=True, iv_out=None
+            )
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    near, far = socket.socketpair()
+    with near, far:
+        far.settimeout(60)
+        theirs = Packetizer(far)
+        theirs.set_log(paramiko.util.get_logger("paramiko.test"))
+        ours = Packets(Stream(near.fileno(), near.fileno()))
+        ours.set_log(paramiko.util.get_logger("paramiko.test"))
+        yield Pair(ours, theirs, far)
+
+
+def message(number: int, size: int) -> Payload:
+    return Payload(bytes([number]) + os.urandom(size))
+
+
+def exchange(pair: Pair, number: int, size: int) -> None:
+    """Send a message each way; it must arrive as it was."""
+    sent = message(number, size)
+    pair.ours.send_message(sent)
+    # The stubs know no message but paramiko's own.
+    got, body = pair.theirs.read_message()
+    assert bytes([got]) + body.asbytes() == sent.asbytes()
+    pair.theirs.send_message(sent)  # type: ignore[arg-type]
+    got, body = pair.ours.read_message()
+    assert got == number
+    data = body.asbytes() if number >= 80 else bytes([got]) + body.asbytes()
+    assert data == sent.asbytes()
+
+
+@pytest.mark.parametrize("cipher", ["none", "gcm", "ctr"])
+def test_messages_of_every_size_go_both_ways(pair: Pair, cipher: str) -> None:
+    {"none": lambda: None, "gcm": pair.use_gcm, "ctr": pair.use_ctr}[cipher]()
+    for size in [*range(40), 32768]:
+        exchange(pair, DATA, size)
+        exchange(pair, 7, size)
+
+
+def test_a_packet_is_passed_on_as_it_came(pair: Pair) -> None:
+    pair.use_gcm()
+    for size in (0, 9, 32768):
+        sent = message(DATA, size)
+        pair.theirs.send_message(sent)  # type: ignore[arg-type]
+        _, came = pair.ours.read_message()
+        assert isinstance(came, Packet)
+        pair.ours.send_message(came)
+        number, body = pair.theirs.read_message()
+        assert bytes([number]) + body.asbytes() == sent.asbytes()
+
+
+def test_packets_are_counted_on_when_the_cipher_changes(pair: Pair) -> None:
+    # A MAC covers the number of the packet since the beginning (RFC 4253 §6.4).
+    for use in (pair.use_gcm, pair.use_ctr, pair.use_gcm, pair.use_ctr):
+        use()
+        for size in range(5):
+            exchange(pair, DATA, size)
+
+
+def test_a_message_knows_its_number_for_those_that_are_not_implemented(pair: Pair) -> None:
+    pair.use_gcm()
+    for sequence in range(3):
+        pair.theirs.send_message(message(7, 4))  # type: ignore[arg-type]
+        assert pair.ours.read_message()[1].seqno == sequence
+
+
+def test_new_keys_are_asked_for_after_so_many_bytes(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Packets, "REKEY_BYTES", 1000)
+    pair.use_gcm()
+    pair.ours.send_message(message(DATA, 900))
+    assert not pair.ours.need_rekey()
+    pair.ours.send_message(message(DATA, 100))
+    assert pair.ours.need_rekey()
+    pair.use_gcm()
+    assert not pair.ours.need_rekey()
+    pair.theirs.send_message(message(DATA, 1000))  # type: ignore[arg-type]
+    pair.ours.read_message()
+    assert pair.ours.need_rekey()
+
+
+def test_new_keys_are_asked_for_after_so_many_packets(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Packets, "REKEY_PACKETS", 3)
+    pair.use_gcm()
+    asked = []
+    for _ in range(3):
+        pair.ours.send_message(message(DATA, 1))
+        asked.append(pair.ours.need_rekey())
+    assert asked == [False, False, True]
+
+
+def test_a_peer_that_never_renews_its_keys_is_not_served(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Packets, "REKEY_BYTES", 1000)
+    monkeypatch.setattr(Packets, "REKEY_BYTES_OVERFLOW_MAX", 5000)
+    pair.use_gcm()
+    with pytest.raises(paramiko.SSHException, match="does not renew its keys"):
+        for _ in range(8):
+            pair.theirs.send_message(message(DATA, 900))  # type: ignore[arg-type]
+            pair.ours.read_message()
+
+
+def encrypted(packet: bytes, nonce: bytes = NONCE) -> bytes:
+    length = len(packet).to_bytes(4, "big")
+    return length + AESGCM(KEY).encrypt(nonce, packet, length)
+
+
+def test_the_counter_in_the_nonce_starts_again_at_zero(pair: Pair) -> None:
+    # paramiko's own cannot, so the packets are made here.
+    pair.use_gcm(b"abcd" + b"\xff" * 8)
+    pair.sock.sendall(encrypted(bytes([4, DATA]) + bytes(14), b"abcd" + b"\xff" * 8))
+    pair.sock.sendall(encrypted(bytes([4, DATA]) + bytes(14), b"abcd" + bytes(8)))
+    assert [pair.ours.read_message()[0] for _ in range(2)] == [DATA, DATA]
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        bytes([4, DATA]) + bytes(13),  # not a multiple of 16
+        bytes([255, DATA]) + bytes(14),  # more padding than packet
+        bytes([15, DATA]) + bytes(14),  # no message
+        bytes([3, DATA]) + bytes(14),  # RFC 4253 §6: at least four bytes of padding
+        b"",
+    ],
+)
+def test_a_malformed_packet_is_refused(pair: Pair, packet: bytes) -> None:
+    pair.use_gcm()
+    pair.sock.sendall(encrypted(packet))
+    with pytest.raises(paramiko.SSHException, match="malformed"):
+        pair.ours.read_message()
+
+
+def test_a_forged_packet_is_refused(pair: Pair) -> None:
+    pair.use_gcm()
+    pair.sock.sendall(encrypted(bytes([4, DATA]) + bytes(14))[:-1] + b"?")
+    with pytest.raises(InvalidTag):
+        pair.ours.read_message()
+
+
+@pytest.mark.parametrize("use_gcm", [False, True])
+def test_a_packet_of_any_size_is_not_waited_for(pair: Pair, use_gcm: bool) -> None:
+    if use_gcm:
+        pair.use_gcm()
+    pair.sock.sendall(b"\x7f\xff\xff\xf4" + bytes(12))
+    with pytest.raises(paramiko.SSHException, match="a packet of"):
+        pair.ours.read_message()
+
+
+def test_a_greeting_is_read_by_the_line(pair: Pair) -> None:
+    pair.sock.sendall(b"hello\r\nSSH-2.0-x\r\n")
+    assert [pair.ours.readline(60), pair.ours.readline(60)] == ["hello", "SSH-2.0-x"]
+    exchange(pair, DATA, 5)
+
+
+def test_a_greeting_that_breaks_off_is_the_end(pair: Pair) -> None:
+    pair.sock.sendall(b"SSH-2")
+    pair.sock.shutdown(socket.SHUT_WR)
+    with pytest.raises(EOFError):
+        pair.ours.readline(60)
+
+
+def test_a_greeting_that_does_not_come_is_given_up(pair: Pair) -> None:
+    with pytest.raises(TimeoutError):
+        pair.ours.readline(0)
