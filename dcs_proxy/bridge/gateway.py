@@ -13,7 +13,7 @@ import paramiko
 from dcs_proxy.bridge.login import Login
 from dcs_proxy.bridge.outbox import Outbox
 from dcs_proxy.bridge.side import Side
-from dcs_proxy.bridge.stream import Stream
+from dcs_proxy.bridge.stream import SocketStream
 from dcs_proxy.errors import Untrusted
 from dcs_proxy.ssh.agent import SessionBinding
 from dcs_proxy.ssh.certificates import check_host_certificate
@@ -45,8 +45,7 @@ class Gateway(Side):
     ) -> None:
         if _POST_QUANTUM in self._kex_info:  # paramiko 5
             self._preferred_kex = (_POST_QUANTUM, *Side._preferred_kex)
-        super().__init__(Stream(sock.fileno(), sock.fileno()), inbox, outbox, on_end)
-        self._socket = sock
+        super().__init__(SocketStream(sock), inbox, outbox, on_end)
         self._login = login
         self._proved = b""
         self._binding: SessionBinding | None = None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dcs_proxy.bridge.stream import Stream
+from dcs_proxy.bridge.stream import SocketStream, Stream
 
 
 @pytest.fixture
@@ -113,3 +113,48 @@ def test_what_is_ready_is_taken_without_waiting(pipes: tuple[int, int, int, int]
     assert bytes(stream.take(3)) == b"bcd"
     assert stream.recv(9) == b"ef"
     assert stream.ready == 0
+
+
+@pytest.fixture
+def connection() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Both ends of a TCP connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        near = socket.create_connection(server.getsockname())
+        far, _ = server.accept()
+    with near, far:
+        yield near, far
+
+
+def test_a_tcp_socket_is_read_to_its_end(connection: tuple[socket.socket, socket.socket]) -> None:
+    near, far = connection
+    stream = SocketStream(near)
+    stream.settimeout(0.01)
+    with pytest.raises(TimeoutError):
+        stream.recv(1)
+    far.sendall(b"in")
+    stream.settimeout(60)
+    assert stream.recv(99) == b"in"
+    assert stream.send(b"out") == 3
+    assert far.recv(99) == b"out"
+    far.close()
+    assert stream.recv(99) == b""
+    stream.close()
+    assert stream.recv(99) == b""
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="no such option")
+def test_what_comes_first_over_tcp_is_acknowledged_at_once(
+    connection: tuple[socket.socket, socket.socket],
+) -> None:
+    near, far = connection
+    stream = SocketStream(near)
+    modes = []
+    for _ in range(40):
+        # Answers make the kernel delay its acknowledgements.
+        far.sendall(b"question")
+        assert stream.recv(99) == b"question"
+        modes.append(near.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK))
+        stream.send(b"answer")
+        assert far.recv(99) == b"answer"
+    assert set(modes[:32]) == {1}
+    assert modes[-1] == 0, "it is left to the kernel later"
