@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dcs_proxy import __version__
 from dcs_proxy.api.credentials import Credentials
+from dcs_proxy.api.network import find_network
 from dcs_proxy.api.problems import Problems, RequestFailed, parse_date
 from dcs_proxy.api.retry import RetryPolicy
 from dcs_proxy.errors import DeadlineExceeded
@@ -74,7 +74,8 @@ class HttpClient:
     """Sends requests to the control plane at `settings.base_url`.
 
     All waiting is limited by `deadline`; `notice` is called once for a request that takes long.
-    `clock_ahead_s` is how far the API's clock is ahead of ours, from its last Date header.
+    `clock_ahead_s` is how far the API's clock is ahead of ours, from its last Date header.  Raises
+    ConfigError if a proxy or CA file that applies cannot be used.
     """
 
     def __init__(
@@ -87,12 +88,12 @@ class HttpClient:
     ) -> None:
         self.clock_ahead_s = 0.0
         self._settings = settings
-        self._proxy = settings.proxy_to(settings.api_host)
+        self._network = find_network(settings)
         self._credentials = credentials
         self._deadline = deadline
         self._log = log
         self._notice = notice
-        self._problems = Problems(settings, credentials)
+        self._problems = Problems(settings, credentials, self._network)
         self._session: requests.Session | None = None
         self._has_answered = False
 
@@ -186,8 +187,6 @@ class HttpClient:
                 headers={"Accept": "application/json", **request.headers},
                 json=request.body,
                 auth=self._authorize,
-                # Named with the request, it overrides the environment's.
-                proxies={"https": self._proxy.url()} if self._proxy else None,
                 timeout=(_CONNECT_S, _RESPONSE_S),
                 allow_redirects=False,
                 stream=True,
@@ -200,10 +199,11 @@ class HttpClient:
         import requests
 
         session = requests.Session()
-        if self._settings.is_loopback:
-            # Loopback addresses never go through the environment's proxy.
-            session.trust_env = False
-            session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
+        # The environment's proxy and CA file have been looked at already (network.py).
+        session.trust_env = False
+        session.verify = self._network.ca or True
+        if self._network.proxy_url:
+            session.proxies = {"https": self._network.proxy_url}
         return session
 
     def _read(self, response: requests.Response) -> Response:

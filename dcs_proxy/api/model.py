@@ -8,7 +8,6 @@ that is not safe in a file, on a terminal or on a command line, raises ApiProtoc
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 from dcs_proxy.api.host_trust import HostTrust
 from dcs_proxy.errors import ApiProtocolError, clean_text
+from dcs_proxy.local.host_names import parse_host
 from dcs_proxy.names import (
     PREFIX,
     MachineId,
@@ -36,7 +36,6 @@ _GOING = frozenset({"destroying", "destroyed"})
 
 _SESSION_ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._~-]{0,251}[A-Za-z0-9])?\Z")
 _USERNAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,127}\Z")
-_HOST_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d{1,12})?([Zz]|[+-]\d\d:\d\d)\Z", re.ASCII
 )
@@ -243,15 +242,7 @@ def join_pages(pages: Iterable[Listing]) -> Listing:
 
 def parse_endpoint(text: str) -> str | None:
     """Return `text` as a lower-case host name or IP address; None if it is neither."""
-    host = text.lower()
-    try:
-        return str(ipaddress.ip_address(host)) if "%" not in host else None
-    except ValueError:
-        pass
-    labels = host.removesuffix(".").split(".")
-    if len(host) > 253 or not all(_HOST_LABEL.match(label) for label in labels):
-        return None
-    return host
+    return None if "_" in text else parse_host(text)
 
 
 def parse_time(text: str) -> datetime | None:

@@ -9,9 +9,11 @@ from typing import Any
 
 from dcs_proxy.api.credentials import Credentials
 from dcs_proxy.api.model import UNREACHABLE, ApiErrorBody, parse_error_body
+from dcs_proxy.api.network import Network
 from dcs_proxy.errors import (
     ApiProtocolError,
     ApiUnavailable,
+    ConfigError,
     CredentialsError,
     DcsError,
     Forbidden,
@@ -25,15 +27,32 @@ from dcs_proxy.local.settings import Settings
 
 # Load balancers send these without the contract's `retryable`.
 _TRANSIENT = frozenset({429, 500, 502, 503, 504})
-_NETWORK_HINT = "check the network, DEDALUS_BASE_URL and proxy variables, then try again"
-_PROXY_HINT = "check the network, DEDALUS_BASE_URL and proxy in the config file, then try again"
+_NETWORK_HINT = "check the network, DEDALUS_BASE_URL and {proxy}, then try again"
 _NO_MACHINE_HINT = "check the name, and that the API key belongs to the right account"
-_TLS_HINT = (
-    "something may be intercepting TLS; behind a corporate proxy, set REQUESTS_CA_BUNDLE to its CA"
+_CA_HINT = (
+    "something may be intercepting TLS; behind a corporate proxy, set ca_file in the config file to"
+    " the PEM file of its CA"
 )
+_CLOCK_HINT = "check this computer's clock: it says {now}"
+# What is wrong with a TLS connection, by the words of OpenSSL.
+_TLS_PROBLEMS = {
+    "certificate is not yet valid": "presents a TLS certificate that is not yet valid",
+    "certificate has expired": "presents a TLS certificate that has expired",
+    "ostname mismatch": "presents a TLS certificate of another host",
+    "doesn't match": "presents a TLS certificate of another host",
+    "IP address mismatch": "presents a TLS certificate of another host",
+    "CERTIFICATE_VERIFY_FAILED": "presents a TLS certificate that is not trusted",
+    "WRONG_VERSION_NUMBER": "does not speak TLS",
+    "record layer failure": "does not speak TLS",
+    "UNEXPECTED_EOF": "closed the connection during the TLS handshake",
+}
+_ABOUT_TIME = ("certificate is not yet valid", "certificate has expired")
+# OpenSSL's words for a CA file that it cannot read.
+_BAD_CA = ("[X509", "NO_CERTIFICATE_OR_CRL_FOUND", "PEM lib", "NO_START_LINE")
 # What http.client puts before the status and reason of a proxy that refuses CONNECT.
 _TUNNEL_FAILED = "Tunnel connection failed: "
 _MAX_CAUSES = 50
+_DIRECT = Network()
 
 
 class RequestFailed(Exception):
@@ -57,13 +76,16 @@ class Problems:
     back.
     """
 
-    def __init__(self, settings: Settings, credentials: Credentials) -> None:
+    def __init__(
+        self, settings: Settings, credentials: Credentials, network: Network = _DIRECT
+    ) -> None:
         self._credentials = credentials
         self._host = settings.api_host
-        self._proxy = settings.proxy_to(settings.api_host)
-        through = f" (through the HTTP proxy {self._proxy})" if self._proxy else ""
+        self._network = network
+        through = f" (through the HTTP proxy {network.proxy})" if network.proxy else ""
         self._api = f"the API at {settings.base_url}{through}"
-        self._network_hint = _PROXY_HINT if self._proxy else _NETWORK_HINT
+        proxy = network.proxy_source or "proxy variables"
+        self._network_hint = _NETWORK_HINT.format(proxy=proxy)
 
     def no_response(self, what: str, *, retryable: bool = True, hint: str = "") -> RequestFailed:
         """Return the failure of a request without a complete response; `what` says what the API did
@@ -76,8 +98,7 @@ class Problems:
         import requests
 
         if isinstance(error, requests.exceptions.SSLError):
-            what = "presents a TLS certificate that is not trusted"
-            return self.no_response(what, retryable=False, hint=_TLS_HINT)
+            return self._from_tls_error(str(error))
         if isinstance(error, requests.exceptions.ProxyError):
             return self._from_proxy_error(error)
         if isinstance(error, requests.exceptions.Timeout):
@@ -146,6 +167,27 @@ class Problems:
         code = clean_text(fault.error_code, 60) if fault.error_code else f"HTTP {status}"
         return f"{quote_server(self._redact(fault.message))} ({code})"
 
+    def _from_tls_error(self, text: str) -> RequestFailed:
+        """Return what a failed TLS handshake means; `text` has OpenSSL's words."""
+        network = self._network
+        if network.ca and any(words in text for words in _BAD_CA):
+            return RequestFailed(
+                ConfigError(
+                    f"{network.ca_source} names {network.ca}, which has a broken certificate",
+                    hint=f"see: openssl storeutl -noout -text -certs '{network.ca}'",
+                ),
+                retryable=False,
+            )
+        words = next((words for words in _TLS_PROBLEMS if words in text), "")
+        what = _TLS_PROBLEMS.get(words, "cannot be reached: TLS failed")
+        hint = ""
+        if words in _ABOUT_TIME:
+            hint = _CLOCK_HINT.format(now=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()))
+        elif words == "CERTIFICATE_VERIFY_FAILED":
+            what += f" by {network.ca} ({network.ca_source})" if network.ca else ""
+            hint = _CA_HINT
+        return self.no_response(what, retryable=False, hint=hint)
+
     def _from_proxy_error(self, error: Exception) -> RequestFailed:
         """Return what the proxy answered to CONNECT, or why there was no answer."""
         for cause in _causes(error):
@@ -167,8 +209,9 @@ class Problems:
     def _redact(self, text: str) -> str:
         for secret in (self._credentials.bearer, self._credentials.api_key):
             text = text.replace(secret, "[key]") if secret else text
-        if self._proxy and self._proxy.password:
-            text = text.replace(self._proxy.password, "[password]")
+        proxy = self._network.proxy
+        if proxy and proxy.password:
+            text = text.replace(proxy.password, "[password]")
         return text
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlsplit
 
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}\Z")
+from dcs_proxy.local.host_names import parse_host
+
+_FORM = '"http://host:port" or "http://user:password@host:port"'
+# Where the part of a URL with user, host and port ends (RFC 3986 §3.2).
+_AUTHORITY_END = re.compile(r"[/?#]")
 
 
 @dataclass(frozen=True)
@@ -33,40 +36,36 @@ class HttpProxy:
         return f"http://{login}@{authority(self.host, self.port)}"
 
 
-def parse_http_proxy(text: str) -> HttpProxy:
+def parse_http_proxy(text: str, default_port: int | None = None) -> HttpProxy:
     """Return the proxy that ``http://[USER:PASSWORD@]HOST:PORT`` names.
 
-    Raises ValueError, which does not quote `text`.
+    Without `default_port` the port is required.  Raises ValueError, which completes "VARIABLE …"
+    and does not quote `text`, because it may contain a password.
     """
+    if "@" in "".join(_AUTHORITY_END.split(text.partition("//")[2])[1:]):
+        raise ValueError("has a user or password with #, / or ?: write %23, %2F or %3F")
     try:
         parts = urlsplit(text)
-        host, port = parts.hostname or "", parts.port
-        rest = parts.path.rstrip("/") + parts.query + parts.fragment
+        port = default_port if parts.port is None else parts.port
     except ValueError:
-        raise ValueError("not a URL") from None
+        raise ValueError("has an impossible host or port") from None
+    if parts.scheme != "http" or not parts.hostname or port is None:
+        raise ValueError(f"must be {_FORM}")
+    host = parse_host(parts.hostname)
     # Before 3.11 Python accepts any name in brackets.
-    is_host = _is_host(host) and ("[" in parts.netloc) == (":" in host)
-    if parts.scheme != "http" or not is_host or not port or rest or not text.isprintable():
-        raise ValueError("not http://host:port")
+    if not host or not port or ("[" in parts.netloc) != (":" in host) or not text.isprintable():
+        raise ValueError("has an impossible host or port")
+    if parts.path.rstrip("/") or parts.query or parts.fragment:
+        raise ValueError(f"has something after the port: it must be {_FORM}")
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     # RFC 7617: the user ends at the first colon.  Other characters have no agreed encoding.
     if ":" in user or not (user + password).isascii() or not (user + password).isprintable():
-        raise ValueError("not a user and password that can be sent")
+        raise ValueError("has a user or password with characters that cannot be sent")
     if password and not user:
-        raise ValueError("a password without a user")
+        raise ValueError("has a password but no user")
     return HttpProxy(host, port, user, password)
 
 
 def authority(host: str, port: int) -> str:
     """Return ``host:port`` as in a URL (RFC 3986 §3.2): IPv6 addresses in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _is_host(host: str) -> bool:
-    if ":" not in host:
-        return _NAME.match(host) is not None
-    try:
-        ipaddress.IPv6Address(host)
-    except ValueError:
-        return False
-    return True

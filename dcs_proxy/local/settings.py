@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from dcs_proxy.errors import ConfigError, DcsError, clean_text
+from dcs_proxy.errors import ConfigError, DcsError, clean_text, quote_server
+from dcs_proxy.local.host_names import parse_host
 from dcs_proxy.local.http_proxy import HttpProxy, parse_http_proxy
 from dcs_proxy.local.trusted_file import read_trusted
 from dcs_proxy.names import MachineName, is_machine_name, parse_machine_name, pattern_means
@@ -25,6 +26,7 @@ WAKE_POLICIES = ("always", "never")
 # The environment overrides the file.
 _VARIABLES = {"base_url": "DEDALUS_BASE_URL", "org_id": "DEDALUS_ORG_ID", "wake": "DCS_PROXY_WAKE"}
 _NAME_PATTERN = re.compile(r"[a-z0-9*?-]+\Z")
+_BASE_URL_HINT = f"the service is at {DEFAULT_BASE_URL}"
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -40,6 +42,8 @@ class Settings:
     key_file: str = ""
     # The HTTP proxy to the API and, by CONNECT, to the gateway.
     proxy: HttpProxy | None = None
+    # The path of a PEM file with the certificate authorities of the API, "" for the usual ones.
+    ca_file: str = ""
     # How long a machine may take until it is ready.
     wake_seconds: int = 300
     # How long a session is used without asking the API whether it is still good.
@@ -191,16 +195,23 @@ def _text(value: Any) -> str:
 
 
 def _base_url(value: Any) -> str:
-    url = _text(value).rstrip("/")
+    url = _text(value).strip().rstrip("/")
+    if "@" in url:  # not quoted: there may be a password before it
+        raise _InvalidValue("must not contain a user or password", hint="use DEDALUS_API_KEY")
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
+        host, port = parts.hostname or "", parts.port
     except ValueError:
-        host = None
-    if not host or parts.query or parts.fragment or parts.username or not url.isprintable():
-        raise _InvalidValue("is not the base URL of an API")
+        raise _InvalidValue("has an impossible host or port", hint=_BASE_URL_HINT) from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise _InvalidValue("must begin with https:// and a host name", hint=_BASE_URL_HINT)
+    if parse_host(host) is None or port == 0 or ("[" in url) != (":" in host):
+        raise _InvalidValue(f"has an impossible host or port: {quote_server(url)}",
+                            hint=_BASE_URL_HINT)  # fmt: skip
+    if "?" in url or "#" in url or " " in url or not url.isprintable():
+        raise _InvalidValue("must not contain ?, # or spaces", hint=_BASE_URL_HINT)
     # Every request carries the API key.
-    if parts.scheme != "https" and not (parts.scheme == "http" and host in _LOOPBACK):
+    if parts.scheme != "https" and host not in _LOOPBACK:
         raise _InvalidValue("must begin with https://")
     return url
 
@@ -219,10 +230,8 @@ def _path(value: Any) -> str:
 def _http_proxy(value: Any) -> HttpProxy:
     try:
         return parse_http_proxy(_text(value))
-    except ValueError:  # not quoted: the value may contain a password
-        raise _InvalidValue(
-            'must be "http://host:port" or "http://user:password@host:port"'
-        ) from None
+    except ValueError as error:
+        raise _InvalidValue(str(error)) from None
 
 
 def _seconds(low: int, high: int) -> Callable[[Any], int]:
@@ -286,6 +295,7 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "org_id": _header_word,
     "key_file": _path,
     "proxy": _http_proxy,
+    "ca_file": _path,
     "wake_seconds": _seconds(1, 3600),
     "reuse_seconds": _seconds(0, 3600),
     "connect_seconds": _seconds(1, 300),

@@ -430,5 +430,5 @@ def test_an_environments_proxy_with_a_password_is_not_shown(
     with pytest.raises(ApiUnavailable) as caught:
         ask(api, tmp_path, None)
     assert "cannot be reached: the proxy: Connection refused" in caught.value.message
-    assert "proxy variables" in caught.value.hint
+    assert "HTTPS_PROXY" in caught.value.hint
     assert "wr0ng" not in caught.value.one_line()

@@ -14,6 +14,7 @@ import requests
 from urllib3.exceptions import MaxRetryError, NameResolutionError, ProtocolError, ProxyError
 
 from dcs_proxy.api.credentials import Credentials
+from dcs_proxy.api.network import Network
 from dcs_proxy.api.problems import Problems, RequestFailed, parse_date
 from dcs_proxy.emulator.contract import ERRORS
 from dcs_proxy.errors import (
@@ -32,9 +33,9 @@ from dcs_proxy.local.settings import Settings
 SECRET = "dsk-very-secret"
 CREDENTIALS = Credentials(SECRET, None, "DEDALUS_API_KEY", "set DEDALUS_API_KEY to a valid key")
 SETTINGS = Settings(base_url="https://api.test")
-PROXIED = Settings(
-    base_url="https://api.test", proxy=HttpProxy("proxy.test", 3128, "me", "wr0ng-password")
-)
+DIRECT = Network()
+PROXY = HttpProxy("proxy.test", 3128, "me", "wr0ng-password")
+PROXIED = Network(PROXY, PROXY.url(), "proxy in the config file")
 
 
 def failure(status: int, body: Any, headers: Mapping[str, str] | None = None) -> RequestFailed:
@@ -42,8 +43,8 @@ def failure(status: int, body: Any, headers: Mapping[str, str] | None = None) ->
     return Problems(SETTINGS, CREDENTIALS).from_status(status, headers or {}, data)
 
 
-def of_exception(error: Exception, settings: Settings = SETTINGS) -> RequestFailed:
-    return Problems(settings, CREDENTIALS).from_exception(error)
+def of_exception(error: Exception, network: Network = DIRECT) -> RequestFailed:
+    return Problems(SETTINGS, CREDENTIALS, network).from_exception(error)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,10 @@ def caused_by(cause: Exception, error: Exception) -> Exception:
 @pytest.mark.parametrize(
     ("error", "said", "retryable"),
     [
-        (requests.exceptions.SSLError("x"), "presents a TLS certificate that is not trusted",
+        (requests.exceptions.SSLError("[SSL: X] x"), "cannot be reached: TLS failed", False),
+        (requests.exceptions.SSLError("[SSL: UNEXPECTED_EOF_WHILE_READING] x"),
+         "closed the connection during the TLS handshake", False),
+        (requests.exceptions.SSLError("[SSL: WRONG_VERSION_NUMBER] x"), "does not speak TLS",
          False),
         (requests.exceptions.ReadTimeout("x"), "does not answer", True),
         (requests.ConnectionError(ProtocolError("x", ConnectionResetError(104, "Reset"))),
@@ -232,3 +236,24 @@ def test_what_the_proxy_said_is_told(cause: Exception, said: str, retryable: boo
     )
     assert "proxy in the config file" in failed.error.hint
     assert failed.retryable == retryable
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "hint"),
+    [
+        ("certificate verify failed: certificate is not yet valid",
+         "presents a TLS certificate that is not yet valid", "check this computer's clock"),
+        ("certificate verify failed: certificate has expired",
+         "presents a TLS certificate that has expired", "check this computer's clock"),
+        ("certificate verify failed: Hostname mismatch, certificate is not valid for 'api.test'.",
+         "presents a TLS certificate of another host", "check the network"),
+        ("certificate verify failed: self-signed certificate in certificate chain",
+         "presents a TLS certificate that is not trusted", "set ca_file in the config file"),
+    ],
+)  # fmt: skip
+def test_a_failed_tls_handshake_is_told_by_its_cause(words: str, said: str, hint: str) -> None:
+    text = f"[SSL: CERTIFICATE_VERIFY_FAILED] {words} (_ssl.c:1006)"
+    failed = of_exception(requests.exceptions.SSLError(text))
+    assert failed.error.message == f"the API at https://api.test {said}"
+    assert failed.error.hint.startswith(hint) or hint in failed.error.hint
+    assert not failed.retryable

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from urllib.parse import quote
 
 import pytest
@@ -45,6 +46,35 @@ def test_what_is_no_proxy_is_refused_without_being_quoted(text: str) -> None:
     with pytest.raises(ValueError) as caught:
         parse_http_proxy(text)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "http://me:a#b@proxy:3128",
+            "has a user or password with #, / or ?: write %23, %2F or %3F",
+        ),
+        ("http://me:1/b@proxy:3128", "has a user or password with #, / or ?"),
+        ("http://me:a?b@proxy:3128", "has a user or password with #, / or ?"),
+        ("http://a..b:3128", "has an impossible host or port"),
+        ("http://proxy:99999", "has an impossible host or port"),
+        (f"http://{'a' * 64}:80", "has an impossible host or port"),
+        ("http://proxy:3128/path", "has something after the port"),
+        ("https://proxy:3128", 'must be "http://host:port"'),
+        ("http://me:s%c3%bc@proxy:80", "has a user or password with characters that cannot be"),
+        ("http://:secret@proxy:80", "has a password but no user"),
+    ],
+)
+def test_what_is_wrong_with_a_proxy_is_said(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(reason)}"):
+        parse_http_proxy(text)
+
+
+def test_a_port_is_needed_unless_there_is_a_default() -> None:
+    assert parse_http_proxy("http://proxy", 80) == HttpProxy("proxy", 80)
+    with pytest.raises(ValueError, match="impossible host or port"):
+        parse_http_proxy("http://proxy:0", 80)
 
 
 @given(PRINTABLE.filter(lambda user: ":" not in user), PRINTABLE)

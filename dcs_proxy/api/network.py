@@ -1,0 +1,160 @@
+"""How to reach the API from this computer: the HTTP proxy and the CA file, checked before use.
+
+A setting in the config file comes before the environment's variables, which the HTTP library would
+otherwise read by itself and report in its own words.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import stat
+from dataclasses import dataclass, field
+
+from dcs_proxy.errors import ConfigError
+from dcs_proxy.local.http_proxy import HttpProxy, parse_http_proxy
+from dcs_proxy.local.settings import Settings
+from dcs_proxy.local.trusted_file import read_trusted
+
+# In the order in which requests reads them.
+CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+PROXY_VARIABLES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+_MAX_CA_FILE = 16 * 1024 * 1024
+_CERTIFICATE = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----")
+# How OpenSSL finds a certificate in a directory (c_rehash).
+_HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+\Z")
+# A DER file begins so: SEQUENCE with a length of two bytes.
+_DER = b"\x30\x82"
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True)
+class Network:
+    """`proxy` is the proxy to the API, None if it is reached directly.
+
+    `proxy_url` is the same for the HTTP library, "" if there is none.  `ca` is a file or directory
+    with certificate authorities, "" for the usual ones.  `proxy_source` and `ca_source` name the
+    setting or variable.
+    """
+
+    proxy: HttpProxy | None = None
+    proxy_url: str = field(default="", repr=False)
+    proxy_source: str = ""
+    ca: str = ""
+    ca_source: str = ""
+
+
+def find_network(settings: Settings) -> Network:
+    """Return how to reach the API of `settings`, by the config file and the environment.
+
+    Raises ConfigError, which names the setting or variable that cannot be used.
+    """
+    source, ca = find_ca(settings)
+    if ca and settings.base_url.startswith("https:"):
+        check_ca(ca, source)
+    proxy = settings.proxy_to(settings.api_host)
+    if proxy is not None:
+        return Network(proxy, proxy.url(), "proxy in the config file", ca, source)
+    variable, value = ("", "") if settings.is_loopback else _proxy_variable(settings.base_url)
+    if not value:
+        return Network(ca=ca, ca_source=source)
+    proxy, url = _parse_variable(variable, value, settings.api_host)
+    return Network(proxy, url, variable, ca, source)
+
+
+def find_ca(settings: Settings) -> tuple[str, str]:
+    """Return the setting or variable that names a CA file, and the path; two "" if none does."""
+    if settings.ca_file:
+        return "ca_file in the config file", settings.ca_file
+    for name in CA_VARIABLES:
+        if path := os.environ.get(name):
+            return name, path
+    return "", ""
+
+
+def check_ca(path: str, source: str) -> None:
+    """Raise ConfigError unless `path` is a file of PEM certificates, or a directory of them.
+
+    A broken certificate is found only when the file is used.
+    """
+    if source in CA_VARIABLES:
+        data = _read_variable(path, source)
+    else:
+        file = read_trusted(path, "the CA file", ConfigError, limit=_MAX_CA_FILE)
+        if file is None:
+            raise _wrong_ca(source, path, "does not exist")
+        data = file.data
+    if data is None or _CERTIFICATE.search(data):
+        return
+    if not data.strip():
+        raise _wrong_ca(source, path, "is empty")
+    hint = ""
+    if data.startswith(_DER):
+        hint = f"convert it: openssl x509 -inform der -in '{path}' -out '{path}.pem'"
+    raise _wrong_ca(source, path, "has no PEM certificate", hint)
+
+
+def _read_variable(path: str, variable: str) -> bytes | None:
+    """Return the file that a variable names; None for a directory of certificates."""
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            if not any(map(_HASHED.match, os.listdir(path))):
+                raise _wrong_ca(variable, path, "is a directory without hashed certificates",
+                                f"openssl rehash '{path}'")  # fmt: skip
+            return None
+        if not stat.S_ISREG(mode):
+            raise _wrong_ca(variable, path, "is not a file")
+        with open(path, "rb") as file:
+            return file.read(_MAX_CA_FILE)
+    except FileNotFoundError:
+        raise _wrong_ca(variable, path, "does not exist") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it has no valid name"
+        raise _wrong_ca(variable, path, f"cannot be read: {why}") from None
+
+
+def _wrong_ca(source: str, path: str, problem: str, hint: str = "") -> ConfigError:
+    what = f"unset {source}, or name" if source in CA_VARIABLES else "name"
+    return ConfigError(
+        f"{source} names {path}, which {problem}",
+        hint=hint or f"{what} a file with PEM certificates",
+    )
+
+
+def _proxy_variable(url: str) -> tuple[str, str]:
+    """Return the variable that names the proxy for `url`, and its value; two "" if none applies."""
+    from requests.utils import get_environ_proxies, select_proxy
+
+    value = select_proxy(url, get_environ_proxies(url)) or ""
+    names = (name for name in PROXY_VARIABLES if os.environ.get(name) == value)
+    # On macOS, Python reads the system's settings, too.
+    return next(names, "the proxy of the system's settings"), value
+
+
+def _parse_variable(variable: str, value: str, host: str) -> tuple[HttpProxy | None, str]:
+    """Return the proxy in an environment variable, and its URL for the HTTP library."""
+    # Like curl and requests: without a scheme it is an HTTP proxy.
+    url = value if "://" in value else f"http://{value}"
+    scheme, _, rest = url.partition("://")
+    scheme = scheme.lower()
+    if scheme.startswith("socks"):
+        if importlib.util.find_spec("socks") is not None:
+            return None, url
+        raise ConfigError(
+            f"{variable} names a SOCKS proxy, which is not supported",
+            hint="name an HTTP proxy in HTTPS_PROXY; or, to connect without a proxy, add "
+            f"{host} to NO_PROXY",
+        )
+    if scheme not in _DEFAULT_PORTS:
+        raise ConfigError(f'{variable} must begin with "http://"', hint=_proxy_hint(variable))
+    try:
+        proxy = parse_http_proxy(f"http://{rest}", _DEFAULT_PORTS[scheme])
+    except ValueError as error:
+        raise ConfigError(f"{variable} {error}", hint=_proxy_hint(variable)) from None
+    return proxy, proxy.url().replace("http:", f"{scheme}:", 1)
+
+
+def _proxy_hint(variable: str) -> str:
+    return f"for example: export {variable}=http://proxy.example:3128"

@@ -1,0 +1,193 @@
+"""Variables and local files as people have them, met by the real ssh (and by doctor)."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.harness import LIMIT_S, Emulator, User
+
+Start = Callable[..., Emulator]
+
+
+@pytest.fixture
+def tls(start_emulator: Start, user: User, tmp_path: Path) -> Emulator:
+    """An API with TLS, whose authority is in `tls.pem`."""
+    emulator = start_emulator("--machine", "dm-foo", "--tls", str(tmp_path / "tls.pem"))
+    user.environment["REQUESTS_CA_BUNDLE"] = str(tmp_path / "tls.pem")
+    user.use(emulator)
+    return emulator
+
+
+def meet(user: User, said: str, hint: str) -> None:
+    """Type ssh and `dcs-proxy list`: both name the cause, and neither takes it for a bug."""
+    for done in (user.ssh("dm-foo", "true"), user.proxy("list")):
+        assert done.returncode != 0
+        assert said in done.stderr, done.stderr
+        assert f"hint: {hint}" in done.stderr, done.stderr
+        assert "internal error" not in done.stderr
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+@pytest.mark.parametrize("kind", ["missing", "empty", "unreadable", "text", "broken"])
+def test_a_ca_file_that_cannot_be_used_is_named(
+    tls: Emulator, user: User, variable: str, kind: str
+) -> None:
+    path = user.root / "ca.pem"
+    del user.environment["REQUESTS_CA_BUNDLE"]
+    user.environment[variable] = str(path)
+    problem = {
+        "missing": "does not exist",
+        "empty": "is empty",
+        "unreadable": "cannot be read: ",
+        "text": "has no PEM certificate",
+        "broken": "has a broken certificate",
+    }[kind]
+    match kind:
+        case "empty":
+            path.touch()
+        case "unreadable":
+            path.symlink_to(path)
+        case "text":
+            path.write_text("<html>")
+        case "broken":
+            path.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    hint = "see: openssl" if kind == "broken" else f"unset {variable}, or name a file with PEM"
+    meet(user, f"{variable} names {path}, which {problem}", hint)
+
+
+def test_a_program_without_an_environment_finds_a_companys_authority(
+    tls: Emulator, user: User
+) -> None:
+    path = user.environment.pop("REQUESTS_CA_BUNDLE")
+    meet(user, "presents a TLS certificate that is not trusted\n", "something may be intercepting")
+    user.settings(f'ca_file = "{path}"\n')
+    assert user.ssh("dm-foo", "echo in").stdout == "in\n"
+    # It overrides a variable that names the wrong one.
+    user.environment["REQUESTS_CA_BUNDLE"] = str(user.root / "none")
+    assert user.proxy("list").returncode == 0
+    user.settings(f'ca_file = "{user.root}/none"\n')
+    assert (
+        f"ca_file in the config file names {user.root}/none, which does not exist"
+        in user.proxy("list").stderr
+    )
+
+
+def test_an_authority_of_others_is_named(tls: Emulator, user: User, tmp_path: Path) -> None:
+    from dcs_proxy.emulator.tls import make_context
+
+    path = tmp_path / "other.pem"
+    make_context(str(path), "other")
+    user.environment["REQUESTS_CA_BUNDLE"] = str(path)
+    meet(
+        user,
+        f"presents a TLS certificate that is not trusted by {path} (REQUESTS_CA_BUNDLE)",
+        "something may be intercepting",
+    )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://a..b", f"https://{'a' * 64}.example", "https://exam ple.com", "https://b\u00fccher",
+        "https://api.example:99999", "https://me:s3cret@api.example", "https://api.example/#x",
+        "https://[::1", "https://api.example:port", "//", "https://\udcff.example",
+    ],
+)  # fmt: skip
+def test_an_impossible_base_url_is_named(start_emulator: Start, user: User, url: str) -> None:
+    user.use(start_emulator("--machine", "dm-foo"))
+    user.environment["DEDALUS_BASE_URL"] = url
+    for done in (user.ssh("dm-foo", "true"), user.proxy("list"), user.proxy("doctor")):
+        assert done.returncode != 0
+        assert "DEDALUS_BASE_URL must " in done.stderr + done.stdout or (
+            "DEDALUS_BASE_URL has an impossible host or port" in done.stderr + done.stdout
+        )
+        assert "internal error" not in done.stderr + done.stdout
+        assert "s3cret" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said", "hint"),
+    [
+        ("ALL_PROXY", "socks5h://localhost:1080", "names a SOCKS proxy, which is not supported",
+         "name an HTTP proxy in HTTPS_PROXY"),
+        ("https_proxy", "http://me:s3cret#x@localhost:3128",
+         "has a user or password with #, / or ?", "for example: export https_proxy="),
+        ("HTTPS_PROXY", "http://me:12/s3cret@localhost:3128",
+         "has a user or password with #, / or ?", "for example"),
+        ("HTTPS_PROXY", "http://local host:3128", "has an impossible host or port", "for example"),
+        ("all_proxy", "localhost:port", "has an impossible host or port", "for example"),
+        ("HTTPS_PROXY", "gopher://localhost:70", 'must begin with "http://"', "for example"),
+    ],
+)  # fmt: skip
+def test_a_proxy_variable_that_cannot_work_is_named(
+    start_emulator: Start, user: User, variable: str, value: str, said: str, hint: str
+) -> None:
+    user.use(start_emulator("--machine", "dm-foo"))
+    user.environment["DEDALUS_BASE_URL"] = "https://api.test"
+    user.environment[variable] = value
+    meet(user, f"{variable} {said}", hint)
+    assert "s3cret" not in user.proxy("list").stderr
+
+
+def make_odd(path: Path, kind: str) -> str:
+    """Put something odd at `path`; return what is said of it."""
+    match kind:
+        case "fifo":
+            os.mkfifo(path, 0o600)
+            return "is a FIFO, and nothing was written to it within 10 s"
+        case "directory":
+            path.mkdir()
+            return "is a directory"
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.bind(os.path.relpath(path))
+            return "is a socket"
+        case "device":
+            path.symlink_to("/dev/zero")
+            return "is a device"
+        case _:
+            with path.open("wb") as file:
+                file.truncate(1 << 30)
+            path.chmod(0o600)
+            return "is larger than 256 KiB"
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "socket", "device", "huge"])
+@pytest.mark.parametrize("which", ["key", "config"])
+def test_a_file_that_is_none_is_named(
+    start_emulator: Start, user: User, which: str, kind: str
+) -> None:
+    user.use(start_emulator("--machine", "dm-foo"))
+    path = user.root / "odd"
+    said = make_odd(path, kind)
+    if which == "key":
+        del user.environment["DEDALUS_API_KEY"]
+        user.settings(f'key_file = "{path}"\n')
+    else:
+        (user.root / "config.toml").unlink()
+        path.rename(user.root / "config.toml")
+        path = user.root / "config.toml"
+    done = user.ssh("dm-foo", "true")
+    assert done.returncode == 255
+    assert f"the {which} file {path} {said}" in done.stderr
+
+
+def test_a_fifo_of_a_password_manager_is_read(start_emulator: Start, user: User) -> None:
+    emulator = start_emulator("--machine", "dm-foo")
+    user.use(emulator)
+    del user.environment["DEDALUS_API_KEY"]
+    path = user.root / "fifo"
+    os.mkfifo(path, 0o600)
+    user.settings(f'key_file = "{path}"\n')
+    for command in (["ssh", "-F", str(user.config), "dm-foo", "true"],
+                    [sys.executable, "-m", "dcs_proxy", "list"]):  # fmt: skip
+        writer = user.start("sh", "-c", f'printf %s "{emulator.key}" >"{path}"')
+        done = user.run(command)
+        assert done.returncode == 0, done.stderr
+        assert writer.wait(LIMIT_S) == 0
