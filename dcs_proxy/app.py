@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from dcs_proxy.api.client import Api, account
@@ -22,7 +23,7 @@ from dcs_proxy.local.log import VARIABLE, Log
 from dcs_proxy.local.settings import Settings, config_path, load_settings
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh.config_text import Program
-from dcs_proxy.openssh.parent import client_id, wants_quiet
+from dcs_proxy.openssh.parent import wants_quiet
 from dcs_proxy.publish.fast_entry import FastEntry
 from dcs_proxy.session.context import Context
 from dcs_proxy.session.directory import StateDirectory, default_state_directory
@@ -125,6 +126,17 @@ def internal_error(error: Exception, log: Log) -> DcsError:
     )
 
 
+@contextlib.contextmanager
+def explaining_bugs(options: Options) -> Iterator[None]:
+    """Raise an exception that no user should see as a DcsError that says so."""
+    try:
+        yield
+    except DcsError:
+        raise
+    except Exception as error:
+        raise internal_error(error, open_log(options, os.environ)) from None
+
+
 def open_log(options: Options, environment: Mapping[str, str]) -> Log:
     """Return the log of the state directory."""
     path = os.path.join(options.state_directory(environment), "log")
@@ -187,7 +199,6 @@ def open_context(
         log=log,
         agent_path=agent_path,
         account=account(settings),
-        client=client_id(parent),
         open_api=functools.cache(lambda: factory.open(deadline)),
         open_agent=open_agent,
         notice=progress.notice,

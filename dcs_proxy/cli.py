@@ -185,6 +185,10 @@ def _parser(words: Sequence[str]) -> Parser:
         raise UsageError(f"{quote_server(unknown)} is not an option", hint="dcs-proxy --help")
     if first is None or first in _COMMANDS:
         return build_parser(first)
+    if first.startswith("dm-") and second is None and "--help" not in words:
+        raise UsageError(
+            f"{quote_server(first)} is not a command", hint=f"to log in, type: ssh {first}"
+        )
     if first.startswith("dm-") or (second and second.isdigit()):
         return build_connect_parser()
     import difflib

@@ -22,8 +22,7 @@ class DcsError(Exception):
     """An error that users see; the base class of all others.
 
     `message` says what happened, `hint` what to do or type next (may be empty), `machine` which
-    machine it is about, if any.  `was_shown` says that another process of the same ssh has already
-    shown the error.
+    machine it is about, if any.  `was_shown` says that the user has seen the error already.
     """
 
     exit_code = 1

@@ -41,7 +41,12 @@ def choose_way(login: str | None, stdin: int = 0, stdout: int = 1) -> tuple[Way,
     # Only OpenSSH can use a session's certificate: it alone tells the agent what host it logs in
     # to.  And it has read the session's login and the gateway's host authority from our block.
     first = _read_line(stdin)
-    return (Way.RELAY if first.startswith(_OPENSSH) else Way.BRIDGE), first
+    return (Way.RELAY if is_openssh_line(first) else Way.BRIDGE), first
+
+
+def is_openssh_line(first: bytes) -> bool:
+    """Return whether what a client sent first is the version line of an OpenSSH."""
+    return first.startswith(_OPENSSH)
 
 
 def has_spoken(stdin: int = 0) -> bool:
@@ -56,20 +61,31 @@ def has_spoken(stdin: int = 0) -> bool:
             return False
 
 
-def check_descriptors(stdin: int = 0, stdout: int = 1) -> None:
-    """Raise UsageError where the bridge would let in others than the user who started it."""
+def check_descriptors(host: str = "HOST", stdin: int = 0, stdout: int = 1) -> None:
+    """Raise UsageError unless an SSH client of this user can be behind stdin and stdout.
+
+    `host` is the machine's name for the hint.
+    """
     for fd in (stdin, stdout):
-        if os.isatty(fd):
+        if not _is_open(fd) or os.isatty(fd):
             raise UsageError(
-                "stdin or stdout is a terminal, but only an SSH client can be connected",
-                hint="dcs-proxy HOST PORT is what ssh runs as its ProxyCommand; type: ssh HOST",
+                "this command is for SSH clients, which run it as their ProxyCommand",
+                hint=f"to log in, type: ssh {host}",
             )
         if stat.S_ISSOCK(os.fstat(fd).st_mode) and _family(fd) != socket.AF_UNIX:
             raise UsageError(
-                "stdin or stdout is a network connection, and whoever is at its other end would be"
-                " let in",
+                "stdin or stdout is a network connection, which would let in the program at its"
+                " other end",
                 hint="let an SSH client run dcs-proxy as its ProxyCommand",
             )
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def _family(fd: int) -> int:

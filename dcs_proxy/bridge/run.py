@@ -35,6 +35,8 @@ from dcs_proxy.session.directory import StateDirectory
 # seconds (ssh2 of node: as its program says).
 _PATIENCE_S = 2.0
 _OPENSSH = "SSH-2.0-OpenSSH"
+# Clients that print the text of a disconnect message.
+_SHOW_REASONS = (_OPENSSH, "SSH-2.0-dropbear", "SSH-2.0-PuTTY")
 # From the gateway's first byte to the end of the login.
 _LOGIN_S = 30.0
 _TURN_S = 0.1
@@ -75,6 +77,11 @@ class Bridge:
     def client_version(self) -> str:
         """The client's version line, cleaned."""
         return clean_text(self._client.remote_version, 80)
+
+    @property
+    def shows_reasons(self) -> bool:
+        """Whether the client is known to show its user why a connection ended."""
+        return self._client.remote_version.startswith(_SHOW_REASONS)
 
     def log_in(self, sock: socket.socket, login: Login) -> Gateway:
         """Return the gateway on the connected `sock`, logged in.

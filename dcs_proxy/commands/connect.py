@@ -1,8 +1,10 @@
 """``dcs-proxy HOST PORT``: what an SSH client runs as its ProxyCommand.
 
-The session says where the gateway is; the port that the client names is not used.  Errors go to
-stderr and, because that is discarded under ControlPersist and by many clients, through the client
-as a disconnect message.
+The session says where the gateway is; the port that the client names is not used.
+
+An error goes to stderr if the client is an OpenSSH, which then gets a disconnect message that
+refers to it.  Under ControlPersist OpenSSH discards stderr, and other clients may: there the
+disconnect message says everything.
 """
 
 from __future__ import annotations
@@ -13,10 +15,17 @@ import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dcs_proxy.app import Options, open_context, open_fast_entry, open_lookup
-from dcs_proxy.bridge.choose import Way, check_descriptors, choose_way, has_spoken
+from dcs_proxy.app import Options, explaining_bugs, open_context, open_fast_entry, open_lookup
+from dcs_proxy.bridge.choose import (
+    Way,
+    check_descriptors,
+    choose_way,
+    has_spoken,
+    is_openssh_line,
+)
 from dcs_proxy.bridge.library import load_paramiko
 from dcs_proxy.bridge.login import login_of
+from dcs_proxy.console.stderr import is_discarded, show
 from dcs_proxy.errors import (
     ClientGone,
     DcsError,
@@ -27,16 +36,18 @@ from dcs_proxy.errors import (
     clean_text,
 )
 from dcs_proxy.local.log import milliseconds_since
-from dcs_proxy.names import MachineName
+from dcs_proxy.names import MachineName, machine_name
+from dcs_proxy.openssh.parent import client_id
 from dcs_proxy.openssh.shell import check_shell_is_silent
 from dcs_proxy.publish.includes import publish
 from dcs_proxy.session.context import Context
 from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.first_half import FirstHalf
 from dcs_proxy.session.lookup import resolve_typed
 from dcs_proxy.session.next_step import Half
 from dcs_proxy.session.records import Record
 from dcs_proxy.ssh.disconnect import send_disconnect
-from dcs_proxy.ssh.handover import become_relay, client_gone, hand_over
+from dcs_proxy.ssh.handover import become_relay, client_gone, hand_over, is_fdpass
 from dcs_proxy.ssh.tunnel import reach
 
 if TYPE_CHECKING:  # they import paramiko, which only a bridge pays for
@@ -81,14 +92,22 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     """
     # An editor that runs no shell passes on the quotation marks of our block.
     arguments.host = arguments.host.strip("'").lower()
+    check_descriptors(machine_name(arguments.host) or "HOST")
     arguments.login = arguments.login and arguments.login.strip("'")
     way, first = _choose(arguments)
     if way is Way.BRIDGE:
         return _bridge(arguments, options, first)
-    fdpass = way is Way.HANDOVER
+    fdpass = way is Way.HANDOVER and is_fdpass()
     try:
-        with attribute_errors_to(arguments.host):
+        with attribute_errors_to(arguments.host), explaining_bugs(options):
+            state_directory = options.state_directory(os.environ)
+            FirstHalf(state_directory, client_id(os.getppid())).check(is_last=True)
             _check_port(arguments.port)
+            if arguments.fdpass and not fdpass:
+                raise UsageError(
+                    "--fdpass needs a socket of ssh's as stdin and stdout",
+                    hint="write ProxyUseFdpass yes beside the ProxyCommand, or leave out --fdpass",
+                )
             is_done = _connect(arguments, options, fdpass, first)
     except ClientGone:
         if fdpass:
@@ -96,7 +115,8 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
             check_shell_is_silent(os.environ)
         raise
     except DcsError as error:
-        send_disconnect(error.one_line(), fdpass=fdpass)
+        is_openssh = fdpass or is_openssh_line(first)
+        send_disconnect(_report(error, arguments.host, is_openssh=is_openssh), fdpass=fdpass)
         raise
     # The client has sent something meanwhile, so it does not expect a handover.
     return 0 if is_done else _bridge(arguments, options, b"")
@@ -112,15 +132,26 @@ def _choose(arguments: argparse.Namespace) -> tuple[Way, bytes]:
     return choose_way(arguments.login)
 
 
+def _report(error: DcsError, host: str, *, is_openssh: bool) -> str:
+    """Show the error on stderr, once; return what the client is to be told."""
+    if is_openssh and (error.was_shown or not is_discarded()):
+        text = f"{clean_text(host)}: not connected; the reason is shown above"
+    else:
+        text = error.one_line()
+    if not error.was_shown:
+        show(*error.lines())
+        error.was_shown = True
+    return text
+
+
 def _bridge(arguments: argparse.Namespace, options: Options, first: bytes) -> int:
     """Serve the client through the bridge.  Raises DcsError, which has been sent to the client."""
-    check_descriptors()
     load_paramiko()
     from dcs_proxy.bridge.run import Bridge
 
     bridge = Bridge(arguments.host, StateDirectory(options.state_directory(os.environ)), first)
     try:
-        with attribute_errors_to(arguments.host):
+        with attribute_errors_to(arguments.host), explaining_bugs(options):
             _check_port(arguments.port)
             context = open_context(
                 options, os.environ, bridge.client_gone, progress=bridge.progress
@@ -128,6 +159,7 @@ def _bridge(arguments: argparse.Namespace, options: Options, first: bytes) -> in
             gateway = _log_in(bridge, arguments.host, context)
     except DcsError as error:
         bridge.fail(error)
+        error.was_shown = bridge.shows_reasons
         raise
     return bridge.pass_on(gateway)
 

@@ -11,7 +11,9 @@ import os
 import time
 
 from dcs_proxy.app import Options
-from dcs_proxy.ssh.handover import client_gone, hand_over
+from dcs_proxy.bridge.choose import check_descriptors
+from dcs_proxy.errors import UsageError
+from dcs_proxy.ssh.handover import client_gone, hand_over, is_fdpass
 from dcs_proxy.ssh.tunnel import reach
 
 HELP = "connect to a gateway through the proxy; ssh runs this while a machine wakes"
@@ -32,7 +34,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, options: Options) -> int:
-    """Connect, and hand the socket over to ssh.  Raises GatewayUnreachable or ClientGone."""
+    """Connect, and hand the socket over to ssh.
+
+    Raises UsageError, GatewayUnreachable or ClientGone.
+    """
+    check_descriptors()
+    if not is_fdpass():
+        raise UsageError(
+            "dial needs a socket of ssh's as stdin and stdout",
+            hint="write ProxyUseFdpass yes beside the ProxyCommand",
+        )
     settings = options.settings(os.environ)
     sock = reach(
         settings.proxy_to(arguments.host),

@@ -9,15 +9,17 @@ from __future__ import annotations
 import argparse
 import os
 
-from dcs_proxy.app import Options, open_context, open_fast_entry, open_lookup
-from dcs_proxy.errors import attribute_errors_to
+from dcs_proxy.app import Options, explaining_bugs, open_context, open_fast_entry, open_lookup
+from dcs_proxy.console.stderr import is_discarded
+from dcs_proxy.errors import ClientGone, DcsError, attribute_errors_to
 from dcs_proxy.fastpath.helper import NOT_EXPANDED
 from dcs_proxy.local.log import milliseconds_since
-from dcs_proxy.names import MachineName
-from dcs_proxy.openssh.parent import wants_session
+from dcs_proxy.names import parse_machine_name
+from dcs_proxy.openssh.parent import client_id, is_ssh, wants_session
 from dcs_proxy.publish.includes import remove_broken
 from dcs_proxy.publish.publish import first_address, publish_session
 from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.first_half import FirstHalf
 from dcs_proxy.session.lookup import resolve_typed
 
 HELP = "make a session ready; ssh runs this while it reads its configuration"
@@ -45,8 +47,20 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         return 0
     # ssh reads its configuration for a name as typed, and connects with it in lower case.
     host = arguments.host.lower()
-    with attribute_errors_to(host):
-        return _prepare(host, options, parent)
+    if not is_ssh(parent):
+        with attribute_errors_to(host):
+            return _prepare(host, options, parent)
+    first_half = FirstHalf(options.state_directory(os.environ), client_id(parent))
+    first_half.check(is_last=False)
+    try:
+        with attribute_errors_to(host), explaining_bugs(options):
+            return _prepare(host, options, parent)
+    except ClientGone:
+        raise
+    except DcsError as error:
+        if not is_discarded():
+            first_half.save_failure(error)
+        raise
 
 
 def _prepare(host: str, options: Options, parent: int) -> int:
@@ -56,7 +70,7 @@ def _prepare(host: str, options: Options, parent: int) -> int:
     remove_broken(context.state)
     name, record = resolve_typed(host, context, open_lookup(context))
     publish_session(
-        [MachineName(host)],
+        [parse_machine_name(host)],
         name,
         record,
         context,
@@ -66,4 +80,6 @@ def _prepare(host: str, options: Options, parent: int) -> int:
     )
     session = record.attempt.session_id
     context.log.event("prepared", machine=name, session=session, ms=milliseconds_since())
+    if os.isatty(0) or os.isatty(1):  # ssh gives us the null device
+        context.notice(f"{name}: ready; ssh runs this command by itself, so type: ssh {name}")
     return 0

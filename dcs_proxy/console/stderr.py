@@ -6,6 +6,7 @@ On a terminal, draw() shows lines that change in place.  Whatever is shown next 
 from __future__ import annotations
 
 import os
+import stat
 import sys
 
 # The lines that draw() left on the terminal, which is the only one of this process.
@@ -33,6 +34,15 @@ def draw(*lines: str) -> None:
     erase, _drawn = _erase(), ()  # if Ctrl-C interrupts the write, nothing is known to be drawn
     _write(erase + "\n".join(cut))
     _drawn = cut
+
+
+def is_discarded() -> bool:
+    """Return whether stderr is closed or the null device, so that nothing shown there is seen."""
+    try:
+        status, null = os.fstat(2), os.stat(os.devnull)
+    except OSError:
+        return True
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == null.st_rdev
 
 
 def can_draw() -> bool:

@@ -32,6 +32,11 @@ def client_id(pid: int) -> str:
     return f"{pid}:{started}"
 
 
+def is_ssh(pid: int) -> bool:
+    """Return whether process `pid` is known to be an ssh."""
+    return bool(_arguments(pid))
+
+
 def wants_session(pid: int) -> bool:
     """Return whether process `pid` is an ssh that will log in; true if that cannot be told."""
     return not any(letter in _WITHOUT_SESSION for letter, _ in parse_options(_arguments(pid)))

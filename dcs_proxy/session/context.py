@@ -44,9 +44,8 @@ class Context:
 
     `open_api` and `open_agent` are called on first use, because both may be slow or fail.
     `agent_path` returns the socket of a machine's agent.  `account` identifies the API and the
-    organisation, `client` the ssh process that asks.  `notice` shows the user a line, `progress`
-    that a machine wakes.  `await_guest` returns once a machine that has just woken lets a login
-    in.  `now` returns unix time.
+    organisation.  `notice` shows the user a line, `progress` that a machine wakes.  `await_guest`
+    returns once a machine that has just woken lets a login in.  `now` returns unix time.
     """
 
     settings: Settings
@@ -55,7 +54,6 @@ class Context:
     log: Log
     agent_path: Callable[[MachineName], str]
     account: str
-    client: str
     open_api: Callable[[], ControlPlane]
     open_agent: Callable[[MachineName], Agent]
     notice: Callable[[str], None]

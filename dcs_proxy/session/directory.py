@@ -12,6 +12,7 @@
     sessions/NAME.TOKEN.*           the certificate, key and known_hosts that ssh reads
     sessions/NAME.warm              what the next ssh may rely on (publish/fast_entry.py)
     sessions/NAME.failure           why the last attempt failed, for processes that waited for it
+    sessions/PID-START.failed       why `prepare` failed, for the ProxyCommand of the same ssh
     sessions/NAME.lock              held by the one process that creates or waits
 
 TOKEN belongs to one attempt, so that an ssh that has read the old snippet still finds the old
@@ -38,6 +39,8 @@ from dcs_proxy.names import MachineName, file_stem, is_machine_name
 from dcs_proxy.session.records import Failure, Record, parse_failure, parse_record, render
 
 LOCK_TURN_S = 0.05
+# The suffix of what session/first_half.py writes.
+FAILED = ".failed"
 # How long the files of an ended session stay, in case an ssh has just read the snippet.
 _GRACE_S = 300
 
@@ -139,7 +142,8 @@ class StateDirectory:
                 self._collect_machine(entry.name.removesuffix(".lock"), now)
         for part in ("hosts", "sessions", "agents", ""):
             for entry in os.scandir(self.file(part)):
-                if entry.name.endswith(".tmp") and _is_older(entry, now - _GRACE_S):
+                is_short_lived = entry.name.endswith((".tmp", FAILED))
+                if is_short_lived and _is_older(entry, now - _GRACE_S):
                     remove_file(entry.path)
 
     def _collect_machine(self, stem: str, now: float) -> None:

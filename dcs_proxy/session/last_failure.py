@@ -12,22 +12,18 @@ _BY_EXIT_CODE = {kind.exit_code: kind for kind in DcsError.__subclasses__()}
 
 def save_failure(name: MachineName, error: DcsError, context: Context) -> None:
     """Write why an attempt failed, if that is possible."""
-    failure = Failure(
-        exit_code=error.exit_code,
-        message=error.message,
-        hint=error.hint,
-        failed_at=context.now(),
-        client=context.client,
-    )
     try:
-        context.state.save_failure(name, failure)
+        context.state.save_failure(name, to_failure(error, context.now()))
     except DcsError:
         pass  # the failure itself is what the user must read
 
 
-def to_error(failure: Failure, *, was_shown: bool) -> DcsError:
-    """Return the error that a failure was; `was_shown` if the user has read it before."""
+def to_failure(error: DcsError, failed_at: float) -> Failure:
+    """Return an error as a failure that can be written to a file."""
+    return Failure(error.exit_code, error.message, error.hint, failed_at)
+
+
+def to_error(failure: Failure) -> DcsError:
+    """Return the error that a failure was."""
     kind = _BY_EXIT_CODE.get(failure.exit_code, DcsError)
-    error = kind(clean_text(failure.message, 1000), hint=clean_text(failure.hint, 1000))
-    error.was_shown = was_shown
-    return error
+    return kind(clean_text(failure.message, 1000), hint=clean_text(failure.hint, 1000))

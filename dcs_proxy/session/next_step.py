@@ -13,8 +13,6 @@ from dcs_proxy.errors import ApiUnavailable, DeadlineExceeded, MachineNotFound, 
 from dcs_proxy.session.lifetime import COMMITTED_S, UNKNOWN_LIFE_S, margin_s
 from dcs_proxy.session.records import NEVER, Attempt, Failure, ReadySession, Record
 
-# ssh runs its ProxyCommand right after `prepare` has failed: it need not fail again, slowly.
-_SAME_SSH_S = 5.0
 # Failures that would meet any process that asks for the machine.
 _SHARED = frozenset(
     kind.exit_code for kind in (SessionFailed, DeadlineExceeded, ApiUnavailable, MachineNotFound)
@@ -46,10 +44,10 @@ class Phase(Enum):
 class Situation:
     """What a process knows.
 
-    The first fields are fixed: `client` identifies the ssh that asks, `account` the API and the
-    organisation, `agent_path` is the machine's agent, `reuse_s` is how many seconds a session may
-    be used without asking the API, `may_wake` is the wake policy.  `started_at` and `now` are unix
-    times by our clock, which the API's is `clock_ahead_s` ahead of.
+    The first fields are fixed: `account` identifies the API and the organisation, `agent_path` is
+    the machine's agent, `reuse_s` is how many seconds a session may be used without asking the API,
+    `may_wake` is the wake policy.  `started_at` and `now` are unix times by our clock, which the
+    API's is `clock_ahead_s` ahead of.
 
     `record` and `failure` are what the state directory says.  `is_held` is whether the agent holds
     the record's identity, None until it has been asked.  `machine` is None until the API has been
@@ -57,7 +55,6 @@ class Situation:
     """
 
     half: Half
-    client: str
     account: str
     agent_path: str
     reuse_s: float
@@ -99,14 +96,6 @@ class Situation:
         needed_s = 0.0 if self.half is Half.CONNECT else margin_s(life_s)
         return ends_at - self.now > needed_s
 
-    def is_same_ssh(self, failure: Failure) -> bool:
-        """Return whether `prepare` of this very ssh has just met a failure."""
-        return (
-            self.half is Half.CONNECT
-            and failure.client == self.client
-            and 0 <= self.now - failure.failed_at < _SAME_SSH_S
-        )
-
     def is_shared(self, failure: Failure) -> bool:
         """Return whether another process met a failure while this one waited for it."""
         # One from the future was written before the clock was set back, whenever that was.
@@ -123,10 +112,9 @@ class Use:
 
 @dataclass(frozen=True)
 class FailAgain:
-    """Fail as another process did; `was_shown` if that was the first half of the same ssh."""
+    """Fail as another process did while this one waited for it."""
 
     failure: Failure
-    was_shown: bool
 
 
 @dataclass(frozen=True)
@@ -235,9 +223,6 @@ def next_step(situation: Situation) -> Step:
 def _while_searching(situation: Situation) -> Step:
     if (step := _reuse(situation)) is not None:
         return step
-    failure = situation.failure
-    if failure is not None and situation.is_same_ssh(failure):
-        return FailAgain(failure, was_shown=True)
     return _share_failure(situation) or TakeLock()
 
 
@@ -271,7 +256,7 @@ def _share_failure(situation: Situation) -> Step | None:
     failure = situation.failure
     if failure is None or not situation.is_shared(failure):
         return None
-    return FailAgain(failure, was_shown=False)
+    return FailAgain(failure)
 
 
 def _keep_asleep(situation: Situation) -> Step | None:

@@ -93,16 +93,12 @@ class Record:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an attempt failed, for the processes that waited for it.
-
-    `client` identifies the ssh that asked; `failed_at` is unix time.
-    """
+    """Why an attempt failed, for other processes; `failed_at` is unix time."""
 
     exit_code: int
     message: str
     hint: str
     failed_at: float
-    client: str
 
 
 def render(value: Record | Failure) -> bytes:

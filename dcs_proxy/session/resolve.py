@@ -41,7 +41,6 @@ def resolve(name: MachineName, context: Context, half: Half = Half.PREPARE) -> R
     settings = context.settings
     situation = Situation(
         half=half,
-        client=context.client,
         account=context.account,
         agent_path=context.agent_path(name),
         reuse_s=settings.reuse_seconds,
@@ -68,8 +67,8 @@ def _run(work: Work, lock: contextlib.ExitStack) -> Record:
         match step:
             case Use(record):
                 return record
-            case FailAgain(failure, was_shown):
-                raise to_error(failure, was_shown=was_shown)
+            case FailAgain(failure):
+                raise to_error(failure)
             case TakeLock():
                 _take_lock(work, lock)
             case _:
@@ -120,7 +119,7 @@ def _is_settled(work: Work) -> bool:
 
 @contextlib.contextmanager
 def _saving_failures(work: Work) -> Iterator[None]:
-    """Write a failure for those who wait for the lock and for the other half of the same ssh."""
+    """Write a failure for the processes that wait for the lock."""
     try:
         yield
     except ClientGone:

@@ -13,6 +13,7 @@ import socket
 import struct
 import time
 
+from dcs_proxy.errors import ClientGone
 from dcs_proxy.ssh.handover import hand_over
 
 # How long a failed connection stays open, in which ssh reads the reason.
@@ -58,7 +59,7 @@ def send_disconnect(message: str, *, fdpass: bool, stdin: int = 0, stdout: int =
         ours.sendall(data)
         _drain_in_background(ours, theirs)
         hand_over(theirs, stdout)
-    except OSError:
+    except (OSError, ClientGone):
         pass
 
 

@@ -90,11 +90,13 @@ def test_machines_that_fail_say_why_through_controlpersist(
     assert "dm-foo | SUCCESS" in done.stdout
     said = unreachable(done.stdout)
     assert said.keys() == {"dm-bar", "dm-none"}
-    # What the helper wrote to stderr is lost; this has come through ssh.
+    # What the ProxyCommand wrote to stderr is lost; this has come through ssh.
     assert "dcs-proxy: dm-bar: " not in said["dm-bar"]
     assert ":11: dm-bar: the gateway localhost:" in said["dm-bar"]
-    assert ":11: dm-none: no such machine" in said["dm-none"]
-    assert all("; hint: " in text for text in said.values())
+    # What the Match exec wrote is not lost.
+    assert "dcs-proxy: dm-none: no such machine" in said["dm-none"]
+    for text in said.values():
+        assert (text.count("hint: "), text.count("no such machine")) in ((1, 0), (1, 1)), text
 
 
 def unreachable(output: str) -> dict[str, str]:

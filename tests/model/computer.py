@@ -147,7 +147,6 @@ class Computer:
             log=log,
             agent_path=lambda _name: _AGENT,
             account="account",
-            client=process.client,
             open_api=lambda: Api(SETTINGS, credentials, deadline, log, lambda _text: None, known),
             open_agent=lambda _name: Agent(_AGENT),
             notice=lambda _text: None,

@@ -84,19 +84,27 @@ def test_a_greeting_without_end_is_cut(pipes: tuple[int, int, int]) -> None:
 def test_pipes_and_unix_sockets_are_served(
     pipes: tuple[int, int, int], pair: tuple[socket.socket, socket.socket]
 ) -> None:
-    check_descriptors(pipes[0], pipes[2])
-    check_descriptors(pair[0].fileno(), pair[0].fileno())
+    check_descriptors("", pipes[0], pipes[2])
+    check_descriptors("", pair[0].fileno(), pair[0].fileno())
 
 
 def test_a_terminal_is_not_served(pipes: tuple[int, int, int]) -> None:
     master, slave = pty.openpty()
     try:
         for stdin, stdout in ((slave, pipes[2]), (pipes[0], slave)):
-            with pytest.raises(UsageError, match="is a terminal"):
-                check_descriptors(stdin, stdout)
+            with pytest.raises(UsageError, match="for SSH clients"):
+                check_descriptors("", stdin, stdout)
     finally:
         os.close(master)
         os.close(slave)
+
+
+def test_a_closed_descriptor_is_not_served(pipes: tuple[int, int, int]) -> None:
+    closed = os.dup(pipes[0])
+    os.close(closed)
+    for stdin, stdout in ((closed, pipes[2]), (pipes[0], closed)):
+        with pytest.raises(UsageError, match="for SSH clients"):
+            check_descriptors("", stdin, stdout)
 
 
 def test_the_network_is_not_served(pipes: tuple[int, int, int]) -> None:
@@ -106,4 +114,4 @@ def test_the_network_is_not_served(pipes: tuple[int, int, int]) -> None:
             with served:
                 for stdin, stdout in ((served.fileno(), pipes[2]), (pipes[0], served.fileno())):
                     with pytest.raises(UsageError, match="is a network connection"):
-                        check_descriptors(stdin, stdout)
+                        check_descriptors("", stdin, stdout)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -67,3 +69,19 @@ def test_without_a_stderr_nothing_reaches_stdout(
     monkeypatch.setattr(sys, "stderr", None)
     show("lost")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("redirection", "is_discarded"),
+    [("2>/dev/null", True), ("2>&-", True), ("2>&1 | cat", False), ("2>file", False)],
+)
+def test_the_null_device_and_no_stderr_discard_what_is_shown(
+    tmp_path: Path, redirection: str, is_discarded: bool
+) -> None:
+    script = "from dcs_proxy.console.stderr import is_discarded; print(is_discarded())"
+    done = subprocess.run(
+        ["sh", "-c", f"'{sys.executable}' -c '{script}' {redirection}"],
+        capture_output=True, text=True, check=True, cwd=tmp_path,
+        env={"PYTHONPATH": str(Path(__file__).parents[3])},
+    )  # fmt: skip
+    assert done.stdout == f"{is_discarded}\n"

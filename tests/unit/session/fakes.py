@@ -130,7 +130,7 @@ class Fakes:
     notices: list[str] = field(default_factory=list)
     guest_waits: list[Any] = field(default_factory=list)
 
-    def context(self, *, client: str = "1:1", seconds: float = 30, **changes: Any) -> Context:
+    def context(self, *, seconds: float = 30, **changes: Any) -> Context:
         context = Context(
             settings=self.settings,
             state=self.state,
@@ -138,7 +138,6 @@ class Fakes:
             log=Log(self.state.file("log")),
             agent_path=lambda name: self.agent.path if name == NAME else "",
             account="account",
-            client=client,
             open_api=lambda: self.api,
             open_agent=lambda name: Agent(self.agent.path if name == NAME else ""),
             notice=self.notices.append,

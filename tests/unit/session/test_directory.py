@@ -49,7 +49,7 @@ def test_everything_is_for_us_alone(state: StateDirectory) -> None:
 
 
 def test_a_failure_comes_back_as_it_was_written(state: StateDirectory) -> None:
-    failure = Failure(9, "it failed", "try again", 1000.0, "1:2")
+    failure = Failure(9, "it failed", "try again", 1000.0)
     assert state.load_failure(NAME) is None
     state.save_failure(NAME, failure)
     assert state.load_failure(NAME) == failure

@@ -50,8 +50,7 @@ UNSENT = Record(replace(ATTEMPT, session_id=""))
 NEAR_END = Record(ATTEMPT, replace(READY, began_at=NOW - 3000, ends_at=NOW + 30))
 OLD = Record(ATTEMPT, replace(READY, proved_at=NOW - 60))
 CONNECTION = Connection("ssh.example", 22, "user", None, None)
-FAILURE = Failure(SessionFailed.exit_code, "failed", "hint", NOW, "other:1")
-OWN = replace(FAILURE, client="ssh:1")
+FAILURE = Failure(SessionFailed.exit_code, "failed", "hint", NOW)
 ASLEEP, AWAKE = Machine(NAME, "sleeping"), Machine(NAME, "running")
 
 
@@ -72,7 +71,7 @@ def failed(error_code: str) -> Session:
 
 def situation(phase: Phase = Phase.SEARCHING, **facts: Any) -> Situation:
     defaults: dict[str, Any] = {
-        "half": Half.PREPARE, "client": "ssh:1", "account": "account", "agent_path": "/agent",
+        "half": Half.PREPARE, "account": "account", "agent_path": "/agent",
         "reuse_s": 60, "may_wake": True, "started_at": NOW - 10, "now": NOW, "phase": phase,
     }  # fmt: skip
     return Situation(**{**defaults, **facts})
@@ -96,15 +95,14 @@ SEARCHING = [
     ("another account", situation(record=RECORD, account="other"), TakeLock()),
     ("another agent", situation(record=RECORD, agent_path="/other"), TakeLock()),
     ("the policy does not matter", situation(record=RECORD, may_wake=False), AskAgent(RECORD)),
-    ("another process has failed", situation(failure=FAILURE), FailAgain(FAILURE, False)),
+    ("another process has failed", situation(failure=FAILURE), FailAgain(FAILURE)),
     ("a session goes before a failure", situation(record=RECORD, failure=FAILURE, is_held=True),
      Use(RECORD)),
     ("it failed before this one began", situation(failure=FAILURE, started_at=NOW + 0.1),
      TakeLock()),
     ("it failed at that very moment", situation(failure=FAILURE, started_at=NOW),
-     FailAgain(FAILURE, False)),
+     FailAgain(FAILURE)),
     ("a failure from the future", situation(failure=FAILURE, now=NOW - 0.1), TakeLock()),
-    ("an own failure in the first half", situation(failure=OWN, started_at=NOW + 0.1), TakeLock()),
 ]  # fmt: skip
 
 CONNECTING = [
@@ -114,12 +112,6 @@ CONNECTING = [
     ("up to the end of the session",
      connecting(record=NEAR_END, is_held=True, now=NOW + 29.9), Use(NEAR_END)),
     ("and no further", connecting(record=NEAR_END, is_held=True, now=NOW + 30), TakeLock()),
-    ("its first half has failed", connecting(failure=OWN), FailAgain(OWN, True)),
-    ("a moment ago", connecting(failure=OWN, now=NOW + 4.9), FailAgain(OWN, True)),
-    ("too long ago", connecting(failure=OWN, now=NOW + 5, started_at=NOW + 1), TakeLock()),
-    ("before the clock was set back", connecting(failure=OWN, now=NOW - 1), TakeLock()),
-    ("another ssh has failed before", connecting(failure=FAILURE, started_at=NOW + 1),
-     TakeLock()),
 ]  # fmt: skip
 
 LOCKED = [
@@ -127,8 +119,9 @@ LOCKED = [
     ("a session that was just confirmed", {"record": RECORD}, AskAgent(RECORD)),
     ("it is held", {"record": RECORD, "is_held": True}, Use(RECORD)),
     ("it is not held", {"record": RECORD, "is_held": False}, Create(RECORD)),
-    ("another process has failed", {"failure": FAILURE}, FailAgain(FAILURE, False)),
-    ("an own failure is tried again", {"failure": replace(OWN, failed_at=NOW - 11)}, Create(None)),
+    ("another process has failed", {"failure": FAILURE}, FailAgain(FAILURE)),
+    ("an earlier failure is tried again", {"failure": replace(FAILURE, failed_at=NOW - 11)},
+     Create(None)),
     ("it was confirmed too long ago", {"record": OLD}, AskAgent(OLD)),
     ("too long ago and held", {"record": OLD, "is_held": True}, Resume(OLD)),
     ("too long ago and not held", {"record": OLD, "is_held": False}, Create(OLD)),
@@ -252,7 +245,7 @@ def test_failures_that_would_meet_any_process_are_shared(
     kind: type[SessionFailed], is_shared: bool
 ) -> None:
     failure = replace(FAILURE, exit_code=kind.exit_code)
-    expected = FailAgain(failure, False) if is_shared else TakeLock()
+    expected = FailAgain(failure) if is_shared else TakeLock()
     assert next_step(situation(failure=failure)) == expected
 
 

@@ -18,7 +18,6 @@ from dcs_proxy.errors import (
     SessionFailed,
     Untrusted,
 )
-from dcs_proxy.session.next_step import Half
 from dcs_proxy.ssh.agent import Agent
 from tests.unit.session.fakes import AUTHORITIES, NAME, Fakes, events
 
@@ -118,19 +117,6 @@ def test_one_that_is_not_listed_is_not(fakes: Fakes, listed: list[str], phase: s
         fakes.resolve()
     assert fakes.api.count("POST") == 1 and fakes.api.count("LIST") == 1
     assert fakes.store.held == {}
-
-
-def test_a_failure_is_repeated_to_the_same_ssh_and_to_no_other(fakes: Fakes) -> None:
-    fakes.api.statuses = [MachineNotFound("no such", hint="look")]
-    with pytest.raises(MachineNotFound) as caught:
-        fakes.resolve()
-    assert not caught.value.was_shown
-    with pytest.raises(MachineNotFound, match="no such") as again:
-        fakes.resolve(half=Half.CONNECT)
-    assert again.value.was_shown and again.value.hint == "look"
-    assert fakes.api.count("POST") == 1
-    fakes.api.statuses = ["ready"]
-    assert fakes.resolve(half=Half.CONNECT, client="2:2").ready
 
 
 def test_an_agent_that_cannot_be_reached_is_named(fakes: Fakes) -> None:

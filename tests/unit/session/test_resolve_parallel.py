@@ -24,7 +24,7 @@ def test_a_process_that_waits_for_another_shows_the_wake(fakes: Fakes) -> None:
     fakes.notices.clear()
     with fakes.state.lock(NAME, Deadline(30)) as is_held, pytest.raises(DeadlineExceeded):
         assert is_held
-        fakes.resolve(client="2:2", seconds=0.3, log=Log(fakes.state.file("log"), "debug"))
+        fakes.resolve(seconds=0.3, log=Log(fakes.state.file("log"), "debug"))
     assert fakes.notices == ["dm-foo: waking up, at most 300 s"]
     assert events(fakes, "lock") == [], "it looks again and again at a lock that it does not get"
 
@@ -38,7 +38,7 @@ def test_the_wait_for_another_process_has_a_deadline(fakes: Fakes) -> None:
 
 def test_twenty_at_once_make_one_post(fakes: Fakes) -> None:
     fakes.api.statuses = ["wake_in_progress"] * 3 + ["ready"]
-    results = at_once(20, lambda number: fakes.resolve(client=f"{number}:1"))
+    results = at_once(20, lambda number: fakes.resolve())
     assert len({str(result) for result in results}) == 1
     assert fakes.api.count("POST") == 1
 
@@ -53,13 +53,13 @@ def test_no_wake_is_shown_while_waiting_for_a_machine_that_runs(
         return add(*args, **kwargs)
 
     monkeypatch.setattr(Agent, "add_certificate", add_slowly)
-    at_once(5, lambda number: fakes.resolve(client=f"{number}:1"))
+    at_once(5, lambda number: fakes.resolve())
     assert fakes.notices == []
 
 
 def test_twenty_at_once_share_one_failure(fakes: Fakes) -> None:
     fakes.api.statuses = ["wake_in_progress"] * 3 + ["failed"]
-    results = at_once(20, lambda number: fakes.resolve(client=f"{number}:1"))
+    results = at_once(20, lambda number: fakes.resolve())
     assert all(isinstance(result, SessionFailed) for result in results)
     assert fakes.api.count("POST") == 1
 

@@ -98,7 +98,7 @@ def test_nothing_is_created_for_an_ssh_that_exits_while_a_session_is_closed(
     fakes.store.held.clear()
     fakes.api.close_error = ClientGone("gone")
     with pytest.raises(ClientGone):
-        fakes.resolve(client="2:2")
+        fakes.resolve()
     assert len(fakes.api.keys) == 1
 
 
@@ -109,7 +109,7 @@ def test_a_timeout_while_a_session_is_closed_does_not_say_that_it_wakes(fakes: F
     fakes.store.held.clear()
     fakes.api.close_error = DeadlineExceeded("timed out after 30 s")
     with pytest.raises(DeadlineExceeded, match="timed out after 30 s"):
-        fakes.resolve(client="2:2")
+        fakes.resolve()
 
 
 def test_without_an_agent_no_session_is_closed(fakes: Fakes) -> None:
@@ -122,7 +122,7 @@ def test_without_an_agent_no_session_is_closed(fakes: Fakes) -> None:
         raise AgentUnavailable("it does not start")
 
     with pytest.raises(AgentUnavailable):
-        fakes.resolve(client="2:2", open_agent=fail)
+        fakes.resolve(open_agent=fail)
     assert fakes.api.count("DELETE once") == 0
 
 
@@ -132,7 +132,7 @@ def test_an_attempt_whose_idempotency_key_conflicts_is_replaced(fakes: Fakes) ->
     with pytest.raises(ClientGone):
         fakes.resolve()
     fakes.api.statuses = [IdempotencyConflict("used"), "ready"]
-    assert fakes.resolve(client="2:2").attempt.session_id == "wssh-1"
+    assert fakes.resolve().attempt.session_id == "wssh-1"
 
 
 def test_an_abandoned_session_that_cannot_be_closed_is_logged(fakes: Fakes) -> None:
@@ -141,7 +141,7 @@ def test_an_abandoned_session_that_cannot_be_closed_is_logged(fakes: Fakes) -> N
         fakes.resolve()
     fakes.store.held.clear()
     fakes.api.close_error = ApiUnavailable("the API is down")
-    assert fakes.resolve(client="2:2").attempt.session_id == "wssh-1"
+    assert fakes.resolve().attempt.session_id == "wssh-1"
     assert events(fakes, "close-failed") == ['close-failed machine=dm-foo what="the API is down"']
 
 
@@ -150,7 +150,7 @@ def test_an_interrupted_wake_is_resumed(fakes: Fakes, error: DcsError) -> None:
     fakes.api.statuses = ["wake_in_progress", error, "ready"]
     with pytest.raises(type(error)):
         fakes.resolve()
-    record = fakes.resolve(client="2:2")
+    record = fakes.resolve()
     assert len(fakes.api.keys) == 1
     assert record.ready is not None and record.ready.bare_key
     assert fakes.guest_waits == [record.attempt.session_id], "the machine has woken"
@@ -185,7 +185,7 @@ def test_an_interrupted_wake_that_failed_is_replaced(
     fakes.api.statuses = [status, "ready"] if status else [None]
     if status is None:
         monkeypatch.setattr(fakes.api, "create_session", ready_anew(fakes.api))
-    assert fakes.resolve(client="2:2").attempt.session_id == "wssh-1"
+    assert fakes.resolve().attempt.session_id == "wssh-1"
 
 
 def ready_anew(api: FakeApi) -> Callable[..., Session]:

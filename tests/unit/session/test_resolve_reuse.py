@@ -26,7 +26,7 @@ def test_a_ready_machine_takes_one_post_and_one_identity(fakes: Fakes) -> None:
 def test_an_agent_that_lists_nothing_gets_a_new_session(fakes: Fakes) -> None:
     fakes.resolve()
     fakes.store.is_locked = True
-    assert fakes.resolve(client="2:2").attempt.session_id == "wssh-1"
+    assert fakes.resolve().attempt.session_id == "wssh-1"
 
 
 @pytest.mark.parametrize(("age", "looks"), [(0, 0), (59.999, 0), (60, 1)])
@@ -37,7 +37,7 @@ def test_a_session_is_used_for_exactly_a_minute_without_asking_the_api(
     fakes.now = lambda: start
     fakes.resolve()
     fakes.now = lambda: start + age
-    fakes.resolve(client="2:2")
+    fakes.resolve()
     assert fakes.api.count("GET") == looks
 
 
@@ -114,7 +114,7 @@ def test_a_short_session_is_used_for_half_of_its_life(
     fakes.api.life_s = 40
     fakes.resolve()
     fakes.now = lambda: time.time() + after_s
-    fakes.resolve(client="2:2")
+    fakes.resolve()
     assert fakes.api.count("POST") == posts
 
 

@@ -20,9 +20,9 @@ def test_each_step_is_in_the_debug_log(fakes: Fakes) -> None:
     fakes.api.statuses = ["wake_in_progress", "ready"]
     fakes.api.clock_ahead_s = 400.0
     fakes.resolve(log=log)
-    fakes.resolve(log=log, client="2:2")
+    fakes.resolve(log=log)
     fakes.now = lambda: time.time() + 61
-    fakes.resolve(log=log, client="3:3")
+    fakes.resolve(log=log)
     listed = 'agent asked="list identities" reply=12 ms=N'
     assert events(fakes, "step", "lock", "session", "ready", "resume", "clock", "agent") == [
         "step machine=dm-foo step=TakeLock",
@@ -65,10 +65,10 @@ def test_a_guest_that_did_not_answer_is_waited_for_by_the_next_ssh(fakes: Fakes)
     fakes.guest_waits = [DeadlineExceeded("SSH_TUNNEL_NOT_READY")]
     with pytest.raises(DeadlineExceeded):
         fakes.resolve()
-    record = fakes.resolve(client="2:2")
+    record = fakes.resolve()
     assert record.ready is not None and not record.ready.bare_key
     assert (len(fakes.api.keys), len(fakes.guest_waits)) == (1, 2)
-    fakes.resolve(client="3:3")
+    fakes.resolve()
     assert len(fakes.guest_waits) == 2
 
 
@@ -112,7 +112,7 @@ def test_the_deadline_ends_the_wait_and_keeps_the_attempt(fakes: Fakes) -> None:
         "hint: try again: the wake continues, and the next ssh resumes it"
     )
     fakes.api.statuses = ["ready"]
-    fakes.resolve(client="2:2")
+    fakes.resolve()
     assert len(fakes.api.keys) == 1
 
 
@@ -143,7 +143,7 @@ def test_a_session_that_failed_without_a_message_is_shown_without_one(fakes: Fak
     assert caught.value.message == "the session is failed"
     fakes.api.changes = {"error_code": "B" * 100, "error_message": ""}
     with pytest.raises(SessionFailed) as caught:
-        fakes.resolve(client="2:2")
+        fakes.resolve()
     assert caught.value.message == f"the session is failed ({'B' * 59}…)"
 
 

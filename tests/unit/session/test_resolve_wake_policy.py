@@ -38,9 +38,9 @@ def test_a_machine_that_is_not_awake_stays_so_with_the_command_to_wake_it(
 ) -> None:
     fakes.api.phase = phase
     fakes.agent.path = "/none.sock"  # it is not even started
-    for number in range(5):
+    for _ in range(5):
         with pytest.raises(NotWoken) as caught:
-            never(fakes).resolve(client=f"{number}:1")
+            never(fakes).resolve()
         assert caught.value.lines() == [
             f'dcs-proxy: dm-foo: the machine is {said}, and wake = "never" forbids waking it',
             "dcs-proxy: hint: to wake it: dcs-proxy wake dm-foo, "
@@ -73,5 +73,5 @@ def test_a_wake_under_way_is_resumed_under_never(fakes: Fakes) -> None:
     with pytest.raises(ClientGone):
         fakes.resolve()
     fakes.api.phase = "starting"
-    assert never(fakes).resolve(client="2:2").ready
+    assert never(fakes).resolve().ready
     assert len(fakes.api.keys) == 1
