@@ -17,7 +17,7 @@ from dcs_proxy.api.keyring import SystemKeyring
 from dcs_proxy.api.known_machines import KnownMachines
 from dcs_proxy.console.progress import Progress
 from dcs_proxy.console.stderr import can_draw, show
-from dcs_proxy.errors import AgentUnavailable, DcsError
+from dcs_proxy.errors import DcsError
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.log import VARIABLE, Log
 from dcs_proxy.local.settings import Settings, config_path, load_settings
@@ -29,12 +29,9 @@ from dcs_proxy.session.context import Context
 from dcs_proxy.session.directory import StateDirectory, default_state_directory
 from dcs_proxy.session.lookup import Lookup
 from dcs_proxy.session.records import Record
-from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.private_agents import PrivateAgents
+from dcs_proxy.ssh.user_agent import UserAgent
 
-# The name of gpg-agent's socket for ssh.
-_GPG_AGENT = "S.gpg-agent.ssh"
-_AGENT_START_S = 20.0
 _MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
 # Time to notice a window and type a password.  Editors give ssh little more than the first.
 _KEYRING_IN_SSH_S = 15
@@ -174,7 +171,7 @@ def open_context(
     """Return the context of one command.  Raises ConfigError, StateError or AgentUnavailable.
 
     `progress` shows a wake; by default as quietly as the parent ssh wants.  Nothing slow happens
-    here: the API and the agent are opened when they are first needed.
+    here: the API is opened, and an agent started, when it is first needed.
     """
     settings = settings or options.settings(environment)
     state = StateDirectory(options.state_directory(environment))
@@ -184,7 +181,7 @@ def open_context(
     deadline = Deadline(settings.wake_seconds, client_gone, progress.tick)
     known = KnownMachines(state.path, account(settings))
     factory = ApiFactory(settings, environment, log, known, progress.notice, credentials)
-    agent_path, open_agent = _agents(settings, environment, state, deadline, log)
+    is_users = settings.agent == "user"
 
     def wait_for_guest(name: MachineName, record: Record) -> None:
         from dcs_proxy.publish.guest import await_guest  # only a wake pays for it
@@ -197,10 +194,9 @@ def open_context(
         state=state,
         deadline=deadline,
         log=log,
-        agent_path=agent_path,
+        agents=UserAgent(environment, log) if is_users else PrivateAgents(state.path, log),
         account=account(settings),
         open_api=functools.cache(lambda: factory.open(deadline)),
-        open_agent=open_agent,
         notice=progress.notice,
         progress=progress,
         await_guest=wait_for_guest,
@@ -241,38 +237,3 @@ def open_fast_entry(
     """Return the writer of the files that make the next ssh warm."""
     path = options.config or config_path(environment)
     return FastEntry(state, settings, environment, path)
-
-
-def _agents(
-    settings: Settings,
-    environment: Mapping[str, str],
-    state: StateDirectory,
-    deadline: Deadline,
-    log: Log,
-) -> tuple[Callable[[MachineName], str], Callable[[MachineName], Agent]]:
-    """Return two functions of a machine: its agent's socket, and its agent, started if need be."""
-    if settings.agent == "user":
-        path = _user_agent(environment)
-        return lambda _name: path, lambda _name: Agent(path, log=log)
-    agents = PrivateAgents(state.path)
-
-    def ensure(name: MachineName) -> Agent:
-        limit = min(_AGENT_START_S, deadline.remaining())
-        return agents.ensure(name, timeout_s=limit, log=log)
-
-    return agents.path, ensure
-
-
-def _user_agent(environment: Mapping[str, str]) -> str:
-    path = environment.get("SSH_AUTH_SOCK", "")
-    if not path:
-        raise AgentUnavailable(
-            'the config file says agent = "user", but SSH_AUTH_SOCK is not set',
-            hint="start an agent, or remove that line to use the private one",
-        )
-    if os.path.basename(os.path.realpath(path)) == _GPG_AGENT:
-        raise AgentUnavailable(
-            "SSH_AUTH_SOCK is gpg-agent's, which stores every key in a file",
-            hint='remove agent = "user" from the config file to use the private agent',
-        )
-    return path

@@ -28,6 +28,7 @@ from dcs_proxy.errors import (
     quote_server,
 )
 from dcs_proxy.local.log import milliseconds_since
+from dcs_proxy.ssh.private_agents import end_idle_agents
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         parsed = _parse(words)
         options = Options(parsed.home, parsed.config)
-        return int(parsed.run(parsed, options))
+        return _run(parsed, options)
     except KeyboardInterrupt:
         show("dcs-proxy: interrupted")
         return ClientGone.exit_code
@@ -87,6 +88,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         fault = internal_error(error, open_log(options, os.environ))
         show(*fault.lines())
         return fault.exit_code
+
+
+def _run(parsed: argparse.Namespace, options: Options) -> int:
+    try:
+        return int(parsed.run(parsed, options))
+    finally:
+        if parsed.ends_agents:
+            state_directory = options.state_directory(os.environ)
+            end_idle_agents(state_directory, open_log(options, os.environ))
 
 
 class Formatter(argparse.HelpFormatter):
@@ -165,6 +175,8 @@ def build_connect_parser() -> Parser:
     parser = Parser(prog="dcs-proxy", description=module.DESCRIPTION, examples=module.EXAMPLES)
     _add_common(parser)
     _add_command(parser, module)
+    # ssh waits until we exit.
+    parser.set_defaults(ends_agents=False)
     return parser
 
 
@@ -217,7 +229,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def _add_command(parser: argparse.ArgumentParser, module: ModuleType) -> None:
     module.add_arguments(parser)
-    parser.set_defaults(run=module.run)
+    parser.set_defaults(run=module.run, ends_agents=True)
 
 
 def _unknown_option(words: Sequence[str], first: str | None) -> str:

@@ -29,6 +29,7 @@ from typing import Any
 import dcs_proxy
 from dcs_proxy.emulator.authority import Authorities
 from dcs_proxy.names import MachineName
+from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.keys import KeyPair, public_line
 from dcs_proxy.ssh.private_agents import PrivateAgents
@@ -537,6 +538,7 @@ class Crowd:
         self.agents = PrivateAgents(str(state))
         self.authorities = Authorities()
         self.lent: list[tuple[MachineName, KeyPair, bytes]] = []
+        self.holders: list[tuple[Agent, bytes]] = []
         self.sessions, self.hosts = state / "sessions", state / "hosts"
         self.names = [path.name for path in self.sessions.glob("dm-foo.*")]
         self.snippet = (self.hosts / "dm-foo.conf").read_text()
@@ -553,19 +555,24 @@ class Crowd:
         self.lend(count)
 
     def lend(self, count: int) -> None:
-        """Add a certificate for each machine to its agent."""
+        """Add a certificate for each machine to an agent, and take the others out."""
         for number in range(len(self.lent), count):
             key = generate_key()
             line = self.authorities.sign_user(public_line(key.public), "crowd", time.time() + 3600)
             certificate = base64.b64decode(line.split()[1])
             self.lent.append((MachineName(f"dm-t{number:03}"), key, certificate))
-        for number, (name, key, certificate) in enumerate(self.lent):
-            agent = self.agents.ensure(name, timeout_s=30)
+        for agent, certificate in self.holders:
             agent.remove(certificate)
-            if number < count:
-                agent.add_certificate(
-                    key, certificate, comment=name, lifetime_s=3600, destination=None
-                )
+        self.holders = []
+        for name, key, certificate in self.lent[:count]:
+            agent = self.agents.add_key(
+                key, comment=name, lifetime_s=3600, may_start=True, timeout_s=30
+            )
+            assert agent is not None
+            agent.add_certificate(key, certificate, comment=name, lifetime_s=3600, destination=None)
+            agent.remove(key.blob)
+            self.holders.append((agent, certificate))
+        self.agents.end(timeout_s=30)
 
 
 def warm_times(bench: Bench, crowd: Crowd, count: int) -> list[float]:

@@ -7,9 +7,10 @@ session could not be closed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from dcs_proxy.api.client import account, new_idempotency_key
@@ -17,15 +18,22 @@ from dcs_proxy.app import ApiFactory, Options, open_factory
 from dcs_proxy.commands._batch import Batch
 from dcs_proxy.commands._machines import add_host_arguments, select_machines
 from dcs_proxy.console.stderr import show
-from dcs_proxy.errors import ClientGone, ConfigError, attribute_errors_to
+from dcs_proxy.errors import (
+    AgentRefused,
+    AgentUnavailable,
+    ClientGone,
+    ConfigError,
+    attribute_errors_to,
+)
 from dcs_proxy.local.deadline import Deadline
-from dcs_proxy.names import MachineName
+from dcs_proxy.names import MachineName, is_machine_name
 from dcs_proxy.publish.includes import unpublish
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.lookup import find_locally
 from dcs_proxy.session.records import Record
 from dcs_proxy.ssh.agent import Agent, AgentMissing
 from dcs_proxy.ssh.keys import public_blob
+from dcs_proxy.ssh.private_agents import PrivateAgents, machine_of
 
 HELP = "close sessions and remove their certificates from the agent"
 DESCRIPTION = (
@@ -53,24 +61,40 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     def find(typed: str) -> MachineName:
         return find_locally(typed, settings, state.machines(), factory.known.load())
 
-    names = select_machines(arguments, settings, state.machines, find, hint="dcs-proxy status")
+    agents = PrivateAgents(state.path, factory.log)
+    holders = agents.holders()
+
+    def known() -> list[MachineName]:
+        # A session that was replaced or has failed may have left an identity without a record.
+        held = {MachineName(name) for name in holders if is_machine_name(name)}
+        return sorted({*state.machines(), *held})
+
+    names = select_machines(arguments, settings, known, find, hint="dcs-proxy status")
     if not names:
         show("dcs-proxy: there are no sessions")
         return 0
-    batch = Batch(list(names), _Closer(state, factory).close)
+    batch = Batch(list(names), _Closer(state, factory, holders).close)
     try:
-        return batch.run()
+        code = batch.run()
+        agents.end(timeout_s=_CLOSE_S)
+        return code
     except KeyboardInterrupt:
         show(f"dcs-proxy: interrupted: {len(batch.outcomes)} of {len(names)} machines are done")
         return ClientGone.exit_code
 
 
 class _Closer:
-    """Closes one session after the other, in several threads at once."""
+    """Closes one session after the other, in several threads at once.
 
-    def __init__(self, state: StateDirectory, factory: ApiFactory) -> None:
+    `holders` are the private agents that hold identities of each machine.
+    """
+
+    def __init__(
+        self, state: StateDirectory, factory: ApiFactory, holders: Mapping[str, set[str]]
+    ) -> None:
         self._state = state
         self._factory = factory
+        self._holders = holders
         self._loading = threading.Lock()
 
     def close(
@@ -95,6 +119,7 @@ class _Closer:
         """
         record = self._state.load(name)
         if record is None:
+            self._remove_leftovers(name)
             unpublish(self._state, name)
             return ""
         attempt = record.attempt
@@ -104,6 +129,7 @@ class _Closer:
                 hint="set DEDALUS_BASE_URL and DEDALUS_ORG_ID as they were when it was created",
             )
         try:
+            self._remove_leftovers(name)
             _remove_identity(record)
         finally:
             if attempt.session_id:
@@ -111,6 +137,16 @@ class _Closer:
                 api.close_session(name, attempt.session_id, new_idempotency_key())
         unpublish(self._state, name)
         return attempt.session_id
+
+    def _remove_leftovers(self, name: MachineName) -> None:
+        """Remove what private agents hold of the machine, also of its earlier sessions."""
+        for path in self._holders.get(name, ()):
+            # Whether the agent of the session itself answers is checked after this.
+            with contextlib.suppress(AgentRefused, AgentUnavailable):
+                agent = Agent(path)
+                for identity in agent.identities():
+                    if machine_of(identity) == name:
+                        agent.remove(identity.blob)
 
     def _load_credentials(self) -> ApiFactory:
         """Read the API key, once, and only if a machine has a session."""
@@ -121,6 +157,9 @@ class _Closer:
 
 
 def _remove_identity(record: Record) -> None:
+    """Remove the session's identity.  Raises AgentUnavailable if its agent does not answer."""
+    if not record.attempt.agent_path:
+        return
     agent = Agent(record.attempt.agent_path)
     try:
         for blob in {record.identity, public_blob(record.attempt.public)}:

@@ -172,7 +172,7 @@ def _agent_status(
         path = environment.get("SSH_AUTH_SOCK", "")
         return agents.status("user", path, [path] if path else [])
     private = PrivateAgents(state.path)
-    return agents.status("private", private.directory, private.paths())
+    return agents.status("private", private.place, private.paths())
 
 
 def _key_source(factory: ApiFactory) -> tuple[str | None, str]:

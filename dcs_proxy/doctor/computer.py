@@ -9,7 +9,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from dcs_proxy import __version__
-from dcs_proxy.doctor.context import NO_MACHINE, Context
+from dcs_proxy.doctor.context import Context
 from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.errors import AgentRefused, ConfigError
 from dcs_proxy.local.files import remove_file, write_atomically
@@ -26,6 +26,7 @@ from dcs_proxy.ssh.keys import KeyPair
 _PACKAGES = ("requests", "cryptography", "keyring", "paramiko")
 _COMMENT = "dcs-proxy doctor"
 _LIFETIME_S = 60
+_AGENT_S = 20
 # RFC 6761: no host has this name.
 _NOWHERE = "doctor.invalid"
 
@@ -89,7 +90,7 @@ def check_state(context: Context) -> Check:
 
 def check_agent(context: Context) -> Check:
     """Check that the agent answers, accepts an identity with a lifetime, and removes it."""
-    agent = context.open_session_context().open_agent(NO_MACHINE)
+    agent = context.open_session_context().agents.ready(timeout_s=_AGENT_S)
     held = len(agent.identities())
     accepted = _try_agent(agent)
     identities = f"{held} identit{'y' if held == 1 else 'ies'}"

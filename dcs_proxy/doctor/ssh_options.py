@@ -58,7 +58,7 @@ def check_options(context: Context) -> Check:
         host_key_alias="doctor.invalid",
         identity_file=state.file("sessions", "doctor-cert.pub"),
         certificate_file=None,
-        identity_agent=PrivateAgents(state.path).path(NO_MACHINE),
+        identity_agent=PrivateAgents(state.path).path(1),
         known_hosts_file=state.file("sessions", "doctor.known_hosts"),
     )
     write_atomically(path, os.fsencode(render_snippet(snippet)))

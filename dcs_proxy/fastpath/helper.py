@@ -39,6 +39,15 @@ COMPLETE = "end\n"
 NOT_EXPANDED = "%h"
 # The environment variables that the settings depend on.
 VARIABLES = ("DEDALUS_BASE_URL", "DEDALUS_ORG_ID")
+# How to ask who is behind a Unix socket: the beginning of sys.platform, level, option, the size of
+# the answer, where the user's number is in it, and the process's, -1 if it is missing.
+PEER_OPTIONS = (
+    ("linux", 1, 17, 12, 4, 0),
+    ("darwin", 0, 1, 76, 4, -1),
+    ("freebsd", 0, 1, 88, 4, -1),
+    ("openbsd", 0xFFFF, 0x1022, 12, 0, 8),
+    ("netbsd", 0, 3, 12, 4, 0),
+)
 
 _PACKAGE = __file__.rpartition("/fastpath/")[0]
 _FULL = _PACKAGE + "/__main__.py"
@@ -210,10 +219,8 @@ def _holds(path: str, blob: bytes) -> bool:
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     sock.settimeout(_AGENT_S)
     sock.connect(path)
-    if hasattr(_socket, "SO_PEERCRED"):
-        peer = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
-        if int.from_bytes(peer[4:8], sys.byteorder) != posix.geteuid():
-            return False
+    if not is_trusted(sock, path):
+        return False
     sock.sendall(b"\0\0\0\1\x0b")
     reply = b""
     while len(reply) < 4 or len(reply) < 4 + int.from_bytes(reply[:4], "big"):
@@ -231,6 +238,37 @@ def _holds(path: str, blob: bytes) -> bool:
             return True
         at += 4 + size
     return False
+
+
+def is_trusted(sock: "_socket.socket", path: "str | bytes") -> bool:
+    """Return whether the agent that `sock`, a connection to `path`, leads to is ours or root's.
+
+    Where the system does not tell, no other user may be able to put a socket there.
+    """
+    uid = peer(sock)[0]
+    if uid is None:
+        name = path.encode("utf-8", "surrogateescape") if isinstance(path, str) else path
+        return _is_private(name[: name.rfind(b"/") + 1] or b".")
+    return uid in (posix.geteuid(), 0)
+
+
+def peer(sock: "_socket.socket") -> "tuple[int | None, int | None]":
+    """Return the user and the process behind a connected Unix socket, None for what is not known.
+
+    They are those of the process that called listen().  The options are those of unix(7) on Linux
+    (struct ucred), OpenBSD (struct sockpeercred), macOS and FreeBSD (struct xucred), and NetBSD
+    (struct unpcbid).
+    """
+    for name, level, option, size, uid_at, pid_at in PEER_OPTIONS:
+        if sys.platform.startswith(name):
+            try:
+                found = sock.getsockopt(level, option, size)
+            except OSError:
+                break
+            uid = int.from_bytes(found[uid_at : uid_at + 4], sys.byteorder)
+            pid = int.from_bytes(found[pid_at : pid_at + 4], sys.byteorder) if pid_at >= 0 else 0
+            return uid, pid or None
+    return None, None
 
 
 def _connect(entry: "list[str]", home: str, host: str, login: str) -> bool:

@@ -105,7 +105,7 @@ def publish_user_agent(state: StateDirectory, path: str) -> None:
     """
     known = {_forwarded(entry.path): entry.path for entry in os.scandir(state.file("agents"))}
     alive = {known_path for known_path in known if known_path and os.path.exists(known_path)}
-    is_ours = os.path.dirname(path) == PrivateAgents(state.path).directory
+    is_ours = os.path.dirname(path) == PrivateAgents(state.path).place
     is_theirs = bool(path) and not is_ours and os.path.exists(path)
     wanted = alive | {path} if is_theirs else alive
     texts: dict[str, str | None] = {}

@@ -15,6 +15,7 @@ from dcs_proxy.names import MachineName
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import Record
 from dcs_proxy.ssh.agent import Agent
+from dcs_proxy.ssh.keys import KeyPair
 
 
 class ControlPlane(Protocol):
@@ -38,24 +39,42 @@ class ControlPlane(Protocol):
     ) -> None: ...
 
 
+class Agents(Protocol):
+    """The agents that new keys go to: :class:`dcs_proxy.ssh.private_agents.PrivateAgents`, or the
+    user's own, :class:`dcs_proxy.ssh.user_agent.UserAgent`.
+
+    `place` is where they are: the directory of their sockets, or the one socket.
+    """
+
+    @property
+    def place(self) -> str: ...
+
+    def check(self) -> None: ...
+
+    def ready(self, *, timeout_s: float) -> Agent: ...
+
+    def add_key(
+        self, key: KeyPair, *, comment: str, lifetime_s: int, may_start: bool, timeout_s: float
+    ) -> Agent | None: ...
+
+
 @dataclass(frozen=True)
 class Context:
     """Everything that resolving uses, so that tests can replace it.
 
-    `open_api` and `open_agent` are called on first use, because both may be slow or fail.
-    `agent_path` returns the socket of a machine's agent.  `account` identifies the API and the
-    organisation.  `notice` shows the user a line, `progress` that a machine wakes.  `await_guest`
-    returns once a machine that has just woken lets a login in.  `now` returns unix time.
+    `open_api` is called on first use, because it may be slow or fail.  `account` identifies the API
+    and the organisation.  `notice` shows the user a line, `progress` that a machine wakes.
+    `await_guest` returns once a machine that has just woken lets a login in.  `now` returns unix
+    time.
     """
 
     settings: Settings
     state: StateDirectory
     deadline: Deadline
     log: Log
-    agent_path: Callable[[MachineName], str]
+    agents: Agents
     account: str
     open_api: Callable[[], ControlPlane]
-    open_agent: Callable[[MachineName], Agent]
     notice: Callable[[str], None]
     progress: Progress
     await_guest: Callable[[MachineName, Record], None]

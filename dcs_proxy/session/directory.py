@@ -1,6 +1,7 @@
 """The state directory: one record, one lock and a few files for each machine.
 
-    sockets/NN.sock NN.lock         the private agents; each serves some of the machines
+    sockets/agent-N.sock .pid       the private agents; each holds the keys of eight sessions
+    sockets/lock                    held by the one process that starts, fills or ends them
     launcher                        the script that the ssh config runs (publish/launcher.py)
     machines                        the names of the account's machines when last listed
     account-DIGEST.json             the ids of an account's machines (api/known_machines.py)

@@ -5,6 +5,7 @@ No I/O and no clock: a Situation in, a step out.  resolve.py gathers the one and
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -44,10 +45,10 @@ class Phase(Enum):
 class Situation:
     """What a process knows.
 
-    The first fields are fixed: `account` identifies the API and the organisation, `agent_path` is
-    the machine's agent, `reuse_s` is how many seconds a session may be used without asking the API,
-    `may_wake` is the wake policy.  `started_at` and `now` are unix times by our clock, which the
-    API's is `clock_ahead_s` ahead of.
+    The first fields are fixed: `account` identifies the API and the organisation, `agent_place` is
+    the agent's socket or the directory of the agents' sockets, `reuse_s` is how many seconds a
+    session may be used without asking the API, `may_wake` is the wake policy.  `started_at` and
+    `now` are unix times by our clock, which the API's is `clock_ahead_s` ahead of.
 
     `record` and `failure` are what the state directory says.  `is_held` is whether the agent holds
     the record's identity, None until it has been asked.  `machine` is None until the API has been
@@ -56,7 +57,7 @@ class Situation:
 
     half: Half
     account: str
-    agent_path: str
+    agent_place: str
     reuse_s: float
     may_wake: bool
     started_at: float
@@ -72,7 +73,8 @@ class Situation:
     def is_alive(self, record: Record) -> bool:
         """Return whether a record is of this account and agent, and enough of it is left."""
         attempt, ready = record.attempt, record.ready
-        if attempt.account != self.account or attempt.agent_path != self.agent_path:
+        is_there = self.agent_place in (attempt.agent_path, os.path.dirname(attempt.agent_path))
+        if attempt.account != self.account or not is_there:
             return False
         life_s = ready.ends_at - ready.began_at if ready else UNKNOWN_LIFE_S
         return self._is_enough(record.ends_at(), life_s)

@@ -42,7 +42,7 @@ def resolve(name: MachineName, context: Context, half: Half = Half.PREPARE) -> R
     situation = Situation(
         half=half,
         account=context.account,
-        agent_path=context.agent_path(name),
+        agent_place=context.agents.place,
         reuse_s=settings.reuse_seconds,
         may_wake=settings.wake_policy(name) == "always",
         started_at=context.now(),

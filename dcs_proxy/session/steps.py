@@ -3,11 +3,14 @@
 Everything is written before it is done, so that a process killed at any point leaves something
 that the next one can resume:
 
-1. a new key goes into the agent, with a lifetime as long as the wake may last;
+1. a new key goes into an agent, with a lifetime as long as the wake may last;
 2. the attempt (Idempotency-Key, public key) is written, then sent;
 3. the session is polled until it is ready, and what the API sent is checked;
 4. the certificate goes into the agent as an identity of its own, and is written;
 5. the bare key leaves the agent.
+
+Where no agent has room, steps 1 and 2 change places: one is started only for a session that the API
+has answered for.  A process that is killed in between leaves a session that no process uses.
 
 A process that resumes at step 3 has no private key to add a certificate with, because an agent
 never returns one.  Then ssh uses the bare key in the agent, beside the certificate's file.
@@ -60,6 +63,8 @@ from dcs_proxy.ssh.keys import KeyPair
 
 # How long the bare key outlives the longest wait, so that the next try still finds it.
 _KEY_GRACE_S = 300
+# How long an agent may take to start.
+_AGENT_S = 20.0
 # A larger difference is a fault of its own: ssh checks the gateway's certificate by our clock.
 _CLOCK_NOTICE_S = 300
 
@@ -79,7 +84,6 @@ class Work:
     is_announced: bool = False
     unreachable: int = 0
     _poller: SessionPoller | None = None
-    _agent: Agent | None = None
 
     def learn(self, **facts: Any) -> None:
         """Add facts, which are fields of Situation, to what is known."""
@@ -91,11 +95,21 @@ class Work:
             self._poller = SessionPoller(self.name, self.context.open_api())
         return self._poller
 
-    def agent(self) -> Agent:
-        """Return the machine's agent, started on first use if it is one of ours."""
-        if self._agent is None:
-            self._agent = self.context.open_agent(self.name)
-        return self._agent
+    def add_key(self, key: KeyPair, *, may_start: bool) -> str:
+        """Add a bare key to an agent; return the agent's socket, "" if none has room."""
+        agent = self.context.agents.add_key(
+            key, comment=self.name, lifetime_s=self.key_lifetime_s, may_start=may_start,
+            timeout_s=min(_AGENT_S, self.context.deadline.remaining()),
+        )  # fmt: skip
+        return agent.path if agent else ""
+
+    @property
+    def key_lifetime_s(self) -> int:
+        return int(self.context.settings.wake_seconds + _KEY_GRACE_S)
+
+    def agent(self, record: Record) -> Agent:
+        """Return the agent that a record's key is in."""
+        return Agent(record.attempt.agent_path, log=self.context.log)
 
     def save(self, record: Record, **facts: Any) -> None:
         """Write the record and learn it.  Raises StateError."""
@@ -110,9 +124,11 @@ class Work:
 
     def discard_attempt(self) -> None:
         """Forget the attempt of this process, if there is one, and take its key from the agent."""
-        if self.key is not None:
+        record = self.situation.record
+        if self.key is not None and record is not None:
             self.context.state.forget(self.name)
-            self.agent().remove(self.key.blob)
+            if record.attempt.agent_path:
+                self.agent(record).remove(self.key.blob)
 
 
 def do(step: Step, work: Work) -> None:
@@ -188,7 +204,7 @@ def _note(work: Work, record: Record, session: Session | None) -> None:
 
 
 def _create(work: Work, old: Record | None, abandoned: Attempt | None) -> None:
-    work.agent()  # without one no session is closed or created
+    work.context.agents.check()  # without one no session is closed or created
     if abandoned is not None:
         _close(work, abandoned)
     work.context.state.collect_garbage(work.context.now())
@@ -240,16 +256,14 @@ def _is_listed(work: Work) -> bool:
 
 
 def _send_attempt(work: Work, old: Record | None) -> None:
-    """Put a new key into the agent, write the attempt, and send it."""
+    """Put a new key into an agent, write the attempt, and send it; or start an agent after that."""
     context = work.context
     key = work.key = generate_key()
-    lifetime_s = int(context.settings.wake_seconds + _KEY_GRACE_S)
-    work.agent().add_key(key, comment=work.name, lifetime_s=lifetime_s)
     attempt = Attempt(
         idempotency_key=new_idempotency_key(),
         public_key=key.public.hex(),
-        agent_path=work.situation.agent_path,
-        key_ends_at=context.now() + lifetime_s,
+        agent_path=work.add_key(key, may_start=False),
+        key_ends_at=context.now() + work.key_lifetime_s,
         account=context.account,
         machine=work.name,
     )
@@ -259,7 +273,22 @@ def _send_attempt(work: Work, old: Record | None) -> None:
     elif old is not None and old.ready is not None:
         record = Record(attempt, None, old.attempt.token, old.ready.ssh_username)
     work.save(record, phase=Phase.CREATED)
-    _note(work, record, work.poller().create(attempt))
+    session = work.poller().create(attempt)
+    if not attempt.agent_path and not session.is_over:
+        record = replace(record, attempt=_start_agent(work, key, attempt, session))
+    _note(work, record, session)
+
+
+def _start_agent(work: Work, key: KeyPair, attempt: Attempt, session: Session) -> Attempt:
+    """Add the key to an agent, started if none has room; return the attempt with that agent.
+
+    Raises AgentUnavailable, AgentRefused or StateError, once the session, of no use, is closed.
+    """
+    try:
+        return replace(attempt, agent_path=work.add_key(key, may_start=True))
+    except DcsError:
+        _close(work, replace(attempt, session_id=session.session_id))
+        raise
 
 
 def _accept(work: Work, record: Record, session: Session) -> None:
@@ -269,14 +298,14 @@ def _accept(work: Work, record: Record, session: Session) -> None:
         _tell_of_clock(work.name, situation.clock_ahead_s, context)
     ready = install_identity(
         work.name, session, record.attempt, key,
-        agent=work.agent(), context=context, clock_ahead_s=situation.clock_ahead_s,
+        agent=work.agent(record), context=context, clock_ahead_s=situation.clock_ahead_s,
     )  # fmt: skip
     # A machine that was running lets us in.  One that has woken has yet to show that it does.
     has_woken = work.is_announced or key is None
     ready = replace(ready, proved_at=NEVER if has_woken else context.now())
     work.save(replace(record, ready=ready), phase=Phase.ACCEPTED)
     if key is not None and not ready.bare_key:
-        work.agent().remove(key.blob)
+        work.agent(record).remove(key.blob)
     context.log.event("ready", machine=work.name, session=session.session_id,
                       login=ready.ssh_username, seconds=int(ready.ends_at - context.now()),
                       ms=int((context.now() - situation.started_at) * 1000))  # fmt: skip

@@ -7,12 +7,15 @@ binds the connection to a session.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
-import struct
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dcs_proxy.errors import AgentRefused, AgentUnavailable, clean_text
+from dcs_proxy.fastpath import helper
 from dcs_proxy.local.log import Log, milliseconds_since
 from dcs_proxy.ssh.keys import CERTIFICATE_TYPE, KEY_TYPE, KeyPair
 from dcs_proxy.ssh.wire import Reader, WireError, pack_string, pack_u32
@@ -82,10 +85,10 @@ class SessionBinding:
 class Agent:
     """The agent on the socket `path`; `timeout_s` limits each request from connect to reply.
 
-    With `peer_uid`, agents of other users are refused, on platforms that reveal the user.  With
-    `log`, replies are logged as debug events.  Every method raises AgentUnavailable (AgentMissing
-    if nothing listens) if there is no valid reply, and AgentRefused on SSH_AGENT_FAILURE unless
-    its description says otherwise.
+    Nothing is sent to an agent of another user, unless that is root.  With `log`, replies are
+    logged as debug events.  Every method raises AgentUnavailable (AgentMissing if nothing listens)
+    if there is no valid reply, and AgentRefused on SSH_AGENT_FAILURE unless its description says
+    otherwise.
     """
 
     def __init__(
@@ -93,13 +96,11 @@ class Agent:
         path: str,
         *,
         timeout_s: float = 10.0,
-        peer_uid: int | None = None,
         log: Log | None = None,
     ) -> None:
         self.path = path
         self._log = log
         self._timeout_s = timeout_s
-        self._peer_uid = peer_uid
 
     def identities(self) -> list[Identity]:
         """Return what the agent holds; nothing if it is locked."""
@@ -108,6 +109,11 @@ class Agent:
             return parse_identities(reply)
         except WireError as error:
             raise self._unavailable(f"sent a malformed list: {error}") from error
+
+    def pid(self) -> int | None:
+        """Return the number of the agent's process, None if the system does not tell."""
+        with self._connection(time.monotonic() + self._timeout_s) as sock:
+            return helper.peer(sock)[1]
 
     def holds(self, blob: bytes) -> bool:
         """Return whether the agent holds the key or certificate `blob`."""
@@ -213,11 +219,17 @@ class Agent:
         Requests and replies are without their length prefixes.
         """
         deadline = time.monotonic() + self._timeout_s
+        with self._connection(deadline) as sock:
+            return [self._ask(sock, request, deadline) for request in requests]
+
+    @contextlib.contextmanager
+    def _connection(self, deadline: float) -> Iterator[socket.socket]:
+        """Connect to the agent, if it is ours or root's; raise AgentUnavailable for an OSError."""
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
                 self._connect(sock, deadline)
                 self._check_peer(sock)
-                return [self._ask(sock, request, deadline) for request in requests]
+                yield sock
         except TimeoutError as error:
             raise self._unavailable(f"did not answer within {self._timeout_s:.3g} s") from error
         except OSError as error:
@@ -245,13 +257,14 @@ class Agent:
                 raise AgentMissing(message, hint=_UNAVAILABLE_HINT) from error
 
     def _check_peer(self, sock: socket.socket) -> None:
-        option = getattr(socket, "SO_PEERCRED", None)
-        if self._peer_uid is None or option is None:
+        """Raise AgentUnavailable unless the agent is ours or root's."""
+        if helper.is_trusted(sock, self.path):
             return
-        # struct ucred (unix(7)): pid, uid and gid of the process that called listen.
-        _, uid, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, option, 12))
-        if uid != self._peer_uid:
-            raise self._unavailable(f"belongs to user id {uid}, not {self._peer_uid}")
+        uid, _ = helper.peer(sock)
+        if uid is None:
+            directory = clean_text(os.path.dirname(self.path))
+            raise self._unavailable(f"may belong to another user: others can write to {directory}")
+        raise self._unavailable(f"belongs to user id {uid}, not {os.geteuid()}")
 
     def _receive(self, sock: socket.socket, size: int, deadline: float) -> bytes:
         received = b""

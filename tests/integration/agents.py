@@ -16,8 +16,7 @@ import pytest
 from dcs_proxy.ssh.agent import Agent, Destination
 from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.keys import KeyPair, public_line
-from dcs_proxy.ssh.private_agents import ensure_private_agent
-from tests.integration.harness import agent_pid
+from dcs_proxy.ssh.private_agents import PrivateAgents
 
 LIMIT_S = 60
 
@@ -29,34 +28,36 @@ class Place:
     directory: str
 
     @property
+    def sockets(self) -> str:
+        return os.path.join(self.directory, "sockets")
+
+    @property
     def path(self) -> str:
-        return os.path.join(self.directory, "state", "agent.sock")
+        return os.path.join(self.sockets, "agent-1.sock")
 
     @property
     def lock_path(self) -> str:
-        return os.path.join(self.directory, "agent.lock")
+        return os.path.join(self.sockets, "lock")
+
+    @property
+    def agents(self) -> PrivateAgents:
+        return PrivateAgents(self.directory)
 
     def ensure(self, timeout_s: float = LIMIT_S) -> Agent:
-        return ensure_private_agent(self.path, self.lock_path, timeout_s=timeout_s)
+        return self.agents.ready(timeout_s=timeout_s)
 
     def pids(self) -> list[int]:
-        """Return the processes that were started as `... -a PATH` and have not ended."""
+        """Return the agents' processes that have not ended."""
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 words = (entry / "cmdline").read_bytes().split(b"\0")
-                if b"-a" in words and self.path.encode() in words:
+                if any(word.startswith(self.sockets.encode()) for word in words[1:]):
                     found.append(int(entry.name))
         return found
 
     def the_pid(self) -> int:
         (pid,) = self.pids()
-        return pid
-
-    def watcher(self) -> int:
-        """Return the shell that ends the agent when it is idle: to the kernel it is who listens."""
-        pid = agent_pid(self.path)
-        assert pid is not None and pid != self.the_pid()
         return pid
 
 

@@ -16,7 +16,7 @@ from tests.contract.prism import compared
 from tests.fake_agent import socket_directory
 from tests.integration.agents import Authority, Place, make_authority, wait_until
 from tests.integration.faults import GETS_IN_AFTER_WAKE, IN, KEY, PATIENT_S, WAKE_S, Play, Start
-from tests.integration.harness import Emulator, User, agent_pid
+from tests.integration.harness import Emulator, User
 from tests.integration.secret_service import SecretService
 
 
@@ -90,7 +90,7 @@ def place() -> Iterator[Place]:
         try:
             yield place
         finally:
-            for pid in filter(None, [agent_pid(place.path), *place.pids()]):
+            for pid in place.pids():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             wait_until(lambda: not place.pids())

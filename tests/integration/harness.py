@@ -25,7 +25,6 @@ from unittest import mock
 import requests
 
 from dcs_proxy.cli import main
-from dcs_proxy.names import MachineName
 from dcs_proxy.ssh.private_agents import PrivateAgents
 from tests.contract import recording
 from tests.contract.documents import check_recorded
@@ -304,8 +303,8 @@ class User:
         return path
 
     def agent(self, name: str = "dm-foo") -> str:
-        """Return the socket of the private agent that a machine's identities go to."""
-        return PrivateAgents(str(self.state)).path(MachineName(self.full_names.get(name, name)))
+        """Return the socket of the agent that holds a machine's identity."""
+        return str(self.record(name)["attempt"]["agent_path"])
 
     def agents(self) -> list[str]:
         """Return the sockets of all private agents."""
@@ -314,20 +313,17 @@ class User:
     def end_agents(self) -> None:
         """End the private agents, if there are any, and wait for their end."""
         for path in self.agents():
-            watcher = agent_pid(path)
-            if watcher is not None:
-                os.kill(watcher, signal.SIGTERM)
+            pid = agent_pid(path)
+            if pid is not None:
+                os.kill(pid, signal.SIGTERM)
                 wait_until(lambda p=path: not os.path.exists(p))
 
     def kill_agent(self, name: str = "dm-foo") -> None:
-        """Kill a private agent and the shell that looks after it: its socket stays."""
+        """Kill a private agent; its socket stays."""
         path = self.agent(name)
-        watcher = agent_pid(path)
-        assert watcher is not None
-        environment = Path(f"/proc/{watcher}/environ").read_bytes().split(b"\0")
-        (agent,) = [int(e[14:]) for e in environment if e.startswith(b"SSH_AGENT_PID=")]
-        os.kill(agent, signal.SIGKILL)
-        os.kill(watcher, signal.SIGTERM)
+        pid = agent_pid(path)
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
         wait_until(lambda: agent_pid(path) is None)
 
     def log(self) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from tests.integration.harness import Emulator, User, wait_until
+from dcs_proxy.ssh.agent import Agent
+from tests.integration.harness import Emulator, User, processes, wait_until
 
 Start = Callable[..., Emulator]
 
@@ -74,6 +75,70 @@ def test_all_closes_every_session_and_a_pattern_those_it_matches(
     assert (identities(user), left(user)) == ([], set())
     sessions = emulator.control("GET", "state")["sessions"]
     assert len(sessions) == 4 and set(sessions.values()) == {"closed"}
+
+
+def test_many_machines_share_few_agents_and_closing_all_ends_them(
+    start_emulator: Start, user: User
+) -> None:
+    names = [f"dm-m{number}" for number in range(17)]
+    emulator = start_emulator(*(word for name in names for word in ("--machine", name)))
+    user.use(emulator)
+    assert user.proxy("wake", "--all").returncode == 0
+    assert len(agents_of(user)) == 3
+    assert [len(Agent(path).identities()) for path in user.agents()] == [8, 8, 1]
+    assert user.proxy("close", "--all").returncode == 0
+    assert (agents_of(user), user.agents()) == ([], [])
+
+
+def test_what_a_replaced_session_has_left_goes_too(start_emulator: Start, user: User) -> None:
+    emulator = start_emulator("--machine", "dm-foo", "--machine", "dm-bar")
+    user.use(emulator)
+    assert user.ssh("dm-bar", "true").returncode == 0
+    for _ in range(2):
+        assert user.ssh("dm-foo", "true").returncode == 0
+        (user.state / "sessions" / "dm-foo.json").unlink()
+        (user.state / "sessions" / "dm-foo.warm").unlink()
+    assert len(identities(user)) == 3
+    done = user.proxy("close", "dm-foo")
+    assert (done.returncode, done.stdout) == (0, "dm-foo: there was no session\n")
+    assert identities(user) == ["dm-bar via localhost"]
+    assert user.proxy("close", "--all").returncode == 0
+    assert agents_of(user) == []
+
+
+def test_ssh_gets_in_while_everything_is_closed(start_emulator: Start, user: User) -> None:
+    names = [f"dm-m{number}" for number in range(4)]
+    emulator = start_emulator(*(word for name in names for word in ("--machine", name)))
+    user.use(emulator)
+    for _ in range(3):
+        running = [user.start_ssh(name, "echo in") for name in names]
+        assert user.proxy("close", "--all").returncode == 0
+        for ssh in running:
+            output, errors = ssh.communicate(timeout=60)
+            # It may be refused once its session is closed, but never for want of an agent.
+            assert output == b"in\n" or b"Permission denied" in errors, errors
+            assert b"agent" not in errors, errors
+    assert user.proxy("close", "--all").returncode == 0
+    assert agents_of(user) == []
+
+
+def test_any_command_ends_agents_that_hold_nothing(start_emulator: Start, user: User) -> None:
+    user.use(start_emulator("--machine", "dm-foo"))
+    assert user.ssh("dm-foo", "true").returncode == 0
+    agent = Agent(user.agent())
+    assert user.proxy("list").returncode == 0
+    assert agents_of(user)
+    for identity in agent.identities():
+        agent.remove(identity.blob)
+    assert user.proxy("list").returncode == 0
+    assert (agents_of(user), user.agents()) == ([], [])
+    assert user.ssh("dm-foo", "true").returncode == 0
+
+
+def agents_of(user: User) -> list[int]:
+    """Return every process that has something of the user's agents among its arguments."""
+    place = f"{user.state}/sockets/"
+    return [p for p, (_, words) in processes().items() if any(place in word for word in words)]
 
 
 def test_a_wake_that_was_broken_off_is_closed_too(start_emulator: Start, user: User) -> None:

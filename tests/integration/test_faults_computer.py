@@ -48,9 +48,7 @@ def test_an_agent_that_is_locked(play: Callable[..., Play]) -> None:
     password.write_text("#!/bin/sh\necho x\n")
     password.chmod(0o700)
     assert stage.user.run(["ssh-add", "-x"], env=environment).returncode == 0
-    stage.meet("private agent locked", r"does not take an identity\n.*hint: unlock the agent")
-    assert stage.user.run(["ssh-add", "-X"], env=environment).returncode == 0
-    stage.recovers()
+    stage.meet("private agent locked", IN)
 
 
 def test_an_agent_that_refuses_certificates(play: Callable[..., Play]) -> None:

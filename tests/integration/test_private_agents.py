@@ -11,22 +11,28 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import pytest
 
 from dcs_proxy.errors import AgentUnavailable, StateError
-from dcs_proxy.ssh import private_agents as private_agent
+from dcs_proxy.fastpath import helper
+from dcs_proxy.local.lock import FileLock, try_lock
+from dcs_proxy.ssh import agent_process
+from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.certificates import generate_key
-from dcs_proxy.ssh.private_agents import ensure_private_agent
 from tests.fake_agent import FakeAgent
 from tests.integration.agents import (
     LIMIT_S,
+    Authority,
     Place,
+    add,
+    certified_key,
     install,
     wait_until,
 )
+from tests.integration.harness import agent_pid
 
 
 def test_the_private_agent_is_started_once_and_found_again(place: Place) -> None:
@@ -35,24 +41,35 @@ def test_the_private_agent_is_started_once_and_found_again(place: Place) -> None
     place.ensure()
     assert place.the_pid() == pid
     assert os.stat(place.path).st_mode & 0o777 == 0o600
-    assert os.stat(os.path.dirname(place.path)).st_mode & 0o777 == 0o700
+    assert os.stat(place.sockets).st_mode & 0o777 == 0o700
 
 
 ENSURE = """
 import sys
-from dcs_proxy.ssh.private_agents import ensure_private_agent
+from dcs_proxy.ssh.private_agents import PrivateAgents
 print("ready", flush=True)
 sys.stdin.read()
-ensure_private_agent(sys.argv[1], sys.argv[2], timeout_s=60).identities()
+PrivateAgents(sys.argv[1]).ready(timeout_s=60).identities()
+"""
+ADD = """
+import sys
+from dcs_proxy.ssh.certificates import generate_key
+from dcs_proxy.ssh.private_agents import PrivateAgents
+print("ready", flush=True)
+sys.stdin.read()
+key = generate_key()
+agent = PrivateAgents(sys.argv[1]).add_key(
+    key, comment="dm-foo", lifetime_s=600, may_start=True, timeout_s=60)
+assert agent.holds(key.blob)
 """
 
 
 def start_ensure(
-    place: Place, stdin: int, *, pass_fds: tuple[int, ...] = ()
+    place: Place, stdin: int, *, program: str = ENSURE, pass_fds: tuple[int, ...] = ()
 ) -> subprocess.Popen[str]:
     """Start a process, in a session of its own, that says "ready" and waits for stdin to end."""
     return subprocess.Popen(
-        [sys.executable, "-c", ENSURE, place.path, place.lock_path],
+        [sys.executable, "-c", program, place.directory],
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -71,21 +88,159 @@ def test_twenty_processes_at_once_share_one_agent(
     install(tmp_path, monkeypatch, script)
     if left_behind == "a stale socket":
         leave_stale_socket(place)
+    run_at_once(place, ENSURE)
+    assert starts.read_text() == "start\n"
+    place.the_pid()
+
+
+def run_at_once(place: Place, program: str, count: int = 20) -> None:
+    """Run the program in so many processes at once; fail if one of them does."""
     barrier, release = os.pipe()
-    callers = [start_ensure(place, barrier) for _ in range(20)]
+    callers = [start_ensure(place, barrier, program=program) for _ in range(count)]
     os.close(barrier)
     for caller in callers:
         assert caller.stdout is not None and caller.stdout.readline() == "ready\n"
     os.close(release)
     complaints = [caller.communicate(timeout=LIMIT_S)[1] for caller in callers]
-    assert complaints == [""] * 20
-    assert [caller.returncode for caller in callers] == [0] * 20
-    assert starts.read_text() == "start\n"
-    place.the_pid()
+    assert complaints == [""] * count
+    assert [caller.returncode for caller in callers] == [0] * count
+
+
+def held(place: Place) -> list[int]:
+    """Return how many identities each agent holds, in the order of their sockets."""
+    return [len(Agent(path).identities()) for path in place.agents.paths()]
+
+
+def test_twenty_keys_added_at_once_fill_three_agents(place: Place) -> None:
+    run_at_once(place, ADD)
+    assert held(place) == [8, 8, 4]
+    assert len(place.pids()) == 3
+
+
+def add_keys(place: Place, count: int, *, may_start: bool = True) -> list[Agent | None]:
+    return [
+        place.agents.add_key(
+            generate_key(), comment=f"dm-{number} via gw", lifetime_s=600, may_start=may_start,
+            timeout_s=LIMIT_S,
+        )
+        for number in range(count)
+    ]  # fmt: skip
+
+
+def test_an_agent_is_full_before_the_next_is_started(place: Place) -> None:
+    assert add_keys(place, 1, may_start=False) == [None]
+    add_keys(place, 9)
+    assert held(place) == [8, 1]
+    first = Agent(place.path)
+    first.remove(first.identities()[3].blob)
+    add_keys(place, 2)
+    assert held(place) == [8, 2]
+
+
+def test_a_key_and_its_certificate_count_once(
+    place: Place, authority: Authority, tmp_path: Path
+) -> None:
+    add_keys(place, 7)
+    key, certificate = certified_key(tmp_path, authority, "me")
+    agent = place.agents.add_key(
+        key, comment="dm-x", lifetime_s=600, may_start=True, timeout_s=LIMIT_S
+    )
+    assert agent is not None
+    add(agent, key, certificate, None)
+    assert held(place) == [9], "while a machine wakes, both are held"
+    agent.remove(key.blob)
+    add_keys(place, 1)
+    assert held(place) == [8, 1]
+
+
+def test_agents_that_hold_nothing_are_ended_and_no_others(place: Place) -> None:
+    add_keys(place, 9)
+    assert place.agents.end() == []
+    assert held(place) == [8, 1]
+    first, second = map(Agent, place.agents.paths())
+    for identity in first.identities():
+        first.remove(identity.blob)
+    assert place.agents.end() == []
+    assert place.agents.paths() == [second.path]
+    assert len(place.pids()) == 1
+    add_keys(place, 1)
+    assert held(place) == [2], "the one with room comes first"
+    assert place.agents.end(unless_used=False) == []
+    assert (place.agents.paths(), place.pids()) == ([], [])
+    assert os.listdir(place.sockets) == ["lock"]
+
+
+def test_an_agent_is_not_ended_while_another_process_fills_it(place: Place) -> None:
+    place.ensure()
+    with try_lock_of(place), pytest.raises(AgentUnavailable, match="without which"):
+        place.agents.end(timeout_s=0.05)
+    stop = threading.Event()
+
+    def end_again_and_again() -> None:
+        while not stop.is_set():
+            place.agents.end(timeout_s=LIMIT_S)
+
+    ender = threading.Thread(target=end_again_and_again)
+    ender.start()
+    try:
+        for _ in range(20):
+            key = generate_key()
+            agent = place.agents.add_key(
+                key, comment="dm-foo", lifetime_s=600, may_start=True, timeout_s=LIMIT_S
+            )
+            assert agent is not None and agent.holds(key.blob)
+            agent.remove(key.blob)
+    finally:
+        stop.set()
+        ender.join(LIMIT_S)
+
+
+def try_lock_of(place: Place) -> FileLock:
+    os.makedirs(place.sockets, 0o700, exist_ok=True)
+    lock = try_lock(place.lock_path)
+    assert lock is not None
+    return lock
+
+
+OLD_AGENT = """exec >/dev/null 2>&1
+trap 'kill "$SSH_AGENT_PID" $!; exit' TERM
+while :; do sleep 600 & wait $!; done"""
+
+
+def test_agents_of_an_earlier_version_are_filled_and_ended(place: Place) -> None:
+    # They ran in front of a shell that looked after them, and had numbers from 00 to 63.
+    old = os.path.join(place.sockets, "03.sock")
+    os.mkdir(place.sockets, 0o700)
+    shell = subprocess.Popen(["ssh-agent", "-a", old, "/bin/sh", "-c", OLD_AGENT])
+    wait_until(lambda: agent_pid(old) is not None)
+    add_keys(place, 9)
+    assert place.agents.paths() == [place.path, old]
+    assert sorted(held(place)) == [1, 8]
+    assert place.agents.end(unless_used=False) == []
+    shell.wait(LIMIT_S)
+    wait_until(lambda: place.pids() == [])
+
+
+def test_an_agent_is_ended_where_the_kernel_does_not_tell_which_it_is(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helper, "PEER_OPTIONS", ())
+    add_keys(place, 1)
+    assert place.agents.end(unless_used=False) == []
+    assert place.pids() == []
+
+
+def test_a_stopped_agent_is_ended_with_the_others(place: Place) -> None:
+    add_keys(place, 1)
+    os.kill(place.the_pid(), signal.SIGSTOP)
+    assert place.agents.end() == [], "it is left alone, and is no failure"
+    assert place.the_pid()
+    assert place.agents.end(unless_used=False) == []
+    assert place.pids() == []
 
 
 def leave_stale_socket(place: Place) -> None:
-    os.mkdir(os.path.dirname(place.path), 0o700)
+    os.mkdir(place.sockets, 0o700)
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(place.path)
 
@@ -101,7 +256,7 @@ def test_a_killed_agent_is_replaced(place: Place) -> None:
 
 
 def test_an_agent_that_ends_while_asked_is_replaced(place: Place) -> None:
-    os.mkdir(os.path.dirname(place.path), 0o700)
+    os.mkdir(place.sockets, 0o700)
     dying = FakeAgent(place.path)
 
     def end(_request: bytes) -> bytes:
@@ -115,68 +270,52 @@ def test_an_agent_that_ends_while_asked_is_replaced(place: Place) -> None:
     place.the_pid()
 
 
-def test_a_stopped_agent_is_reported_in_time_and_left_alone(place: Place) -> None:
-    place.ensure()
+def test_a_stopped_agent_is_left_alone_and_another_started(place: Place) -> None:
+    add_keys(place, 1)
     pid = place.the_pid()
     os.kill(pid, signal.SIGSTOP)
-    with pytest.raises(AgentUnavailable, match="did not answer within") as unavailable:
-        place.ensure(timeout_s=0.3)
-    assert place.path in unavailable.value.message and "end that agent" in unavailable.value.hint
+    add_keys(place, 1)
     os.kill(pid, signal.SIGCONT)
-    place.ensure()
-    assert place.the_pid() == pid
+    assert held(place) == [1, 1]
 
 
 def test_a_lock_that_is_held_too_long_is_named_with_its_holder(place: Place) -> None:
+    os.mkdir(place.sockets, 0o700)
     with open(place.lock_path, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(AgentUnavailable, match="another process has held"):
+        with pytest.raises(AgentUnavailable, match="another process holds"):
             place.ensure(timeout_s=0.1)
         lock.write("4242\n")
         lock.flush()
         with pytest.raises(AgentUnavailable) as unavailable:
             place.ensure(timeout_s=0.1)
-    assert "process 4242 has held" in unavailable.value.message
+    assert "process 4242 holds" in unavailable.value.message
     assert place.lock_path in unavailable.value.message
     place.ensure()
 
 
-def test_a_held_lock_does_not_keep_anyone_from_a_running_agent(place: Place) -> None:
-    place.ensure()
-    with open(place.lock_path, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        place.ensure()
-
-
 def test_what_is_no_socket_stays_where_it_is(place: Place) -> None:
-    directory = os.path.dirname(place.path)
-    os.mkdir(directory, 0o700)
+    os.mkdir(place.sockets, 0o700)
     Path(place.path).write_text("mine")
-    with pytest.raises(AgentUnavailable, match="is not a socket"):
-        place.ensure()
+    assert place.ensure().path.endswith("/agent-2.sock")
     assert Path(place.path).read_text() == "mine"
     os.unlink(place.path)
     os.symlink("elsewhere", place.path)
-    with pytest.raises(AgentUnavailable, match="is not a socket"):
-        place.ensure()
-
-
-def test_a_path_too_long_for_a_socket_is_refused_with_the_limit(place: Place) -> None:
-    path = os.path.join(place.directory, "x" * (107 - len(place.directory)))
-    with pytest.raises(AgentUnavailable, match="has 108 bytes; 107 are allowed"):
-        ensure_private_agent(path, place.lock_path, timeout_s=LIMIT_S)
+    assert place.ensure().path.endswith("/agent-2.sock")
+    assert os.readlink(place.path) == "elsewhere"
 
 
 def test_a_directory_that_others_write_to_is_refused(place: Place) -> None:
-    os.mkdir(os.path.dirname(place.path))
-    os.chmod(os.path.dirname(place.path), 0o770)
+    os.mkdir(place.sockets)
+    os.chmod(place.sockets, 0o770)
     with pytest.raises(StateError) as refused:
         place.ensure()
     assert "chmod 700" in refused.value.hint
 
 
 def test_a_lock_that_cannot_be_opened_is_a_state_error(place: Place) -> None:
-    os.mkdir(place.lock_path)
+    os.makedirs(place.lock_path)
+    os.chmod(place.sockets, 0o700)
     with pytest.raises(StateError, match="cannot open the lock"):
         place.ensure()
 
@@ -185,7 +324,7 @@ def test_without_ssh_agent_the_package_to_install_is_named(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", f":{place.directory}:bin")
-    monkeypatch.setattr(private_agent, "_SYSTEM_DIRECTORIES", ())
+    monkeypatch.setattr(agent_process, "_SYSTEM_DIRECTORIES", ())
     with pytest.raises(AgentUnavailable, match="not installed") as unavailable:
         place.ensure()
     assert unavailable.value.hint == "install openssh-client"
@@ -268,47 +407,7 @@ def test_ssh_agent_inherits_neither_secrets_nor_files_nor_the_terminal(
     with contextlib.suppress(PermissionError):
         assert b"dsk-secret" not in (process / "environ").read_bytes()
         links = [os.readlink(link) for link in (process / "fd").iterdir()]
-        assert {link.split(":")[0] for link in links} == {"/dev/null", "socket"}, links
-
-
-def test_an_agent_that_holds_nothing_for_long_ends(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(private_agent, "_IDLE_CHECK_S", 0.1)
-    monkeypatch.setattr(private_agent, "_IDLE_CHECKS", 3)
-    agent = place.ensure()
-    agent.add_key(generate_key(), comment="", lifetime_s=2)
-    assert place.the_pid()
-    wait_until(lambda: place.pids() == [] and not Path(place.path).exists())
-    assert place.ensure().identities() == []
-
-
-def test_an_agent_that_holds_something_stays(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(private_agent, "_IDLE_CHECK_S", 0.05)
-    monkeypatch.setattr(private_agent, "_IDLE_CHECKS", 2)
-    agent = place.ensure()
-    agent.add_key(generate_key(), comment="", lifetime_s=600)
-    pid = place.the_pid()
-    looks = [seen_children(place.watcher()) for _ in range(200)]
-    assert len(set().union(*looks)) > 4, "it was not looked at"
-    assert place.the_pid() == pid
-
-
-def seen_children(pid: int) -> set[str]:
-    time.sleep(0.01)
-    return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-
-
-def test_the_watcher_ends_with_its_agent(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(private_agent, "_IDLE_CHECK_S", 0.1)
-    place.ensure()
-    watcher = place.watcher()
-    os.kill(place.the_pid(), signal.SIGKILL)
-    wait_until(lambda: not Path(f"/proc/{watcher}").exists() or is_zombie(watcher))
-
-
-def is_zombie(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        assert {link.split(":")[0] for link in links} == {"/dev/null", "pipe", "socket"}, links
 
 
 def test_the_agent_is_out_of_reach_of_ctrl_c(place: Place) -> None:

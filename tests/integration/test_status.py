@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from dcs_proxy.ssh.agent import Agent
+from dcs_proxy.ssh.certificates import generate_key
+from dcs_proxy.ssh.private_agents import PrivateAgents
 from tests.integration.harness import Emulator, User, wait_until
 
 Start = Callable[..., Emulator]
@@ -147,17 +149,21 @@ def test_the_users_own_agent_is_shown_where_it_is_used(start_emulator: Start, us
     assert shown["sessions"][0]["identity_held"] is True
 
 
-def test_ssh_is_shown_only_what_its_machine_shares_an_agent_with(
-    start_emulator: Start, user: User
-) -> None:
+def test_machines_share_an_agent_until_it_is_full(start_emulator: Start, user: User) -> None:
     user.use(start_emulator("--machine", "dm-foo", "--machine", "dm-bar"))
     for name in ("dm-foo", "dm-bar"):
         assert user.ssh(name, "true").returncode == 0
         assert f"identityagent {user.agent(name)}\n" in user.ssh("-G", name).stdout
-        (identity,) = Agent(user.agent(name)).identities()
-        assert identity.comment == f"{name} via localhost"
+    (agent,) = {user.agent(name) for name in ("dm-foo", "dm-bar")}
+    found = [identity.comment for identity in Agent(agent).identities()]
+    assert found == ["dm-foo via localhost", "dm-bar via localhost"]
+    assert f"private, {user.state}/sockets: 2 identities\n" in user.proxy("status").stdout
+    for _ in range(7):
+        PrivateAgents(str(user.state)).add_key(
+            generate_key(), comment="", lifetime_s=60, may_start=True, timeout_s=60
+        )
     assert (
-        f"private, {user.state}/sockets: 2 identities in 2 agents\n" in user.proxy("status").stdout
+        f"private, {user.state}/sockets: 9 identities in 2 agents\n" in user.proxy("status").stdout
     )
 
 

@@ -24,6 +24,7 @@ from dcs_proxy.session.next_step import Half
 from dcs_proxy.session.records import Record
 from dcs_proxy.session.resolve import resolve
 from dcs_proxy.ssh.agent import Agent
+from dcs_proxy.ssh.keys import KeyPair
 from tests.model.process import Ask, AskAgent, AwaitGuest, Process, Sleep, Write
 from tests.model.service import Clock, ModelAgent, Service
 
@@ -79,6 +80,25 @@ class ModelState(StateDirectory):
     def save_failure(self, *arguments: Any) -> None:
         self._process.stop(Write())
         super().save_failure(*arguments)
+
+
+class ModelAgents:
+    """The one agent, which always runs."""
+
+    place = _AGENT
+
+    def check(self) -> None:
+        """Nothing can be missing."""
+
+    def ready(self, *, timeout_s: float) -> Agent:
+        return Agent(_AGENT, timeout_s=timeout_s)
+
+    def add_key(
+        self, key: KeyPair, *, comment: str, lifetime_s: int, may_start: bool, timeout_s: float
+    ) -> Agent:
+        agent = self.ready(timeout_s=timeout_s)
+        agent.add_key(key, comment=comment, lifetime_s=lifetime_s)
+        return agent
 
 
 class Computer:
@@ -145,10 +165,9 @@ class Computer:
             state=ModelState(self.path, process),
             deadline=deadline,
             log=log,
-            agent_path=lambda _name: _AGENT,
+            agents=ModelAgents(),
             account="account",
             open_api=lambda: Api(SETTINGS, credentials, deadline, log, lambda _text: None, known),
-            open_agent=lambda _name: Agent(_AGENT),
             notice=lambda _text: None,
             progress=Progress(is_quiet=True, in_place=False),
             await_guest=lambda _name, _record: process.stop(AwaitGuest()),

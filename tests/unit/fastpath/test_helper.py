@@ -251,7 +251,7 @@ def test_an_agent_of_another_user_is_not_asked(warm: Warm, monkeypatch: pytest.M
     assert helper._holds(warm.agent.path, warm.record.identity)
     # The connection that is given up sends no request.
     warm.agent.answer = lambda request: warm.store(request) if request else b""
-    monkeypatch.setattr(posix, "geteuid", lambda: os.geteuid() + 1)
+    monkeypatch.setattr(helper, "peer", lambda _sock: (4711, None))
     assert not helper._holds(warm.agent.path, warm.record.identity)
 
 

@@ -24,7 +24,7 @@ from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.next_step import Half
 from dcs_proxy.session.records import Record
 from dcs_proxy.session.resolve import resolve
-from dcs_proxy.ssh.agent import Agent
+from dcs_proxy.ssh.user_agent import UserAgent
 from tests.fake_agent import FakeAgent, Store
 
 NAME = MachineName("dm-foo")
@@ -136,10 +136,9 @@ class Fakes:
             state=self.state,
             deadline=Deadline(seconds),
             log=Log(self.state.file("log")),
-            agent_path=lambda name: self.agent.path if name == NAME else "",
+            agents=UserAgent({"SSH_AUTH_SOCK": self.agent.path}),
             account="account",
             open_api=lambda: self.api,
-            open_agent=lambda name: Agent(self.agent.path if name == NAME else ""),
             notice=self.notices.append,
             progress=Waking(self.notices),
             await_guest=self.await_guest,

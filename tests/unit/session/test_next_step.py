@@ -46,6 +46,8 @@ ATTEMPT = Attempt("key", "ab" * 32, "/agent", NOW + 600, "account", "wssh-1", Tr
 READY = ReadySession("ssh.example", 22, "user", "authority", "", True, NOW + 3000, NOW, NOW)
 RECORD = Record(ATTEMPT, READY)
 WAKING = Record(ATTEMPT)
+POOLED = Record(replace(ATTEMPT, agent_path="/agents/1.sock"), READY)
+UNKEPT = Record(replace(ATTEMPT, agent_path=""), READY)
 UNSENT = Record(replace(ATTEMPT, session_id=""))
 NEAR_END = Record(ATTEMPT, replace(READY, began_at=NOW - 3000, ends_at=NOW + 30))
 OLD = Record(ATTEMPT, replace(READY, proved_at=NOW - 60))
@@ -71,7 +73,7 @@ def failed(error_code: str) -> Session:
 
 def situation(phase: Phase = Phase.SEARCHING, **facts: Any) -> Situation:
     defaults: dict[str, Any] = {
-        "half": Half.PREPARE, "account": "account", "agent_path": "/agent",
+        "half": Half.PREPARE, "account": "account", "agent_place": "/agent",
         "reuse_s": 60, "may_wake": True, "started_at": NOW - 10, "now": NOW, "phase": phase,
     }  # fmt: skip
     return Situation(**{**defaults, **facts})
@@ -93,7 +95,9 @@ SEARCHING = [
     ("the session is near its end", situation(record=NEAR_END), TakeLock()),
     ("the clock was set back", situation(record=RECORD, now=NOW - 1), TakeLock()),
     ("another account", situation(record=RECORD, account="other"), TakeLock()),
-    ("another agent", situation(record=RECORD, agent_path="/other"), TakeLock()),
+    ("another agent", situation(record=RECORD, agent_place="/other"), TakeLock()),
+    ("one of several agents", situation(record=POOLED, agent_place="/agents"), AskAgent(POOLED)),
+    ("no agent yet", situation(record=UNKEPT, agent_place="/agents"), TakeLock()),
     ("the policy does not matter", situation(record=RECORD, may_wake=False), AskAgent(RECORD)),
     ("another process has failed", situation(failure=FAILURE), FailAgain(FAILURE)),
     ("a session goes before a failure", situation(record=RECORD, failure=FAILURE, is_held=True),
@@ -133,7 +137,7 @@ LOCKED = [
     ("a wake whose key ends", {"record": WAKING, "now": NOW + 570}, Create(WAKING, ATTEMPT)),
     ("a session near its end", {"record": NEAR_END}, Create(NEAR_END)),
     ("another account", {"record": WAKING, "account": "other"}, Create(WAKING)),
-    ("another agent", {"record": WAKING, "agent_path": "/x"}, Create(WAKING, ATTEMPT)),
+    ("another agent", {"record": WAKING, "agent_place": "/x"}, Create(WAKING, ATTEMPT)),
 ]  # fmt: skip
 
 NEVER_WAKE = [

@@ -18,7 +18,7 @@ from dcs_proxy.errors import (
     SessionFailed,
     Untrusted,
 )
-from dcs_proxy.ssh.agent import Agent
+from dcs_proxy.ssh.user_agent import UserAgent
 from tests.unit.session.fakes import AUTHORITIES, NAME, Fakes, events
 
 
@@ -121,5 +121,5 @@ def test_one_that_is_not_listed_is_not(fakes: Fakes, listed: list[str], phase: s
 
 def test_an_agent_that_cannot_be_reached_is_named(fakes: Fakes) -> None:
     with pytest.raises(AgentUnavailable):
-        fakes.resolve(open_agent=lambda name: Agent("/none.sock"))
+        fakes.resolve(agents=UserAgent({"SSH_AUTH_SOCK": "/none.sock"}))
     assert fakes.api.journal == [], "no session is asked for that could not be used"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -15,16 +16,53 @@ from dcs_proxy.errors import (
     DcsError,
     DeadlineExceeded,
     IdempotencyConflict,
+    MachineNotFound,
+    SessionFailed,
 )
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import Record
 from dcs_proxy.ssh.agent import Agent
+from dcs_proxy.ssh.keys import KeyPair
 from tests.unit.session.fakes import NAME, FakeApi, Fakes, events
 
 
 class Killed(BaseException):
     """Stands for the death of the process: nothing of ours handles it."""
+
+
+@dataclass
+class Startable:
+    """Agents of which none runs until it is started."""
+
+    fakes: Fakes
+    is_installed: bool = True
+    starts: bool = True
+    is_running: bool = False
+
+    @property
+    def place(self) -> str:
+        return self.fakes.agent.path
+
+    def check(self) -> None:
+        if not self.is_installed:
+            raise AgentUnavailable("ssh-agent is not installed")
+
+    def ready(self, *, timeout_s: float) -> Agent:
+        raise NotImplementedError
+
+    def add_key(
+        self, key: KeyPair, *, comment: str, lifetime_s: int, may_start: bool, timeout_s: float
+    ) -> Agent | None:
+        if not self.is_running and not may_start:
+            return None
+        assert self.fakes.api.count("POST"), "started before the API has answered"
+        if not self.starts:
+            raise AgentUnavailable("it does not start")
+        self.is_running = True
+        agent = Agent(self.place)
+        agent.add_key(key, comment=comment, lifetime_s=lifetime_s)
+        return agent
 
 
 DEATHS = ["POST", "GET", "add", "save", "remove"]
@@ -118,12 +156,60 @@ def test_without_an_agent_no_session_is_closed(fakes: Fakes) -> None:
         fakes.resolve()
     fakes.store.held.clear()
 
-    def fail(name: MachineName) -> Agent:
-        raise AgentUnavailable("it does not start")
-
     with pytest.raises(AgentUnavailable):
-        fakes.resolve(open_agent=fail)
+        fakes.resolve(agents=Startable(fakes, is_installed=False))
     assert fakes.api.count("DELETE once") == 0
+
+
+@pytest.mark.parametrize("error", [ApiUnavailable("down"), MachineNotFound("no such machine")])
+def test_no_agent_is_started_for_an_api_that_does_not_answer(fakes: Fakes, error: DcsError) -> None:
+    agents = Startable(fakes)
+    fakes.api.statuses = [error]
+    with pytest.raises(type(error)):
+        fakes.resolve(agents=agents)
+    assert not agents.is_running
+    fakes.api.statuses = ["ready"]
+    assert fakes.resolve(agents=agents).identity in fakes.store.held
+    assert agents.is_running
+
+
+def test_no_agent_is_started_for_a_session_that_has_failed(fakes: Fakes) -> None:
+    agents = Startable(fakes)
+    fakes.api.statuses = ["failed"]
+    with pytest.raises(SessionFailed):
+        fakes.resolve(agents=agents)
+    assert not agents.is_running
+
+
+@pytest.mark.parametrize("first", ["wake_in_progress", "ready"])
+def test_an_agent_is_started_for_a_session_and_a_wake_is_resumed(fakes: Fakes, first: str) -> None:
+    agents = Startable(fakes)
+    fakes.api.statuses = [first, ClientGone("gone"), "ready"]
+    if first == "ready":
+        fakes.api.statuses.pop(1)
+    else:
+        with pytest.raises(ClientGone):
+            fakes.resolve(agents=agents)
+    assert fakes.resolve(agents=agents).identity in fakes.store.held
+    assert len(fakes.api.keys) == 1
+
+
+def test_a_session_whose_key_no_agent_can_hold_is_closed(fakes: Fakes) -> None:
+    with pytest.raises(AgentUnavailable, match="does not start"):
+        fakes.resolve(agents=Startable(fakes, starts=False))
+    assert ("DELETE once", "wssh-0") in fakes.api.journal
+    assert fakes.state.load(NAME) is None
+
+
+def test_a_process_that_dies_before_its_agent_runs_leaves_nothing_to_resume(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agents = Startable(fakes)
+    with monkeypatch.context() as patch:
+        kill_at("POST", fakes, patch)
+        with pytest.raises(Killed):
+            fakes.resolve(agents=agents)
+    assert fakes.resolve(agents=agents).attempt.session_id == "wssh-1"
 
 
 def test_an_attempt_whose_idempotency_key_conflicts_is_replaced(fakes: Fakes) -> None:

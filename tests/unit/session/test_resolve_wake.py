@@ -32,6 +32,8 @@ def test_each_step_is_in_the_debug_log(fakes: Fakes) -> None:
         "step machine=dm-foo step=Wait",
         "step machine=dm-foo step=Accept",
         "clock machine=dm-foo ahead_s=400",
+        'agent asked="take a certificate identity" reply=6 ms=N',
+        'agent asked="remove an identity" reply=6 ms=N',
         "ready machine=dm-foo session=wssh-0 login=wssh-0 seconds=N ms=N",
         "step machine=dm-foo step=Confirm",
         "step machine=dm-foo step=Use",

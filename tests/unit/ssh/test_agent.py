@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dcs_proxy.errors import AgentRefused, AgentUnavailable
+from dcs_proxy.fastpath import helper
 from dcs_proxy.local.log import Log
 from dcs_proxy.ssh.agent import (
     Agent,
@@ -429,12 +430,32 @@ def test_a_full_backlog_is_waited_for() -> None:
         agent.stop()
 
 
-def test_an_agent_of_another_user_is_not_spoken_to(fake: FakeAgent) -> None:
+def test_an_agent_of_another_user_is_not_spoken_to(
+    fake: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake.answer = framed(answer_list())
-    assert Agent(fake.path, peer_uid=os.geteuid()).identities() == []
-    with pytest.raises(AgentUnavailable, match=f"belongs to user id {os.geteuid()}"):
-        Agent(fake.path, peer_uid=os.geteuid() + 1).identities()
+    assert Agent(fake.path).identities() == []
+    monkeypatch.setattr(helper, "peer", lambda _sock: (4711, None))
+    with pytest.raises(AgentUnavailable, match=f"belongs to user id 4711, not {os.geteuid()}"):
+        Agent(fake.path).identities()
     deadline = time.monotonic() + 10
     while len(fake.requests) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert fake.requests == [b"\x0b", b""]
+
+
+def test_root_may_run_the_agent(fake: FakeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake.answer = framed(answer_list())
+    monkeypatch.setattr(helper, "peer", lambda _sock: (0, None))
+    assert Agent(fake.path).identities() == []
+
+
+def test_where_the_system_does_not_tell_the_directory_must_be_ours(
+    fake: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.answer = framed(answer_list())
+    monkeypatch.setattr(helper, "PEER_OPTIONS", ())
+    assert Agent(fake.path).identities() == []
+    os.chmod(os.path.dirname(fake.path), 0o777)
+    with pytest.raises(AgentUnavailable, match=f"others can write to {os.path.dirname(fake.path)}"):
+        Agent(fake.path).identities()
