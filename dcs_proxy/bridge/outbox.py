@@ -42,7 +42,9 @@ class Outbox:
         Raises SSHException if more is held than an honest peer sends.
         """
         with self._changed:
-            while not self._closed and not self._send_now(message):
+            while not self._closed:
+                if not self._held and self._send(message):
+                    return
                 if self._size < _ROOM or not may_wait:
                     self._hold(message)
                     return
@@ -79,9 +81,6 @@ class Outbox:
         self._size += message.size + _OVERHEAD
         if self._size > _LIMIT:
             raise SSHException("more messages in a key exchange than an honest peer sends")
-
-    def _send_now(self, message: Payload) -> bool:
-        return not self._held and self._send(message)
 
     def _send(self, message: Payload) -> bool:
         """Send a message unless the side is in a key exchange; return whether it was sent."""

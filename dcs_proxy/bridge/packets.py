@@ -10,15 +10,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import paramiko
 from paramiko.packet import Packetizer
 
 from dcs_proxy.bridge.stream import Stream
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 # OpenSSH refuses packets of more than 256 KiB (PACKET_MAX_SIZE); paramiko has no limit.
 _MAX_PACKET = 300_000
@@ -30,6 +28,9 @@ _LENGTH, _BLOCK, _TAG = 4, 16, 16
 _MIN_PADDING = 4
 # The first message number of the connection protocol (RFC 4250 §4.1.1).
 _CONNECTION = 80
+
+
+_Buffer = bytes | memoryview
 
 
 class Payload:
@@ -50,18 +51,17 @@ class Payload:
 
 
 class Packet(Payload):
-    """A message in its decrypted packet: byte padding length, message, padding."""
+    """A message in its decrypted `packet`: byte padding length, message, padding."""
 
-    __slots__ = ()
+    __slots__ = ("packet",)
 
-    @property
-    def packet(self) -> bytes:
-        """The packet, as AES-GCM encrypts it."""
-        return self._data
+    def __init__(self, packet: bytes) -> None:
+        self.packet = packet
+        self.size = len(packet)
 
     def asbytes(self) -> bytes:
         """Return the message, its number first."""
-        return self._data[1 : self.size - self._data[0]]
+        return self.packet[1 : self.size - self.packet[0]]
 
 
 class _Gcm:
@@ -70,26 +70,20 @@ class _Gcm:
     The nonce is four fixed bytes and a counter of eight (RFC 5647 §7.1).
     """
 
-    __slots__ = ("_counter", "_engine", "_fixed", "bytes", "packets")
+    __slots__ = ("_counter", "_fixed", "_work", "bytes", "packets")
 
-    def __init__(self, engine: AESGCM, nonce: bytes) -> None:
-        self._engine = engine
+    def __init__(self, work: Callable[[bytes, _Buffer, bytes], bytes], nonce: bytes) -> None:
+        self._work = work
         self._fixed, self._counter = nonce[:4], int.from_bytes(nonce[4:], "big")
         self.packets = self.bytes = 0
 
-    def encrypt(self, packet: bytes, length: bytes) -> bytes:
-        return self._engine.encrypt(self._next_nonce(len(packet)), packet, length)
-
-    def decrypt(self, packet: memoryview | bytes, length: bytes) -> bytes:
-        """Raises cryptography.exceptions.InvalidTag."""
-        return self._engine.decrypt(self._next_nonce(len(packet)), packet, length)
-
-    def _next_nonce(self, size: int) -> bytes:
+    def apply(self, packet: _Buffer, length: bytes) -> bytes:
+        """Encrypt or decrypt a packet.  Raises cryptography.exceptions.InvalidTag."""
         nonce = self._fixed + self._counter.to_bytes(8, "big")
         self._counter = (self._counter + 1) & 0xFFFF_FFFF_FFFF_FFFF
         self.packets += 1
-        self.bytes += size
-        return nonce
+        self.bytes += len(packet)
+        return self._work(nonce, packet, length)
 
 
 class Packets(Packetizer):
@@ -114,13 +108,13 @@ class Packets(Packetizer):
     def set_inbound_cipher(self, **cipher: Any) -> None:  # type: ignore[override]
         """Take a cipher as paramiko does; called when keys were exchanged."""
         super().set_inbound_cipher(**cipher)
-        self._gcm_in = _Gcm(cipher["block_engine"], cipher["iv_in"]) if cipher["aead"] else None
+        self._gcm_in = _gcm(cipher, "decrypt", "iv_in")
 
     # paramiko passes all of it by name.
     def set_outbound_cipher(self, **cipher: Any) -> None:  # type: ignore[override]
         """Take a cipher as paramiko does; called when keys were exchanged."""
         super().set_outbound_cipher(**cipher)
-        self._gcm_out = _Gcm(cipher["block_engine"], cipher["iv_out"]) if cipher["aead"] else None
+        self._gcm_out = _gcm(cipher, "encrypt", "iv_out")
 
     def drop_next(self) -> None:
         """Let the next message be lost, a wrongly guessed key exchange (RFC 4253 §7)."""
@@ -160,11 +154,11 @@ class Packets(Packetizer):
         It is a paramiko.Message, or in the connection protocol a Payload.
         """
         while self._drops:
-            self._read_message()
+            self._read_next()
             self._drops -= 1
-        return self._read_message()
+        return self._read_next()
 
-    def _read_message(self) -> tuple[int, Any]:
+    def _read_next(self) -> tuple[int, Any]:
         if self._gcm_in is not None:
             return self._read_encrypted(self._gcm_in)
         number, message = super().read_message()
@@ -176,16 +170,17 @@ class Packets(Packetizer):
         length = self.read_all(_LENGTH, check_rekey=True)
         size = int.from_bytes(length, "big")
         if size + _TAG <= self._stream.ready:
-            packet = gcm.decrypt(self._stream.take(size + _TAG), length)
+            packet = gcm.apply(self._stream.take(size + _TAG), length)
         else:
-            packet = gcm.decrypt(self.read_all(size + _TAG), length)
+            packet = gcm.apply(self.read_all(size + _TAG), length)
         if not size or size % _BLOCK or not _MIN_PADDING <= packet[0] <= size - 2:
             raise paramiko.SSHException("a malformed packet")
         sequence = self._Packetizer__sequence_number_in
         self._Packetizer__sequence_number_in = (sequence + 1) & 0xFFFF_FFFF
-        self._limit_use(gcm)
-        if gcm.bytes > self.REKEY_BYTES + self.REKEY_BYTES_OVERFLOW_MAX:
-            raise paramiko.SSHException("the peer does not renew its keys")
+        if gcm.bytes >= self.REKEY_BYTES or gcm.packets >= self.REKEY_PACKETS:
+            self._ask_for_keys()
+            if gcm.bytes > self.REKEY_BYTES + self.REKEY_BYTES_OVERFLOW_MAX:
+                raise paramiko.SSHException("the peer does not renew its keys")
         number = packet[1]
         if number >= _CONNECTION:
             return number, Packet(packet)
@@ -196,25 +191,26 @@ class Packets(Packetizer):
     def send_message(self, data: Any) -> None:
         """Send a paramiko.Message or a Payload."""
         with self._sending:
-            if self._gcm_out is None:
+            gcm = self._gcm_out
+            if gcm is None:
                 super().send_message(data)
-            else:
-                self._send_encrypted(data, self._gcm_out)
+                return
+            packet = data.packet if isinstance(data, Packet) else _make_packet(data.asbytes())
+            length = len(packet).to_bytes(_LENGTH, "big")
+            self.write_all(length + gcm.apply(packet, length))
+            sequence = self._Packetizer__sequence_number_out
+            self._Packetizer__sequence_number_out = (sequence + 1) & 0xFFFF_FFFF
+            if gcm.bytes >= self.REKEY_BYTES or gcm.packets >= self.REKEY_PACKETS:
+                self._ask_for_keys()
 
-    def _send_encrypted(self, data: Any, gcm: _Gcm) -> None:
-        packet = data.packet if isinstance(data, Packet) else _make_packet(data.asbytes())
-        length = len(packet).to_bytes(_LENGTH, "big")
-        self.write_all(length + gcm.encrypt(packet, length))
-        sequence = self._Packetizer__sequence_number_out
-        self._Packetizer__sequence_number_out = (sequence + 1) & 0xFFFF_FFFF
-        self._limit_use(gcm)
-
-    def _limit_use(self, gcm: _Gcm) -> None:
-        """Ask for new keys when those in use have done enough."""
-        is_used_up = gcm.bytes >= self.REKEY_BYTES or gcm.packets >= self.REKEY_PACKETS
-        if is_used_up and not self.need_rekey():
+    def _ask_for_keys(self) -> None:
+        if not self.need_rekey():
             # paramiko's own, which its type stubs leave out.
             self._trigger_rekey()  # type: ignore[attr-defined]
+
+
+def _gcm(cipher: dict[str, Any], work: str, nonce: str) -> _Gcm | None:
+    return _Gcm(getattr(cipher["block_engine"], work), cipher[nonce]) if cipher["aead"] else None
 
 
 def _make_packet(message: bytes) -> bytes:

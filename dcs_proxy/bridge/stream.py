@@ -14,7 +14,6 @@ _READ = 256 * 1024
 _PIPE = 1024 * 1024
 # More than a login and the start of a session take.
 _HURRIED_READS = 32
-_BROKEN = select.POLLERR | select.POLLHUP | select.POLLNVAL
 
 
 class Stream:
@@ -35,7 +34,7 @@ class Stream:
         self._poll = select.poll()
         self._poll.register(source, select.POLLIN)
         if sink != source:
-            self._poll.register(sink, 0)
+            self._poll.register(sink, 0)  # tells of no more than a broken sink
         for fd in {source, sink}:
             _enlarge_pipe(fd)
 
@@ -82,11 +81,12 @@ class Stream:
         """
         if self._closed:
             return 0
-        happened = dict(self._poll.poll(self._timeout_ms))
-        if self._source in happened:
-            return self._fill()
+        happened = self._poll.poll(self._timeout_ms)
+        for fd, _ in happened:
+            if fd == self._source:
+                return self._fill()
         # A client that has died while another process holds its end of our stdin open.
-        if happened.get(self._sink, 0) & _BROKEN:
+        if happened:
             return 0
         raise TimeoutError
 
