@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from dcs_proxy.errors import StateError
 from dcs_proxy.local.files import cannot_write, read_small, write_atomically
@@ -19,6 +19,8 @@ from dcs_proxy.session.directory import StateDirectory
 # JSch before 0.2 knows no Ed25519.
 _KINDS = ("ed25519", "ecdsa")
 _ANY_MACHINE = "dm-*"
+# Lines for some fifty thousand machines.
+_MAX_KNOWN_HOSTS = 16 * 1024 * 1024
 _HOST = re.compile(rb"^(dm-[a-z0-9-]+) ", re.MULTILINE)
 
 
@@ -33,19 +35,25 @@ def ensure_host_keys(state: StateDirectory) -> list[str]:
 def write_known_hosts(state: StateDirectory, names: Iterable[str] | None = None) -> str:
     """Write the known_hosts file for the bridge's keys; return its path.
 
-    One line for every machine's name, by a pattern, and one for each of `names`, for clients that
-    know no patterns.  With None the names stay as they are.  Raises StateError.
+    It has lines for every machine's name, by a pattern, and lines for each of `names`, for clients
+    that do not understand patterns.  With None the names stay as they are.  Raises StateError.
     """
     path = state.file(KNOWN_HOSTS)
-    old = read_small(path) or b""
-    if names is None:
-        names = [name.decode() for name in _HOST.findall(old)]
+    old = read_small(path, _MAX_KNOWN_HOSTS) or b""
     keys = [_public_line(key) for key in ensure_host_keys(state)]
-    hosts = [_ANY_MACHINE, *dict.fromkeys(names)]
-    new = "".join(f"{host} {key}\n" for host in hosts for key in keys).encode()
+    pattern_lines = _lines([_ANY_MACHINE], keys)
+    if names is None:
+        if old.startswith(pattern_lines):
+            return path
+        names = [name.decode() for name in _HOST.findall(old)]
+    new = pattern_lines + _lines(dict.fromkeys(names), keys)
     if new != old:
         write_atomically(path, new)
     return path
+
+
+def _lines(hosts: Iterable[str], keys: Sequence[str]) -> bytes:
+    return "".join(f"{host} {key}\n" for host in hosts for key in keys).encode()
 
 
 def _ensure_key(path: str, kind: str) -> str:

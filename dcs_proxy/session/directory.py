@@ -39,6 +39,9 @@ from dcs_proxy.local.lock import lock_holder, try_lock
 from dcs_proxy.names import MachineName, file_stem, is_machine_name
 from dcs_proxy.session.records import Failure, Record, parse_failure, parse_record, render
 
+# Bytes of names: more than a hundred thousand of them.
+_MAX_NAMES = 8 * 1024 * 1024
+
 LOCK_TURN_S = 0.05
 # The suffix of what session/first_half.py writes.
 FAILED = ".failed"
@@ -114,6 +117,11 @@ class StateDirectory:
     def save_machines(self, names: Sequence[MachineName]) -> None:
         """Write the names of the account's machines, one a line.  Raises StateError."""
         write_atomically(self.file("machines"), "".join(f"{name}\n" for name in names).encode())
+
+    def saved_machines(self) -> list[MachineName]:
+        """Return the names that `save_machines` wrote; none if they cannot be read."""
+        text = (read_small(self.file("machines"), _MAX_NAMES) or b"").decode("utf-8", "replace")
+        return [MachineName(name) for name in text.splitlines() if is_machine_name(name)]
 
     @contextlib.contextmanager
     def lock(

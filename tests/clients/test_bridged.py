@@ -124,6 +124,34 @@ def test_paramiko_runs_commands_and_copies_files(place: User, tmp_path: Path) ->
         end(client)
 
 
+def test_a_client_that_knows_no_patterns_finds_the_host_key_under_each_name(
+    start_emulator: Start, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """paramiko compares the names in known_hosts literally."""
+    emulator = start_emulator("--machine", "dm-foo", "--machine", "dm-bar", "--ids", "uuid")
+    user.use(emulator)
+    full, other = user.full_names["dm-foo"], user.full_names["dm-bar"]
+    user.settings(f'[aliases]\ndm-web = "{full}"\n')
+    assert user.proxy("config-ssh", "--ssh-config", str(user.config)).returncode == 0
+    hosts = paramiko.HostKeys(known_hosts(user))
+    short = [f"dm-{name.rpartition('-')[2][-4:]}" for name in (full, other)]
+    for host in (full, other, "dm-web", *short):
+        assert hosts.lookup(host) is not None, host
+    for name, value in user.environment.items():
+        monkeypatch.setenv(name, value)
+    for host in (full, short[1], "dm-web"):
+        client = paramiko.SSHClient()
+        client.load_host_keys(known_hosts(user))
+        client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        client.connect(
+            host, username="any", password="any", sock=paramiko.ProxyCommand(f"dcs-proxy {host} 22")
+        )
+        _, stdout, _ = client.exec_command("echo in")
+        assert stdout.read() == b"in\n"
+        end(client)
+    wait_until_gone(user)
+
+
 @pytest.mark.client("Fabric", ONE_LINE)
 def test_fabric_runs_commands_and_puts_files(place: User, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text\n")

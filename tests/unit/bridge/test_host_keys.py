@@ -109,3 +109,14 @@ def test_known_hosts_keeps_its_names_until_others_are_given(state: StateDirector
     assert len(find(path, "dm-a")) == 4
     write_known_hosts(state, [])
     assert len(find(path, "dm-a")) == 2
+
+
+def test_known_hosts_keeps_the_names_of_thousands_of_machines(state: StateDirectory) -> None:
+    names = [f"dm-m{number}" for number in range(3000)]
+    path = write_known_hosts(state, names)
+    before = read(path)
+    write_known_hosts(state)
+    assert read(path) == before
+    os.unlink(ensure_host_keys(state)[0])
+    write_known_hosts(state)
+    assert len(read(path).splitlines()) == 2 * 3001

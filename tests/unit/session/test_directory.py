@@ -166,3 +166,11 @@ def write(state: StateDirectory, name: str, data: bytes) -> None:
 def test_the_names_of_machines_are_written_whole(state: StateDirectory) -> None:
     state.save_machines([NAME, MachineName("dm-bar")])
     assert Path(state.file("machines")).read_text() == "dm-foo\ndm-bar\n"
+    assert state.saved_machines() == [NAME, "dm-bar"]
+
+
+def test_saved_names_that_are_no_names_are_left_out(state: StateDirectory) -> None:
+    assert state.saved_machines() == []
+    Path(state.file("machines")).write_bytes(b"dm-foo\n\nnot a name\n\xff\n* ssh-rsa AAAA\ndm-b")
+    Path(state.file("machines")).chmod(0o600)
+    assert state.saved_machines() == [NAME, "dm-b"]
