@@ -19,6 +19,7 @@ from dcs_proxy.console.progress import Progress
 from dcs_proxy.console.stderr import can_draw, show
 from dcs_proxy.errors import DcsError
 from dcs_proxy.local.deadline import Deadline
+from dcs_proxy.local.limits import require_open_files
 from dcs_proxy.local.log import VARIABLE, Log
 from dcs_proxy.local.settings import Settings, config_path, load_settings
 from dcs_proxy.names import MachineName
@@ -173,6 +174,7 @@ def open_context(
     `progress` shows a wake; by default as quietly as the parent ssh wants.  Nothing slow happens
     here: the API is opened, and an agent started, when it is first needed.
     """
+    require_open_files()
     settings = settings or options.settings(environment)
     state = StateDirectory(options.state_directory(environment))
     log = open_log(options, environment)

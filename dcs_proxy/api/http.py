@@ -149,8 +149,9 @@ class HttpClient:
         if response.status in (*_SUCCESS, *request.expected):
             return response
         raise self._problems.from_status(
-            response.status, response.headers, response.body, id_is_unsure=request.is_unsure
-        )
+            response.status, response.headers, response.body,
+            names_machine=request.machine is not None, id_is_unsure=request.is_unsure,
+        )  # fmt: skip
 
     def _exchange(self, request: Request) -> Response:
         """Send the request under the deadline and the time limit for one response."""

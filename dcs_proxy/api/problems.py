@@ -29,6 +29,8 @@ from dcs_proxy.local.settings import Settings
 _TRANSIENT = frozenset({429, 500, 502, 503, 504})
 _NETWORK_HINT = "check the network, DEDALUS_BASE_URL and {proxy}, then try again"
 _NO_MACHINE_HINT = "check the name, and that the API key belongs to the right account"
+_NO_LIST_HINT = "check DEDALUS_BASE_URL; if it is right, type the machine's complete name"
+_ODD_ANSWER_HINT = "for a report, dcs-proxy log shows the request's id"
 _CA_HINT = (
     "something may be intercepting TLS; behind a corporate proxy, set ca_file in the config file to"
     " the PEM file of its CA"
@@ -81,6 +83,7 @@ class Problems:
     ) -> None:
         self._credentials = credentials
         self._host = settings.api_host
+        self._base_url = settings.base_url
         self._network = network
         through = f" (through the HTTP proxy {network.proxy})" if network.proxy else ""
         self._api = f"the API at {settings.base_url}{through}"
@@ -119,24 +122,29 @@ class Problems:
         headers: Mapping[str, str],
         body: bytes,
         *,
+        names_machine: bool = True,
         id_is_unsure: bool = False,
     ) -> RequestFailed:
         """Return what an error response means; `headers` have lower-case names.
 
-        `id_is_unsure` says that the machine's id in the path may not be one to the API, which then
-        answers 400 or 422.
+        `names_machine` says that the request's path has a machine's id, and `id_is_unsure` that the
+        API may not accept it as an id, and then answers 400 or 422.
         """
         fault = parse_error_body(body)
         said = self._quote(status, fault)
         retryable = fault is not None and fault.retryable
         if id_is_unsure and status in (400, 422):
             status = 404
+        if not names_machine and status in (404, 405):
+            what = f"the API at {self._base_url} has no list of machines: {said}"
+            return RequestFailed(ApiProtocolError(what, hint=_NO_LIST_HINT), retryable=False)
         error = self._refusal(status, fault, said)
         if error is not None:
             return RequestFailed(error, retryable=retryable)
         if status in _TRANSIENT or retryable:
             return _unavailable(status, headers, fault, said)
-        return RequestFailed(ApiProtocolError(f"the API answered {said}"), retryable=False)
+        error = ApiProtocolError(f"the API answered {said}", hint=_ODD_ANSWER_HINT)
+        return RequestFailed(error, retryable=False)
 
     def _refusal(self, status: int, fault: ApiErrorBody | None, said: str) -> DcsError | None:
         """Return the error of a status with a meaning of its own, None for any other."""

@@ -191,3 +191,24 @@ def test_a_fifo_of_a_password_manager_is_read(start_emulator: Start, user: User)
         done = user.run(command)
         assert done.returncode == 0, done.stderr
         assert writer.wait(LIMIT_S) == 0
+
+
+@pytest.mark.parametrize("way", ["soft", "hard"])
+def test_a_low_limit_of_open_files_is_raised_or_named(
+    start_emulator: Start, user: User, way: str
+) -> None:
+    user.use(start_emulator("--machine", "dm-foo"))
+    limit = "ulimit -S -n 20" if way == "soft" else "ulimit -n 20"
+    command = ["bash", "-c", f'{limit}; exec "$@"', "bash"]
+    done = user.run([*command, "ssh", "-F", str(user.config), "dm-foo", "echo in"])
+    if way == "soft":
+        assert done.stdout == "in\n", done.stderr
+        return
+    assert done.returncode == 255
+    assert "may open only 20 files (ulimit -n), and dcs-proxy needs 64" in done.stderr
+    by_hand = user.run([*command, sys.executable, "-m", "dcs_proxy", "wake", "dm-foo"])
+    assert (by_hand.returncode, by_hand.stdout) == (3, "")
+    # With 10, dash cannot even open a script; doctor tells.
+    command[2] = 'ulimit -n 10; exec "$@"'
+    doctor = user.run([*command, sys.executable, "-m", "dcs_proxy", "doctor"])
+    assert "may open only 10 files" in doctor.stdout

@@ -83,3 +83,21 @@ def test_a_reader_that_has_seen_enough_is_no_error(start_emulator: Start, user: 
     closed.stdout.close()
     assert closed.stderr is not None
     assert (closed.stderr.read(), closed.wait(60)) == (b"", 0)
+
+
+def test_a_rate_limit_and_a_missing_route_do_not_speak_of_a_machine(
+    start_emulator: Start, user: User
+) -> None:
+    emulator = start_emulator("--machine", "dm-foo")
+    user.use(emulator)
+    for fault, said, code in (
+        ("429:1000", "the API is limiting requests: ", 7),
+        ("404", f"the API at {emulator.api} has no list of machines: ", 8),
+        ("405", f"the API at {emulator.api} has no list of machines: ", 8),
+    ):
+        emulator.control("POST", "faults", fault=f"*={fault}/GET")
+        done = user.proxy("list")
+        assert done.returncode == code
+        assert said in done.stderr
+        assert not re.search("wak|session|such machine", done.stderr)
+        emulator.control("DELETE", "faults")

@@ -143,6 +143,15 @@ def test_a_key_that_a_server_sends_back_is_not_shown() -> None:
     assert '"bad [key]!"' in failure(401, body).error.message
 
 
+@pytest.mark.parametrize("status", [404, 405])
+def test_a_request_about_no_machine_does_not_speak_of_one(status: int) -> None:
+    failed = Problems(SETTINGS, CREDENTIALS).from_status(status, {}, b"", names_machine=False)
+    assert isinstance(failed.error, ApiProtocolError) and not failed.retryable
+    assert failed.error.message == (
+        f"the API at https://api.test has no list of machines: HTTP {status}"
+    )
+
+
 def test_problem_json_and_html_are_quoted_or_left_out() -> None:
     body = {"title": "Bad\x1b[0m", "detail": "no\nsuch"}
     assert failure(400, body).error.message == 'the API answered "no such" (HTTP 400)'

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import resource
+
+import pytest
+
+from dcs_proxy.errors import ConfigError
+from dcs_proxy.local.limits import NEEDED, require_open_files
+
+UNLIMITED = resource.RLIM_INFINITY
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "then"),
+    [
+        (1024, 4096, None),
+        (NEEDED, NEEDED, None),
+        (UNLIMITED, UNLIMITED, None),
+        (10, 4096, (NEEDED, 4096)),
+        (10, UNLIMITED, (NEEDED, UNLIMITED)),
+    ],
+)
+def test_a_low_limit_is_raised_where_that_is_permitted(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, then: tuple[int, int] | None
+) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
+    require_open_files()
+    assert asked == ([] if then is None else [then])
+
+
+def test_a_limit_that_cannot_be_raised_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (10, 10))
+    with pytest.raises(ConfigError, match=r"may open only 10 files \(ulimit -n\)"):
+        require_open_files()
