@@ -19,16 +19,10 @@ from dcs_proxy import __version__
 from dcs_proxy.app import Options, internal_error, open_log
 from dcs_proxy.console.stderr import show
 from dcs_proxy.console.stdout import put
-from dcs_proxy.errors import (
-    ClientGone,
-    DcsError,
-    ReaderGone,
-    UsageError,
-    exit_codes,
-    quote_server,
-)
+from dcs_proxy.errors import ClientGone, DcsError, ReaderGone, UsageError, exit_codes
 from dcs_proxy.local.log import milliseconds_since
 from dcs_proxy.ssh.private_agents import end_idle_agents
+from dcs_proxy.text import quote_server
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -130,7 +124,7 @@ class Parser(argparse.ArgumentParser):
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         """Print what ``--help`` and ``--version`` say.  Raises ReaderGone."""
-        put(message.removesuffix("\n"))
+        put(*message.removesuffix("\n").split("\n"))
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"{self.prog} --help")

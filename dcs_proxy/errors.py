@@ -6,8 +6,9 @@ An error is at most two lines on stderr, and the same text goes through ssh:
     dcs-proxy: hint: what to do next
 
 A message begins with no capital letter and ends with no full stop.  Text from a server is quoted
-with :func:`quote_server`, never printed unchanged.  Exit codes are documented and stable:
-``--help`` and the man page show the first line of each class's docstring.
+with :func:`dcs_proxy.text.quote_server`; whatever else is in a message is made safe here.
+Exit codes are documented and stable: ``--help`` and the man page show the first line of each
+class's docstring.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-SERVER_TEXT_LIMIT = 200
+from dcs_proxy.text import LINE_LIMIT, clean_text, safe_line
 
 
 class DcsError(Exception):
@@ -28,9 +29,9 @@ class DcsError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str = "", machine: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = safe_line(message, LINE_LIMIT)
+        self.hint = safe_line(hint, LINE_LIMIT)
+        super().__init__(self.message)
         self.machine = machine
         self.was_shown = False
 
@@ -198,20 +199,3 @@ def attribute_errors_to(host: str) -> Iterator[None]:
     except DcsError as error:
         error.machine = error.machine or clean_text(host)
         raise
-
-
-def clean_text(text: str, limit: int = SERVER_TEXT_LIMIT) -> str:
-    """Return `text` on one line, without control or format characters, cut to `limit`.
-
-    Characters that :meth:`str.isprintable` rejects, such as terminal escapes, bidirectional
-    overrides and line separators, become spaces.
-    """
-    head = text[: 4 * limit]
-    words = "".join(c if c.isprintable() else " " for c in head).split()
-    line = " ".join(words)
-    return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-def quote_server(text: str) -> str:
-    """Return untrusted text, from a server or the command line, cleaned and in quotation marks."""
-    return f'"{clean_text(text)}"'

@@ -14,7 +14,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import NewType
 
-from dcs_proxy.errors import UsageError, quote_server
+from dcs_proxy.errors import UsageError
+from dcs_proxy.text import quote_server
 
 MachineId = NewType("MachineId", str)
 MachineName = NewType("MachineName", str)

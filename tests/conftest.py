@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dcs_proxy import text
 from tests.clients.matrix import Row, render, version_of
 
 pytest_plugins = ["tests.contract.counting"]
@@ -32,6 +34,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "both_ids: run with dm- names and with bare UUIDs as ids")
     config.addinivalue_line("markers", "client(name, how): see tests/clients/matrix.py")
+
+
+@pytest.fixture(autouse=True)
+def secrets_of_one_test() -> Iterator[None]:
+    """Forget what a test made the program mask, so that the next one reads its own words."""
+    before = set(text._secrets)
+    yield
+    text._secrets.intersection_update(before)
 
 
 @pytest.fixture(autouse=True)

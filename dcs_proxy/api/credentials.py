@@ -14,6 +14,7 @@ from dcs_proxy.api import keyring as system_keyring
 from dcs_proxy.errors import CredentialsError, KeyringUnusable, StateError
 from dcs_proxy.local.files import make_directories, remove_file, write_atomically
 from dcs_proxy.local.trusted_file import distrusted, find_distrust, read_trusted
+from dcs_proxy.text import add_secret
 
 MAX_KEY = 4096
 _VARIABLES = ("DEDALUS_API_KEY", "DEDALUS_X_API_KEY")
@@ -31,6 +32,10 @@ class Credentials:
     api_key: str | None = field(repr=False)
     source: str
     renewal: str = "set DEDALUS_API_KEY to a valid key"
+
+    def __post_init__(self) -> None:
+        for secret in (self.bearer, self.api_key):
+            add_secret(secret or "")
 
 
 def load_credentials(

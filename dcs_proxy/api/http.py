@@ -22,6 +22,7 @@ from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.log import Log
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
+from dcs_proxy.text import mask
 
 if TYPE_CHECKING:
     import requests
@@ -63,7 +64,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """One HTTP response: status, headers with lower-case names, and the complete body."""
+    """One HTTP response: status, headers and the complete body.
+
+    The headers have lower-case names, and no secrets of ours in their values.
+    """
 
     status: int
     headers: Mapping[str, str]
@@ -214,7 +218,7 @@ class HttpClient:
             if len(data) > _MAX_BODY:
                 what = f"sent more than {_MAX_BODY >> 20} MiB"
                 raise self._problems.no_response(what, retryable=False)
-        headers = {name.lower(): value for name, value in response.headers.items()}
+        headers = {name.lower(): mask(value) for name, value in response.headers.items()}
         return Response(response.status_code, headers, data)
 
     def _authorize(self, request: Any) -> Any:

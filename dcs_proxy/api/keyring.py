@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from dcs_proxy.api import keyring_process
-from dcs_proxy.errors import CredentialsError, DeadlineExceeded, KeyringUnusable, clean_text
+from dcs_proxy.errors import CredentialsError, DeadlineExceeded, KeyringUnusable
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.programs import start
+from dcs_proxy.text import clean_text
 
 if TYPE_CHECKING:
     import subprocess

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from dcs_proxy.api.host_trust import HostTrust
-from dcs_proxy.errors import ApiProtocolError, clean_text
+from dcs_proxy.errors import ApiProtocolError
 from dcs_proxy.local.host_names import parse_host
 from dcs_proxy.names import (
     PREFIX,
@@ -25,6 +25,7 @@ from dcs_proxy.names import (
     machine_name,
     why_unusable,
 )
+from dcs_proxy.text import clean_text, mask
 
 READY = "ready"
 OVER = frozenset({"closed", "expired", "failed"})
@@ -175,8 +176,8 @@ def parse_session(body: bytes, machine: MachineName) -> Session:
 def parse_error_body(body: bytes) -> ApiErrorBody | None:
     """Parse the body of an error response; None if it has neither of the contract's two shapes."""
     try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
+        value = _load_json(body)
+    except ValueError:
         return None
     if not isinstance(value, dict):
         return None
@@ -311,11 +312,34 @@ def _machine(fields: _Fields, machine_id: MachineId) -> Machine:
 
 def _load_object(body: bytes, machine: MachineName | None) -> dict[str, Any]:
     try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
+        value = _load_json(body)
+    except ValueError:
         raise ApiProtocolError("the API's response is not JSON", machine=machine) from None
     if not isinstance(value, dict):
         raise ApiProtocolError("the API's response is not a JSON object", machine=machine)
+    return value
+
+
+def _load_json(body: bytes) -> Any:
+    """Return the value of a JSON document.  Raises ValueError if it is not one.
+
+    Whatever a server sends back, no string in it contains a secret of ours, or a surrogate, which
+    could not be encoded.
+    """
+    try:
+        return _safe(json.loads(body))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _safe(value: Any) -> Any:
+    match value:
+        case str():
+            return mask(value.encode("utf-8", "replace").decode())
+        case list():
+            return [_safe(each) for each in value]
+        case dict():
+            return {_safe(name): _safe(each) for name, each in value.items()}
     return value
 
 

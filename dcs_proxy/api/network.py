@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shlex
 import stat
 from dataclasses import dataclass, field
 
@@ -91,7 +92,8 @@ def check_ca(path: str, source: str) -> None:
         raise _wrong_ca(source, path, "is empty")
     hint = ""
     if data.startswith(_DER):
-        hint = f"convert it: openssl x509 -inform der -in '{path}' -out '{path}.pem'"
+        pem = shlex.quote(f"{path}.pem")
+        hint = f"convert it: openssl x509 -inform der -in {shlex.quote(path)} -out {pem}"
     raise _wrong_ca(source, path, "has no PEM certificate", hint)
 
 
@@ -102,7 +104,7 @@ def _read_variable(path: str, variable: str) -> bytes | None:
         if stat.S_ISDIR(mode):
             if not any(map(_HASHED.match, os.listdir(path))):
                 raise _wrong_ca(variable, path, "is a directory without hashed certificates",
-                                f"openssl rehash '{path}'")  # fmt: skip
+                                f"openssl rehash {shlex.quote(path)}")  # fmt: skip
             return None
         if not stat.S_ISREG(mode):
             raise _wrong_ca(variable, path, "is not a file")

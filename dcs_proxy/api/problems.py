@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
 import time
 from collections.abc import Mapping
@@ -20,10 +21,9 @@ from dcs_proxy.errors import (
     IdempotencyConflict,
     MachineNotFound,
     MachineUnreachable,
-    clean_text,
-    quote_server,
 )
 from dcs_proxy.local.settings import Settings
+from dcs_proxy.text import as_word, quote_server
 
 # Load balancers send these without the contract's `retryable`.
 _TRANSIENT = frozenset({429, 500, 502, 503, 504})
@@ -72,11 +72,7 @@ class RequestFailed(Exception):
 
 
 class Problems:
-    """Describes what went wrong with requests to the API of `settings`.
-
-    Messages never contain the credentials or the proxy's password, even if a server sends them
-    back.
-    """
+    """Describes what went wrong with requests to the API of `settings`."""
 
     def __init__(
         self, settings: Settings, credentials: Credentials, network: Network = _DIRECT
@@ -172,8 +168,8 @@ class Problems:
     def _quote(self, status: int, fault: ApiErrorBody | None) -> str:
         if fault is None:
             return f"HTTP {status}"
-        code = clean_text(fault.error_code, 60) if fault.error_code else f"HTTP {status}"
-        return f"{quote_server(self._redact(fault.message))} ({code})"
+        code = as_word(fault.error_code) if fault.error_code else f"HTTP {status}"
+        return f"{quote_server(fault.message)} ({code})"
 
     def _from_tls_error(self, text: str) -> RequestFailed:
         """Return what a failed TLS handshake means; `text` has OpenSSL's words."""
@@ -182,7 +178,7 @@ class Problems:
             return RequestFailed(
                 ConfigError(
                     f"{network.ca_source} names {network.ca}, which has a broken certificate",
-                    hint=f"see: openssl storeutl -noout -text -certs '{network.ca}'",
+                    hint=f"see: openssl storeutl -noout -text -certs {shlex.quote(network.ca)}",
                 ),
                 retryable=False,
             )
@@ -211,16 +207,8 @@ class Problems:
         return self.no_response("cannot be reached: the proxy does not answer")
 
     def _failed(self, message: str, *, retryable: bool = True, hint: str = "") -> RequestFailed:
-        error = ApiUnavailable(self._redact(message), hint=hint or self._network_hint)
+        error = ApiUnavailable(message, hint=hint or self._network_hint)
         return RequestFailed(error, retryable=retryable)
-
-    def _redact(self, text: str) -> str:
-        for secret in (self._credentials.bearer, self._credentials.api_key):
-            text = text.replace(secret, "[key]") if secret else text
-        proxy = self._network.proxy
-        if proxy and proxy.password:
-            text = text.replace(proxy.password, "[password]")
-        return text
 
 
 def _forbidden_hint(fault: ApiErrorBody | None) -> str:

@@ -17,6 +17,7 @@ from dcs_proxy.bridge.packets import Packets
 from dcs_proxy.bridge.side import Side
 from dcs_proxy.bridge.stream import Stream
 from dcs_proxy.ssh.wire import Reader, WireError, pack_string
+from dcs_proxy.text import LINE_LIMIT, safe_line
 
 _KEXINIT, _NEWKEYS = 20, 21
 # RFC 4252 §6.
@@ -59,7 +60,11 @@ class Client(Side):
 
     def show(self, text: str) -> None:
         """Show a line, if the client still waits to be let in."""
-        message = bytes([_BANNER]) + pack_string(f"{text}\r\n".encode()) + pack_string(b"")
+        message = (
+            bytes([_BANNER])
+            + pack_string(f"{safe_line(text, LINE_LIMIT)}\r\n".encode())
+            + pack_string(b"")
+        )
         with self._door:
             self._banners.append(message)
             self._send_banners()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import stat
 from collections.abc import Iterable, Sequence
 
@@ -67,7 +68,7 @@ def _ensure_key(path: str, kind: str) -> str:
     if not stat.S_ISREG(status.st_mode) or not is_secret:
         raise StateError(
             f"the bridge's host key {path} can be read by others",
-            hint=f"remove it: a new one is made (rm '{path}')",
+            hint=f"remove it: a new one is made (rm {shlex.quote(path)})",
         )
     return path
 
@@ -114,6 +115,6 @@ def _public_line(path: str) -> str:
     except (ValueError, UnsupportedAlgorithm):
         raise StateError(
             f"the bridge's host key {path} is damaged",
-            hint=f"remove it: a new one is made (rm '{path}')",
+            hint=f"remove it: a new one is made (rm {shlex.quote(path)})",
         ) from None
     return line.decode("ascii")

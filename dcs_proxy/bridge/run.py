@@ -20,16 +20,9 @@ from dcs_proxy.bridge.outbox import Outbox
 from dcs_proxy.bridge.side import BY_APPLICATION, Farewell
 from dcs_proxy.bridge.stream import Stream
 from dcs_proxy.console.progress import Progress
-from dcs_proxy.errors import (
-    ClientGone,
-    DcsError,
-    GatewayUnreachable,
-    LoginRefused,
-    Untrusted,
-    clean_text,
-    quote_server,
-)
+from dcs_proxy.errors import ClientGone, DcsError, GatewayUnreachable, LoginRefused, Untrusted
 from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.text import clean_text, quote_server
 
 # A client other than OpenSSH, which waits as long as it takes, may give up its login after a few
 # seconds (ssh2 of node: as its program says).

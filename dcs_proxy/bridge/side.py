@@ -14,8 +14,8 @@ from paramiko.kex_curve25519 import KexCurve25519
 from dcs_proxy.bridge.outbox import Outbox
 from dcs_proxy.bridge.packets import Packets, Payload
 from dcs_proxy.bridge.stream import Stream
-from dcs_proxy.errors import clean_text
 from dcs_proxy.ssh.wire import Reader, WireError, pack_string, pack_u32
+from dcs_proxy.text import clean_text, safe_line
 
 # RFC 4250 §4.1.2.
 _DISCONNECT, _EXT_INFO, _KEXINIT, _NEWKEYS, _GLOBAL_REQUEST = 1, 7, 20, 21, 80
@@ -112,7 +112,7 @@ class Side(paramiko.Transport):
         if self._said_farewell or self.ended.is_set():
             return
         self._said_farewell = True
-        text = farewell.text.encode()[:_MAX_REASON].decode(errors="ignore").encode()
+        text = safe_line(farewell.text).encode()[:_MAX_REASON].decode(errors="ignore").encode()
         message = bytes([_DISCONNECT]) + pack_u32(farewell.code) + pack_string(text)
         thread = threading.Thread(target=self._send_last, args=(message,), daemon=True)
         thread.start()

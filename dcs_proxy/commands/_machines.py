@@ -8,13 +8,14 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from dcs_proxy.api.model import Listing
 from dcs_proxy.app import ApiFactory, show_notice
-from dcs_proxy.errors import ConfigError, MachineNotFound, StateError, UsageError, quote_server
+from dcs_proxy.errors import ConfigError, MachineNotFound, StateError, UsageError
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName, pattern_means, short_names
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import listed_hosts
 from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.text import quote_server
 
 _LIST_S = 30.0
 _SSH_CONFIG = "~/.ssh/config"

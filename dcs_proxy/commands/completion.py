@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, options: Options) -> int:
     """Print the script for one shell."""
-    put(render(build_parser(), arguments.shell))
+    put(*render(build_parser(), arguments.shell).split("\n"))
     return 0
 
 

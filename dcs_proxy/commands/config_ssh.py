@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 
 from dcs_proxy.app import ApiFactory, Options, find_program, open_factory
@@ -19,7 +20,7 @@ from dcs_proxy.commands._machines import (
 from dcs_proxy.console.stderr import show
 from dcs_proxy.console.stdout import put, put_json
 from dcs_proxy.doctor.vscode import remote_ssh_settings
-from dcs_proxy.errors import ConfigError, DcsError, clean_text, quote_server
+from dcs_proxy.errors import ConfigError, DcsError
 from dcs_proxy.local.environment import passwd_home
 from dcs_proxy.local.files import remove_file, write_atomically
 from dcs_proxy.local.lock import FileLock
@@ -32,6 +33,7 @@ from dcs_proxy.openssh.shell import Shell, try_shells
 from dcs_proxy.openssh.version import find_client, missing_features
 from dcs_proxy.publish.launcher import write_launcher
 from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.text import clean_text, quote_server
 
 HELP = "write the block in ~/.ssh/config that makes ssh use dcs-proxy"
 DESCRIPTION = (
@@ -179,7 +181,8 @@ def _shell_warnings(shells: Sequence[Shell]) -> Iterator[str]:
             yield f"{shell.path}, with which ssh starts programs, {shell.problem}"
             yield "hint: set SHELL to a shell that runs commands, such as /bin/sh"
         elif shell.output:
-            yield f'{shell.path} prints "{shell.output}" when it starts, into every connection'
+            said = quote_server(shell.output)
+            yield f"{shell.path} prints {said} when it starts, into every connection"
             yield f"hint: look at {shell.start_files}; until it is silent, connections are relayed"
 
 
@@ -197,7 +200,7 @@ def _home_warnings(ssh: str, path: str) -> Iterator[str]:
     done = _run_ssh([ssh, "-v", "-G", _NO_MACHINE])
     if done is None or f"Reading configuration data {path}\n".encode() not in done.stderr:
         yield f"ssh reads {home}/.ssh/config whatever HOME says, not this file"
-        yield f"hint: dcs-proxy config-ssh --ssh-config '{home}/.ssh/config'"
+        yield f"hint: dcs-proxy config-ssh --ssh-config {shlex.quote(f'{home}/.ssh/config')}"
 
 
 def _machines(factory: ApiFactory, state: StateDirectory, old: bytes) -> list[MachineName]:
@@ -226,4 +229,4 @@ def _report(path: str, is_changed: bool, machines: int) -> None:
     put(f"dcs-proxy: {path}: {done}, {machines} machine{'s' * (machines != 1)} listed")
     if os.stat(path).st_mode & 0o022:
         _show(f"{path} is writable by other users, so ssh will refuse it")
-        _show(f"hint: chmod go-w '{path}'")
+        _show(f"hint: chmod go-w {shlex.quote(path)}")

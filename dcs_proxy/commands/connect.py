@@ -33,7 +33,6 @@ from dcs_proxy.errors import (
     LoginRefused,
     UsageError,
     attribute_errors_to,
-    clean_text,
 )
 from dcs_proxy.local.log import milliseconds_since
 from dcs_proxy.names import MachineName, machine_name
@@ -49,6 +48,7 @@ from dcs_proxy.session.records import Record
 from dcs_proxy.ssh.disconnect import send_disconnect
 from dcs_proxy.ssh.handover import become_relay, client_gone, hand_over, is_fdpass
 from dcs_proxy.ssh.tunnel import reach
+from dcs_proxy.text import clean_text
 
 if TYPE_CHECKING:  # they import paramiko, which only a bridge pays for
     from dcs_proxy.bridge.gateway import Gateway

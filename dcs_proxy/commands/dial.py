@@ -10,11 +10,13 @@ import argparse
 import os
 import time
 
+from dcs_proxy.api.model import parse_endpoint
 from dcs_proxy.app import Options
 from dcs_proxy.bridge.choose import check_descriptors
 from dcs_proxy.errors import UsageError
 from dcs_proxy.ssh.handover import client_gone, hand_over, is_fdpass
 from dcs_proxy.ssh.tunnel import reach
+from dcs_proxy.text import quote_server
 
 HELP = "connect to a gateway through the proxy; ssh runs this while a machine wakes"
 DESCRIPTION = (
@@ -43,6 +45,11 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         raise UsageError(
             "dial needs a socket of ssh's as stdin and stdout",
             hint="write ProxyUseFdpass yes beside the ProxyCommand",
+        )
+    if parse_endpoint(arguments.host) is None or not 1 <= arguments.port <= 65535:
+        raise UsageError(
+            f"{quote_server(arguments.host)} port {arguments.port} is no address of a gateway",
+            hint="dcs-proxy dial --help",
         )
     settings = options.settings(os.environ)
     sock = reach(

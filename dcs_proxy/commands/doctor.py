@@ -7,7 +7,6 @@ one that failed.  The exit code is 0 if no check failed, else 1.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from dataclasses import replace
 from dcs_proxy import __version__
 from dcs_proxy.app import Options
 from dcs_proxy.console.stderr import show
-from dcs_proxy.console.stdout import put
+from dcs_proxy.console.stdout import put, put_json
 from dcs_proxy.doctor.bundle import check_bundle_path, write_bundle
 from dcs_proxy.doctor.context import Context
 from dcs_proxy.doctor.plan import steps_for
@@ -76,7 +75,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
             put(*_lines(check, marks))
     all_passed = all(check.ok for check in checks)
     if arguments.json:
-        put(json.dumps(_document(checks, all_passed), indent=2))
+        put_json(_document(checks, all_passed))
     failed = ",".join(check.name for check in checks if check.ok is False)
     context.log.event(
         "doctor", machine=arguments.host, failed=failed or None, ms=milliseconds_since()

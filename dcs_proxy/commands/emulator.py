@@ -9,7 +9,8 @@ import argparse
 
 from dcs_proxy.app import Options
 from dcs_proxy.console.stdout import put
-from dcs_proxy.errors import ConfigError, DcsError, UsageError, clean_text
+from dcs_proxy.errors import ConfigError, DcsError, UsageError
+from dcs_proxy.text import clean_text
 
 HELP = "run a local control plane and SSH gateway for tests and experiments"
 DESCRIPTION = (

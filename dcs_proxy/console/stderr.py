@@ -1,6 +1,7 @@
 """Everything that people read and that is not a result: lines on stderr.
 
 On a terminal, draw() shows lines that change in place.  Whatever is shown next replaces them.
+Lines are made safe here (text.py).
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import os
 import stat
 import sys
+
+from dcs_proxy.text import LINE_LIMIT, safe_line
 
 # The lines that draw() left on the terminal, which is the only one of this process.
 _drawn: tuple[str, ...] = ()
@@ -17,7 +20,7 @@ def show(*lines: str) -> None:
     """Write lines at once.  If stderr cannot be written any more, do nothing from now on."""
     global _drawn
     erase, _drawn = _erase(), ()
-    _write(erase + "".join(f"{line}\n" for line in lines))
+    _write(erase + "".join(f"{safe_line(line, 2 * LINE_LIMIT)}\n" for line in lines))
 
 
 def draw(*lines: str) -> None:
@@ -28,7 +31,7 @@ def draw(*lines: str) -> None:
     """
     global _drawn
     columns, rows = _terminal_size()
-    cut = tuple(line[: columns - 1] for line in lines[-(rows - 1) :])
+    cut = tuple(safe_line(line)[: columns - 1] for line in lines[-(rows - 1) :])
     if cut == _drawn:
         return
     erase, _drawn = _erase(), ()  # if Ctrl-C interrupts the write, nothing is known to be drawn

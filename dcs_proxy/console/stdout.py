@@ -1,5 +1,6 @@
 """Results, on stdout.  Every command prints its results with put(), so that all end alike.
 
+Lines are made safe here (text.py).
 When the reader closes the pipe (``| head``), a command ends silently, as Unix filters do.
 """
 
@@ -12,10 +13,13 @@ import sys
 from collections.abc import Iterable
 
 from dcs_proxy.errors import DcsError, ReaderGone
+from dcs_proxy.text import safe_line
 
 
 def put(*lines: str) -> None:
-    """Write lines to stdout and flush it.  Characters that its encoding lacks are replaced.
+    """Write lines to stdout and flush it.  Each is one line, whatever is in it.
+
+    Unprintable characters, and those that the encoding lacks, are replaced.
 
     Raises ReaderGone if the reader has closed the pipe, and DcsError if writing fails otherwise.
     """
@@ -24,7 +28,7 @@ def put(*lines: str) -> None:
     encoding = sys.stdout.encoding or "utf-8"
     try:
         for line in lines:
-            sys.stdout.buffer.write(f"{line}\n".encode(encoding, "replace"))
+            sys.stdout.buffer.write(f"{safe_line(line)}\n".encode(encoding, "replace"))
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         _discard_output()
@@ -36,7 +40,7 @@ def put(*lines: str) -> None:
 
 def put_json(value: object) -> None:
     """Write one JSON document.  Raises as :func:`put`."""
-    put(json.dumps(value, indent=2))
+    put(*json.dumps(value, indent=2).split("\n"))
 
 
 def columns(rows: Iterable[tuple[str, ...]]) -> list[str]:

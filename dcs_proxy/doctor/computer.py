@@ -22,6 +22,7 @@ from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.ssh.agent import Agent, Destination
 from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.keys import KeyPair
+from dcs_proxy.text import quote_server
 
 _PACKAGES = ("requests", "cryptography", "keyring", "paramiko")
 _COMMENT = "dcs-proxy doctor"
@@ -63,8 +64,9 @@ def check_shell(context: Context) -> Check:
         if shell.problem:
             return failed(f"{shell.path} {shell.problem}", "set SHELL to one that does: /bin/sh")
         if shell.output and not _is_by_pipes(context):
+            said = quote_server(shell.output)
             return failed(
-                f'{shell.path} prints "{shell.output}" when it starts, into every connection',
+                f"{shell.path} prints {said} when it starts, into every connection",
                 f"look at {shell.start_files}; or run dcs-proxy config-ssh, which then avoids it",
             )
     return passed(", ".join(shell.path for shell in shells))

@@ -8,12 +8,12 @@ import time
 from dcs_proxy.app import open_lookup
 from dcs_proxy.doctor.context import Context, required
 from dcs_proxy.doctor.runner import Check, failed, passed
-from dcs_proxy.errors import clean_text
 from dcs_proxy.local.programs import Output, run
 from dcs_proxy.names import MachineName, parse_machine_name
 from dcs_proxy.publish.includes import publish
 from dcs_proxy.session.resolve import resolve
 from dcs_proxy.ssh.tunnel import reach
+from dcs_proxy.text import clean_text, quote_server
 
 _LOGIN_S = 60.0
 # RFC 4253 §4.2: lines may come before the version, which is at most 255 characters.
@@ -57,12 +57,12 @@ def check_gateway(context: Context) -> Check:
         way = f"through {proxy}" if proxy else f"at {sock.getpeername()[0]}"
         banner = _read_banner(sock, limit)
     if not banner.startswith("SSH-"):
-        said = f"sends {banner!r}, which is not SSH" if banner else "sends nothing"
+        said = f"sends {quote_server(banner)}, which is not SSH" if banner else "sends nothing"
         return failed(
             f"{where} accepts a connection but {said}",
             "a firewall or the login page of a network may be intercepting the connection",
         )
-    return passed(f"{where} {way}: {banner}")
+    return passed(f"{where} {way}: {quote_server(banner)}")
 
 
 def check_login(context: Context) -> Check:

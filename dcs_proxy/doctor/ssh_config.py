@@ -47,11 +47,12 @@ def check_permissions(context: Context) -> Check:
     if status.st_uid not in (0, os.geteuid()):
         return failed(
             f"{path} belongs to another user, so ssh refuses it",
-            f"sudo chown \"$(id -un)\" '{path}'",
+            f'sudo chown "$(id -un)" {shlex.quote(path)}',
         )
     if status.st_mode & 0o022:
         return failed(
-            f"{path} is writable by other users ({mode}), so ssh refuses it", f"chmod go-w '{path}'"
+            f"{path} is writable by other users ({mode}), so ssh refuses it",
+            f"chmod go-w {shlex.quote(path)}",
         )
     return passed(f"{path}, {mode}")
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from dcs_proxy.doctor.context import NO_MACHINE, Context, required
 from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.doctor.ssh_config import read_program
-from dcs_proxy.errors import clean_text
 from dcs_proxy.local.files import read_small, remove_file, write_atomically
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import Snippet, render_snippet, uses_pipes
 from dcs_proxy.ssh.keys import CERTIFICATE_TYPE
 from dcs_proxy.ssh.private_agents import PrivateAgents
+from dcs_proxy.text import clean_text
 
 _FIXED = {
     "ProxyUseFdpass": "yes",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import threading
 
@@ -135,7 +136,8 @@ def make_private_directory(path: str) -> None:
         )
     if stat.S_IMODE(status.st_mode) & 0o022:
         raise StateError(
-            f"the state directory {path} is writable by other users", hint=f"chmod 700 '{path}'"
+            f"the state directory {path} is writable by other users",
+            hint=f"chmod 700 {shlex.quote(path)}",
         )
     if distrust := find_distrust(path):
         raise distrusted(path, "the state directory", StateError, distrust)

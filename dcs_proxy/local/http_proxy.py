@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlsplit
 
 from dcs_proxy.local.host_names import parse_host
+from dcs_proxy.text import add_secret
 
 _FORM = '"http://host:port" or "http://user:password@host:port"'
 # Where the part of a URL with user, host and port ends (RFC 3986 §3.2).
@@ -27,6 +29,15 @@ class HttpProxy:
 
     def __str__(self) -> str:
         return f"http://{authority(self.host, self.port)}"
+
+    def __post_init__(self) -> None:
+        if self.password:
+            add_secret(self.password)
+            add_secret(self.token())
+
+    def token(self) -> str:
+        """Return user and password, encoded for Basic authentication (RFC 7617)."""
+        return base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
 
     def url(self) -> str:
         """Return the URL with user and password, for the HTTP library."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import fcntl
 import os
 
-from dcs_proxy.errors import StateError, clean_text
+from dcs_proxy.errors import StateError
 from dcs_proxy.local.files import WRITE_HINT, read_small
+from dcs_proxy.text import clean_text
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 import time
 
-from dcs_proxy.errors import clean_text
 from dcs_proxy.fastpath.helper import write_line
 from dcs_proxy.local.lock import flock, is_current
+from dcs_proxy.text import clean_text, quote_server
 
 VARIABLE = "DCS_PROXY_LOG"
 # A file that has grown beyond this is renamed to `path.1`, which replaces the previous one.
@@ -79,4 +79,5 @@ def _word(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     text = clean_text(str(value), _MAX_VALUE)
-    return '"{}"'.format(text.replace('"', "'")) if " " in text or not text else text
+    needs_quotes = not text or " " in text or '"' in text
+    return quote_server(text, _MAX_VALUE) if needs_quotes else text

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from dcs_proxy.errors import ConfigError, DcsError, clean_text, quote_server
+from dcs_proxy.errors import ConfigError, DcsError
 from dcs_proxy.local.host_names import parse_host
 from dcs_proxy.local.http_proxy import HttpProxy, parse_http_proxy
 from dcs_proxy.local.trusted_file import read_trusted
 from dcs_proxy.names import MachineName, is_machine_name, parse_machine_name, pattern_means
+from dcs_proxy.text import clean_text, quote_server
 
 DEFAULT_BASE_URL = "https://dcs.dedaluslabs.ai"
 WAKE_POLICIES = ("always", "never")

@@ -18,6 +18,7 @@ import errno
 import hashlib
 import os
 import re
+import shlex
 import stat
 import time
 from collections.abc import Callable
@@ -147,8 +148,8 @@ def _not_ours_to_write(path: str, error: StateError) -> ConfigError:
     other = f"{path}-dcs-proxy"
     return ConfigError(
         error.message,
-        hint=f"write another file: dcs-proxy config-ssh --ssh-config '{other}', and put the line "
-        f"Include {other} first in {path}, by whatever manages that file",
+        hint=f"write another file: dcs-proxy config-ssh --ssh-config {shlex.quote(other)}, and put"
+        f" the line Include {other} first in {path}, by whatever manages that file",
     )
 
 

@@ -13,8 +13,9 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dcs_proxy.errors import ConfigError, clean_text, quote_server
+from dcs_proxy.errors import ConfigError
 from dcs_proxy.local.programs import start
+from dcs_proxy.text import clean_text, quote_server
 
 _DEFAULT = "/bin/sh"
 _LIMIT_S = 10.0

@@ -6,8 +6,9 @@ import os
 import re
 from typing import NamedTuple
 
-from dcs_proxy.errors import ConfigError, clean_text
+from dcs_proxy.errors import ConfigError
 from dcs_proxy.local.programs import find_program, run
+from dcs_proxy.text import clean_text
 
 _VERSION = re.compile(r"OpenSSH_(?:for_\w+_)?([0-9]{1,4})\.([0-9]{1,4})")
 _LIMIT_S = 10

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dcs_proxy.errors import DcsError, clean_text
+from dcs_proxy.errors import DcsError
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.context import Context
 from dcs_proxy.session.records import Failure
+from dcs_proxy.text import clean_text
 
 _BY_EXIT_CODE = {kind.exit_code: kind for kind in DcsError.__subclasses__()}
 

@@ -34,8 +34,6 @@ from dcs_proxy.errors import (
     MachineUnreachable,
     NotWoken,
     SessionFailed,
-    clean_text,
-    quote_server,
 )
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.context import Context
@@ -60,6 +58,7 @@ from dcs_proxy.session.records import NEVER, Attempt, ReadySession, Record
 from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.keys import KeyPair
+from dcs_proxy.text import as_word, quote_server
 
 # How long the bare key outlives the longest wait, so that the next try still finds it.
 _KEY_GRACE_S = 300
@@ -340,7 +339,7 @@ def _tell_of_clock(name: MachineName, ahead_s: float, context: Context) -> None:
 
 
 def _not_woken(name: MachineName, machine: Machine) -> NotWoken:
-    phase = "asleep" if machine.phase == "sleeping" else machine.phase
+    phase = "asleep" if machine.phase == "sleeping" else as_word(machine.phase)
     return NotWoken(
         f'the machine is {phase}, and wake = "never" forbids waking it',
         hint=f"to wake it: dcs-proxy wake {name}, or DCS_PROXY_WAKE=always ssh {name}",
@@ -351,8 +350,8 @@ def _session_over(session: Session | None) -> SessionFailed:
     if session is None:
         return SessionFailed("the API no longer knows the session", hint="try again")
     said = f": {quote_server(session.error_message)}" if session.error_message else ""
-    code = f" ({clean_text(session.error_code, 60)})" if session.error_code else ""
+    code = f" ({as_word(session.error_code)})" if session.error_code else ""
     return SessionFailed(
-        f"the session is {session.status}{said}{code}",
+        f"the session is {as_word(session.status)}{said}{code}",
         hint="try again; if it fails again, look at the machine in the console",
     )

@@ -14,10 +14,11 @@ import stat
 import time
 from typing import TYPE_CHECKING
 
-from dcs_proxy.errors import AgentUnavailable, clean_text, quote_server
+from dcs_proxy.errors import AgentUnavailable
 from dcs_proxy.local.files import read_small, remove_file, write_atomically
 from dcs_proxy.local.programs import find_program, start
 from dcs_proxy.ssh.agent import Agent, AgentMissing, Identity
+from dcs_proxy.text import clean_text, quote_server
 
 if TYPE_CHECKING:
     import subprocess

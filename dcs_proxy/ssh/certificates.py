@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from types import MappingProxyType
 
-from dcs_proxy.errors import Untrusted, clean_text
+from dcs_proxy.errors import Untrusted
 from dcs_proxy.names import MachineName
 from dcs_proxy.ssh.keys import CERTIFICATE_TYPE, KEY_TYPE, KeyPair
 from dcs_proxy.ssh.wire import Reader, WireError
+from dcs_proxy.text import clean_text
 
 # The types of host certificates, and the number of fields that a public key has in each.
 _HOST_TYPES = {

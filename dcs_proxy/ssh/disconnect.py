@@ -15,6 +15,7 @@ import time
 
 from dcs_proxy.errors import ClientGone
 from dcs_proxy.ssh.handover import hand_over
+from dcs_proxy.text import safe_line
 
 # How long a failed connection stays open, in which ssh reads the reason.
 _DRAIN_S = 10
@@ -27,11 +28,14 @@ _MAX_DESCRIPTION = 2000
 def disconnect_bytes(message: str) -> bytes:
     """Return a version line and one unencrypted SSH_MSG_DISCONNECT (RFC 4253 §4.2, §6, §11.1).
 
-    byte 1, uint32 reason, string description (UTF-8), string language tag.  `message` should be
-    one line: ssh prints control characters as octal.
+    byte 1, uint32 reason, string description (UTF-8), string language tag.  `message` is made one
+    safe line (text.py).
     """
     description = (
-        message.encode(errors="replace")[:_MAX_DESCRIPTION].decode(errors="ignore").encode()
+        safe_line(message)
+        .encode(errors="replace")[:_MAX_DESCRIPTION]
+        .decode(errors="ignore")
+        .encode()
     )
     payload = struct.pack(">BII", _MSG_DISCONNECT, _BY_APPLICATION, len(description))
     payload += description + struct.pack(">I", 0)

@@ -15,7 +15,7 @@ import re
 import time
 from collections.abc import Iterator
 
-from dcs_proxy.errors import AgentRefused, AgentUnavailable, DcsError, clean_text
+from dcs_proxy.errors import AgentRefused, AgentUnavailable, DcsError
 from dcs_proxy.local.files import make_private_directory
 from dcs_proxy.local.lock import lock_holder, try_lock
 from dcs_proxy.local.log import Log
@@ -30,6 +30,7 @@ from dcs_proxy.ssh.agent_process import (
 )
 from dcs_proxy.ssh.keys import CERTIFICATE_TYPE, KeyPair
 from dcs_proxy.ssh.wire import Reader, WireError
+from dcs_proxy.text import clean_text
 
 KEYS_EACH = 8
 # The BSDs allow 103 bytes (sun_path), and on some systems ssh-agent binds to a longer, temporary

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 import socket
 import time
@@ -10,9 +9,10 @@ from collections.abc import Callable
 from functools import partial
 
 from dcs_proxy import __version__
-from dcs_proxy.errors import ClientGone, GatewayUnreachable, quote_server
+from dcs_proxy.errors import ClientGone, GatewayUnreachable
 from dcs_proxy.local.http_proxy import HttpProxy, authority
 from dcs_proxy.ssh.dial import dial
+from dcs_proxy.text import quote_server
 
 _TURN_S = 0.1
 _SETTING_HINT = "check proxy in the config file"
@@ -76,7 +76,7 @@ def _open_tunnel(
         if _status(line).startswith("2"):
             sock.setblocking(True)
             return
-        problem, hint = f"answered {_quote(line, proxy)}", _hint(line)
+        problem, hint = f"answered {quote_server(line)}", _hint(line)
     raise GatewayUnreachable(
         f"the gateway {where} cannot be reached: the HTTP proxy {proxy} {problem}", hint=hint
     )
@@ -86,7 +86,7 @@ def connect_request(proxy: HttpProxy, where: str) -> bytes:
     """Return the request that asks `proxy` for a tunnel to `where` (host:port)."""
     lines = [f"CONNECT {where} HTTP/1.1", f"Host: {where}", f"User-Agent: dcs-proxy/{__version__}"]
     if proxy.user:
-        lines.append(f"Proxy-Authorization: Basic {_token(proxy)}")
+        lines.append(f"Proxy-Authorization: Basic {proxy.token()}")
     return "".join(f"{line}\r\n" for line in [*lines, ""]).encode("ascii")
 
 
@@ -119,18 +119,6 @@ def _status(status_line: str) -> str:
     """Return the three digits of a status line, "" if it is not one."""
     found = _STATUS_LINE.match(status_line)
     return found[1] if found else ""
-
-
-def _token(proxy: HttpProxy) -> str:
-    """Return user and password, encoded for Basic authentication (RFC 7617)."""
-    return base64.b64encode(f"{proxy.user}:{proxy.password}".encode()).decode()
-
-
-def _quote(line: str, proxy: HttpProxy) -> str:
-    """Quote the proxy's answer, without the password if the proxy repeats it."""
-    for secret in (proxy.password, _token(proxy)):
-        line = line.replace(secret, "[password]") if proxy.user and secret else line
-    return quote_server(line)
 
 
 def _hint(status_line: str) -> str:

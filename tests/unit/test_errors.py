@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from dcs_proxy import errors
-from dcs_proxy.errors import DcsError, GatewayUnreachable, clean_text, quote_server
+from dcs_proxy.errors import DcsError, GatewayUnreachable
 
 
 def test_what_a_person_reads_is_an_error_and_a_hint() -> None:
@@ -20,15 +17,3 @@ def test_every_exit_code_has_one_class_but_for_its_subclasses() -> None:
     codes = [kind.exit_code for kind in direct]
     assert len(set(codes)) == len(codes)
     assert errors.IdempotencyConflict.exit_code == errors.ApiProtocolError.exit_code
-
-
-@given(st.text(), st.integers(1, 300))
-def test_cleaned_text_is_one_short_printable_line(text: str, limit: int) -> None:
-    cleaned = clean_text(text, limit)
-    assert cleaned.isprintable() and len(cleaned) <= limit
-    assert "\n" not in cleaned and cleaned == cleaned.strip()
-
-
-def test_terminal_escapes_and_overrides_are_gone() -> None:
-    assert quote_server("a\x1b[31mb\r\nc\u202ed\u2028e\x00") == '"a [31mb c d e"'
-    assert quote_server("x" * 10**6) == '"' + "x" * 199 + '…"'

@@ -12,7 +12,7 @@ import dcs_proxy
 PACKAGE = Path(dcs_proxy.__file__).parent
 # Lowest first: a module imports only from its own room and from those before it.
 ROOMS = [
-    "__init__", "errors", "names", "fastpath", "local", "console", "openssh", "api", "ssh",
+    "__init__", "text", "errors", "names", "fastpath", "local", "console", "openssh", "api", "ssh",
     "session", "publish", "bridge", "app", "doctor", "cli", "emulator", "commands", "__main__",
 ]  # fmt: skip
 # Built into the interpreter or beside it; each other module costs a warm ssh its time.

@@ -402,7 +402,7 @@ def test_user_and_password_are_sent_to_the_proxy_and_shown_to_nobody(
     [
         (b"HTTP/1.1 403 Forbidden\r\n\r\n", 'the proxy answers "403 Forbidden"', 1),
         (b"HTTP/1.1 502 \x1b[31mBad\r\n\r\n", 'the proxy answers "502 [31mBad"', 4),
-        (b"HTTP/1.1 407 no wr0ng here\r\n\r\n", 'the proxy answers "407 no [password] here"', 1),
+        (b"HTTP/1.1 407 no wr0ng here\r\n\r\n", 'the proxy answers "407 no [masked] here"', 1),
     ],
 )
 def test_what_the_proxy_answers_is_told_and_decides_whether_to_try_again(

@@ -140,7 +140,7 @@ def test_a_date_that_is_none_is_no_time(date: str) -> None:
 
 def test_a_key_that_a_server_sends_back_is_not_shown() -> None:
     body = {"error_code": "AUTH_INVALID", "message": f"bad {SECRET}!"}
-    assert '"bad [key]!"' in failure(401, body).error.message
+    assert '"bad [masked]!"' in failure(401, body).error.message
 
 
 @pytest.mark.parametrize("status", [404, 405])
@@ -226,7 +226,7 @@ def test_a_name_that_cannot_be_looked_up_is_told() -> None:
         (OSError("Tunnel connection failed: 403 Forbidden"),
          'the proxy answers "403 Forbidden"', False),
         (OSError("Tunnel connection failed: 407 no wr0ng-password"),
-         'the proxy answers "407 no [password]"', False),
+         'the proxy answers "407 no [masked]"', False),
         (OSError("Tunnel connection failed: 502 \x1b[31mBad"),
          'the proxy answers "502 [31mBad"', True),
         (TimeoutError("timed out"), "the proxy does not answer", True),

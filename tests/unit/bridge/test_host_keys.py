@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
@@ -57,7 +58,7 @@ def test_a_key_that_others_can_read_is_refused(state: StateDirectory, mode: int)
     os.chmod(path, mode)
     with pytest.raises(StateError) as caught:
         ensure_host_keys(state)
-    assert f"rm '{path}'" in caught.value.hint
+    assert f"rm {shlex.quote(str(path))}" in caught.value.hint
     os.unlink(path)
     ensure_host_keys(state)
 

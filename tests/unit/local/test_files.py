@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -107,7 +108,7 @@ def test_a_directory_that_others_can_change_is_refused(tmp_path: Path, mode: int
     path.chmod(mode)
     with pytest.raises(StateError, match="is writable by other users") as caught:
         make_private_directory(str(path))
-    assert caught.value.hint == f"chmod 700 '{path}'"
+    assert caught.value.hint == f"chmod 700 {shlex.quote(str(path))}"
 
 
 def test_a_directory_that_others_can_replace_is_refused(tmp_path: Path) -> None:

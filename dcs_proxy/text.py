@@ -1,0 +1,87 @@
+"""Text that others chose, made safe for a terminal, a log, a disconnect message or a file.
+
+Whatever leaves the program for a person passes through here: the API's and the gateway's words,
+typed names, output of other programs.  It loses control characters, bidirectional overrides and
+bytes that are not UTF-8, cannot end the quotation that it stands in, is cut, and every secret that
+the program knows is replaced by ``[masked]``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from urllib.parse import quote
+
+MASK = "[masked]"
+SERVER_TEXT_LIMIT = 200
+# Of a line that is not a result: an error, its hint, a notice.
+LINE_LIMIT = 1000
+# A shorter secret could be a part of any word, and is masked only where it stands alone.
+_LEAST_INSIDE = 6
+# One that is shorter still would be given away by the places where it is masked.
+_LEAST = 4
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*\Z")
+# Quotation marks, and characters that look like them.
+_QUOTES = dict.fromkeys(map(ord, "\"\u02ba\u02dd\u02ee\u201c\u201d\u201e\u201f\u2033\u2036\u275d"
+                                 "\u275e\u301d\u301e\u301f\uff02"), "'")  # fmt: skip
+
+# The secrets of this process, in the forms in which they may be sent back.
+_secrets: set[str] = set()
+
+
+def add_secret(secret: str) -> None:
+    """Mask `secret` from now on: as it is, as in a URL, and as in JSON.
+
+    One of fewer than four characters is ignored.
+    """
+    if len(secret) >= _LEAST:
+        _secrets.update((secret, quote(secret, safe=""), json.dumps(secret)[1:-1]))
+
+
+def mask(text: str) -> str:
+    """Return `text` with the secrets of this process masked."""
+    for secret in sorted(_secrets, key=len, reverse=True):
+        if secret not in text:
+            continue
+        if len(secret) >= _LEAST_INSIDE:
+            text = text.replace(secret, MASK)
+        else:
+            text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", MASK, text)
+    return text
+
+
+def clean_text(text: str, limit: int = SERVER_TEXT_LIMIT) -> str:
+    """Return `text` on one line, masked, without control or format characters, cut to `limit`.
+
+    Characters that :meth:`str.isprintable` rejects, such as terminal escapes, bidirectional
+    overrides and line separators, become spaces, and so does a run of them.
+    """
+    head = mask(text)[: 4 * limit]
+    words = "".join(c if c.isprintable() else " " for c in head).split()
+    line = " ".join(words)
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def quote_server(text: str, limit: int = SERVER_TEXT_LIMIT) -> str:
+    """Return untrusted text, from a server or the command line, cleaned and in quotation marks.
+
+    Quotation marks in it become apostrophes, so that it cannot end the quotation and go on in our
+    name.
+    """
+    return f'"{clean_text(text, limit).translate(_QUOTES)}"'
+
+
+def as_word(text: str, limit: int = 60) -> str:
+    """Return an identifier, such as an error code, without quotation marks; quote anything else."""
+    return clean_text(text, limit) if _WORD.match(text) else quote_server(text, limit)
+
+
+def safe_line(text: str, limit: int | None = None) -> str:
+    """Return a line as it may be shown: masked, each unprintable character replaced by ``?``.
+
+    Unlike :func:`clean_text` it keeps spaces and tabs.  Cut to `limit`, if there is one.
+    """
+    text = mask(text)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() or c == "\t" else "?" for c in text)
+    return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"

