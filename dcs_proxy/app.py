@@ -198,6 +198,7 @@ def open_context(
         log=log,
         agents=UserAgent(environment, log) if is_users else PrivateAgents(state.path, log),
         account=account(settings),
+        parent=parent,
         open_api=functools.cache(lambda: factory.open(deadline)),
         notice=progress.notice,
         progress=progress,

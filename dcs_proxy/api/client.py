@@ -110,9 +110,15 @@ class Api:
         )
         return parse_session(response.body, name)
 
-    def get_session(self, name: MachineName, session_id: str) -> Session | None:
-        """Return the session as it is now; None if the route answers 404 or 405."""
-        response = self._send(name, _session(session_id), Request("GET", expected=_NO_ROUTE))
+    def get_session(
+        self, name: MachineName, session_id: str, *, once: bool = False
+    ) -> Session | None:
+        """Return the session as it is now; None if the route answers 404 or 405.
+
+        `once` forbids retries.
+        """
+        request = Request("GET", expected=_NO_ROUTE, once=once)
+        response = self._send(name, _session(session_id), request)
         return None if response.status in _NO_ROUTE else parse_session(response.body, name)
 
     def close_session(

@@ -34,6 +34,7 @@ from dcs_proxy.errors import (
     UsageError,
     attribute_errors_to,
 )
+from dcs_proxy.fastpath.helper import note_use
 from dcs_proxy.local.log import milliseconds_since
 from dcs_proxy.names import MachineName, machine_name
 from dcs_proxy.openssh.parent import client_id
@@ -217,6 +218,7 @@ def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool, firs
         "connected", machine=name, session=record.attempt.session_id, fdpass=fdpass,
         address=sock.getpeername()[0], ms=milliseconds_since(),
     )  # fmt: skip
+    _note_use(name, context)
     fast_entry = open_fast_entry(options, os.environ, settings, context.state)
     fast_entry.write(arguments.host, record, files, address=sock.getpeername()[0])
     if not fdpass:
@@ -224,6 +226,13 @@ def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool, firs
         become_relay(sock, arguments.host, context.state.path)
     hand_over(sock)
     return True
+
+
+def _note_use(name: MachineName, context: Context) -> None:
+    try:
+        note_use(context.state.use_path(name), os.getppid())
+    except OSError as error:
+        context.log.event("use-not-noted", machine=name, what=error.strerror)
 
 
 def _dial(record: Record, context: Context) -> socket.socket:

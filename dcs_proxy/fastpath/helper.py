@@ -31,10 +31,11 @@ from time import gmtime, strftime, time
     PORT,  # the gateway's port
     AGENT_KIND,  # the setting `agent`: "private" or "user"
     FILES,  # the files that ssh reads, one a line: the path, a tab, its stamp()
+    USE,  # the file that says which ssh has used the session last, see note_use()
     END,  # COMPLETE, if the file is
-) = range(14)
-FIELDS = 14
-CURRENT_VERSION = "2"
+) = range(15)
+FIELDS = 15
+CURRENT_VERSION = "3"
 COMPLETE = "end\n"
 NOT_EXPANDED = "%h"
 # The environment variables that the settings depend on.
@@ -99,6 +100,47 @@ def stamp(path: str) -> str:
     except OSError:
         return "-"
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
+
+
+def render_use(pid: int, until: float) -> bytes:
+    """Return the contents of the file of a session's last use, now that the API has confirmed it.
+
+    It is text: the process id of the ssh in 10 digits; ``a`` if the API was asked for this ssh, or
+    ``-`` if it was not; and the unix time until which is_doubtful() is false.
+    """
+    return f"{pid:010}a{until!r}".encode()
+
+
+def note_use(path: str, pid: int) -> None:
+    """Note that the ssh `pid` gets the session, in the file at `path`.
+
+    If the API was asked for this very ssh, the note stays as it is.
+    """
+    flags = posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC | posix.O_NOFOLLOW
+    fd = posix.open(path, flags, 0o600)
+    try:
+        if posix.read(fd, 11) != b"%010da" % pid:
+            posix.pwrite(fd, b"%010d-" % pid, 0)
+    finally:
+        posix.close(fd)
+
+
+def is_doubtful(path: str, now: float) -> bool:
+    """Return whether the last ssh has ended that got the session without asking the API.
+
+    Its login may have been refused, because the session is over; nothing of ours has seen that.
+    """
+    try:
+        use = _read(path)
+    except FileNotFoundError:
+        return False
+    try:
+        if use[10:11] != b"-" or now < float(use[11:] or b"0"):
+            return False
+        posix.kill(int(use[:10]), 0)
+    except (OSError, ValueError):  # no such process of ours; or the file is damaged
+        return True
+    return False
 
 
 def write_line(path: str, parent: int, text: str) -> int:
@@ -166,7 +208,7 @@ def _is_within(times: str) -> bool:
 
 def _is_prepared(home: str, entry: "list[str]") -> bool:
     """Return whether ssh may log in with the files as they are, without asking the API."""
-    if not _is_within(entry[PREPARE_TIMES]):
+    if not _is_within(entry[PREPARE_TIMES]) or is_doubtful(entry[USE], time()):
         return False
     for file in entry[FILES].split("\n"):
         path, _, known = file.partition("\t")
@@ -288,6 +330,10 @@ def _connect(entry: "list[str]", home: str, host: str, login: str) -> bool:
     sock.connect((address, int(entry[PORT])))
     sock.settimeout(None)
     set_options(sock)
+    try:
+        note_use(entry[USE], posix.getppid())
+    except OSError:
+        pass  # no reason to refuse a connection
     if posix.environ.get(b"DCS_PROXY_LOG") != b"off":
         how = "yes" if is_fdpass else "no"
         ms = int((time() - now) * 1000)

@@ -42,7 +42,7 @@ class FastEntry:
             remove_file(path)
             return
         old = (read_small(path) or b"").decode("utf-8", "surrogateescape").split("\0")
-        entry = self._render(record, record.ready, files)
+        entry = self._render(host, record, record.ready, files)
         if self._settings.proxy_to(record.ready.endpoint):
             address = ""
         elif not address and len(old) == len(entry):
@@ -52,7 +52,9 @@ class FastEntry:
         if entry != old:
             write_atomically(path, "\0".join(entry).encode("utf-8", "surrogateescape"))
 
-    def _render(self, record: Record, ready: ReadySession, files: list[str]) -> list[str]:
+    def _render(
+        self, host: MachineName, record: Record, ready: ReadySession, files: list[str]
+    ) -> list[str]:
         """Return the fields of the entry, with no address."""
         recent = ready.proved_at + self._settings.reuse_seconds
         committed = recent + COMMITTED_S  # `prepare` may have come at the very end of `recent`
@@ -72,5 +74,6 @@ class FastEntry:
         entry[helper.PORT] = str(ready.port)
         entry[helper.AGENT_KIND] = self._settings.agent
         entry[helper.FILES] = "\n".join(f"{path}\t{helper.stamp(path)}" for path in files)
+        entry[helper.USE] = self._state.use_path(MachineName(record.attempt.machine or host))
         entry[helper.END] = helper.COMPLETE
         return entry

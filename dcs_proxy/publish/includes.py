@@ -91,7 +91,7 @@ def unpublish(state: StateDirectory, name: MachineName) -> None:
             remove_file(state.file("sessions", f"{host}.warm"))
             remove_file(entry.path)
     remove_file(state.snippet_path(name))
-    own = re.compile(re.escape(stem) + r"\.(json|warm|failure|[0-9a-f]{12}[a-z_.-]+)\Z")
+    own = re.compile(re.escape(stem) + r"\.(json|warm|used|failure|[0-9a-f]{12}[a-z_.-]+)\Z")
     for entry in os.scandir(state.file("sessions")):
         if own.match(entry.name):
             remove_file(entry.path)

@@ -32,7 +32,9 @@ class ControlPlane(Protocol):
 
     def list_machines(self) -> Listing: ...
 
-    def get_session(self, name: MachineName, session_id: str) -> Session | None: ...
+    def get_session(
+        self, name: MachineName, session_id: str, *, once: bool = False
+    ) -> Session | None: ...
 
     def close_session(
         self, name: MachineName, session_id: str, idempotency_key: str, *, once: bool = False
@@ -63,9 +65,9 @@ class Context:
     """Everything that resolving uses, so that tests can replace it.
 
     `open_api` is called on first use, because it may be slow or fail.  `account` identifies the API
-    and the organisation.  `notice` shows the user a line, `progress` that a machine wakes.
-    `await_guest` returns once a machine that has just woken lets a login in.  `now` returns unix
-    time.
+    and the organisation, `parent` is the process that runs us.  `notice` shows the user a line,
+    `progress` that a machine wakes.  `await_guest` returns once a machine that has just woken lets
+    a login in.  `now` returns unix time.
     """
 
     settings: Settings
@@ -74,6 +76,7 @@ class Context:
     log: Log
     agents: Agents
     account: str
+    parent: int
     open_api: Callable[[], ControlPlane]
     notice: Callable[[str], None]
     progress: Progress

@@ -12,6 +12,7 @@
     sessions/NAME.json              the record: the attempt under way or the session in use
     sessions/NAME.TOKEN.*           the certificate, key and known_hosts that ssh reads
     sessions/NAME.warm              what the next ssh may rely on (publish/fast_entry.py)
+    sessions/NAME.used              which ssh has used the session last (fastpath/helper.py)
     sessions/NAME.failure           why the last attempt failed, for processes that waited for it
     sessions/PID-START.failed       why `prepare` failed, for the ProxyCommand of the same ssh
     sessions/NAME.lock              held by the one process that creates or waits
@@ -28,6 +29,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from dcs_proxy.errors import DeadlineExceeded
+from dcs_proxy.fastpath import helper
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.files import (
     make_private_directory,
@@ -78,6 +80,10 @@ class StateDirectory:
         """Return the path of one of the machine's other files."""
         return self.file("sessions", file_stem(name) + suffix)
 
+    def use_path(self, name: MachineName) -> str:
+        """Return the path of the file that says which ssh has used the machine's session last."""
+        return self.session_path(name, ".used")
+
     def load(self, name: MachineName) -> Record | None:
         """Return the machine's record; None if it is missing or damaged."""
         data = read_small(self.session_path(name, ".json"))
@@ -91,6 +97,20 @@ class StateDirectory:
         """Remove the machine's record and snippet.  Raises StateError."""
         remove_file(self.snippet_path(name))
         remove_file(self.session_path(name, ".json"))
+
+    def save_use(self, name: MachineName, pid: int, until: float) -> None:
+        """Write that the API was asked about the session for the ssh `pid`.
+
+        Until the unix time `until` it need not be asked again.  Raises StateError.
+        """
+        write_atomically(self.use_path(name), helper.render_use(pid, until))
+
+    def is_doubtful(self, name: MachineName, now: float) -> bool:
+        """Return whether an ssh that got the session without asking the API has ended."""
+        try:
+            return helper.is_doubtful(self.use_path(name), now)
+        except OSError:
+            return True
 
     def load_failure(self, name: MachineName) -> Failure | None:
         """Return why the last attempt failed; None if that is not known."""

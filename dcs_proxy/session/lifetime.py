@@ -8,6 +8,8 @@ UNKNOWN_LIFE_S = 3600
 # session by then: asking the API again would only cost time, and another session the login.
 COMMITTED_S = 60
 _MARGIN_S = 30.0
+# How often in `reuse_seconds` the API is asked, at most, because an ssh has ended.
+_DOUBTS = 12
 
 
 def margin_s(life_s: float) -> float:
@@ -16,3 +18,11 @@ def margin_s(life_s: float) -> float:
     Logging in takes a while.  A session that lives less than a minute may be used for half of it.
     """
     return min(_MARGIN_S, life_s / 2)
+
+
+def trusted_s(reuse_s: float) -> float:
+    """Return how long a session that was in doubt is used without another doubt.
+
+    A loop of short ssh would otherwise ask the API each time.
+    """
+    return reuse_s / _DOUBTS

@@ -50,9 +50,11 @@ class Situation:
     session may be used without asking the API, `may_wake` is the wake policy.  `started_at` and
     `now` are unix times by our clock, which the API's is `clock_ahead_s` ahead of.
 
-    `record` and `failure` are what the state directory says.  `is_held` is whether the agent holds
-    the record's identity, None until it has been asked.  `machine` is None until the API has been
-    asked for it.  `session` is what the API last said of the session, None if it does not know it.
+    `record` and `failure` are what the state directory says.  `is_doubtful` is whether an ssh has
+    ended that used the session without asking the API: it may have been refused.  `is_held` is
+    whether the agent holds the record's identity, None until it has been asked.  `machine` is None
+    until the API has been asked for it.  `session` is what the API last said of the session, None
+    if it does not know it.
     """
 
     half: Half
@@ -66,6 +68,7 @@ class Situation:
     phase: Phase = Phase.SEARCHING
     record: Record | None = None
     failure: Failure | None = None
+    is_doubtful: bool = False
     is_held: bool | None = None
     machine: Machine | None = None
     session: Session | None = None
@@ -84,6 +87,8 @@ class Situation:
         limit_s = self.reuse_s
         if self.half is Half.CONNECT:
             limit_s += COMMITTED_S  # `prepare` may have come at the very end of `reuse_s`
+        elif self.is_doubtful:
+            return False
         # A negative age means that the clock was set back: then nothing is known.
         return 0 <= self.now - ready.proved_at < limit_s
 

@@ -30,10 +30,13 @@ class SessionPoller:
             self._name, public_line(attempt.public), attempt.idempotency_key
         )
 
-    def look(self, attempt: Attempt) -> Session | None:
-        """Return the session as it is now; None if the API no longer knows it."""
+    def look(self, attempt: Attempt, *, once: bool = False) -> Session | None:
+        """Return the session as it is now; None if the API no longer knows it.
+
+        `once` forbids retries of GET.
+        """
         if attempt.session_id and self._has_get:
-            session = self.api.get_session(self._name, attempt.session_id)
+            session = self.api.get_session(self._name, attempt.session_id, once=once)
             if session is not None or attempt.polled:
                 return session
             self._has_get = False

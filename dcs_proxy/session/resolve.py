@@ -83,8 +83,13 @@ def _decide(work: Work) -> Step:
 
 def _reload(work: Work) -> None:
     """Read what other processes may have written."""
-    state = work.context.state
-    work.learn(record=state.load(work.name), failure=state.load_failure(work.name), is_held=None)
+    context, name = work.context, work.name
+    work.learn(
+        record=context.state.load(name),
+        failure=context.state.load_failure(name),
+        is_doubtful=context.state.is_doubtful(name, context.now()),
+        is_held=None,
+    )
 
 
 def _take_lock(work: Work, lock: contextlib.ExitStack) -> None:

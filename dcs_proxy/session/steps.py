@@ -27,10 +27,12 @@ from dcs_proxy.api.retry import new_machine_wait_s, poll_wait_s
 from dcs_proxy.errors import (
     AgentRefused,
     AgentUnavailable,
+    ApiUnavailable,
     ClientGone,
     DcsError,
     DeadlineExceeded,
     IdempotencyConflict,
+    MachineNotFound,
     MachineUnreachable,
     NotWoken,
     SessionFailed,
@@ -38,6 +40,7 @@ from dcs_proxy.errors import (
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.context import Context
 from dcs_proxy.session.identity import install_identity
+from dcs_proxy.session.lifetime import trusted_s
 from dcs_proxy.session.next_step import (
     Accept,
     AskAgent,
@@ -66,6 +69,8 @@ _KEY_GRACE_S = 300
 _AGENT_S = 20.0
 # A larger difference is a fault of its own: ssh checks the gateway's certificate by our clock.
 _CLOCK_NOTICE_S = 300
+# How long the API may take to answer for a session that is good unless something has happened.
+_DOUBT_S = 3.0
 
 
 @dataclass
@@ -170,8 +175,45 @@ def holds(record: Record, context: Context) -> bool:
 
 def _resume(work: Work, record: Record) -> None:
     work.context.log.event("resume", machine=work.name, session=record.attempt.session_id)
-    work.learn(phase=Phase.RESUMED)
-    _note(work, record, work.poller().look(record.attempt))
+    look = _look_once if work.situation.is_doubtful else _look
+    answer = look(work, record.attempt)
+    if isinstance(answer, DcsError):
+        # Without an answer the session is as good as it was before the doubt.
+        work.context.log.event("still-doubtful", machine=work.name, what=answer.message)
+        _save_proof(work)
+        work.learn(is_doubtful=False)
+    else:
+        work.learn(phase=Phase.RESUMED)
+        _note(work, record, answer)
+
+
+def _look(work: Work, attempt: Attempt) -> Session | None:
+    return work.poller().look(attempt)
+
+
+def _look_once(work: Work, attempt: Attempt) -> Session | DcsError | None:
+    """Return the session as `SessionPoller.look` does, or why the API does not soon say.
+
+    Raises ClientGone, and MachineNotFound if there is no such machine any more.
+    """
+    try:
+        poller = work.poller()
+        return work.context.deadline.call(
+            lambda: poller.look(attempt, once=True), within_s=_DOUBT_S
+        )
+    except (ClientGone, MachineNotFound):
+        raise
+    except TimeoutError:
+        return ApiUnavailable(f"the API has not answered within {_DOUBT_S:g} s")
+    except DcsError as error:
+        return error
+
+
+def _save_proof(work: Work) -> None:
+    """Write that the API was asked for this ssh, so that no doubt is left."""
+    context, situation = work.context, work.situation
+    trusted = trusted_s(situation.reuse_s) if situation.is_doubtful else 0
+    context.state.save_use(work.name, context.parent, context.now() + trusted)
 
 
 def _wait(work: Work, record: Record, session: Session) -> None:
@@ -271,7 +313,8 @@ def _send_attempt(work: Work, old: Record | None) -> None:
         record = replace(old, attempt=attempt)
     elif old is not None and old.ready is not None:
         record = Record(attempt, None, old.attempt.token, old.ready.ssh_username)
-    work.save(record, phase=Phase.CREATED)
+    # A doubt was about the old session.
+    work.save(record, phase=Phase.CREATED, is_doubtful=False)
     session = work.poller().create(attempt)
     if not attempt.agent_path and not session.is_over:
         record = replace(record, attempt=_start_agent(work, key, attempt, session))
@@ -302,6 +345,8 @@ def _accept(work: Work, record: Record, session: Session) -> None:
     # A machine that was running lets us in.  One that has woken has yet to show that it does.
     has_woken = work.is_announced or key is None
     ready = replace(ready, proved_at=NEVER if has_woken else context.now())
+    if not has_woken:
+        _save_proof(work)
     work.save(replace(record, ready=ready), phase=Phase.ACCEPTED)
     if key is not None and not ready.bare_key:
         work.agent(record).remove(key.blob)
@@ -315,6 +360,7 @@ def _confirm(work: Work, record: Record, ready: ReadySession) -> None:
     if ready.proved_at == NEVER:
         work.context.await_guest(work.name, record)
     ready = replace(ready, proved_at=work.context.now())
+    _save_proof(work)
     work.save(replace(record, ready=ready), phase=Phase.ACCEPTED)
 
 

@@ -63,7 +63,6 @@ def test_a_wake_is_told_from_the_request_to_the_connection(ready: User) -> None:
 
 def test_a_warm_connection_leaves_one_line(ready: User) -> None:
     connect(ready)
-    connect(ready)
     before = len(entries(ready))
     ssh = connect(ready)
     (entry,) = entries(ready)[before:]

@@ -121,12 +121,12 @@ def _forget_when(user: User) -> None:
 def test_commands_take_short_names_with_and_without_the_prefix(
     emulator: Emulator, ready: User
 ) -> None:
-    assert ready.proxy("wake", "c0de", "dm-7398f").returncode == 0
-    assert {entry["machine"] for entry in emulator.creates()} == {CODE, WEB}
-    requests = len(emulator.events(event="request"))
     for host in ("dm-c0de", "dm-7398f", "dm-web"):
+        assert ready.proxy("wake", "c0de", "dm-7398f").returncode == 0
+        requests = len(emulator.events(event="request"))
         log_in(ready, host)  # `wake` has made all of its names warm
-    assert len(emulator.events(event="request")) == requests
+        assert len(emulator.events(event="request")) == requests
+    assert {entry["machine"] for entry in emulator.creates()} == {CODE, WEB}
     shown = ready.proxy("status", "c0de").stdout
     assert shown.startswith(f"dm-{CODE} (dm-c0de)\n") and WEB not in shown
     log = ready.proxy("log", "c0de").stdout

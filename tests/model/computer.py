@@ -167,6 +167,7 @@ class Computer:
             log=log,
             agents=ModelAgents(),
             account="account",
+            parent=os.getppid(),
             open_api=lambda: Api(SETTINGS, credentials, deadline, log, lambda _text: None, known),
             notice=lambda _text: None,
             progress=Progress(is_quiet=True, in_place=False),

@@ -7,6 +7,7 @@ import os
 import posix
 import socket
 import stat
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -99,6 +100,49 @@ def test_a_warm_prepare_asks_the_agent_only(warm: Warm) -> None:
 
 def clock(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     monkeypatch.setattr(helper, "time", lambda: NOW + seconds)
+
+
+def ended_process() -> int:
+    """Return the number of a process that has ended."""
+    with subprocess.Popen(["true"]) as process:
+        pass
+    return process.pid
+
+
+def test_after_an_ssh_that_has_ended_the_api_is_asked(warm: Warm) -> None:
+    use = warm.state.use_path(HOST)
+    helper.note_use(use, os.getpid())
+    assert warm.prepare(), "it is still there"
+    helper.note_use(use, ended_process())
+    assert not warm.prepare()
+    assert warm.state.is_doubtful(HOST, NOW)
+
+
+def test_an_ssh_that_has_asked_the_api_itself_leaves_no_doubt(warm: Warm) -> None:
+    first, second = ended_process(), ended_process()
+    warm.state.save_use(HOST, first, 0)
+    helper.note_use(warm.state.use_path(HOST), first)
+    assert warm.prepare()
+    helper.note_use(warm.state.use_path(HOST), second)
+    assert not warm.prepare()
+
+
+def test_a_loop_of_ssh_does_not_ask_each_time(warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
+    warm.state.save_use(HOST, ended_process(), NOW + 5)
+    helper.note_use(warm.state.use_path(HOST), ended_process())
+    assert warm.prepare()
+    clock(monkeypatch, 4.99)
+    assert warm.prepare()
+    clock(monkeypatch, 5)
+    assert not warm.prepare()
+
+
+@pytest.mark.parametrize("data", [b"0000000001", b"x" * 21, b"\xff" * 11 + b"0", b"9" * 30 + b"-"])
+def test_a_damaged_note_is_no_fault(warm: Warm, data: bytes) -> None:
+    Path(warm.state.use_path(HOST)).write_bytes(data)
+    warm.prepare()
+    warm.state.is_doubtful(HOST, NOW)
+    helper.note_use(warm.state.use_path(HOST), os.getpid())
 
 
 @pytest.mark.parametrize(
@@ -354,6 +398,9 @@ def test_a_warm_connection_is_handed_over(warm: Warm, handed: Handed) -> None:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert os.get_blocking(sock.fileno())
+    use = Path(warm.state.use_path(HOST))
+    assert use.read_bytes() == b"%010d-" % os.getppid()
+    assert stat.S_IMODE(use.stat().st_mode) == 0o600
     assert "connected machine=dm-foo login=user warm=yes fdpass=yes ms=" in warm.log()
     assert stat.S_IMODE(os.stat(warm.state.file("log")).st_mode) == 0o600
     assert warm.agent.requests == [], "prepare has asked it"
@@ -397,6 +444,12 @@ def test_a_gateway_that_does_not_answer_has_a_time_limit(
         with pytest.raises(TimeoutError):
             warm.connect()
         assert time.monotonic() - start < 10
+
+
+def test_a_use_that_cannot_be_noted_is_no_reason_to_refuse(warm: Warm, handed: Handed) -> None:
+    os.mkdir(warm.state.use_path(HOST))
+    assert warm.connect()
+    handed.receive().close()
 
 
 @pytest.mark.parametrize("is_off", [True, False])

@@ -43,7 +43,7 @@ def test_the_entry_says_what_the_next_ssh_relies_on(state: StateDirectory) -> No
     entry = write(state, address="192.0.2.1")
     assert len(entry) == helper.FIELDS
     named = {
-        "VERSION": "2",
+        "VERSION": "3",
         "CONFIG_PATH": state.file("config.toml"),
         "CONFIG_STAMP": "-",
         "ENVIRONMENT": "\norg",
@@ -54,6 +54,7 @@ def test_the_entry_says_what_the_next_ssh_relies_on(state: StateDirectory) -> No
         "PORT": "2222",
         "AGENT_KIND": "private",
         "FILES": f"{state.file('hosts')}\t{helper.stamp(state.file('hosts'))}",
+        "USE": state.file("sessions", "dm-web.used"),
         "END": "end\n",
     }
     assert {name: entry[getattr(helper, name)] for name in named} == named

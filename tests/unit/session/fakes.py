@@ -67,7 +67,9 @@ class FakeApi:
         assert known[1] == public_key, "one Idempotency-Key, two requests"
         return self.session(known[0], public_key)
 
-    def get_session(self, name: MachineName, session_id: str) -> Session | None:
+    def get_session(
+        self, name: MachineName, session_id: str, *, once: bool = False
+    ) -> Session | None:
         assert name == NAME
         self.journal.append(("GET", session_id))
         if not self.has_get or self.statuses[0] is None:
@@ -138,6 +140,7 @@ class Fakes:
             log=Log(self.state.file("log")),
             agents=UserAgent({"SSH_AUTH_SOCK": self.agent.path}),
             account="account",
+            parent=1,
             open_api=lambda: self.api,
             notice=self.notices.append,
             progress=Waking(self.notices),

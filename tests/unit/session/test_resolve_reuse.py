@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import threading
 import time
 from dataclasses import replace
 
@@ -10,6 +12,16 @@ import pytest
 from dcs_proxy.api.host_trust import HostTrust
 from dcs_proxy.api.model import Connection
 from dcs_proxy.emulator.authority import public_line
+from dcs_proxy.errors import (
+    ApiProtocolError,
+    ApiUnavailable,
+    CredentialsError,
+    DcsError,
+    Forbidden,
+    MachineNotFound,
+)
+from dcs_proxy.fastpath.helper import note_use
+from dcs_proxy.session import steps
 from dcs_proxy.session.next_step import Half
 from tests.unit.session.fakes import AUTHORITIES, NAME, Fakes
 
@@ -51,6 +63,82 @@ def test_a_session_is_reused_then_confirmed(fakes: Fakes) -> None:
     assert fakes.api.journal[1:] == [("GET", first.attempt.session_id)]
     assert fakes.resolve() == second
     assert len(fakes.api.journal) == 2
+
+
+def use(fakes: Fakes) -> None:
+    """Let an ssh use the session without asking the API, and end."""
+    with subprocess.Popen(["true"]) as process:
+        pass
+    note_use(fakes.state.use_path(NAME), process.pid)
+
+
+def test_once_an_ssh_has_ended_the_next_asks_the_api(fakes: Fakes) -> None:
+    first = fakes.resolve()
+    use(fakes)
+    assert fakes.resolve(half=Half.CONNECT) == first, "it is committed to this session"
+    assert fakes.api.count("GET") == 0
+    assert fakes.resolve().attempt.session_id == first.attempt.session_id
+    assert fakes.api.count("GET") == 1
+
+
+def test_a_doubt_that_was_needless_is_not_repeated_at_once(fakes: Fakes) -> None:
+    start = time.time()
+    fakes.now = lambda: start
+    fakes.resolve()
+    for age, looks in [(0.0, 1), (1.0, 1), (4.9, 1), (5.0, 2)]:
+        fakes.now = lambda age=age: start + age  # type: ignore[misc]
+        use(fakes)
+        fakes.resolve()
+        assert fakes.api.count("GET") == looks
+
+
+def test_a_doubt_that_was_right_brings_a_new_session(fakes: Fakes) -> None:
+    first = fakes.resolve()
+    use(fakes)
+    fakes.api.statuses = ["closed", "ready"]
+    second = fakes.resolve()
+    assert second.attempt.session_id != first.attempt.session_id
+    # The new session is doubted by itself: no trust is left from the old one.
+    use(fakes)
+    fakes.resolve()
+    assert fakes.api.journal[-1] == ("GET", second.attempt.session_id)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ApiUnavailable("down"), CredentialsError("locked"), Forbidden("no"), ApiProtocolError("?")],
+)
+def test_without_an_answer_the_session_is_used_as_before(fakes: Fakes, error: DcsError) -> None:
+    first = fakes.resolve()
+    use(fakes)
+    fakes.api.statuses = [error]
+    assert fakes.resolve() == first
+    use(fakes)
+    assert fakes.resolve() == first
+    assert fakes.api.count("GET") == 1
+
+
+def test_an_api_that_is_silent_is_not_waited_for(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = fakes.resolve()
+    use(fakes)
+    monkeypatch.setattr(steps, "_DOUBT_S", 0.0)
+    silence = threading.Event()
+    get_session = fakes.api.get_session
+    monkeypatch.setattr(
+        fakes.api, "get_session", lambda *a, **o: (silence.wait(30), get_session(*a, **o))[1]
+    )
+    assert fakes.resolve() == first
+    silence.set()
+
+
+def test_a_machine_that_is_gone_is_said_to_be(fakes: Fakes) -> None:
+    fakes.resolve()
+    use(fakes)
+    fakes.api.statuses = [MachineNotFound("gone")]
+    with pytest.raises(MachineNotFound):
+        fakes.resolve()
 
 
 def test_after_the_clock_was_set_back_the_api_is_asked(fakes: Fakes) -> None:
