@@ -200,7 +200,11 @@ class _Login(asyncssh.SSHServer):
     def connection_requested(
         self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
     ) -> bool:
-        return dest_host in _LOOPBACK
+        if dest_host in _LOOPBACK:
+            return True
+        raise asyncssh.ChannelOpenError(
+            asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "the emulator forwards to loopback only"
+        )
 
     def server_requested(self, listen_host: str, listen_port: int) -> bool:
         return listen_host in _LOOPBACK
