@@ -1,0 +1,150 @@
+"""Apply the bugs of plausible.txt to a copy of the checkout, and run the tests of each.
+
+First all of these tests have to pass without a bug.
+
+The file holds blocks like this one; lines that begin with "#" are comments::
+
+    @ ssh/agent.py: tests/unit/ssh/test_agent.py -k owner
+    - return uid in (0, os.getuid())
+    + return True
+
+The first line names a file below dcs_proxy, and what pytest is given; "unit" stands for the unit
+tests of that module.  The lines after "-" must occur once in the file (without their indentation);
+those after "+" replace them.  Exits with status 1 if a test run passes with a bug in the code.
+Usage: plausible.py CHECKOUT WORKPLACE [TEXT...]
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+LIMIT_S = 300
+
+
+@dataclass
+class Bug:
+    """One bug: in `file`, `old` lines become `new` ones; `tests` are pytest's arguments."""
+
+    file: str
+    tests: list[str]
+    old: list[str] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"{self.file}: {' / '.join(self.old)} → {' / '.join(self.new) or 'nothing'}"
+
+
+def main() -> int:
+    checkout, workplace, *texts = sys.argv[1:]
+    bugs = read_bugs(Path(checkout, "contrib/dev/plausible.txt").read_text())
+    bugs = [bug for bug in bugs if not texts or any(text in str(bug) for text in texts)]
+    count = max(1, (os.cpu_count() or 2) // 2)
+    copies_of = [copy_of(Path(checkout), Path(workplace, str(each))) for each in range(count)]
+    copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
+    for copy in copies_of:
+        copies.put(copy)
+
+    def try_bug(bug: Bug) -> bool:
+        copy = copies.get()
+        try:
+            return is_noticed(bug, copy)
+        finally:
+            copies.put(copy)
+
+    for arguments in sorted({tuple(bug.tests) for bug in bugs}):
+        if not run_tests(copies_of[0], arguments):
+            raise SystemExit(f"fails without any bug: {shlex.join(arguments)}")
+    survived = 0
+    with ThreadPoolExecutor(count) as pool:
+        for bug, noticed in zip(bugs, pool.map(try_bug, bugs), strict=True):
+            survived += not noticed
+            print("noticed " if noticed else "SURVIVED", bug, flush=True)
+    print(f"{len(bugs)} bugs, {survived} of them noticed by no test")
+    return 1 if survived else 0
+
+
+def read_bugs(text: str) -> list[Bug]:
+    """Return the bugs in the text of plausible.txt.  Raises ValueError."""
+    bugs: list[Bug] = []
+    for line in text.splitlines():
+        mark, rest = line[:1], line[1:].strip()
+        if mark == "@":
+            file, _, tests = rest.partition(":")
+            unit = f"tests/unit/{file}".replace(".py", "")
+            head, _, name = unit.rpartition("/")
+            words = shlex.split(tests.replace("unit", f"{head}/test_{name}.py", 1)
+                                if tests.split()[0] == "unit" else tests)  # fmt: skip
+            bugs.append(Bug(file, words))
+        elif mark in ("-", "+"):
+            (bugs[-1].old if mark == "-" else bugs[-1].new).append(rest)
+        elif mark not in ("", "#"):
+            raise ValueError(line)
+    return bugs
+
+
+def copy_of(checkout: Path, copy: Path) -> Path:
+    """Copy the files of a checkout, committed or not, to `copy`, which is replaced."""
+    shutil.rmtree(copy, ignore_errors=True)
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=checkout, capture_output=True, check=True).stdout
+    for name in listed.decode().split("\0"):
+        if name and (checkout / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(checkout / name, copy / name)
+    return copy
+
+
+def apply(bug: Bug, text: str) -> str:
+    """Return a file's text with the bug in it.  Raises ValueError if its lines are not there once.
+
+    The replacement has the indentation of the first line that it replaces, and keeps its own.
+    """
+    lines = text.splitlines()
+    stripped = [line.strip() for line in lines]
+    size = len(bug.old)
+    places = [at for at in range(len(lines)) if stripped[at : at + size] == bug.old]
+    if len(places) != 1:
+        raise ValueError(f"found {len(places)} times: {bug}")
+    (at,) = places
+    margin = lines[at][: len(lines[at]) - len(stripped[at])]
+    lines[at : at + size] = [margin + line for line in bug.new]
+    return "\n".join([*lines, ""])
+
+
+def is_noticed(bug: Bug, copy: Path) -> bool:
+    """Run the bug's tests with the bug in the code; return whether one fails or hangs."""
+    path = copy / "dcs_proxy" / bug.file
+    right = path.read_text()
+    path.write_text(apply(bug, right))
+    try:
+        return not run_tests(copy, bug.tests)
+    finally:
+        path.write_text(right)
+
+
+def run_tests(copy: Path, arguments: Sequence[str]) -> bool:
+    """Return whether all of these tests pass in time."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(copy)}
+    try:
+        done = subprocess.run(
+            command, cwd=copy, capture_output=True, timeout=LIMIT_S, check=False, env=environment
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    if done.returncode not in (0, 1, 2):
+        raise SystemExit(f"{shlex.join(arguments)}\n{done.stdout.decode()}")
+    return done.returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
