@@ -43,6 +43,7 @@ _COMMANDS = {
     "doctor": "dcs_proxy.commands.doctor",
     "log": "dcs_proxy.commands.log",
     "completion": "dcs_proxy.commands.completion",
+    "uninstall": "dcs_proxy.commands.uninstall",
     "emulator": "dcs_proxy.commands.emulator",
     "prepare": "dcs_proxy.commands.prepare",
     "dial": "dcs_proxy.commands.dial",

@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     if not names:
         show("dcs-proxy: there are no sessions")
         return 0
-    batch = Batch(list(names), _Closer(state, factory, holders).close)
+    batch = Batch(list(names), Closer(state, factory, holders).close)
     try:
         code = batch.run()
         agents.end(timeout_s=_CLOSE_S)
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         return ClientGone.exit_code
 
 
-class _Closer:
+class Closer:
     """Closes one session after the other, in several threads at once.
 
     `holders` are the private agents that hold identities of each machine.
@@ -130,7 +130,7 @@ class _Closer:
             )
         try:
             self._remove_leftovers(name)
-            _remove_identity(record)
+            remove_identity(record)
         finally:
             if attempt.session_id:
                 api = replace(self._load_credentials(), notice=notice).open(deadline)
@@ -156,7 +156,7 @@ class _Closer:
             return self._factory
 
 
-def _remove_identity(record: Record) -> None:
+def remove_identity(record: Record) -> None:
     """Remove the session's identity.  Raises AgentUnavailable if its agent does not answer."""
     if not record.attempt.agent_path:
         return

@@ -119,6 +119,7 @@ def _install(path: str, options: Options, *, is_default: bool, dry_run: bool) ->
         write_launcher(program)
         problems = _try_ssh(ssh.path, state, old or b"", change(old))
         is_changed = config_file.edit(path, change)
+        state.add_ssh_config(path)
         # Under every name that ssh takes, also the long ones that the block does not list.
         write_known_hosts(state, [*state.saved_machines(), *machines])
     _report(path, is_changed, len(machines))

@@ -21,6 +21,7 @@ from dcs_proxy.api.credentials import (
     write_key_file,
 )
 from dcs_proxy.app import ApiFactory, Options, open_factory, open_keyring, show_notice
+from dcs_proxy.console.confirm import confirm
 from dcs_proxy.console.stderr import show
 from dcs_proxy.console.stdout import put
 from dcs_proxy.errors import CredentialsError, UsageError
@@ -79,23 +80,13 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
 
 
 def _agrees(path: str) -> bool:
-    """Ask on the terminal, even if stdin is something else."""
-    try:
-        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
-    except OSError:
+    answer = confirm(f"store the key in plain text in {path}?")
+    if answer is None:
         raise UsageError(
             f"there is no terminal to ask whether to store the key in {path}",
             hint="add --yes to store it without asking",
-        ) from None
-    try:
-        os.write(terminal, f"dcs-proxy: store the key in plain text in {path}? [y/N] ".encode())
-        answer = os.read(terminal, 100)
-    except KeyboardInterrupt:
-        show("")
-        raise
-    finally:
-        os.close(terminal)
-    return answer.strip().lower() in (b"y", b"yes")
+        )
+    return answer
 
 
 def _from_terminal(base_url: str) -> tuple[str, str]:

@@ -58,6 +58,16 @@ def check_vscode(context: Context) -> Check | None:
     return passed(", ".join(f"{name} waits {seconds} s" for name, _, seconds in known))
 
 
+def settings_with_machines(environment: Mapping[str, str]) -> list[str]:
+    """Return the settings files that name our machines, as `remote_ssh_settings` does."""
+    found = []
+    for _, path, _ in _places(environment):
+        data = read_small(path, _MAX_SETTINGS, of_others=True)
+        if data is not None and b'"dm-*"' in data:
+            found.append(path)
+    return found
+
+
 def connect_timeout(settings: str) -> int | None:
     """Return the time limit in seconds in VS Code's settings (JSON with comments), None if not set.
 

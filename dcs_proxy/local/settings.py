@@ -101,7 +101,7 @@ def config_path(environment: Mapping[str, str]) -> str:
     """Return the path of the config file, whether it exists or not."""
     if chosen := environment.get("DCS_PROXY_CONFIG"):
         return os.path.abspath(os.path.expanduser(chosen))
-    return os.path.join(_config_home(environment), "config.toml")
+    return os.path.join(config_home(environment), "config.toml")
 
 
 def load_settings(environment: Mapping[str, str], path: str | None = None) -> Settings:
@@ -113,7 +113,7 @@ def load_settings(environment: Mapping[str, str], path: str | None = None) -> Se
     path = os.path.abspath(os.path.expanduser(path)) if path else config_path(environment)
     settings = _read(path, must_exist=chosen)
     if not settings.key_file:
-        settings = replace(settings, key_file=os.path.join(_config_home(environment), "api-key"))
+        settings = replace(settings, key_file=os.path.join(config_home(environment), "api-key"))
     for key, variable in _VARIABLES.items():
         if value := environment.get(variable):
             try:
@@ -123,7 +123,8 @@ def load_settings(environment: Mapping[str, str], path: str | None = None) -> Se
     return settings
 
 
-def _config_home(environment: Mapping[str, str]) -> str:
+def config_home(environment: Mapping[str, str]) -> str:
+    """Return the directory of the config file and the key file."""
     home = environment.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     return os.path.join(home, "dcs-proxy")
 

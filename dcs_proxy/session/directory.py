@@ -4,6 +4,7 @@
     sockets/lock                    held by the one process that starts, fills or ends them
     launcher                        the script that the ssh config runs (publish/launcher.py)
     machines                        the names of the account's machines when last listed
+    ssh-configs                     the files in which config-ssh has written our block
     account-DIGEST.json             the ids of an account's machines (api/known_machines.py)
     bridge_KIND_key known_hosts     the bridge's host keys, and what clients check them with
     checked                         when the included files were last checked
@@ -55,6 +56,12 @@ def default_state_directory(environment: Mapping[str, str]) -> str:
     """Return the state directory that DCS_PROXY_HOME names, or the default one."""
     chosen = environment.get("DCS_PROXY_HOME") or "~/.ssh/dcs-proxy"
     return os.path.abspath(os.path.expanduser(chosen))
+
+
+def read_ssh_configs(state_directory: str) -> list[str]:
+    """Return the files in which config-ssh has written our block; they may be gone."""
+    data = read_small(os.path.join(state_directory, "ssh-configs")) or b""
+    return [path for path in os.fsdecode(data).splitlines() if os.path.isabs(path)]
 
 
 class StateDirectory:
@@ -142,6 +149,13 @@ class StateDirectory:
         """Return the names that `save_machines` wrote; none if they cannot be read."""
         text = (read_small(self.file("machines"), _MAX_NAMES) or b"").decode("utf-8", "replace")
         return [MachineName(name) for name in text.splitlines() if is_machine_name(name)]
+
+    def add_ssh_config(self, path: str) -> None:
+        """Remember that a file has our block, for uninstall.  Raises StateError."""
+        known = read_ssh_configs(self.path)
+        if path not in known:
+            text = "".join(f"{each}\n" for each in [*known, path])
+            write_atomically(self.file("ssh-configs"), os.fsencode(text))
 
     @contextlib.contextmanager
     def lock(

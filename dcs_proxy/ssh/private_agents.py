@@ -50,11 +50,14 @@ class PrivateAgents:
     def __init__(self, state_directory: str, log: Log | None = None) -> None:
         self.place = _find_place(state_directory)
         # A user who can write to them could replace our agent by another.
-        parent = os.path.dirname(self.place)
-        if parent != state_directory:
-            make_private_directory(parent)
+        if self.is_outside(state_directory):
+            make_private_directory(os.path.dirname(self.place))
         make_private_directory(self.place)
         self._log = log
+
+    def is_outside(self, state_directory: str) -> bool:
+        """Return whether the sockets are elsewhere, because paths there are too long."""
+        return os.path.dirname(self.place) != state_directory
 
     def path(self, number: int) -> str:
         """Return the socket of an agent; they are numbered from 1."""

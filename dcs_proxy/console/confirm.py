@@ -1,0 +1,27 @@
+"""A question that is answered with yes or no."""
+
+from __future__ import annotations
+
+import os
+
+from dcs_proxy.console.stderr import show
+
+
+def confirm(question: str) -> bool | None:
+    """Ask on the terminal, even if stdin is something else; return None if there is none.
+
+    Only y and yes agree.
+    """
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
+    except OSError:
+        return None
+    try:
+        os.write(terminal, f"dcs-proxy: {question} [y/N] ".encode())
+        answer = os.read(terminal, 100)
+    except KeyboardInterrupt:
+        show("")
+        raise
+    finally:
+        os.close(terminal)
+    return answer.strip().lower() in (b"y", b"yes")
