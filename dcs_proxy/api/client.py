@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from dcs_proxy.api.credentials import Credentials
 from dcs_proxy.api.http import HttpClient, Request, Response
-from dcs_proxy.api.known_machines import KnownMachines, other_form
+from dcs_proxy.api.known_machines import MAX_IDS, KnownMachines, other_form
 from dcs_proxy.api.model import (
     Listing,
     Machine,
@@ -30,7 +30,8 @@ from dcs_proxy.local.log import Log
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineId, MachineName
 
-_MAX_PAGES = 10_000
+# Pages may be smaller than asked for.
+_MAX_PAGES = 1_000
 _PAGE = 100
 # A deployment with only the POST of the contract answers so to any other route.
 _NO_ROUTE = (404, 405)
@@ -139,18 +140,27 @@ class Api:
 
     def list_machines(self) -> Listing:
         """Return all the account's machines, and note their ids."""
-        pages: list[Listing] = []
-        cursor: str | None = None
-        for _ in range(_MAX_PAGES):
+        listing = join_pages(self._pages())
+        self._known.save_list(m.machine_id for m in listing.machines if not m.is_going)
+        return listing
+
+    def _pages(self) -> Iterator[Listing]:
+        """Yield each page of the list.  Raises ApiProtocolError if it does not end."""
+        cursors: set[str] = set()
+        cursor, count = "", 0
+        while len(cursors) < _MAX_PAGES and count <= MAX_IDS:
             page = f"&cursor={quote(cursor, safe='')}" if cursor else ""
             path = f"/v1/machines?limit={_PAGE}{page}"
-            found, cursor = parse_machines(self._http.send(Request("GET", path)).body)
-            pages.append(found)
-            if cursor is None:
-                listing = join_pages(pages)
-                self._known.save_list(m.machine_id for m in listing.machines if not m.is_going)
-                return listing
-        raise ApiProtocolError("the API's list of machines does not end")
+            found, following = parse_machines(self._http.send(Request("GET", path)).body)
+            yield found
+            if following is None:
+                return
+            if following in cursors:
+                raise ApiProtocolError("the API's list of machines comes back to a page before")
+            cursor = following
+            cursors.add(cursor)
+            count += len(found.machines) + len(found.unusable)
+        raise ApiProtocolError(f"the API's list of machines does not end after {count} machines")
 
     def _send(self, name: MachineName, below: str, request: Request) -> Response:
         """Send a request about a machine; `below` is its path under the machine's.

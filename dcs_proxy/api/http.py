@@ -189,7 +189,11 @@ class HttpClient:
             with self._session.request(
                 request.method,
                 self._settings.base_url + request.path,
-                headers={"Accept": "application/json", **request.headers},
+                headers={
+                    "Accept": "application/json",
+                    "Accept-Encoding": "identity",
+                    **request.headers,
+                },
                 json=request.body,
                 auth=self._authorize,
                 timeout=(_CONNECT_S, _RESPONSE_S),
@@ -204,6 +208,8 @@ class HttpClient:
         import requests
 
         session = requests.Session()
+        # requests reads the whole body of a redirect before it finds that it may not follow it.
+        session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]
         # The environment's proxy and CA file have been looked at already (network.py).
         session.trust_env = False
         session.verify = self._network.ca or True
@@ -212,6 +218,10 @@ class HttpClient:
         return session
 
     def _read(self, response: requests.Response) -> Response:
+        # Unpacked, a small body may be a large one.
+        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            what = "sent a compressed response, which was not asked for"
+            raise self._problems.no_response(what, retryable=False)
         data = b""
         for part in response.iter_content(64 * 1024):
             data += part

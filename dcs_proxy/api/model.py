@@ -42,6 +42,7 @@ _RFC3339 = re.compile(
 )
 # More milliseconds than this cannot be meant, and could overflow a float or a timer.
 _MAX_MS = 2**53
+_MAX_CURSOR = 2048
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,10 @@ def parse_machines(body: bytes) -> tuple[Listing, str | None]:
             unusable.append(UnusableMachine(clean_text(machine_id, 60), machine.phase, why))
         else:
             machines.append(machine)
-    return Listing(machines, unusable), fields.optional("next_cursor", str) or None
+    cursor = fields.optional("next_cursor", str) or None
+    if cursor is not None and len(cursor) > _MAX_CURSOR:
+        raise fields.wrong("next_cursor", "is too long")
+    return Listing(machines, unusable), cursor
 
 
 def join_pages(pages: Iterable[Listing]) -> Listing:

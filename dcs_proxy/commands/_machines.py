@@ -18,6 +18,9 @@ from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.text import quote_server
 
 _LIST_S = 30.0
+# ssh reads the list on every start, and editors show it.
+_MAX_LISTED = 2_000
+_MAX_SHOWN = 20
 _SSH_CONFIG = "~/.ssh/config"
 
 
@@ -92,19 +95,21 @@ def usable_names(listing: Listing) -> list[MachineName]:
 
 def names_to_list(names: Iterable[MachineName], settings: Settings) -> list[MachineName]:
     """Return the names under which the ssh config lists machines: all aliases, and the shortest
-    name of each machine without one.
+    name of each machine without one; of these at most `_MAX_LISTED`.
     """
     short = short_names(list(names), settings.aliases)
-    own = {short[name] for name in short if not settings.aliases_of(name)}
-    return sorted({*own, *map(MachineName, settings.aliases)})
+    own = sorted({short[name] for name in short if not settings.aliases_of(name)})
+    return sorted({*own[:_MAX_LISTED], *map(MachineName, settings.aliases)})
 
 
 def show_unusable(listing: Listing) -> None:
     """Show the user which machines ssh cannot name, and why."""
-    for machine in listing.unusable:
+    for machine in listing.unusable[:_MAX_SHOWN]:
         show_notice(
             f"ssh cannot name the machine {quote_server(machine.machine_id)}: {machine.why}"
         )
+    if more := len(listing.unusable[_MAX_SHOWN:]):
+        show_notice(f"ssh cannot name {more} more machines")
 
 
 def show_unlisted(names: Collection[MachineName], settings: Settings) -> None:
@@ -124,6 +129,6 @@ def show_unlisted(names: Collection[MachineName], settings: Settings) -> None:
     unlisted = [
         name for name in names if not listed.issuperset(settings.aliases_of(name) or [short[name]])
     ]
-    if count := len(unlisted):
+    if (count := len(unlisted)) and len(listed) < _MAX_LISTED:
         noun = "machine is" if count == 1 else "machines are"
         show_notice(f"{count} {noun} not listed in your ssh config: run dcs-proxy config-ssh")

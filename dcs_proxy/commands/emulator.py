@@ -6,10 +6,13 @@ It needs the extra ``emulator``, whose packages are imported only when the comma
 from __future__ import annotations
 
 import argparse
+import os
 
+from dcs_proxy.api.credentials import check_key
 from dcs_proxy.app import Options
 from dcs_proxy.console.stdout import put
 from dcs_proxy.errors import ConfigError, DcsError, UsageError
+from dcs_proxy.local.trusted_file import read_trusted
 from dcs_proxy.text import clean_text
 
 HELP = "run a local control plane and SSH gateway for tests and experiments"
@@ -55,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where the authorities' keys are stored (user_ca, host_ca and .pub)")  # fmt: skip
     add("--home", metavar="DIR", dest="homes",
         help="where the machines' home directories are (default: temporary)")  # fmt: skip
-    add("--api-key", metavar="KEY", help="the API key (default: a new one)")
+    add("--api-key-file", metavar="FILE",
+        help="a file, mode 0600, with the API key to accept (default: a new key); whoever has the "
+        "key gets a shell as the user who runs the emulator")  # fmt: skip
     add("--org-id", metavar="ID", default="",
         help="the organisation that the API key belongs to (default: any)")  # fmt: skip
     add("--port", metavar="PORT", type=int, default=0, help="the API's port (default: a free one)")
@@ -106,7 +111,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
                 gateway=arguments.gateway,
                 ca_directory=arguments.ca_directory,
                 home=arguments.homes,
-                api_key=arguments.api_key,
+                api_key=_read_key(arguments.api_key_file),
                 org_id=arguments.org_id,
                 post_only=arguments.post_only,
                 without=frozenset(arguments.without),
@@ -121,6 +126,21 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     except OSError as error:
         raise DcsError(f"the emulator cannot start: {clean_text(str(error))}") from None
     return 0
+
+
+def _read_key(path: str | None) -> str | None:
+    """Return the key in a file; None if there is no path.  Raises ConfigError.
+
+    There is no option for the key itself: every user of a computer can read its command lines.
+    """
+    if path is None:
+        return None
+    file = read_trusted(os.path.abspath(path), "the API key file", ConfigError)
+    if file is None:
+        raise ConfigError(f"the API key file {path} does not exist")
+    if not file.is_private:
+        raise ConfigError(f"the API key file {path} can be read by others", hint=file.hint)
+    return check_key(file.data.decode("latin-1"), path)
 
 
 def _machine(text: str, ids: str) -> tuple[str, str]:

@@ -54,6 +54,8 @@ _PACKAGE = __file__.rpartition("/fastpath/")[0]
 _FULL = _PACKAGE + "/__main__.py"
 _START = _PACKAGE + "/start.py"
 _AGENT_S = 2
+# OpenSSH's agents and clients have the same limit, without the length.
+_MAX_REPLY = 256 * 1024 + 4
 _CONNECT_S = 1
 # How long a connection may be idle before TCP asks whether the other end is alive.
 _IDLE_S = 60
@@ -259,6 +261,7 @@ def _holds(path: str, blob: bytes) -> bool:
     as strings.
     """
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    until = time() + _AGENT_S
     sock.settimeout(_AGENT_S)
     sock.connect(path)
     if not is_trusted(sock, path):
@@ -267,18 +270,18 @@ def _holds(path: str, blob: bytes) -> bool:
     reply = b""
     while len(reply) < 4 or len(reply) < 4 + int.from_bytes(reply[:4], "big"):
         part = sock.recv(65536)
-        if not part:
-            return False
         reply += part
+        if not part or len(reply) > _MAX_REPLY or time() > until:
+            return False
     if reply[4] != 12:
         return False
     # Walked, not searched: a certificate contains its authority's key, which a search would find.
-    at = 9
-    for number in range(2 * int.from_bytes(reply[5:9], "big")):
+    at, is_blob = 9, True
+    while at < len(reply):
         size = int.from_bytes(reply[at : at + 4], "big")
-        if number % 2 == 0 and reply[at + 4 : at + 4 + size] == blob:
+        if is_blob and reply[at + 4 : at + 4 + size] == blob:
             return True
-        at += 4 + size
+        at, is_blob = at + 4 + size, not is_blob
     return False
 
 

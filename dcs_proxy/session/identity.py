@@ -9,7 +9,7 @@ from dcs_proxy.api.model import Connection, Session
 from dcs_proxy.errors import AgentRefused, SessionFailed, Untrusted
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.context import Context
-from dcs_proxy.session.lifetime import UNKNOWN_LIFE_S
+from dcs_proxy.session.lifetime import LONGEST_LIFE_S, UNKNOWN_LIFE_S
 from dcs_proxy.session.records import Attempt, ReadySession
 from dcs_proxy.ssh.agent import Agent, Destination
 from dcs_proxy.ssh.certificates import UserCertificate, check_user_certificate, parse_authority
@@ -109,7 +109,7 @@ def _end(
         end = session.expires_at.timestamp() - clock_ahead_s
     if certificate is not None and certificate.ends_at is not None:
         end = min(end, certificate.ends_at - clock_ahead_s)
-    return end
+    return min(end, now + LONGEST_LIFE_S)
 
 
 def _add_identity(identity: _Identity, agent: Agent, context: Context, name: MachineName) -> bool:

@@ -37,7 +37,9 @@ _MAX_PRINCIPALS = 256  # SSHKEY_CERT_MAX_PRINCIPALS of sshkey.c
 # gateway's clock decides.
 START_TOLERANCE_S = 300
 _FOREVER = 2**64 - 1
-_MAX_LINE = 64 * 1024
+# A certificate of DCS has about 700 bytes.  An agent must be able to list several: the clients of
+# OpenSSH take no list over 256 KiB.
+_MAX_LINE = 16 * 1024
 
 
 @dataclass(frozen=True)

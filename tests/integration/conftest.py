@@ -16,7 +16,7 @@ from tests.contract.prism import compared
 from tests.fake_agent import socket_directory
 from tests.integration.agents import Authority, Place, make_authority, wait_until
 from tests.integration.faults import GETS_IN_AFTER_WAKE, IN, KEY, PATIENT_S, WAKE_S, Play, Start
-from tests.integration.harness import Emulator, User
+from tests.integration.harness import Emulator, User, key_file
 from tests.integration.secret_service import SecretService
 
 
@@ -103,7 +103,10 @@ def authority(tmp_path: Path) -> Authority:
 
 @pytest.fixture
 def play(
-    start_emulator: Start, user: User, record_property: Callable[[str, object], None]
+    start_emulator: Start,
+    user: User,
+    record_property: Callable[[str, object], None],
+    tmp_path: Path,
 ) -> Callable[..., Play]:
     """Set the stage; the arguments are the emulator's.
 
@@ -112,7 +115,13 @@ def play(
 
     def start(*arguments: str, settings: str = "", machine: str = "dm-foo", said: str = "") -> Play:
         emulator = start_emulator(
-            "--machine", machine, "--wake-seconds", "1", "--api-key", KEY, *arguments
+            "--machine",
+            machine,
+            "--wake-seconds",
+            "1",
+            "--api-key-file",
+            key_file(tmp_path, KEY),
+            *arguments,
         )
         limit_s = PATIENT_S if said in (IN, GETS_IN_AFTER_WAKE) else WAKE_S
         user.settings(f"wake_seconds = {limit_s}\n{settings}")

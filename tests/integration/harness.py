@@ -166,6 +166,14 @@ class Emulator:
         check_recorded(self.replies, self.ids)
 
 
+def key_file(directory: Path, key: str) -> str:
+    """Return the path of a new file with an API key, for the emulator."""
+    path = directory / "emulator-key"
+    path.write_text(f"{key}\n")
+    path.chmod(0o600)
+    return str(path)
+
+
 class ProcessWatch:
     """Looks at every process, over and over, for a secret where none should be.
 

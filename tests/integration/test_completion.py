@@ -175,7 +175,7 @@ LINES = [
     ("dcs-proxy completion ", ["bash", "fish", "zsh"]),
     ("dcs-proxy completion z", ["zsh"]),
     ("dcs-proxy emulator --without ", ["certificate", "host-trust"]),
-    ("dcs-proxy emulator --api-key ", []),
+    ("dcs-proxy emulator --org-id ", []),
     ("dcs-proxy --config al", ["alone.txt", "also.txt"]),
     ("dcs-proxy --home ho", ["home"]),
 ]

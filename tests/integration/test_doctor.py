@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import Emulator, User
+from tests.integration.harness import Emulator, User, key_file
 
 Start = Callable[..., Emulator]
 COMPUTER = ["python", "ssh", "shell", "settings", "key", "api", "access", "clock", "state", "agent",
@@ -341,7 +341,7 @@ def test_proxy_variables_are_shown_without_passwords(patient: Patient) -> None:
 def test_a_bundle_holds_what_a_report_needs_and_no_secret(
     start_emulator: Start, user: User, tmp_path: Path
 ) -> None:
-    emulator = start_emulator("--machine", "dm-foo", "--api-key", MARKER)
+    emulator = start_emulator("--machine", "dm-foo", "--api-key-file", key_file(tmp_path, MARKER))
     user.use(emulator)
     patient = Patient(user, emulator, "")
     for name in ("HTTPS_PROXY", "http_proxy"):

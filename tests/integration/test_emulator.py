@@ -17,7 +17,7 @@ import requests
 
 from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.keys import public_line
-from tests.integration.harness import LIMIT_S, Emulator, clean_environment, wait_until
+from tests.integration.harness import LIMIT_S, Emulator, clean_environment, key_file, wait_until
 
 Start = Callable[..., Emulator]
 SESSIONS = "/v1/machines/dm-foo/ssh"
@@ -300,3 +300,37 @@ def test_the_kinds_of_fault_are_listed() -> None:
     )  # fmt: skip
     kinds = [line.split()[0] for line in done.stdout.splitlines()]
     assert len(set(kinds)) == len(kinds) > 30
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "said"),
+    [
+        (0o644, "dsk-mine", "can be read by others"),
+        (0o600, "two words", "must be printable ASCII without spaces"),
+        (None, "", "does not exist"),
+    ],
+)
+def test_a_key_file_that_cannot_be_used_is_refused(
+    tmp_path: Path, mode: int | None, text: str, said: str
+) -> None:
+    path = tmp_path / "key"
+    if mode is not None:
+        path.write_text(text)
+        path.chmod(mode)
+    done = subprocess.run(
+        [sys.executable, "-m", "dcs_proxy", "emulator", "--api-key-file", str(path)],
+        capture_output=True, text=True, check=False, env=clean_environment(), timeout=LIMIT_S,
+    )  # fmt: skip
+    assert done.returncode != 0 and said in done.stderr
+
+
+def test_no_command_line_shows_the_emulators_key(start_emulator: Start, tmp_path: Path) -> None:
+    emulator = start_emulator("--api-key-file", key_file(tmp_path, "dsk-mine-0123456789"))
+    assert emulator.key == "dsk-mine-0123456789"
+    words = Path(f"/proc/{emulator.process.pid}/cmdline").read_text()
+    assert "key" in words and "dsk-mine" not in words
+    help_ = subprocess.run(
+        [sys.executable, "-m", "dcs_proxy", "emulator", "--help"],
+        capture_output=True, text=True, check=True, timeout=LIMIT_S,
+    ).stdout  # fmt: skip
+    assert "--api-key " not in help_

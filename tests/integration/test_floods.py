@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
+import itertools
+import json
+import socket
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -60,3 +66,106 @@ def test_doctor_ends_the_login_to_a_guest_that_writes_without_end(
     status, out, _ = measure(user, "doctor", "--ssh-config", str(user.config), "dm-foo")
     assert status == 1
     assert "ssh dm-foo true was stopped because it prints without end" in out
+
+
+def head(status: str, *headers: str) -> bytes:
+    return "\r\n".join([f"HTTP/1.1 {status}", *headers, "", ""]).encode()
+
+
+def chunked(data: bytes) -> bytes:
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
+
+
+_MIB = bytes(1024 * 1024)
+_BOMB = gzip.compress(gzip.compress(bytes(256 * 1024 * 1024)))
+_CHUNKED = "Transfer-Encoding: chunked"
+# What the API answers, without end where a number of times is not given.
+FLOODS: dict[str, Callable[[], Iterator[bytes]]] = {
+    "body": lambda: itertools.chain([head("200 OK", _CHUNKED)], itertools.repeat(chunked(_MIB))),
+    "redirect": lambda: itertools.chain(
+        [head("302 Found", "Location: /", _CHUNKED)], itertools.repeat(chunked(_MIB))
+    ),
+    "error": lambda: itertools.chain([head("503 No", _CHUNKED)], itertools.repeat(chunked(_MIB))),
+    "bomb": lambda: iter([
+        head("200 OK", "Content-Encoding: gzip, gzip", f"Content-Length: {len(_BOMB)}"), _BOMB,
+    ]),
+    "bomb-redirect": lambda: iter([
+        head("302 Found", "Location: /", "Content-Encoding: gzip, gzip",
+             f"Content-Length: {len(_BOMB)}"), _BOMB,
+    ]),
+    "headers": lambda: itertools.chain([b"HTTP/1.1 200 OK\r\n"],
+                                       itertools.repeat(b"X: " + bytes(60000).replace(b"\0", b"x")
+                                                        + b"\r\n")),
+    "line": lambda: itertools.chain([b"HTTP/1.1 200 "], itertools.repeat(b"x" * len(_MIB))),
+    "continue": lambda: itertools.repeat(head("100 Continue", "X: " + "x" * 60000)),
+    "chunk-size": lambda: itertools.chain(
+        [head("200 OK", _CHUNKED)], itertools.repeat(b"0" * 9999)
+    ),
+}  # fmt: skip
+
+
+class FloodingApi:
+    """A server on loopback that answers every request with a flood."""
+
+    def __init__(self, flood: Callable[[], Iterator[bytes]]) -> None:
+        self._flood = flood
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # it was closed
+            while True:
+                threading.Thread(
+                    target=self._answer, args=self._listener.accept()[:1], daemon=True
+                ).start()
+
+    def _answer(self, sock: socket.socket) -> None:
+        with sock, contextlib.suppress(OSError):
+            while sock.recv(65536):
+                for part in self._flood():
+                    sock.sendall(part)
+
+
+@contextlib.contextmanager
+def flooding_api(flood: Callable[[], Iterator[bytes]]) -> Iterator[FloodingApi]:
+    api = FloodingApi(flood)
+    try:
+        yield api
+    finally:
+        api.close()
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_an_api_that_sends_without_end_fills_no_memory(user: User, flood: str) -> None:
+    user.settings("wake_seconds = 3\n")
+    with flooding_api(FLOODS[flood]) as api:
+        user.environment |= {"DEDALUS_BASE_URL": api.url, "DEDALUS_API_KEY": "dsk-0123456789"}
+        status, _, errors = measure(user, "prepare", "dm-foo")
+    assert status != 0
+    assert "dcs-proxy: dm-foo: the API" in errors
+    assert "internal error" not in errors
+
+
+@pytest.mark.parametrize("flood", ["cursors", "machines"])
+def test_a_list_without_end_fills_no_memory(user: User, flood: str) -> None:
+    numbers = itertools.count()
+
+    def page() -> Iterator[bytes]:
+        number = next(numbers)
+        items = [
+            {"machine_id": f"dm-{number}-{each}", "phase": "p" * 4000} for each in range(200)
+        ]  # fmt: skip
+        body = json.dumps(
+            {"items": items if flood == "machines" else [], "next_cursor": f"{number}" * 100}
+        ).encode()
+        yield head("200 OK", f"Content-Length: {len(body)}") + body
+
+    with flooding_api(page) as api:
+        user.environment |= {"DEDALUS_BASE_URL": api.url, "DEDALUS_API_KEY": "dsk-0123456789"}
+        status, _, errors = measure(user, "list")
+    assert status != 0
+    assert "the API's list of machines does not end" in errors or "timed out" in errors

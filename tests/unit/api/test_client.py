@@ -101,10 +101,42 @@ def test_a_list_without_an_end_is_told(
     fake: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dcs_proxy.api.client._MAX_PAGES", 3)
-    fake.answers = [Answer(200, {"items": [], "next_cursor": "on"})]
-    with pytest.raises(ApiProtocolError, match=r"^the API's list of machines does not end$"):
+    fake.answers = [Answer(200, {"items": [], "next_cursor": f"on{number}"}) for number in range(9)]
+    with pytest.raises(ApiProtocolError, match="does not end after 0 machines"):
         api_of(fake, tmp_path).list_machines()
     assert len(fake.asked) == 3
+
+
+def test_a_list_that_comes_back_to_a_page_is_not_read_again(fake: FakeApi, tmp_path: Path) -> None:
+    pages = [Answer(200, {"items": [], "next_cursor": cursor}) for cursor in "abca"]
+    fake.answers = pages
+    with pytest.raises(ApiProtocolError, match="comes back to a page before"):
+        api_of(fake, tmp_path).list_machines()
+    assert len(fake.asked) == 4
+
+
+def test_a_list_of_too_many_machines_is_refused(
+    fake: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dcs_proxy.api.client.MAX_IDS", 5)
+    machines = [{"machine_id": f"dm-{n}", "phase": "running"} for n in "ab"] + [{"phase": "x"}]
+    fake.answers = [
+        Answer(200, {"items": machines, "next_cursor": f"on{number}"}) for number in range(9)
+    ]
+    with pytest.raises(ApiProtocolError, match="does not end after 6 machines"):
+        api_of(fake, tmp_path).list_machines()
+
+
+@pytest.mark.parametrize("cursor", ["\ud800", "x" * 2049])
+def test_a_cursor_that_cannot_be_sent_back_is_no_internal_error(
+    fake: FakeApi, tmp_path: Path, cursor: str
+) -> None:
+    pages = [Answer(200, {"items": [], "next_cursor": cursor}), Answer(200, {"items": []})]
+    fake.answers = pages
+    try:
+        assert api_of(fake, tmp_path).list_machines().machines == []
+    except ApiProtocolError as error:
+        assert "next_cursor is too long" in error.message
 
 
 def test_a_machine_is_asked_for_by_its_name(fake: FakeApi, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -268,6 +269,25 @@ def test_a_redirect_is_not_followed(fake: FakeApi, tmp_path: Path, status: int) 
 
 def test_a_body_without_end_is_cut_off(fake: FakeApi, tmp_path: Path) -> None:
     fake.answers = [Answer(200, b" " * (2 * 1024 * 1024))]
+    with pytest.raises(ApiUnavailable, match="more than 1 MiB"):
+        client_of(fake, tmp_path).send(READ)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "gzip, gzip", "deflate", "br", "zstd", "x"])
+def test_a_compressed_body_is_not_asked_for_and_not_unpacked(
+    fake: FakeApi, tmp_path: Path, coding: str
+) -> None:
+    bomb = gzip.compress(gzip.compress(bytes(64 * 1024 * 1024)))
+    fake.answers = [Answer(200, bomb, {"Content-Encoding": coding})]
+    with pytest.raises(ApiUnavailable, match="sent a compressed response"):
+        client_of(fake, tmp_path).send(READ)
+    assert fake.asked[0].headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("status", [301, 303, 307])
+def test_the_body_of_a_redirect_is_limited_too(fake: FakeApi, tmp_path: Path, status: int) -> None:
+    flood = Answer(status, b" " * (2 * 1024 * 1024), {"Location": fake.url})
+    fake.answers = [flood]
     with pytest.raises(ApiUnavailable, match="more than 1 MiB"):
         client_of(fake, tmp_path).send(READ)
 

@@ -4,7 +4,8 @@ import argparse
 
 import pytest
 
-from dcs_proxy.commands._machines import select_machines
+from dcs_proxy.api.model import Listing, UnusableMachine
+from dcs_proxy.commands._machines import names_to_list, select_machines, show_unusable
 from dcs_proxy.errors import MachineNotFound, UsageError
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
@@ -47,3 +48,19 @@ def test_the_list_is_not_asked_for_where_names_are_enough() -> None:
     assert select_machines(arguments, SETTINGS, fail, SETTINGS.machine, hint="look") == {
         "dm-a": "dm-a"
     }
+
+
+def test_the_ssh_config_lists_no_more_machines_than_ssh_can_read_fast() -> None:
+    names = [MachineName(f"dm-{'x' * 200}-{number}") for number in range(21_000)]
+    listed = names_to_list(names, SETTINGS)
+    assert len(listed) == 2_000 + len(SETTINGS.aliases)
+    assert set(SETTINGS.aliases) <= set(listed)
+
+
+def test_many_machines_that_ssh_cannot_name_take_few_lines(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show_unusable(Listing([], [UnusableMachine(f"m{number}", "x", "y") for number in range(500)]))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 21
+    assert lines[-1] == "dcs-proxy: ssh cannot name 480 more machines"

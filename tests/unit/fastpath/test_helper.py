@@ -8,6 +8,7 @@ import posix
 import socket
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -273,7 +274,10 @@ def test_the_agents_list_is_walked_not_searched(warm: Warm) -> None:
     assert warm.prepare()
 
 
-@pytest.mark.parametrize("reply", [b"\x05", b"\x0d" + pack_u32(0)])
+@pytest.mark.parametrize(
+    "reply",
+    [b"\x05", b"\x0d" + pack_u32(0), b"\x0c" + pack_u32(2**32 - 1), b"\x0c" + bytes(256 * 1024)],
+)
 def test_an_agent_that_refuses_or_babbles_holds_nothing(warm: Warm, reply: bytes) -> None:
     warm.agent.answer = lambda _request: pack_string(reply)
     assert not warm.prepare()
@@ -297,6 +301,30 @@ def test_an_agent_of_another_user_is_not_asked(warm: Warm, monkeypatch: pytest.M
     warm.agent.answer = lambda request: warm.store(request) if request else b""
     monkeypatch.setattr(helper, "peer", lambda _sock: (4711, None))
     assert not helper._holds(warm.agent.path, warm.record.identity)
+
+
+def test_an_agent_that_answers_in_drops_has_a_time_limit(
+    warm: Warm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(helper, "time", lambda: now.__setitem__(0, now[0] + 1) or now[0])
+    with socket_directory() as directory, socket.socket(socket.AF_UNIX) as slow:
+        path = os.path.join(directory, "slow.sock")
+        slow.bind(path)
+        slow.listen(1)
+
+        def drip() -> None:
+            connection, _ = slow.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(b"\0\2\0\0")
+                while connection.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK):
+                    connection.sendall(b"\0")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        assert not helper._holds(path, b"")
+        thread.join(20)
+        assert not thread.is_alive()
 
 
 def test_an_agent_that_does_not_answer_has_a_time_limit(

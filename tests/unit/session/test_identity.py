@@ -61,6 +61,13 @@ def test_a_session_that_has_ended_is_not_used(fakes: Fakes, left_s: float, is_ov
         fakes.resolve()
 
 
+def test_no_agent_holds_a_key_for_years(fakes: Fakes) -> None:
+    fakes.api.changes = {"expires_at": datetime(9999, 1, 1, tzinfo=timezone.utc)}
+    ready = fakes.resolve().ready
+    assert ready is not None
+    assert 0 < ready.ends_at - fakes.now() <= 7 * 24 * 3600
+
+
 def test_an_agent_without_certificates_gets_the_bare_key(fakes: Fakes) -> None:
     fakes.store.refuses_certificates = True
     record = fakes.resolve()
