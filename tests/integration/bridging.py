@@ -71,6 +71,11 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def is_waking(user: User) -> bool:
+    """Return whether the user's machine dm-foo has a session that is not ready yet."""
+    return bool(user.record("dm-foo").get("attempt", {}).get("session_id"))
+
+
 def set_rekeying(user: User, megabytes: int) -> None:
     """Make the bridge renew its keys on both sides after so many megabytes."""
     directory = user.root / "site"

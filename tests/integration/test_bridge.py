@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import array
 import os
 import pty
 import secrets
 import socket
 import struct
 import termios
+import threading
 from collections.abc import Callable, Iterator
 from fcntl import ioctl
 from pathlib import Path
 
+import paramiko
 import pytest
 import requests
 
-from tests.integration.bridging import bridges_of, start_and_wait, wait_until_gone, write_config
-from tests.integration.harness import Emulator, User, wait_until
+from tests.integration.bridging import (
+    bridges_of,
+    is_waking,
+    start_and_wait,
+    wait_until_gone,
+    write_config,
+)
+from tests.integration.harness import LIMIT_S, Emulator, User, wait_until
 from tests.integration.sshd import authorised_sshd
 
 Start = Callable[..., Emulator]
@@ -45,6 +54,40 @@ def test_a_wake_does_not_count_against_connect_timeout_and_is_shown(
     assert done.stderr.splitlines() == ["dcs-proxy: dm-foo: waking up, at most 300 s"]
     quiet = user.ssh("-q", "dm-foo", "echo in")
     assert (quiet.stdout, quiet.stderr) == ("in\n", "")
+
+
+def test_a_client_on_one_socket_that_speaks_only_during_the_wake_is_bridged(
+    start_emulator: Start, user: User
+) -> None:
+    """Until then it could have been ssh, which waits for the connection to be handed over."""
+    emulator = start_emulator("--machine", "dm-foo:sleeping", "--wake-seconds", "3600")
+    write_config(user, emulator)
+    near, far = socket.socketpair()
+    with near:
+        with far:
+            user.start("dcs-proxy", "dm-foo", "22", stdin=far, stdout=far)
+        wait_until(lambda: is_waking(user))
+        transport = paramiko.Transport(near)
+        # The version line is its first, and is sent before anything is read.
+        talk = threading.Thread(target=transport.start_client, kwargs={"timeout": LIMIT_S})
+        talk.start()
+        wait_until(lambda: has_unread(near))
+        emulator.control("PUT", "machines/dm-foo", phase="running")
+        talk.join(LIMIT_S)
+        transport.auth_none("anybody")
+        channel = transport.open_session(timeout=LIMIT_S)
+        channel.exec_command("echo in")
+        assert channel.makefile().read() == b"in\n"
+        transport.close()
+    wait_until_gone(user)
+
+
+def has_unread(sock: socket.socket) -> bool:
+    """Return whether the other end has not read all that was written into a socket of a pair."""
+    # SIOCOUTQ; for Unix sockets, Linux counts the buffers that are still in the queue.
+    queued = array.array("i", [0])
+    ioctl(sock.fileno(), termios.TIOCOUTQ, queued)
+    return queued[0] > 0
 
 
 @pytest.mark.parametrize(

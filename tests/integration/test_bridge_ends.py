@@ -13,6 +13,7 @@ import pytest
 from tests.integration.bridging import (
     bridges_of,
     is_alive,
+    is_waking,
     start_and_wait,
     wait_until_gone,
     write_config,
@@ -23,10 +24,6 @@ from tests.integration.sshd import Sshd, authorised_sshd
 Start = Callable[..., Emulator]
 WAKE = ("--machine", "dm-foo:sleeping", "--wake-seconds", "3")
 LONG = "echo; exec sleep 1000"
-
-
-def is_waking(user: User) -> bool:
-    return bool(user.record("dm-foo").get("attempt", {}).get("session_id"))
 
 
 @pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
