@@ -9,10 +9,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 
 from dcs_proxy.ssh.agent import Agent
+from tests.integration.bridging import bridges_of, write_config
 from tests.integration.harness import (
     LIMIT_S,
     Emulator,
@@ -25,11 +27,27 @@ from tests.integration.harness import (
 Start = Callable[..., Emulator]
 
 
+@dataclass(frozen=True)
+class Way:
+    """How ssh gets to a machine: what configures it, and what finds its processes of ours."""
+
+    configure: Callable[[User, Emulator], object]
+    helpers: Callable[[User], list[int]]
+
+
+WAYS = {"handover": Way(User.use, helpers_for), "bridge": Way(write_config, bridges_of)}
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> Way:
+    return WAYS[request.param]
+
+
 def test_helpers_killed_at_random_moments_lose_nothing(
-    start_emulator: Start, user: User, pytestconfig: pytest.Config
+    start_emulator: Start, user: User, way: Way, pytestconfig: pytest.Config
 ) -> None:
     emulator = start_emulator("--machine", "dm-foo", "--wake-seconds", "0.3")
-    user.use(emulator)
+    way.configure(user, emulator)
     user.settings("reuse_seconds = 0\n")
     moments = random.Random(20261124)
     killed = 0
@@ -37,23 +55,25 @@ def test_helpers_killed_at_random_moments_lose_nothing(
         emulator.control("PUT", "machines/dm-foo", phase="sleeping")
         before = emulator.sessions_created()
         ssh = user.start_ssh("dm-foo", "true")
-        killed += kill_a_helper(user, ssh, moments.uniform(0, 0.8))
+        killed += kill_helpers(way.helpers, user, ssh, moments.uniform(0, 0.8))
         ssh.communicate(timeout=LIMIT_S)
-        wait_until(lambda: not helpers_for(user))
+        wait_until(lambda: not way.helpers(user))
         done = user.ssh("dm-foo", "echo in")
         assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr
         live = [s for s, status in emulator.control("GET", "state")["sessions"].items()
                 if s not in before and status in ("ready", "wake_in_progress")]  # fmt: skip
         assert len(live) == 1, "two live sessions for one machine"
-    assert killed, "nobody was killed"
+    assert killed, "no helper was killed"
 
 
-def kill_a_helper(user: User, ssh: subprocess.Popen[bytes], after_s: float) -> bool:
-    """Kill whichever helper runs a random time after ssh was started, if any does."""
+def kill_helpers(
+    find: Callable[[User], list[int]], user: User, ssh: subprocess.Popen[bytes], after_s: float
+) -> bool:
+    """Kill the helpers that run a random time after ssh was started; return whether any did."""
     end = time.monotonic() + after_s
     while time.monotonic() < end and ssh.poll() is None:
         time.sleep(0.001)
-    helpers = helpers_for(user)
+    helpers = find(user)
     for pid in helpers:
         try:
             os.kill(pid, signal.SIGKILL)
@@ -63,7 +83,7 @@ def kill_a_helper(user: User, ssh: subprocess.Popen[bytes], after_s: float) -> b
 
 
 def test_a_long_time_of_use_fails_only_as_injected_and_grows_nothing(
-    start_emulator: Start, user: User, pytestconfig: pytest.Config
+    start_emulator: Start, user: User, way: Way, pytestconfig: pytest.Config
 ) -> None:
     names = [f"dm-m{number}" for number in range(8)]
     seconds = pytestconfig.getoption("--soak-seconds")
@@ -73,7 +93,7 @@ def test_a_long_time_of_use_fails_only_as_injected_and_grows_nothing(
         "--session-seconds", str(life), "--fault", "*=503~0.1",
     )  # fmt: skip
     user.settings("reuse_seconds = 1\n")
-    user.use(emulator)
+    way.configure(user, emulator)
     failures: list[str] = []
     counts = dict.fromkeys(names, 0)
     end = time.monotonic() + seconds
@@ -92,7 +112,7 @@ def test_a_long_time_of_use_fails_only_as_injected_and_grows_nothing(
     sizes = []
     while time.monotonic() < end:
         time.sleep(seconds / 10)
-        sizes.append(size_of(user, emulator))
+        sizes.append(size_of(user, way))
     for thread in threads:
         thread.join()
     injected = [f for f in failures if "runtime unavailable" in f]
@@ -107,17 +127,17 @@ def test_a_long_time_of_use_fails_only_as_injected_and_grows_nothing(
     print(f"{sum(counts.values())} logins, {len(injected)} failed as injected; {early} then {late}")
     for what in late:
         assert late[what] <= early[what] * 1.5 + 8, (early, late)
-    wait_until(lambda: not helpers_for(user))
+    wait_until(lambda: not way.helpers(user))
     assert not list(user.state.rglob("*.tmp"))
 
 
-def size_of(user: User, emulator: Emulator) -> dict[str, int]:
+def size_of(user: User, way: Way) -> dict[str, int]:
     """Return how much there is of everything that must not grow."""
     return {
         "files": sum(1 for path in user.state.rglob("*") if path.is_file()),
         "identities": sum(len(Agent(path).identities()) for path in user.agents()),
         "agent descriptors": sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in agents_of(user)),
-        "helpers": len(helpers_for(user)),
+        "helpers": len(way.helpers(user)),
     }
 
 
