@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.clients.programs import Start, needs, succeed
-from tests.integration.harness import User
+from tests.integration.bridging import write_config
+from tests.integration.harness import Emulator, User
 from tests.integration.sshd import authorised_sshd
 
 
@@ -28,15 +30,21 @@ def start_x_server(user: User) -> None:
 @pytest.mark.client("ssh: -X and -Y", "works")
 @pytest.mark.parametrize("option", ["-X", "-Y"])
 @pytest.mark.parametrize("gateway", ["gateway", "sshd"])
+@pytest.mark.parametrize("configure", [User.use, write_config], ids=["handover", "bridge"])
 def test_a_program_on_the_machine_finds_the_users_display(
-    start_emulator: Start, user: User, tmp_path: Path, gateway: str, option: str
+    start_emulator: Start,
+    user: User,
+    tmp_path: Path,
+    gateway: str,
+    option: str,
+    configure: Callable[[User, Emulator], object],
 ) -> None:
     start_x_server(user)
     here = succeed(user, ["xdpyinfo"])
     with authorised_sshd(tmp_path) as (sshd, arguments):
         if gateway == "gateway":
             arguments = ["--home", str(tmp_path / "machines")]
-        user.use(start_emulator("--machine", "dm-foo", *arguments))
+        configure(user, start_emulator("--machine", "dm-foo", *arguments))
         done = user.ssh(option, "dm-foo", "xdpyinfo")
         assert done.returncode == 0, done.stderr
         # All that differs is the display's name, its first line.
