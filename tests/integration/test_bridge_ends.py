@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -26,19 +27,56 @@ WAKE = ("--machine", "dm-foo:sleeping", "--wake-seconds", "3")
 LONG = "echo; exec sleep 1000"
 
 
+STAGES = ("waking", "logging in", "passing on")
+
+
+@dataclass
+class Place:
+    """A machine behind a real sshd, and a user who starts ssh to it."""
+
+    emulator: Emulator
+    user: User
+    sshd: Sshd
+
+    def start_at(self, stage: str) -> tuple[subprocess.Popen[bytes], int]:
+        """Start an ssh in a group of its own; return it and its bridge when they are at `stage`."""
+        if stage == "passing on":
+            return start_and_wait(self.user, "dm-foo", LONG, start_new_session=True)
+        if stage == "logging in":
+            self.emulator.control("PUT", "machines/dm-foo", phase="running")
+            os.kill(self.sshd.pid, signal.SIGSTOP)
+        ssh = self.user.start_ssh("dm-foo", "true", start_new_session=True)
+        if stage == "waking":
+            wait_until(lambda: is_waking(self.user))
+        else:
+            wait_until(lambda: self.user.record("dm-foo").get("ready"))
+        (bridge,) = bridges_of(self.user)
+        return ssh, bridge
+
+    def check_that_the_next_goes_on(self) -> None:
+        """Log in with the session that there is."""
+        os.kill(self.sshd.pid, signal.SIGCONT)
+        done = self.user.ssh("dm-foo", "echo in")
+        assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr
+        assert len(self.emulator.creates()) == 1
+
+
+@pytest.fixture
+def place(start_emulator: Start, user: User, tmp_path: Path) -> Iterator[Place]:
+    with authorised_sshd(tmp_path) as (sshd, arguments):
+        emulator = start_emulator(*WAKE, *arguments)
+        write_config(user, emulator)
+        yield Place(emulator, user, sshd)
+        os.kill(sshd.pid, signal.SIGCONT)
+
+
 @pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
-@pytest.mark.parametrize("stage", ["waking", "passing on"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_an_ssh_that_is_ended_leaves_no_bridge_and_the_next_goes_on(
-    start_emulator: Start, user: User, stage: str, how: str
+    place: Place, stage: str, how: str
 ) -> None:
-    emulator = start_emulator(*WAKE)
-    write_config(user, emulator)
     number = signal.Signals[how]
-    if stage == "waking":
-        ssh = user.start_ssh("dm-foo", "true", start_new_session=True)
-        wait_until(lambda: is_waking(user))
-    else:
-        ssh, _ = start_and_wait(user, "dm-foo", LONG, start_new_session=True)
+    ssh, _ = place.start_at(stage)
     # Ctrl-C goes to the group, and so to the bridge too; the others to ssh alone.
     if number == signal.SIGINT:
         os.killpg(ssh.pid, number)
@@ -46,33 +84,20 @@ def test_an_ssh_that_is_ended_leaves_no_bridge_and_the_next_goes_on(
         os.kill(ssh.pid, number)
     _, errors = ssh.communicate(timeout=LIMIT_S)
     assert b"Traceback" not in errors
-    wait_until_gone(user)
-    done = user.ssh("dm-foo", "echo in")
-    assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr
-    assert len(emulator.creates()) == 1
+    wait_until_gone(place.user)
+    place.check_that_the_next_goes_on()
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP", "SIGKILL"])
-@pytest.mark.parametrize("stage", ["waking", "passing on"])
-def test_a_bridge_that_is_ended_ends_its_ssh(
-    start_emulator: Start, user: User, stage: str, how: str
-) -> None:
-    emulator = start_emulator(*WAKE)
-    write_config(user, emulator)
-    if stage == "waking":
-        ssh = user.start_ssh("dm-foo", "true")
-        wait_until(lambda: is_waking(user))
-        (bridge,) = bridges_of(user)
-    else:
-        ssh, bridge = start_and_wait(user, "dm-foo", LONG)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_bridge_that_is_ended_ends_its_ssh(place: Place, stage: str, how: str) -> None:
+    ssh, bridge = place.start_at(stage)
     os.kill(bridge, signal.Signals[how])
     _, errors = ssh.communicate(timeout=LIMIT_S)
     assert ssh.returncode == 255
     assert b"Traceback" not in errors
     wait_until(lambda: not is_alive(bridge))
-    done = user.ssh("dm-foo", "echo in")
-    assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr
-    assert len(emulator.creates()) == 1
+    place.check_that_the_next_goes_on()
 
 
 def test_ctrl_c_that_the_client_survives_ends_no_connection(
