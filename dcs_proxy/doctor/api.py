@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from dcs_proxy.api.credentials import Credentials
 from dcs_proxy.doctor.context import Context, required
-from dcs_proxy.doctor.redact import mask_urls
+from dcs_proxy.doctor.redact import mask_url
 from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.errors import ApiUnavailable
 from dcs_proxy.local.deadline import Deadline
@@ -72,7 +72,7 @@ def check_clock(context: Context) -> Check:
 def _proxies(context: Context) -> str:
     """Return the proxy variables that are set, with passwords masked."""
     values = [(name, context.environment.get(name)) for name in PROXY_VARIABLES]
-    shown = [f"{name}={mask_urls(value)}" for name, value in values if value]
+    shown = [f"{name}={mask_url(value)}" for name, value in values if value]
     if not shown:
         return ""
     unused = ", not used for loopback" if required(context.settings).is_loopback else ""

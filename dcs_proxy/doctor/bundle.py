@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 
 from dcs_proxy import __version__
+from dcs_proxy.api.network import CA_VARIABLES
 from dcs_proxy.app import internal_error
 from dcs_proxy.doctor.api import PROXY_VARIABLES
 from dcs_proxy.doctor.context import NO_MACHINE, Context
-from dcs_proxy.doctor.redact import MASK, mask
+from dcs_proxy.doctor.redact import MASK, mask, mask_url
 from dcs_proxy.doctor.runner import Check
 from dcs_proxy.errors import AgentRefused, AgentUnavailable, DcsError, StateError, UsageError
 from dcs_proxy.local.files import cannot_write, read_small
@@ -26,9 +27,10 @@ from dcs_proxy.ssh.private_agents import PrivateAgents
 _LOG_LINES = 500
 _VARIABLES = (
     "DEDALUS_BASE_URL", "DEDALUS_ORG_ID", "DCS_PROXY_HOME", "DCS_PROXY_CONFIG", "DCS_PROXY_LOG",
-    *PROXY_VARIABLES, "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "SSH_AUTH_SOCK", "XDG_CONFIG_HOME",
+    *PROXY_VARIABLES, *CA_VARIABLES, "SSL_CERT_FILE", "SSH_AUTH_SOCK", "XDG_CONFIG_HOME",
     "XDG_RUNTIME_DIR", "HOME", "PATH", "LANG", "LC_ALL", "TERM",
 )  # fmt: skip
+_URLS = ("DEDALUS_BASE_URL", *PROXY_VARIABLES)
 # Options of the user's own whose values may be secret.
 _PRIVATE_OPTIONS = frozenset(
     {"setenv", "localcommand", "remotecommand", "knownhostscommand", "pkcs11provider"}
@@ -99,7 +101,10 @@ def _environment(context: Context) -> Iterator[str]:
         yield f"{name} {'set' if context.environment.get(name) else 'not set'}"
     for name in _VARIABLES:
         if name in context.environment:
-            yield f"{name}={context.environment[name]!r}"
+            # Before repr, which writes some characters of a secret otherwise.
+            value = context.environment[name]
+            value = mask_url(value) if name in _URLS else mask(value, context.secrets())
+            yield f"{name}={value!r}"
 
 
 def _settings(context: Context) -> Iterator[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from dcs_proxy.api.client import Probe
 from dcs_proxy.api.credentials import Credentials
 from dcs_proxy.app import ApiFactory, Options, open_context, open_factory, open_log
+from dcs_proxy.doctor.redact import secrets_in_url
 from dcs_proxy.local.files import read_small
 from dcs_proxy.local.log import Log
 from dcs_proxy.local.programs import SECRET_VARIABLES, run
@@ -57,11 +58,11 @@ class Context:
     def open_session_context(self) -> SessionContext:
         """Return the context that ssh's own run of us would have, with a new deadline.
 
-        Raises ConfigError, StateError or AgentUnavailable.
+        Only the API is always asked whether a session is still good.  Raises ConfigError,
+        StateError or AgentUnavailable.
         """
-        return open_context(
-            self.options, self.environment, lambda: False, settings=required(self.settings)
-        )
+        settings = replace(required(self.settings), reuse_seconds=0)
+        return open_context(self.options, self.environment, lambda: False, settings=settings)
 
     def open_factory(self) -> ApiFactory:
         """Return what opens the control plane."""
@@ -70,11 +71,16 @@ class Context:
     def secrets(self) -> set[str]:
         """Return all known secrets, to mask them wherever they occur."""
         secrets = {self.environment.get(name, "").strip() for name in SECRET_VARIABLES}
+        for name, value in self.environment.items():
+            if name.lower().endswith("_proxy") or name == "DEDALUS_BASE_URL":
+                secrets |= secrets_in_url(value)
         if self.credentials is not None:
             secrets |= {self.credentials.bearer or "", self.credentials.api_key or ""}
         if self.settings is not None:
-            key = read_small(self.settings.key_file) or b""
+            key = read_small(self.settings.key_file, of_others=True) or b""
             secrets.add(key.decode("utf-8", "replace").strip())
+            if self.settings.proxy is not None:
+                secrets |= secrets_in_url(self.settings.proxy.url())
         return secrets
 
     def read_options(self, host: str) -> tuple[dict[str, list[str]], str]:

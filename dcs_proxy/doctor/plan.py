@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dcs_proxy.doctor.ansible import check_ansible
 from dcs_proxy.doctor.api import (
     check_access,
     check_api,
@@ -30,8 +31,9 @@ COMPUTER = (
     Step("agent", check_agent, ("settings", "state")),
     Step("ssh-config", check_permissions),
     Step("block", check_block, ("state", "ssh-config")),
-    Step("options", check_options, ("ssh", "state", "block")),
+    Step("options", check_options, ("ssh", "shell", "state", "block")),
     Step("vscode", check_vscode),
+    Step("ansible", check_ansible),
 )
 MACHINE = (
     Step("machine", check_machine, ("settings",)),

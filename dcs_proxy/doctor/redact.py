@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterable
+from urllib.parse import quote, unquote
 
 MASK = "[masked]"
-# A shorter secret could be part of an ordinary word.
-_LEAST = 6
-# User and password of a URL, up to the last @: a password may contain one unencoded.
+# A shorter secret could be part of an ordinary word, so it is masked only as a word of its own; the
+# shortest would make any text unreadable.
+_LEAST, _LEAST_WORD = 6, 3
 _USER = re.compile(r"(?<=://)[^/\s'\"]*@")
 _USER_WITHOUT_SCHEME = re.compile(r"(?<![^\s=])[^/\s:=]+:[^/\s]+@")
 _QUERY = re.compile(
@@ -18,15 +20,39 @@ _KEY = re.compile(r"\b(dsk-)[A-Za-z0-9_.-]+")
 _HEADER = re.compile(r"\b(Bearer\s+|x-api-key:\s*)[^\s'\"]+", re.IGNORECASE)
 
 
-def mask_urls(text: str) -> str:
-    """Return `text` with users, passwords and keys in URLs masked."""
-    for pattern in (_USER, _USER_WITHOUT_SCHEME):
-        text = pattern.sub(f"{MASK}@", text)
-    return _QUERY.sub(rf"\1{MASK}", text)
+def mask_url(url: str) -> str:
+    """Return a URL, such as a proxy variable's value, with user, password and keys masked.
+
+    The user and password end at the last ``@``: they may contain any character, unencoded.
+    """
+    userinfo, at, rest = url.rpartition("@")
+    scheme = userinfo.partition("://")[0] + "://" if "://" in userinfo else ""
+    return _QUERY.sub(rf"\1{MASK}", f"{scheme}{MASK}@{rest}" if at else url)
+
+
+def secrets_in_url(url: str) -> set[str]:
+    """Return the secrets in a URL, in each form in which they may be shown or sent."""
+    userinfo, at, _ = url.rpartition("@")
+    if not at:
+        return set()
+    userinfo = userinfo.partition("://")[2] or userinfo
+    user, _, password = userinfo.partition(":")
+    password = password or user
+    plain = unquote(password)
+    token = base64.b64encode(f"{unquote(user)}:{plain}".encode()).decode()
+    return {userinfo, password, plain, quote(plain, safe=""), token}
 
 
 def mask(text: str, secrets: Iterable[str]) -> str:
     """Return `text` with all of `secrets` masked, and anything that looks like one."""
-    for secret in sorted({s for s in secrets if len(s) >= _LEAST}, key=len, reverse=True):
-        text = text.replace(secret, MASK)
-    return _HEADER.sub(rf"\1{MASK}", _KEY.sub(rf"\1{MASK}", mask_urls(text)))
+    # The log writes ' for ".
+    known = {form for secret in secrets for form in (secret, secret.replace('"', "'"))}
+    for secret in sorted(known, key=len, reverse=True):
+        if len(secret) >= _LEAST:
+            text = text.replace(secret, MASK)
+        elif len(secret) >= _LEAST_WORD:
+            text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", MASK, text)
+    for pattern in (_USER, _USER_WITHOUT_SCHEME):
+        text = pattern.sub(f"{MASK}@", text)
+    text = _QUERY.sub(rf"\1{MASK}", text)
+    return _HEADER.sub(rf"\1{MASK}", _KEY.sub(rf"\1{MASK}", text))

@@ -31,6 +31,12 @@ _FIXED = {
     "PubkeyAuthentication": "yes",
     "PreferredAuthentications": "publickey",
 }
+_HARMFUL = {
+    "KnownHostsCommand": "it fails for names without DNS, and the login with it",
+    "PKCS11Provider": "ssh may ask for a smart card",
+}
+_AUTHORITY = "ssh-ed25519"
+_SYSTEM_CONFIG = "/etc/ssh/ssh_config"
 _CERTIFICATES = "-cert-v01@openssh.com"
 _ORDER = "lines for dm- hosts belong below the dcs-proxy block; dcs-proxy config-ssh puts it first"
 _LISTS = "begin the list with + or ^ to keep the algorithms of certificates"
@@ -86,7 +92,12 @@ def find_faults(options: Mapping[str, list[str]], wanted: Mapping[str, str]) -> 
             faults.append(WrongOption(option, f"{option} is {shown}", _ORDER))
     if options.get("proxyjump", ["none"]) != ["none"]:
         faults.insert(0, WrongOption("ProxyJump", "ProxyJump replaces our command", _ORDER))
+    # ssh prints these only if they are set.
+    for option, what in _HARMFUL.items():
+        if options.get(option.lower(), ["none"]) != ["none"]:
+            faults.append(WrongOption(option, f"{option} is set: {what}", _ORDER))
     faults += _find_missing_algorithms(options)
+    faults += _find_unreadable(options)
     return faults
 
 
@@ -99,9 +110,26 @@ def _find_missing_algorithms(options: Mapping[str, list[str]]) -> list[WrongOpti
     if _CERTIFICATES not in host:
         text = "HostKeyAlgorithms has no certificates, so the gateway cannot prove its identity"
         faults.append(WrongOption("HostKeyAlgorithms", text, _LISTS))
+    authorities = "".join(options.get("casignaturealgorithms", [_AUTHORITY]))
+    if _AUTHORITY not in authorities.split(","):
+        text = f"CASignatureAlgorithms lacks {_AUTHORITY}, so ssh rejects the gateway's certificate"
+        faults.append(WrongOption("CASignatureAlgorithms", text, _LISTS))
     if CERTIFICATE_TYPE.decode() not in user.split(","):
         text = f"PubkeyAcceptedAlgorithms lacks {CERTIFICATE_TYPE.decode()}"
         faults.append(WrongOption("PubkeyAccepted(Algorithms|KeyTypes)", text, _LISTS))
+    return faults
+
+
+def _find_unreadable(options: Mapping[str, list[str]]) -> list[WrongOption]:
+    """Return a fault for a list of revoked keys that ssh cannot read: it then rejects every key."""
+    faults = []
+    for path in options.get("revokedhostkeys", ["none"]):
+        if path != "none" and not os.access(os.path.expanduser(path), os.R_OK):
+            text = (
+                f"RevokedHostKeys names {path}, which cannot be read, so ssh rejects every host key"
+            )
+            hint = "make that file readable, or remove the line"
+            faults.append(WrongOption("RevokedHostKeys", clean_text(text), hint))
     return faults
 
 
@@ -135,14 +163,15 @@ def _wanted(context: Context, snippet: str) -> dict[str, str]:
 
 
 def _where(context: Context, option: str) -> str:
-    """Return which line of the user's file sets an option, in parentheses; "" if none does."""
-    data, _ = config_file.read(os.path.realpath(context.ssh_config))
+    """Return which line sets an option, in parentheses; "" if it is in neither file."""
     pattern = re.compile(rf"\s*{option}[\s=]", re.IGNORECASE)
-    inside = False
-    for number, line in enumerate((data or b"").decode("utf-8", "replace").splitlines(), 1):
-        inside = line.startswith("# >>> dcs-proxy") or (
-            inside and not line.startswith("# <<< dcs-proxy")
-        )
-        if not inside and pattern.match(line):
-            return f" (line {number} of {context.ssh_config})"
+    for path in (context.ssh_config, _SYSTEM_CONFIG):
+        data, _ = config_file.read(os.path.realpath(path))
+        inside = False
+        for number, line in enumerate((data or b"").decode("utf-8", "replace").splitlines(), 1):
+            inside = line.startswith("# >>> dcs-proxy") or (
+                inside and not line.startswith("# <<< dcs-proxy")
+            )
+            if not inside and pattern.match(line):
+                return f" (line {number} of {path})"
     return ""

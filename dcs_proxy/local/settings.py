@@ -226,7 +226,10 @@ def _header_word(value: Any) -> str:
 
 
 def _path(value: Any) -> str:
-    return os.path.abspath(os.path.expanduser(_text(value)))
+    text = _text(value)
+    if not text or not text.isprintable():
+        raise _InvalidValue("must be the path of a file")
+    return os.path.abspath(os.path.expanduser(text))
 
 
 def _http_proxy(value: Any) -> HttpProxy:

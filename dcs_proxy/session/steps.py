@@ -86,6 +86,7 @@ class Work:
     situation: Situation
     key: KeyPair | None = None
     is_announced: bool = False
+    has_told_of_clock: bool = False
     unreachable: int = 0
     _poller: SessionPoller | None = None
 
@@ -336,8 +337,7 @@ def _start_agent(work: Work, key: KeyPair, attempt: Attempt, session: Session) -
 def _accept(work: Work, record: Record, session: Session) -> None:
     """Give the session's identity to the agent, and write it; then the bare key can leave."""
     context, situation, key = work.context, work.situation, work.key
-    if situation.clock_ahead_s:
-        _tell_of_clock(work.name, situation.clock_ahead_s, context)
+    _tell_of_clock(work)
     ready = install_identity(
         work.name, session, record.attempt, key,
         agent=work.agent(record), context=context, clock_ahead_s=situation.clock_ahead_s,
@@ -357,6 +357,7 @@ def _accept(work: Work, record: Record, session: Session) -> None:
 
 def _confirm(work: Work, record: Record, ready: ReadySession) -> None:
     """Write that the session is good now; after a wake, wait until the guest lets us in."""
+    _tell_of_clock(work)
     if ready.proved_at == NEVER:
         work.context.await_guest(work.name, record)
     ready = replace(ready, proved_at=work.context.now())
@@ -376,12 +377,17 @@ def _close(work: Work, abandoned: Attempt) -> None:
         work.context.log.event("close-failed", machine=work.name, what=error.message)
 
 
-def _tell_of_clock(name: MachineName, ahead_s: float, context: Context) -> None:
-    context.log.event("clock", machine=name, ahead_s=int(ahead_s))
+def _tell_of_clock(work: Work) -> None:
+    """Report, once, how far this computer's clock is from the API's."""
+    ahead_s = work.situation.clock_ahead_s
+    if not ahead_s or work.has_told_of_clock:
+        return
+    work.has_told_of_clock = True
+    work.context.log.event("clock", machine=work.name, ahead_s=int(ahead_s))
     if abs(ahead_s) >= _CLOCK_NOTICE_S:
         how = "behind" if ahead_s > 0 else "ahead of"
         minutes = round(abs(ahead_s) / 60)
-        context.notice(f"this computer's clock is {minutes} min {how} the API's: set it")
+        work.context.notice(f"this computer's clock is {minutes} min {how} the API's: set it")
 
 
 def _not_woken(name: MachineName, machine: Machine) -> NotWoken:

@@ -9,8 +9,10 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import pytest
+import requests
 
 from tests.integration.harness import Emulator, User, key_file
 
@@ -211,6 +213,77 @@ BROKEN: dict[str, tuple[Callable[[Patient], object], str, str, str]] = {
         lambda p: p.above("Nonsense yes\n"),
         "options", "ssh -G fails: .*terminating, 1 bad configuration options", "ssh -G",
     ),
+    "HostName above ours": (
+        lambda p: p.above("Host *\n    HostName %h.corp.example\n"),
+        "options", r"HostName is .*corp.example \(line 2", "config-ssh puts it first",
+    ),
+    "a KnownHostsCommand above ours": (
+        lambda p: p.above("Host *\n    KnownHostsCommand /bin/false %H\n"),
+        "options", r"KnownHostsCommand is set.*\(line 2", "config-ssh puts it first",
+    ),
+    "PubkeyAuthentication no above ours": (
+        lambda p: p.above("Host *\n    PubkeyAuthentication no\n"),
+        "options", r"PubkeyAuthentication is no \(line 2", "config-ssh puts it first",
+    ),
+    "PreferredAuthentications above ours": (
+        lambda p: p.above("Host *\n    PreferredAuthentications password\n"),
+        "options", r"PreferredAuthentications is password \(line 2", "config-ssh puts it first",
+    ),
+    "CASignatureAlgorithms above ours": (
+        lambda p: p.above("Host *\n    CASignatureAlgorithms rsa-sha2-512\n"),
+        "options", r"CASignatureAlgorithms lacks ssh-ed25519.*\(line 2", r"\+ or \^",
+    ),
+    "a smart card above ours": (
+        lambda p: p.above("Host *\n    PKCS11Provider /none\n"),
+        "options", r"PKCS11Provider is set.*\(line 2", "config-ssh puts it first",
+    ),
+    "RevokedHostKeys that cannot be read": (
+        lambda p: p.above("Host *\n    RevokedHostKeys /none/revoked\n"),
+        "options", r"RevokedHostKeys names /none/revoked, which cannot be read", "make that file",
+    ),
+    "a config file that others can change": (
+        lambda p: (p.user.root / "config.toml").chmod(0o666),
+        "settings", r"can be changed by other users \(mode 0666\)", "chmod go-w",
+    ),
+    "a key file that others can change": (
+        lambda p: (
+            p.user.environment.pop("DEDALUS_API_KEY"),
+            (p.user.root / "key").write_text("dsk-x"),
+            (p.user.root / "key").chmod(0o622),
+            p.user.settings(f'key_file = "{p.user.root}/key"\n'),
+        ),
+        "key", "can be changed by other users", "chmod go-w",
+    ),
+    "a proxy variable that cannot work": (
+        lambda p: p.user.environment.update(
+            DEDALUS_BASE_URL="https://api.test", ALL_PROXY="socks5h://localhost:1080"
+        ),
+        "api", "ALL_PROXY names a SOCKS proxy", "name an HTTP proxy",
+    ),
+    "a CA file that is missing": (
+        lambda p: p.user.environment.update(
+            DEDALUS_BASE_URL="https://api.test", REQUESTS_CA_BUNDLE="/none/ca.pem"
+        ),
+        "api", "REQUESTS_CA_BUNDLE names /none/ca.pem, which does not exist", "unset REQUESTS_CA",
+    ),
+    "an impossible base URL": (
+        lambda p: p.user.environment.update(DEDALUS_BASE_URL="http://a..b"),
+        "settings", "DEDALUS_BASE_URL has an impossible host or port", "the service is at",
+    ),
+    "no login shell": (
+        lambda p: p.user.environment.update(SHELL="/bin/false"),
+        "shell", "/bin/false does not run commands", "set SHELL",
+    ),
+    "Ansible without host keys": (
+        lambda p: p.user.environment.update(ANSIBLE_HOST_KEY_CHECKING="False"),
+        "ansible", "ANSIBLE_HOST_KEY_CHECKING turns host key checking off", "remove it",
+    ),
+    "Ansible's config without host keys": (
+        lambda p: (p.user.home / ".ansible.cfg").write_text(
+            "[defaults]\nhost_key_checking = False\n"
+        ),
+        "ansible", "host_key_checking in .*/.ansible.cfg turns", "remove it",
+    ),
     "VS Code's short time-out": (
         lambda p: p.write_vscode('{\n  // mine\n  "remote.SSH.connectTimeout": 15,\n}\n'),
         "vscode", "VS Code gives up after 15 s", '"remote.SSH.connectTimeout": 300 in /',
@@ -329,6 +402,42 @@ def test_a_person_reads_a_mark_and_a_hint_below(patient: Patient) -> None:
     plain = patient.lines("dm-foo")
     assert plain[5].startswith("ok   api ") and plain[6].startswith("FAIL access ")
     assert "".join(plain).isascii()
+
+
+def test_doctor_asks_for_a_session_anew(start_emulator: Start, user: User) -> None:
+    user.use(emulator := start_emulator("--machine", "dm-foo"))
+    patient = Patient(user, emulator, "")
+    assert user.ssh("dm-foo", "true").returncode == 0
+    (session,) = emulator.sessions_created()
+    # By another program, within the time in which ssh uses it without asking.
+    closed = requests.delete(
+        f"{emulator.api}/v1/machines/dm-foo/ssh/{session}",
+        headers={"Authorization": f"Bearer {emulator.key}", "Idempotency-Key": "a"},
+        timeout=30,
+    )
+    assert closed.ok
+    status, checks = patient.doctor("dm-foo")
+    assert (status, checks["login"]["status"]) == (0, "ok"), checks
+    assert session not in checks["session"]["text"]
+    assert user.ssh("dm-foo", "true").stderr == ""
+
+
+@pytest.mark.parametrize("password", ["pa'ss\"w/rd@#?x", "hunt2", "p%40ss%2Fword"])
+def test_a_proxys_password_is_shown_nowhere(
+    patient: Patient, tmp_path: Path, password: str
+) -> None:
+    user = patient.user
+    user.environment["HTTPS_PROXY"] = f"http://me:{password}@proxy.example:3128"
+    user.environment["all_proxy"] = f"me:{password}@proxy.example:3128"
+    plain = unquote(password)
+    with (user.state / "log").open("a") as log:
+        log.write(f"2026-01-01T00:00:00.000Z [1/1] api said={password} and={plain}\n")
+    bundle = tmp_path / "bundle"
+    lines = "\n".join(patient.lines("--bundle", str(bundle)))
+    for text in (lines, bundle.read_text()):
+        assert "http://[masked]@proxy.example:3128" in text
+        for form in {password, plain, quote(plain, safe=""), repr(password)[1:-1]}:
+            assert form not in text
 
 
 def test_proxy_variables_are_shown_without_passwords(patient: Patient) -> None:

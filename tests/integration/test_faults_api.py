@@ -155,6 +155,17 @@ def test_a_clock_that_is_wrong(play: Callable[..., Play], hours: int) -> None:
     stage.meet(f"clock {hours:+} h", said, gets_in=True)
 
 
+def test_a_clock_that_is_wrong_is_named_for_a_session_from_before(
+    play: Callable[..., Play],
+) -> None:
+    stage = play("--session-seconds", "9000", settings="reuse_seconds = 0\n")
+    assert stage.user.ssh("dm-foo", "true").stderr == ""
+    stage.set("*=clock:7200")
+    said = "dcs-proxy: this computer's clock is 120 min behind the API's: set it"
+    for _ in range(2):
+        assert said in stage.user.ssh("dm-foo", "true").stderr
+
+
 SESSION: list[tuple[str, str, str]] = [
     *((value("status", status), "dm-foo", f"the session is {status}")
       for status in ("closed", "expired", "failed")),

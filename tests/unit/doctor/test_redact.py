@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from urllib.parse import quote, unquote
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcs_proxy.doctor.redact import mask, mask_urls
+from dcs_proxy.doctor.redact import MASK, mask, mask_url, secrets_in_url
 
 
 @pytest.mark.parametrize(
@@ -22,7 +24,7 @@ from dcs_proxy.doctor.redact import mask, mask_urls
     ],
 )
 def test_urls_lose_what_opens_doors(text: str, masked: str | None) -> None:
-    assert mask_urls(text) == (masked or text)
+    assert mask(text, ()) == (masked or text)
 
 
 @pytest.mark.parametrize(
@@ -32,13 +34,43 @@ def test_urls_lose_what_opens_doors(text: str, masked: str | None) -> None:
         ("Authorization: Bearer abc.def", "Authorization: Bearer [masked]"),
         ("X-API-Key: abc", "X-API-Key: [masked]"),
         ("the secret hunter22 and hunter22x", "the secret [masked] and [masked]x"),
-        ("short words stay", "short words stay"),
+        ("pw2 and pw23, pw2.", "[masked] and pw23, [masked]."),
+        ("ab stays", "ab stays"),
+        ('a value that "hunter\'22"', 'a value that "[masked]"'),
     ],
 )
 def test_what_is_known_or_looks_like_a_secret_is_masked(text: str, masked: str) -> None:
-    assert mask(text, {"hunter22", "hunter2", "short", ""}) == masked
+    assert mask(text, {"hunter22", "hunter2", 'hunter"22', "pw2", "ab", ""}) == masked
 
 
 @given(st.text(), st.text(alphabet="abcdefgh0123-_@:/?=&", min_size=6), st.text())
 def test_a_known_secret_is_gone_wherever_it_stands(before: str, secret: str, after: str) -> None:
     assert secret not in mask(f"{before}{secret}{after}".replace("[masked]", ""), {secret})
+
+
+@pytest.mark.parametrize(
+    ("url", "masked"),
+    [
+        ("http://me:pw@proxy:3128", "http://[masked]@proxy:3128"),
+        ("http://me:p'w\"/x#?@y@proxy:3128", "http://[masked]@proxy:3128"),
+        ("me:p/w@proxy:3128", "[masked]@proxy:3128"),
+        ("socks5://tok en@proxy", "socks5://[masked]@proxy"),
+        ("http://proxy:3128", "http://proxy:3128"),
+        ("http://proxy:3128/?token=abc", "http://proxy:3128/?token=[masked]"),
+        ("localhost,.example", "localhost,.example"),
+    ],
+)
+def test_a_url_is_masked_up_to_its_last_at_sign(url: str, masked: str) -> None:
+    assert mask_url(url) == masked
+
+
+PASSWORDS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=6)
+
+
+@given(PASSWORDS)
+def test_a_password_is_known_in_every_form(password: str) -> None:
+    known = secrets_in_url(f"http://user:{password}@proxy:3128")
+    quoted = quote(unquote(password), safe="")
+    for form in (password, unquote(password), quoted, password.replace('"', "'")):
+        assert form not in mask(f"it says: {form}!", known).replace(MASK, "")
+    assert secrets_in_url("http://proxy:3128") == set()

@@ -126,6 +126,8 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
         ("proxy = 'http://a..b:3128'", "proxy has an impossible host or port"),
         ("proxy = 'http://me:a/b@proxy:3128'", "proxy has a user or password with #, / or ?"),
         ("ca_file = 1", "ca_file must be a string"),
+        ("ca_file = ''", "ca_file must be the path of a file"),
+        ('key_file = "a\\u0000b"', "key_file must be the path of a file"),
         ("aliases = 1", "aliases must be a table"),
         ("[aliases]\nweb = 'dm-a'", "must look like a machine's name"),
         ("[aliases]\ndm-web = 'A'", "aliases.dm-web is wrong: "),

@@ -47,6 +47,7 @@ def test_each_step_is_in_the_debug_log(fakes: Fakes) -> None:
         "step machine=dm-foo step=Resume",
         "resume machine=dm-foo session=wssh-0",
         "step machine=dm-foo step=Confirm",
+        "clock machine=dm-foo ahead_s=400",
         "step machine=dm-foo step=Use",
     ]
     (said,) = re.findall(r" seconds=(\d+) ms=(\d+)", Path(path).read_text())
