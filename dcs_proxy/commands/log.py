@@ -7,7 +7,7 @@ import os
 
 from dcs_proxy.app import Options, open_known, open_log
 from dcs_proxy.console.stderr import show
-from dcs_proxy.console.stdout import put
+from dcs_proxy.console.stdout import pause, put
 from dcs_proxy.local.log_reader import follow_log, is_about, read_log
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.lookup import find_locally, names_of
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     wanted = None if arguments.host is None else _names(arguments.host, options)
     if not os.path.exists(path):
         show(f"dcs-proxy: there is no log yet at {path}")
-    for line in follow_log(path) if arguments.follow else read_log(path):
+    for line in follow_log(path, pause) if arguments.follow else read_log(path):
         if wanted is None or is_about(line, wanted):
             put(line)
     return 0

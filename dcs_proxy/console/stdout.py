@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import sys
 from collections.abc import Iterable
 
@@ -32,7 +33,7 @@ def put(*lines: str) -> None:
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         _discard_output()
-        raise ReaderGone("the reader closed the pipe") from None
+        raise _reader_gone() from None
     except OSError as error:
         _discard_output()
         raise _cannot_write(error.strerror) from None
@@ -43,6 +44,14 @@ def put_json(value: object) -> None:
     put(*json.dumps(value, indent=2).split("\n"))
 
 
+def pause(seconds: float) -> None:
+    """Wait.  Raises ReaderGone as soon as the reader closes the pipe."""
+    poll = select.poll()
+    poll.register(1, 0)
+    if poll.poll(seconds * 1000):  # only errors and hang-ups are reported without being asked for
+        raise _reader_gone()
+
+
 def columns(rows: Iterable[tuple[str, ...]]) -> list[str]:
     """Return rows of equal length as lines with aligned columns, two spaces apart."""
     table = list(rows)
@@ -51,6 +60,10 @@ def columns(rows: Iterable[tuple[str, ...]]) -> list[str]:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in table
     ]
+
+
+def _reader_gone() -> ReaderGone:
+    return ReaderGone("the reader closed the pipe")
 
 
 def _cannot_write(reason: str | None) -> DcsError:

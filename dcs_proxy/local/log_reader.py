@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Callable, Collection, Iterator
 from typing import BinaryIO
 
@@ -19,7 +18,7 @@ def read_log(path: str) -> Iterator[str]:
     return _Reader(path, pause=None).lines()
 
 
-def follow_log(path: str, pause: Callable[[float], None] = time.sleep) -> Iterator[str]:
+def follow_log(path: str, pause: Callable[[float], None]) -> Iterator[str]:
     """Yield every line of the log, then new ones as they are written, without end.
 
     `pause` waits for a number of seconds.  Raises StateError.

@@ -21,11 +21,16 @@ RESULTS = [
     ["config-ssh", CONFIG, "--dry-run"], ["config-ssh", CONFIG, "--vscode"],
     ["config-ssh", CONFIG], ["config-ssh", CONFIG, "--remove"],
     ["completion", "bash"],
-    ["log"],
+    ["log"], ["log", "-f", "dm-foo"], ["log", "-f", "dm-other"],
     ["doctor"], ["doctor", "--json"],
     ["emulator", "--list-faults"], ["emulator"],
-    ["login", "--stdin", "--file", "--yes"], ["--version"],
+    ["alias", "dm-web", "dm-foo"], ["alias"], ["alias", "--remove", "dm-web"],
+    ["wake", "dm-foo"], ["wake", "--all"], ["close", "dm-foo"], ["close", "--all"],
+    ["prepare", "dm-foo"],
+    ["login", "--stdin", "--file", "--yes"], ["logout", "--file"], ["--version"],
 ]  # fmt: skip
+# It writes nothing to stdout but the connection.
+WITHOUT_RESULTS = {"dial"}
 HELP = [
     ["--help"], ["dm-foo", "22", "--help"],
     *([name, "--help"] for name in build_parser().commands),
@@ -68,7 +73,27 @@ def test_a_closed_pipe_ends_every_command_silently(ready: User) -> None:
     writer = closed_pipe()
     found = outcomes(ready, RESULTS, writer)
     os.close(writer)
-    assert found == dict.fromkeys(found, (0, ""))
+    # What is not a result still goes to stderr.
+    statuses = {words: status for words, (status, _) in found.items()}
+    assert statuses == dict.fromkeys(found, 0), found
+    for words, (_, errors) in found.items():
+        assert "pipe" not in errors.lower() and "Errno" not in errors, (words, errors)
+
+
+def test_both_streams_closed_end_every_command_as_one_does(ready: User) -> None:
+    for words in RESULTS:
+        writer = closed_pipe()
+        program = ready.start(
+            sys.executable, "-m", "dcs_proxy", *words,
+            stdout=writer, stderr=writer, stdin=subprocess.PIPE,
+        )  # fmt: skip
+        os.close(writer)
+        program.communicate(ready.environment["DEDALUS_API_KEY"].encode(), timeout=LIMIT_S)
+        assert program.returncode == 0, words
+
+
+def test_every_command_is_tried(user: User) -> None:
+    assert {words[0] for words in RESULTS} | WITHOUT_RESULTS >= set(build_parser().commands)
 
 
 def test_a_closed_pipe_ends_every_help_silently(user: User) -> None:
