@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+import string
 from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import NewType
 
 from dcs_proxy.errors import UsageError
-from dcs_proxy.text import quote_server
+from dcs_proxy.text import quote_typed
 
 MachineId = NewType("MachineId", str)
 MachineName = NewType("MachineName", str)
@@ -26,6 +27,7 @@ MIN_LENGTH, MAX_LENGTH = 4, 253
 MIN_END = 4
 # The contract's MachineIDPathSegment; \Z because $ would let a trailing newline through.
 _PATTERN = re.compile(r"dm-[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
+_LOWER_CASE = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _ID_CHARACTERS = re.compile(r"[a-z0-9-]*\Z")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _UUID_LENGTH = 36
@@ -57,16 +59,23 @@ def why_unusable(machine_id: str) -> str:
     return "its id begins or ends with a hyphen"
 
 
+def fold_case(typed: str) -> str:
+    """Return what a user typed with A to Z in lower case, as ssh reads host names."""
+    return typed.translate(_LOWER_CASE)
+
+
 def parse_machine_name(text: str) -> MachineName:
-    """Return the name of the machine that a user calls `text`, with or without ``dm-``.
+    """Return the name of the machine that a user calls `text`, in any case, with or without
+    ``dm-``.
 
     Raises UsageError if no machine can be called so.
     """
-    name = machine_name(text)
+    name = machine_name(fold_case(text))
     if name is None:
         raise UsageError(
-            f"{quote_server(text)} is not the name of a machine",
-            hint="a name is dm- followed by lower-case letters, digits and inner hyphens",
+            f"{quote_typed(text)} is not the name of a machine",
+            hint="a name is dm- followed by letters, digits and inner hyphens, up to "
+            f"{MAX_LENGTH} characters",
         )
     return name
 

@@ -16,6 +16,7 @@ MASK = "[masked]"
 SERVER_TEXT_LIMIT = 200
 # Of a line that is not a result: an error, its hint, a notice.
 LINE_LIMIT = 1000
+_TYPED_LIMIT = 80
 # A shorter secret could be a part of any word, and is masked only where it stands alone.
 _LEAST_INSIDE = 6
 # One that is shorter still would be given away by the places where it is masked.
@@ -69,6 +70,14 @@ def quote_server(text: str, limit: int = SERVER_TEXT_LIMIT) -> str:
     name.
     """
     return f'"{clean_text(text, limit).translate(_QUOTES)}"'
+
+
+def quote_typed(text: str) -> str:
+    """Return what the user typed, in quotation marks.
+
+    Spaces stay, and each unprintable character becomes a ``?``, so that the user sees where it is.
+    """
+    return f'"{safe_line(text, _TYPED_LIMIT).translate(_QUOTES)}"'
 
 
 def as_word(text: str, limit: int = 60) -> str:

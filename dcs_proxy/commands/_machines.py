@@ -11,11 +11,11 @@ from dcs_proxy.app import ApiFactory, show_notice
 from dcs_proxy.errors import ConfigError, MachineNotFound, StateError, UsageError
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.settings import Settings
-from dcs_proxy.names import MachineName, pattern_means, short_names
+from dcs_proxy.names import MachineName, fold_case, pattern_means, short_names
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import listed_hosts
 from dcs_proxy.session.directory import StateDirectory
-from dcs_proxy.text import quote_server
+from dcs_proxy.text import quote_server, quote_typed
 
 _LIST_S = 30.0
 # ssh reads the list on every start, and editors show it.
@@ -62,12 +62,13 @@ def select_machines(
         if host not in patterns:
             found.setdefault(find(host), host)
             continue
+        pattern = fold_case(host)
         matched = [
             name for name in known
-            if pattern_means(host, name, [short[name], *settings.aliases_of(name)])
+            if pattern_means(pattern, name, [short[name], *settings.aliases_of(name)])
         ]  # fmt: skip
         if not matched:
-            raise MachineNotFound(f"no machine matches {quote_server(host)}", hint=hint)
+            raise MachineNotFound(f"no machine matches {quote_typed(host)}", hint=hint)
         for name in matched:
             found.setdefault(name, name)
     return found

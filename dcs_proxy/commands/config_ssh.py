@@ -199,7 +199,8 @@ def _home_warnings(ssh: str, path: str) -> Iterator[str]:
     if home is None or os.path.realpath(home) == os.path.realpath(os.path.expanduser("~")):
         return
     done = _run_ssh([ssh, "-v", "-G", _NO_MACHINE])
-    if done is None or f"Reading configuration data {path}\n".encode() not in done.stderr:
+    read = [] if done is None else done.stderr.decode("utf-8", "replace").splitlines()
+    if f"debug1: Reading configuration data {path}" not in read:
         yield f"ssh reads {home}/.ssh/config whatever HOME says, not this file"
         yield f"hint: dcs-proxy config-ssh --ssh-config {shlex.quote(f'{home}/.ssh/config')}"
 

@@ -25,18 +25,18 @@ from dcs_proxy.bridge.choose import (
 )
 from dcs_proxy.bridge.library import load_paramiko
 from dcs_proxy.bridge.login import login_of
+from dcs_proxy.commands._login import check_login
 from dcs_proxy.console.stderr import is_discarded, show
 from dcs_proxy.errors import (
     ClientGone,
     DcsError,
-    LoginMismatch,
     LoginRefused,
     UsageError,
     attribute_errors_to,
 )
 from dcs_proxy.fastpath.helper import note_use
 from dcs_proxy.local.log import milliseconds_since
-from dcs_proxy.names import MachineName, machine_name
+from dcs_proxy.names import MachineName, fold_case, machine_name
 from dcs_proxy.openssh.parent import client_id
 from dcs_proxy.openssh.shell import check_shell_is_silent
 from dcs_proxy.publish.includes import publish
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     Raises DcsError, after it has been sent through ssh.
     """
     # An editor that runs no shell passes on the quotation marks of our block.
-    arguments.host = arguments.host.strip("'").lower()
+    arguments.host = fold_case(arguments.host.strip("'"))
     check_descriptors(machine_name(arguments.host) or "HOST")
     arguments.login = arguments.login and arguments.login.strip("'")
     way, first = _choose(arguments)
@@ -246,22 +246,4 @@ def _dial(record: Record, context: Context) -> socket.socket:
         timeout_s=context.settings.connect_seconds,
         deadline=context.deadline.at,
         client_gone=context.deadline.client_gone,
-    )
-
-
-def check_login(login: str, host: str, record: Record) -> None:
-    """Raise LoginMismatch if ssh is about to log in as another user than the session's.
-
-    The previous session's login is accepted too: ssh may have read it just before the session was
-    replaced.
-    """
-    ready = record.ready
-    if ready is None or login in (ready.ssh_username, record.previous_username):
-        return
-    shown = clean_text(login, 80) or "?"
-    raise LoginMismatch(
-        f"ssh is about to log in as {shown}, but this session's login is {ready.ssh_username}",
-        hint=f"type: ssh {host} (no user name before it, no -l, and no User line for {host} "
-        "above the dcs-proxy block in your ssh config)",
-        machine=MachineName(host),
     )

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 
 from dcs_proxy.app import Options, explaining_bugs, open_context, open_fast_entry, open_lookup
+from dcs_proxy.commands._login import is_known_login, not_woken_for
 from dcs_proxy.console.stderr import is_discarded
-from dcs_proxy.errors import ClientGone, DcsError, attribute_errors_to
+from dcs_proxy.errors import ClientGone, DcsError, NotWoken, attribute_errors_to
 from dcs_proxy.fastpath.helper import NOT_EXPANDED
 from dcs_proxy.local.log import milliseconds_since
-from dcs_proxy.names import parse_machine_name
-from dcs_proxy.openssh.parent import client_id, is_ssh, wants_session
+from dcs_proxy.names import fold_case, parse_machine_name
+from dcs_proxy.openssh.parent import client_id, is_ssh, typed_login, wants_session
 from dcs_proxy.publish.includes import remove_broken
 from dcs_proxy.publish.publish import first_address, publish_session
 from dcs_proxy.session.directory import StateDirectory
@@ -46,7 +48,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         remove_broken(StateDirectory(options.state_directory(os.environ)))
         return 0
     # ssh reads its configuration for a name as typed, and connects with it in lower case.
-    host = arguments.host.lower()
+    host = fold_case(arguments.host)
     if not is_ssh(parent):
         with attribute_errors_to(host):
             return _prepare(host, options, parent)
@@ -65,10 +67,21 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
 
 def _prepare(host: str, options: Options, parent: int) -> int:
     settings = options.settings(os.environ)
+    state = StateDirectory(options.state_directory(os.environ))
+    remove_broken(state)
+    login = typed_login(parent)
+    is_refused = login is not None and not is_known_login(login, state)
     # With `exec` in the Match line our parent is ssh itself; when it exits we get another parent.
-    context = open_context(options, os.environ, lambda: os.getppid() != parent, settings=settings)
-    remove_broken(context.state)
-    name, record = resolve_typed(host, context, open_lookup(context))
+    context = open_context(
+        options, os.environ, lambda: os.getppid() != parent,
+        settings=replace(settings, wake=(("*", "never"),)) if is_refused else settings,
+    )  # fmt: skip
+    try:
+        name, record = resolve_typed(host, context, open_lookup(context))
+    except NotWoken:
+        if login is None or not is_refused:
+            raise
+        raise not_woken_for(login, host) from None
     publish_session(
         [parse_machine_name(host)],
         name,

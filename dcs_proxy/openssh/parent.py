@@ -14,6 +14,8 @@ _WITH_ARGUMENT = frozenset("BDEFIJLOPQRSWbceilmopw")
 # Print the configuration, control a master process, query algorithms, print the version.
 _WITHOUT_SESSION = frozenset("GOQV")
 _LOG_LEVEL = re.compile(r"\s*loglevel[\s=]+\"?([a-z]+[0-9]?)\"?\s*", re.IGNORECASE)
+_USER = re.compile(r"\s*user[\s=]+\"?([^\"]*?)\"?\s*", re.IGNORECASE)
+_DESTINATION = ""
 # ssh_config(5): the levels below INFO.
 _QUIET = frozenset({"quiet", "fatal", "error"})
 
@@ -47,6 +49,26 @@ def wants_quiet(pid: int) -> bool:
     return log_level(parse_options(_arguments(pid))) in _QUIET
 
 
+def typed_login(pid: int) -> str | None:
+    """Return the login name on the command line of process `pid`, an ssh; None if it has none."""
+    return login_name(parse_options(_arguments(pid)))
+
+
+def login_name(options: list[tuple[str, str]]) -> str | None:
+    """Return the login name that ssh's options and destination set; None if they set none.
+
+    As in ssh.c, the first of ``-l``, ``-o User=`` and ``USER@HOST`` wins.
+    """
+    for letter, value in options:
+        if letter == "l":
+            return value
+        if letter == "o" and (match := _USER.fullmatch(value)):
+            return match[1]
+        if letter == _DESTINATION and "@" in value:
+            return value.removeprefix("ssh://").rpartition("@")[0]
+    return None
+
+
 def log_level(options: list[tuple[str, str]]) -> str:
     """Return the LogLevel that ssh's options set, in lower case; "" if they set none.
 
@@ -75,8 +97,8 @@ def _arguments(pid: int) -> list[str]:
 def parse_options(arguments: list[str]) -> list[tuple[str, str]]:
     """Return the letters and values of the options in ssh's arguments.
 
-    As in ssh.c, options may come before and after the host; the command that follows has none of
-    ssh's options.
+    As in ssh.c, options may come before and after the destination, which is an option without a
+    letter here; the command that follows has none of ssh's options.
     """
     options: list[tuple[str, str]] = []
     hosts = 0
@@ -86,8 +108,12 @@ def parse_options(arguments: list[str]) -> list[tuple[str, str]]:
         position += 1
         if argument == "--" or not argument.startswith("-") or argument == "-":
             hosts += 1
-            if hosts == 2 or (argument == "--" and hosts == 1):
+            if hosts == 2:
                 break
+            if argument == "--":
+                options += [(_DESTINATION, word) for word in arguments[position : position + 1]]
+                break
+            options.append((_DESTINATION, argument))
             continue
         for index, letter in enumerate(argument[1:], 1):
             if letter not in _WITH_ARGUMENT:

@@ -70,7 +70,7 @@ class FastEntry:
         entry[helper.CONNECT_TIMES] = f"{ready.proved_at} {min(committed, ready.ends_at)}"
         entry[helper.AGENT] = record.attempt.agent_path
         entry[helper.IDENTITY] = record.identity.hex()
-        entry[helper.LOGINS] = "\n".join([ready.ssh_username, record.previous_username])
+        entry[helper.LOGINS] = "\n".join(record.logins)
         entry[helper.PORT] = str(ready.port)
         entry[helper.AGENT_KIND] = self._settings.agent
         entry[helper.FILES] = "\n".join(f"{path}\t{helper.stamp(path)}" for path in files)

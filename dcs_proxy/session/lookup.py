@@ -20,6 +20,7 @@ from dcs_proxy.names import (
     is_uuid,
     machine_name,
     names_ending_so,
+    parse_machine_name,
     short_names,
 )
 from dcs_proxy.session.context import Context
@@ -109,7 +110,7 @@ class Lookup:
         somebody else uses.  An alias says which machine is meant.
         """
         meant = machine_name(known.short.get(name, name))
-        if meant in (None, name) or machine_name(typed) in self._settings.aliases:
+        if meant in (None, name) or parse_machine_name(typed) in self._settings.aliases:
             return name
         short = short_names(known.by_name, self._settings.aliases)
         raise MachineNotFound(

@@ -86,6 +86,16 @@ class Record:
             return public_blob(self.attempt.public)
         return binascii.a2b_base64(self.ready.certificate.split()[1])
 
+    @property
+    def logins(self) -> list[str]:
+        """The login names that an ssh may use.
+
+        The previous session's is among them, because ssh may have read it just before the session
+        was replaced.
+        """
+        names = [self.ready.ssh_username if self.ready else "", self.previous_username]
+        return [name for name in names if name]
+
     def ends_at(self) -> float:
         """Return the unix time from which nothing in the record is of use."""
         return self.ready.ends_at if self.ready else self.attempt.key_ends_at

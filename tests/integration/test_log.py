@@ -94,7 +94,7 @@ def test_a_machine_is_told_from_another_and_known_by_its_alias(ready: User) -> N
     assert by_name == by_alias
     assert any(" machine=dm-web " in line for line in by_name)
     assert any(" machine=dm-foo " in line for line in by_name)
-    wrong = ready.proxy("log", "Foo")
+    wrong = ready.proxy("log", "foo_")
     assert wrong.returncode == 2 and "is not the name of a machine" in wrong.stderr
 
 

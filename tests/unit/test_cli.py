@@ -95,4 +95,5 @@ def test_one_command_imports_nothing_of_the_others() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
-    assert done == ["dcs_proxy.commands.prepare"]
+    # Modules with an underscore are what commands have in common.
+    assert [name for name in done if "._" not in name] == ["dcs_proxy.commands.prepare"]

@@ -9,6 +9,7 @@ import pytest
 from dcs_proxy.openssh.parent import (
     client_id,
     log_level,
+    login_name,
     parse_options,
     wants_quiet,
     wants_session,
@@ -35,6 +36,32 @@ from dcs_proxy.openssh.parent import (
 )
 def test_options_are_told_from_the_command(line: str, letters: str) -> None:
     assert "".join(letter for letter, _ in parse_options(line.split())) == letters
+
+
+@pytest.mark.parametrize(
+    ("words", "login"),
+    [
+        (["dm-foo"], None),
+        (["dm-foo", "ls", "-l", "me"], None),
+        (["me@dm-foo"], "me"),
+        (["me@you@dm-foo"], "me@you"),
+        (["ssh://me@dm-foo:22"], "me"),
+        (["--", "me@dm-foo"], "me"),
+        (["-v", "--", "dm-foo", "me@other"], None),
+        (["dm-foo", "-l", "me"], "me"),
+        (["-lme", "you@dm-foo"], "me"),
+        (["me@dm-foo", "-l", "you"], "me"),
+        (["-l", "", "dm-foo"], ""),
+        (["-o", "User=me", "-l", "you", "dm-foo"], "me"),
+        (["-ouser me", "dm-foo"], "me"),
+        (["-o", 'User "a b"', "dm-foo"], "a b"),
+        (["-o", "UserKnownHostsFile=me", "dm-foo"], None),
+        (["--"], None),
+        ([], None),
+    ],
+)
+def test_the_first_login_name_counts(words: list[str], login: str | None) -> None:
+    assert login_name(parse_options(words)) == login
 
 
 @pytest.mark.parametrize(

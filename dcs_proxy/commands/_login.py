@@ -1,0 +1,39 @@
+"""The login name that ssh will use, which must be the session's."""
+
+from __future__ import annotations
+
+from dcs_proxy.errors import LoginMismatch
+from dcs_proxy.names import MachineName
+from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.records import Record
+from dcs_proxy.text import clean_text
+
+_MAX_SHOWN = 80
+
+
+def check_login(login: str, host: str, record: Record) -> None:
+    """Raise LoginMismatch if ssh is about to log in as another user than the session's."""
+    ready = record.ready
+    if ready is not None and login not in record.logins:
+        raise _mismatch(login, host, f"but this session's login is {ready.ssh_username}")
+
+
+def is_known_login(login: str, state: StateDirectory) -> bool:
+    """Return whether any machine's session has this login: it may be every session's."""
+    records = map(state.load, state.machines())
+    return any(record is not None and login in record.logins for record in records)
+
+
+def not_woken_for(login: str, host: str) -> LoginMismatch:
+    """Return the error for a machine that was not woken because the login would be refused."""
+    return _mismatch(login, host, "but the login belongs to the session; nothing was woken")
+
+
+def _mismatch(login: str, host: str, why: str) -> LoginMismatch:
+    shown = clean_text(login, _MAX_SHOWN) if login else "nobody (an empty user name)"
+    return LoginMismatch(
+        f"ssh is about to log in as {shown or '?'}, {why}",
+        hint=f"type: ssh {host} (no user name before it, no -l, and no User line for {host} "
+        "above the dcs-proxy block in your ssh config)",
+        machine=MachineName(host),
+    )
