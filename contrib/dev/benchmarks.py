@@ -26,6 +26,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bridge_memory import Load, draw
+
 import dcs_proxy
 from dcs_proxy.emulator.authority import Authorities
 from dcs_proxy.names import MachineName
@@ -33,6 +35,7 @@ from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.keys import KeyPair, public_line
 from dcs_proxy.ssh.private_agents import PrivateAgents
+from tests.integration.bridging import set_rekeying
 from tests.integration.harness import Emulator, User, helpers_for, wait_until
 from tests.integration.sshd import authorised_sshd
 
@@ -96,6 +99,7 @@ class Bench:
     def __init__(self, root: Path, user: User, arguments: list[str], port: int) -> None:
         self.root, self.user, self.arguments, self.port = root, user, arguments, port
         self.rounds, self.gib = 15, 2.0
+        self.memory_plot: Path | None = None
         plain = root / "plain"
         plain.write_text(
             f"Host *\n    HostName localhost\n    Port {port}\n    IdentityFile {root}/key\n"
@@ -515,6 +519,32 @@ def row_bridge(bench: Bench) -> Iterator[Figure]:
                   many["bridge"], many["plain ssh"])  # fmt: skip
 
 
+def row_renewal(bench: Bench) -> Iterator[Figure]:
+    """the bridge's memory while --gib goes each way at once, with keys renewed every 8 MiB"""
+    bench.run(*bench.ours, "true")
+    before = bench.user.environment["PYTHONPATH"]
+    set_rekeying(bench.user, 8)
+    bench.user.environment["PYTHONPATH"] += f":{before}"
+    try:
+        words = [*bench.relays()["bridge"][:-1], "-o", "RekeyLimit=8M", "dm-foo", "cat"]
+        ssh = bench.user.start(*words, stdin=subprocess.PIPE, stderr=None)
+        (bridge,) = wait_until(lambda: helpers_for(bench.user))
+        load = Load(ssh, bridge, int(bench.gib * 1024))
+        load.run()
+        assert ssh.wait() == 0
+    finally:
+        bench.user.environment["PYTHONPATH"] = before
+    memory = [each for _, each in load.samples]
+    quarter = len(memory) // 4
+    yield compare("renewal", "the bridge's memory, last quarter", "the quarter before the middle",
+                  1.1, memory[-quarter:], memory[quarter : 2 * quarter], unit="MiB")  # fmt: skip
+    yield compare("renewal", "the bridge's memory, at most", "48 MiB", 1.0, [max(memory)], [48.0],
+                  unit="MiB")  # fmt: skip
+    if bench.memory_plot:
+        title = f"The bridge: {bench.gib:g} GiB each way at once, keys renewed every 8 MiB"
+        draw(load.samples, title, bench.memory_plot)
+
+
 def row_hundred(bench: Bench) -> Iterator[Figure]:
     """100 connections at once to 100 ready machines"""
     wall: dict[str, list[float]] = {"ours": [], "plain": []}
@@ -642,6 +672,9 @@ def main() -> None:
     parser.add_argument(
         "--plot", type=Path, metavar="FILE.png", help="draw the ratios, and how cost grows"
     )
+    parser.add_argument(
+        "--memory-plot", type=Path, metavar="FILE.svg", help="draw what the row renewal measures"
+    )
     arguments = parser.parse_args()
     if unknown := set(arguments.rows) - set(ROWS):
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
@@ -669,6 +702,7 @@ def measure(arguments: argparse.Namespace) -> tuple[list[Figure], Growth]:
                 user.settings("reuse_seconds = 3600\n")
                 bench = Bench(root, user.use(emulator), extra, sshd.port)
                 bench.rounds, bench.gib = arguments.rounds, arguments.gib
+                bench.memory_plot = arguments.memory_plot
                 for row in arguments.rows or ROWS:
                     for figure in ROWS[row](bench):
                         show(figure)
