@@ -1,4 +1,5 @@
-"""The bridge: an SSH server towards the client, an SSH client towards the gateway, one process.
+"""The bridge: one process that is an SSH server to the client and an SSH client to the gateway.
 
-For every client that cannot use a session's certificate itself.  paramiko is imported here only.
+It serves every client that cannot use a session's certificate itself.  Only this package imports
+paramiko.
 """

@@ -1,7 +1,7 @@
-"""Which way a connection takes: by what stdin and stdout are, and what the client says first.
+"""Choose how to connect a client: by its descriptors, and by the first line that it sends.
 
-Every client sends its version line before it has seen ours, so it can be read before anything is
-said.
+Every client sends its version line before it has seen ours, so we can read it before we send
+anything.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ class Way(Enum):
 
 
 def choose_way(login: str | None, stdin: int = 0, stdout: int = 1) -> tuple[Way, bytes]:
-    """Return the way, and what has been read from stdin to find it.
+    """Return the way, and the bytes that were read from stdin to choose it.
 
-    `login` is the login name that the client's config passed on, None if it passed none.
+    `login` is the login name from the client's config, None if the config passes none.
     """
     if is_fdpass(stdin, stdout) and not has_spoken(stdin):
         return Way.HANDOVER, b""
     if login is None:
         return Way.BRIDGE, b""
-    # Only OpenSSH can use a session's certificate: it alone tells the agent what host it logs in
-    # to.  And it has read the session's login and the gateway's host authority from our block.
+    # Only OpenSSH can use a session's certificate: no other client tells the agent which host it
+    # logs in to.  OpenSSH has also read the session's login and host authority from our block.
     first = _read_line(stdin)
     return (Way.RELAY if is_openssh_line(first) else Way.BRIDGE), first
 
@@ -50,9 +50,9 @@ def is_openssh_line(first: bytes) -> bool:
 
 
 def has_spoken(stdin: int = 0) -> bool:
-    """Return whether the client has sent something, as one does that expects no handover.
+    """Return whether the client has sent anything, which a client never does before a handover.
 
-    `stdin` is a socket.  A client that has gone has not spoken.
+    `stdin` is a socket.  If the client has closed it, the answer is no.
     """
     with socket.socket(fileno=os.dup(stdin)) as sock:
         try:
@@ -94,7 +94,7 @@ def _family(fd: int) -> int:
 
 
 def _read_line(stdin: int) -> bytes:
-    """Return what the client has sent up to its first line's end, or what came in time."""
+    """Return the client's first line, and anything read with it, or what arrived in time."""
     end = time.monotonic() + _LINE_S
     poll = select.poll()
     poll.register(stdin, select.POLLIN)

@@ -1,7 +1,8 @@
-"""The side of the client: an SSH server on our stdin and stdout.
+"""The client's side: an SSH server on our stdin and stdout.
 
-Whoever holds our stdin is the user who started us, so any login name and any method will do.  The
-client's request is answered when the machine is ready, or when the client's patience may end.
+The client was started by the same user as we were, so any login name and any authentication method
+is accepted.  The login request is granted when the machine is ready, or earlier if the client may
+time out before.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ _NAME_LISTS = 10
 
 
 class Client(Side):
-    """The client; its host keys are `keys`."""
+    """The client's side; `keys` are the host keys that the client sees."""
 
-    # OpenSSH and ssh2 of node use their extensions (eow@openssh.com, Unix sockets) only with what
-    # says that it is OpenSSH.  The gateway, which they are for, is not known yet; one that does not
-    # know them refuses or ignores them (RFC 4254 §4, §5.4).
+    # OpenSSH and node's ssh2 use OpenSSH's extensions (eow@openssh.com, Unix sockets) only with a
+    # server that calls itself OpenSSH.  They are meant for the gateway, whose version is not known
+    # yet; a gateway without them refuses or ignores them (RFC 4254 §4, §5.4).
     _CLIENT_ID = "OpenSSH_9.9 dcs_proxy"
 
     def __init__(
@@ -47,37 +48,37 @@ class Client(Side):
             self.add_server_key(key)
         self._negotiate = self._handler_table[_KEXINIT]
         self._handler_table[_KEXINIT] = self._start_exchange
-        self._door = threading.Lock()
+        self._login_lock = threading.Lock()
         self._is_asking = self._is_let_in = False
         self._banners: list[bytes] = []
 
     def start(self) -> None:
-        """Start the thread that answers the client."""
+        """Start the connection's thread, which answers the client."""
         self.server_mode = True
         self.server_object = paramiko.ServerInterface()
         self.active = True
         super().start()
 
     def show(self, text: str) -> None:
-        """Show a line, if the client still waits to be let in."""
+        """Show the client a line in a banner, unless it is already logged in."""
         message = (
             bytes([_BANNER])
             + pack_string(f"{safe_line(text, LINE_LIMIT)}\r\n".encode())
             + pack_string(b"")
         )
-        with self._door:
+        with self._login_lock:
             self._banners.append(message)
             self._send_banners()
 
     def let_in(self) -> None:
-        """Answer the client's request with success, now or when it comes."""
-        with self._door:
+        """Grant the client's login request, now or as soon as it arrives."""
+        with self._login_lock:
             self._is_let_in = True
             self._answer()
 
     def ask(self) -> None:
-        """Note that the client asks to be let in."""
-        with self._door:
+        """Record that the client has asked to log in."""
+        with self._login_lock:
             self._is_asking = True
             self._send_banners()
             self._answer()
@@ -90,7 +91,7 @@ class Client(Side):
 
     def _answer(self) -> None:
         if self._is_asking and self._is_let_in and not self.authenticated:
-            # Before the answer: the client's next message may be here before it is sent.
+            # Set first: the client's next message may arrive before send() returns.
             self.authenticated = True
             if self.auth_handler is not None:
                 self.auth_handler.authenticated = True
@@ -98,10 +99,10 @@ class Client(Side):
             self.inbox.open(self)
 
     def _start_exchange(self, message: paramiko.Message) -> None:
-        """Begin a key exchange, without what the client has guessed wrongly.
+        """Begin a key exchange, and skip the client's guess if it is wrong.
 
         SSH_MSG_KEXINIT (RFC 4253 §7.1): 16 bytes, ten lists of names, those for key exchange and
-        host keys first; boolean first_kex_packet_follows.  paramiko takes every guess for right.
+        host keys first; boolean first_kex_packet_follows.  paramiko treats every guess as right.
         """
         data = message.asbytes()
         self._negotiate(message)
@@ -120,21 +121,21 @@ class Client(Side):
 
     def _take_keys(self, message: paramiko.Message) -> None:
         if self.auth_handler is None:
-            self.auth_handler = _Door(self)
+            self.auth_handler = _LoginRequests(self)
         super()._take_keys(message)
 
 
-class _Door(AuthHandler):
-    """Reads the client's requests to be let in (RFC 4252)."""
+class _LoginRequests(AuthHandler):
+    """Parses the client's login requests (RFC 4252)."""
 
     def _parse_userauth_request(self, message: paramiko.Message) -> None:
-        """Take a request: string user, string service, string method, more (RFC 4252 §5, §7).
+        """Parse a request: string user, string service, string method, more (RFC 4252 §5, §7).
 
-        With the method "publickey": boolean signed, string algorithm, string key.
+        For the method "publickey": boolean signed, string algorithm, string key.
         """
         client = self.transport
-        if not isinstance(client, Client):  # a proxy, whose class is the client's
-            raise TypeError("a door of another side")
+        if not isinstance(client, Client):  # a weak proxy, whose class is the client's
+            raise TypeError("a login request to another side")
         if client.authenticated:
             return  # RFC 4252 §5.1: further requests are ignored
         reader = Reader(message.asbytes())
@@ -144,7 +145,7 @@ class _Door(AuthHandler):
             if service != b"ssh-connection":
                 raise paramiko.SSHException("a request for another service")
             if method == b"publickey" and not reader.u8():
-                # Is this key welcome?  A client signs only after yes.
+                # The client asks whether this key would do, and signs only after a yes.
                 algorithm, key = reader.string(), reader.string()
                 client.send(bytes([_PK_OK]) + pack_string(algorithm) + pack_string(key))
                 return

@@ -1,4 +1,4 @@
-"""The side of the gateway: an SSH client that logs in with a session's identity."""
+"""The gateway's side: an SSH client that logs in with a session's identity."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _POST_QUANTUM = "mlkem768x25519-sha256"
 
 
 class Gateway(Side):
-    """The gateway at the other end of `sock`, which `login` leads to; it keeps the socket open."""
+    """The gateway's side: `sock` is connected to the gateway of `login`, and stays open with it."""
 
     _preferred_keys = (
         "ssh-ed25519",
@@ -58,22 +58,22 @@ class Gateway(Side):
         return tuple(f"{name}{_CERTIFIED}" for name in self._preferred_keys)
 
     def start(self) -> None:
-        """Start the thread that speaks to the gateway; `is_negotiated` tells when it has."""
+        """Start the connection's thread; `is_negotiated` is set after the key exchange."""
         self.completion_event = self.is_negotiated
         self.active = True
         super().start()
 
     def log_in(self) -> None:
-        """Ask to be let in; `has_answered` tells when there is an answer."""
+        """Send the login request; `has_answered` is set when the gateway has answered."""
         identity = _Identity(self._login, self._binding)
-        # Everything that paramiko asks of a key.
+        # It has everything that paramiko needs from a key.
         self.auth_publickey(self._login.username, identity, self.has_answered)  # type: ignore[arg-type]
 
     def _verify_key(self, host_key: bytes, signature: bytes) -> None:
         """Check the gateway's certificate and its signature of the exchange.
 
-        Called in every key exchange.  A certificate that has been checked stays good, as for
-        OpenSSH, when it ends while the connection lasts.
+        Called in every key exchange.  As with OpenSSH, a certificate that was valid when the
+        connection began may expire while it lasts.
         """
         if host_key != self._proved:
             check_host_certificate(
@@ -83,24 +83,24 @@ class Gateway(Side):
                 now=time.time(),
             )
         self._check_algorithm(signature)
-        # paramiko's own, which its type stubs leave out.
+        # paramiko's own method, which its type stubs leave out.
         super()._verify_key(host_key, signature)  # type: ignore[misc]
         self._proved = host_key
         if self._binding is None:
             self._binding = SessionBinding(host_key, self.session_id or b"", signature)
 
     def _check_algorithm(self, signature: bytes) -> None:
-        """Raise Untrusted unless the signature is of the kind that was agreed on, never SHA-1."""
+        """Raise Untrusted unless the signature uses the negotiated algorithm, never SHA-1."""
         try:
             kind = Reader(signature).string().decode("ascii", "replace")
         except WireError:
             kind = ""
         if f"{kind}{_CERTIFIED}" != self.host_key_type:
-            raise Untrusted("the gateway signed the key exchange in another way than was agreed on")
+            raise Untrusted("the gateway's signature does not use the negotiated algorithm")
 
 
 class _Identity:
-    """A session's key as paramiko asks for it: what the gateway sees, and the agent's signature."""
+    """A session's identity as paramiko needs it: the blob for the gateway, and signatures."""
 
     def __init__(self, login: Login, binding: SessionBinding | None) -> None:
         self._login = login
@@ -108,7 +108,7 @@ class _Identity:
         self.public_blob = SimpleNamespace(key_type=login.algorithm, key_blob=login.offered)
 
     def sign_ssh_data(self, data: bytes, algorithm: str | None = None) -> bytes:
-        """Return the signature of `data` (RFC 4252 §7).  Raises AgentRefused, AgentUnavailable."""
+        """Let the agent sign `data` (RFC 4252 §7).  Raises AgentRefused, AgentUnavailable."""
         if self._binding is None:
             raise paramiko.SSHException("no host to bind the agent to")
         return self._login.agent.sign(self._login.identity, data, self._binding)

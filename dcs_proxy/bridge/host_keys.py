@@ -17,7 +17,7 @@ from dcs_proxy.local.files import cannot_write, read_small, write_atomically
 from dcs_proxy.openssh.config_text import KNOWN_HOSTS
 from dcs_proxy.session.directory import StateDirectory
 
-# JSch before 0.2 knows no Ed25519.
+# JSch before 0.2 does not support Ed25519.
 _KINDS = ("ed25519", "ecdsa")
 _ANY_MACHINE = "dm-*"
 # Lines for some fifty thousand machines.
@@ -26,7 +26,7 @@ _HOST = re.compile(rb"^(dm-[a-z0-9-]+) ", re.MULTILINE)
 
 
 def ensure_host_keys(state: StateDirectory) -> list[str]:
-    """Return the paths of the two private keys, Ed25519 first, made if they are missing.
+    """Return the paths of the two private keys, Ed25519 first; create those that are missing.
 
     Raises StateError if they cannot be written, or cannot be trusted to be secret.
     """
@@ -74,7 +74,7 @@ def _ensure_key(path: str, kind: str) -> str:
 
 
 def _make_key(path: str, kind: str) -> None:
-    """Make a key once, whichever process is first: written in full, then linked into place."""
+    """Create a key; of several processes, the first that links its own into place wins."""
     temporary = f"{path}.{os.getpid()}.tmp"
     write_atomically(temporary, _generate(kind))
     try:

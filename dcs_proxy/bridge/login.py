@@ -1,4 +1,4 @@
-"""What the bridge needs of a session to log in."""
+"""What the bridge needs from a session to log in."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from dcs_proxy.ssh.wire import Reader
 
 @dataclass(frozen=True)
 class Login:
-    """Where a session logs in, and as whom.
+    """Where a session logs in, and as which user.
 
-    `identity` is the blob by which `agent` knows the key; `offered` is what the gateway is shown,
-    a certificate or the same.
+    `identity` is the blob by which `agent` knows the key; `offered` is the blob that the gateway
+    sees: a certificate, or `identity` itself.
     """
 
     endpoint: str
@@ -36,7 +36,7 @@ class Login:
 
 
 def login_of(name: MachineName, record: Record, log: Log) -> Login:
-    """Return how the ready session in `record` logs in."""
+    """Return the login of the ready session in `record`."""
     ready = record.ready
     if ready is None:
         raise ValueError("only a ready session has a login")

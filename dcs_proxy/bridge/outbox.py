@@ -1,9 +1,9 @@
-"""Messages on their way to one side: sent at once, or held while that side cannot take them.
+"""Messages for one side: sent at once, or held while that side is in a key exchange.
 
 Both sides count the same bytes, so both renew their keys at about the same time.  A side in a key
-exchange takes no message until it is over, and its thread has to read for that.  So the thread
-that brings a message never waits for the other side's exchange while its own side is in one: it
-leaves the message here.
+exchange may send nothing else, and its own thread must keep reading to finish the exchange.  A
+thread whose own side is in one therefore never waits for the other side: it leaves the message
+here.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from paramiko import SSHException, Transport
 
 from dcs_proxy.bridge.packets import Payload
 
-# Beyond this, the thread that brings messages waits where it may.
+# With more bytes than this held, put() waits if it may.
 _ROOM = 2 * 1024 * 1024
-# What a peer can have had in flight when it learned of the key exchange is less than this.
+# An honest peer has less than this in flight when it learns of a key exchange.
 _LIMIT = 16 * 1024 * 1024
-# What a message costs beside its bytes.
+# The memory that a message takes besides its bytes.
 _OVERHEAD = 200
 
 
 class Outbox:
-    """What is to be sent to one side, in order.
+    """A queue of messages for one side.
 
-    Until `open` names the side everything is held.
+    Every message is held until `open` names the side.
     """
 
     def __init__(self) -> None:
@@ -51,20 +51,20 @@ class Outbox:
                 self._changed.wait()
 
     def open(self, side: Transport) -> None:
-        """Send to `side` what has been held, and from now on what comes."""
+        """Send all held messages to `side`, and from now on every new one."""
         with self._changed:
             self._side = side
         self.flush()
 
     def flush(self) -> None:
-        """Send what has been held; called when a key exchange is over."""
+        """Send the held messages; called when a key exchange is over."""
         with self._changed:
             while self._held and self._send(self._held[0]):
                 self._size -= self._held.popleft().size + _OVERHEAD
             self._changed.notify_all()
 
     def close(self, side: Transport) -> None:
-        """Hold and send nothing more, if it is `side` that it is open to."""
+        """Drop the held messages and all later ones, if the queue is open to `side`."""
         with self._changed:
             if self._side is side:
                 self._closed = True
@@ -95,6 +95,6 @@ class Outbox:
                 # The stubs know no message but paramiko's own.
                 side.packetizer.send_message(message)  # type: ignore[arg-type]
             except (EOFError, OSError):
-                # The side is gone, as its own thread will find.
+                # The connection is broken, which the side's own thread will notice.
                 self._closed = True
             return True

@@ -65,7 +65,7 @@ class Packet(Payload):
 
 
 class _Gcm:
-    """AES-GCM in one direction; `packets` and `bytes` count what it has worked on.
+    """AES-GCM in one direction; `packets` and `bytes` count its use.
 
     The nonce is four fixed bytes and a counter of eight (RFC 5647 §7.1).
     """
@@ -87,7 +87,7 @@ class _Gcm:
 
 
 class Packets(Packetizer):
-    """Packets of a limited size, each without `drop_next` if that was called before."""
+    """Reads and writes packets of a limited size."""
 
     # paramiko's own counts, which a MAC needs when keys are renewed with another cipher.
     _Packetizer__sequence_number_in: int
@@ -117,7 +117,7 @@ class Packets(Packetizer):
         self._gcm_out = _gcm(cipher, "encrypt", "iv_out")
 
     def drop_next(self) -> None:
-        """Let the next message be lost, a wrongly guessed key exchange (RFC 4253 §7)."""
+        """Skip the next message, which is a wrong guess of the key exchange (RFC 4253 §7)."""
         self._drops += 1
 
     def readline(self, timeout: float) -> str:
@@ -126,7 +126,7 @@ class Packets(Packetizer):
         line = b""
         while not line.endswith(b"\n"):
             if self._greeting == _MAX_GREETING:
-                raise paramiko.SSHException("a greeting without end")
+                raise paramiko.SSHException("the greeting is too long")
             try:
                 byte = self._stream.recv(1)
             except TimeoutError:
@@ -149,9 +149,9 @@ class Packets(Packetizer):
 
     # The stubs know no message but paramiko's own.
     def read_message(self) -> tuple[int, Any]:
-        """Return the next message's number, and the message without those to be dropped.
+        """Return the next message and its number, after skipping those that `drop_next` names.
 
-        It is a paramiko.Message, or in the connection protocol a Payload.
+        It is a paramiko.Message or, in the connection protocol, a Payload.
         """
         while self._drops:
             self._read_next()

@@ -1,4 +1,4 @@
-"""One bridge, from the client's first packet to the end of both connections."""
+"""One bridge, from the client's first packet until both connections have ended."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from dcs_proxy.errors import ClientGone, DcsError, GatewayUnreachable, LoginRefu
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.text import clean_text, quote_server
 
-# A client other than OpenSSH, which waits as long as it takes, may give up its login after a few
-# seconds (ssh2 of node: as its program says).
+# OpenSSH waits for its login as long as necessary.  Other clients may give up after a few seconds
+# (with node's ssh2, the program that uses it sets the limit).
 _PATIENCE_S = 2.0
 _OPENSSH = "SSH-2.0-OpenSSH"
 # Clients that print the text of a disconnect message.
@@ -33,16 +33,16 @@ _SHOW_REASONS = (_OPENSSH, "SSH-2.0-dropbear", "SSH-2.0-PuTTY")
 # From the gateway's first byte to the end of the login.
 _LOGIN_S = 30.0
 _TURN_S = 0.1
-# How long the last messages to one side may take when the other has gone.
+# How long the last messages to one side may take when the other has ended.
 _LAST_S = 5.0
-# How long a signal leaves for that.
+# The same after a signal.
 _SIGNALLED_S = 2.0
 
 
 class Bridge:
-    """The client on stdin and stdout, answered from now on; and later its gateway.
+    """Answers the client on stdin and stdout, and later connects it to its gateway.
 
-    `host` is the machine as the user calls it, `first` what has been read from stdin before.
+    `host` is the machine's name as the user typed it, `first` was already read from stdin.
     """
 
     def __init__(self, host: str, state: StateDirectory, first: bytes = b"") -> None:
@@ -63,7 +63,7 @@ class Bridge:
         self._patience.start()
 
     def client_gone(self) -> bool:
-        """Tell whether the client has gone."""
+        """Return whether the client has disconnected."""
         return self._client.ended.is_set()
 
     @property
@@ -97,7 +97,7 @@ class Bridge:
         except DcsError:
             with contextlib.suppress(OSError):  # the gateway has gone
                 sock.shutdown(socket.SHUT_RDWR)
-            # Its number may be another socket's next, which this thread must not read from.
+            # The next socket may get this one's number, and the gateway's thread must not read it.
             gateway.ended.wait()
             sock.close()
             raise
@@ -115,7 +115,7 @@ class Bridge:
         while not (self._signal or self.client_gone() or gateway.ended.is_set()):
             self._bell.wait()
         if self._signal:
-            # ssh sends SIGHUP when it ends: what it has written before is still to be passed on.
+            # ssh sends SIGHUP when it ends.  What it has written before must still be passed on.
             self._client.ended.wait(_SIGNALLED_S / 2)
         if gateway.ended.is_set() and not self.client_gone():
             self._to_client.wait_until_empty(_LAST_S)
@@ -151,10 +151,10 @@ class Bridge:
     def _await(self, gateway: Gateway, event: threading.Event, end: float, login: Login) -> None:
         while not event.wait(_TURN_S):
             if self.client_gone():
-                raise ClientGone("the program that asked for the connection has gone")
+                raise ClientGone("the program that asked for the connection is gone")
             if time.monotonic() >= end:
                 raise GatewayUnreachable(
-                    f"the gateway {login.endpoint} has not let us in within {_LOGIN_S:g} s",
+                    f"the gateway {login.endpoint} did not complete the login in {_LOGIN_S:g} s",
                     hint="try again; if it stays so, report it to the service's support",
                 )
         if gateway.ended.is_set() or not gateway.is_active():
@@ -162,7 +162,7 @@ class Bridge:
             raise _failure(gateway, login)
 
     def _end_soon(self, number: int, frame: FrameType | None) -> None:
-        # A peer that reads nothing must not keep us: SIGALRM ends the process.
+        # A peer that reads nothing must not block us: SIGALRM ends the process.
         signal.setitimer(signal.ITIMER_REAL, _SIGNALLED_S)
         self._signal = number
         self._bell.ring()
@@ -180,23 +180,23 @@ class _Banners(Progress):
 
 
 class _Bell:
-    """Wakes the main thread: from other threads, and from a signal handler, which may not lock."""
+    """Wakes the main thread, also from a signal handler, which must not take locks."""
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
 
     def ring(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # it has rung often enough
+        with contextlib.suppress(BlockingIOError):  # the pipe is full: the thread will wake up
             os.write(self._write, b"!")
 
     def wait(self) -> None:
-        """Return when it has rung since the last time."""
+        """Wait until `ring` has been called since the last wait."""
         os.read(self._read, 1024)
 
 
 def _failure(gateway: Gateway, login: Login) -> DcsError:
-    """Return why the gateway's side ended before it had let us in."""
+    """Return why the gateway's side ended before the login was complete."""
     error = gateway.get_exception()
     if isinstance(error, DcsError):
         return error
@@ -215,6 +215,6 @@ def _failure(gateway: Gateway, login: Login) -> DcsError:
     else:
         why = quote_server(str(error))
     return GatewayUnreachable(
-        f"the gateway {where} did not let us in: {why}",
+        f"the gateway {where} did not complete the login: {why}",
         hint="try again; if it stays so, report it to the service's support",
     )

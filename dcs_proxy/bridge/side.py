@@ -1,4 +1,4 @@
-"""What the bridge's two connections have in common: algorithms, passing on, and how they end."""
+"""What both of the bridge's connections share: algorithms, passing messages on, and their end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from dcs_proxy.text import clean_text, safe_line
 _DISCONNECT, _EXT_INFO, _KEXINIT, _NEWKEYS, _GLOBAL_REQUEST = 1, 7, 20, 21, 80
 _CONNECTION = range(80, 128)
 BY_APPLICATION = 11
-# They speak of the keys of one connection's host (OpenSSH's PROTOCOL §2.5), not of the other's.
+# These requests are about one connection's host keys (OpenSSH's PROTOCOL §2.5), which the other
+# connection does not use.
 _WITHHELD = (b"hostkeys-00@openssh.com", b"hostkeys-prove-00@openssh.com")
 _UNKNOWN_REQUEST = pack_string(b"withheld@dcs-proxy")
 _MAX_REASON = 2000
@@ -41,9 +42,9 @@ class Farewell:
 
 
 class Side(paramiko.Transport):
-    """One connection: `inbox` is what goes to its peer, `outbox` what comes from there.
+    """One of the two connections: `inbox` is for messages to its peer, `outbox` for those from it.
 
-    `on_end` is called, in the connection's own thread, when it is over.
+    `on_end` is called in the connection's own thread when the connection has ended.
     """
 
     _active_check_timeout = 1.0  # paramiko's 0.1 s wakes an idle process ten times as often
@@ -75,7 +76,7 @@ class Side(paramiko.Transport):
         "diffie-hellman-group14-sha256",
     )
     _preferred_compression = ("none",)
-    # Of this instance, and meant to be added to (since paramiko 3.4).
+    # An attribute of the instance that may be extended (since paramiko 3.4).
     _handler_table: dict[int, Callable[[Any], None]]
 
     def __init__(
@@ -107,7 +108,7 @@ class Side(paramiko.Transport):
     def disconnect(self, farewell: Farewell, timeout_s: float) -> None:
         """Send the peer, at most once, why the connection ends.
 
-        Gives up after `timeout_s`: a peer that reads nothing must not keep us.
+        Gives up after `timeout_s`: a peer that reads nothing must not block us.
         """
         if self._said_farewell or self.ended.is_set():
             return
@@ -119,17 +120,17 @@ class Side(paramiko.Transport):
         thread.join(timeout_s)
 
     def send(self, message: bytes) -> None:
-        """Send a message of our own, once no key exchange is under way."""
-        # asbytes() is all that is asked of a message.
+        """Send a message of our own; waits for a key exchange to end."""
+        # paramiko only calls asbytes() on a message.
         self._send_user_message(Payload(message))  # type: ignore[attr-defined]
 
     def _send_last(self, message: bytes) -> None:
-        # It may be sent in a key exchange too (RFC 4253 §7.1).  asbytes() is all that is asked of
-        # a message.
+        # It may also be sent during a key exchange (RFC 4253 §7.1).  paramiko only calls asbytes()
+        # on a message.
         try:
             self.packetizer.send_message(Payload(message + bytes(4)))  # type: ignore[arg-type]
         except (EOFError, OSError):
-            pass  # the peer has gone
+            pass  # the connection is broken
 
     def _take_keys(self, message: paramiko.Message) -> None:
         self._newkeys(message)
@@ -141,7 +142,7 @@ class Side(paramiko.Transport):
             raise paramiko.SSHException(f"message {number} before the login")
 
     def _pass_on(self, message: Payload) -> None:
-        # In a key exchange of its own this thread has to go on reading.
+        # During its own key exchange this thread must keep reading.
         self._outbox.put(message, may_wait=self.clear_to_send.is_set())
 
     def _pass_on_request(self, message: Payload) -> None:

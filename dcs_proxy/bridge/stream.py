@@ -17,24 +17,24 @@ _HURRIED_READS = 32
 
 
 class Stream:
-    """What comes from `source`, and goes to `sink`; both may be the same socket.
+    """Reads from `source` and writes to `sink`; both may be the same socket.
 
-    `first` has been read from `source` before.  The descriptors' flags stay as they are, for they
-    may be shared with the program at the other end.  One thread at a time may read, one write.
+    `first` was already read from `source`.  The descriptors' flags are not changed, because the
+    program at the other end may share them.  Only one thread at a time may read, and one write.
     """
 
     def __init__(self, source: int, sink: int, first: bytes = b"") -> None:
         self._closed = False  # paramiko's Transport.stop_thread reads this
         self._source, self._sink = source, sink
         self._timeout_ms = 1000
-        # Allocating this for each read would cost more than all else about a keystroke.
+        # To allocate this for each read would cost more than anything else about a keystroke.
         self._buffer = memoryview(bytearray(_READ))
         self._buffer[: len(first)] = first
         self._start, self._end = 0, len(first)
         self._poll = select.poll()
         self._poll.register(source, select.POLLIN)
         if sink != source:
-            self._poll.register(sink, 0)  # tells of no more than a broken sink
+            self._poll.register(sink, 0)  # reports only a broken sink
         for fd in {source, sink}:
             _enlarge_pipe(fd)
 
@@ -85,7 +85,7 @@ class Stream:
         for fd, _ in happened:
             if fd == self._source:
                 return self._fill()
-        # A client that has died while another process holds its end of our stdin open.
+        # The client has died, but another process holds its end of our stdin open.
         if happened:
             return 0
         raise TimeoutError
@@ -104,7 +104,7 @@ class SocketStream(Stream):
 
     What the peer sends at first is acknowledged at once: sshd sets TCP_NODELAY only when a session
     starts, and until then holds each packet back until the one before is acknowledged, which the
-    kernel delays by 40 ms.
+    kernel delays by up to 40 ms.
     """
 
     def __init__(self, sock: socket.socket) -> None:
