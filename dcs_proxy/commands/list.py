@@ -10,6 +10,7 @@ null and ``problem`` says why; otherwise ``problem`` is null.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from dcs_proxy.commands._machines import (
 from dcs_proxy.console.format import in_words, rfc3339
 from dcs_proxy.console.stderr import show
 from dcs_proxy.console.stdout import columns, put, put_json
+from dcs_proxy.errors import StateError
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName, short_names
 from dcs_proxy.session.directory import StateDirectory
@@ -48,8 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, options: Options) -> int:
     """Print the list.  Raises as list_machines does, and ConfigError or StateError."""
     settings = options.settings(os.environ)
-    state = StateDirectory(options.state_directory(os.environ))
-    listing = list_machines(open_factory(options, os.environ, settings), state)
+    listing = list_machines(open_factory(options, os.environ, settings), _state(options))
     names = usable_names(listing)
     short = short_names(names, settings.aliases)
     if arguments.json:
@@ -63,6 +64,15 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         show_unusable(listing)
         show_unlisted(names, settings)
     return 0
+
+
+def _state(options: Options) -> StateDirectory:
+    """Return the state directory, created if it can be: the list does not depend on it."""
+    path = options.state_directory(os.environ)
+    StateDirectory(path, create=False)  # one that exists must be trusted
+    with contextlib.suppress(StateError):
+        return StateDirectory(path)
+    return StateDirectory(path, create=False)
 
 
 def _table(

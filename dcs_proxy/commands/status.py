@@ -88,7 +88,7 @@ def collect(
 ) -> Status:
     """Return the status, with only the sessions of the machines `hosts` if there are any."""
     settings = options.settings(environment)
-    state = StateDirectory(options.state_directory(environment))
+    state = StateDirectory(options.state_directory(environment), create=False)
     agents = Agents()
     factory = open_factory(options, environment, settings)
     source, problem = _key_source(factory)
@@ -171,7 +171,7 @@ def _agent_status(
     if settings.agent == "user":
         path = environment.get("SSH_AUTH_SOCK", "")
         return agents.status("user", path, [path] if path else [])
-    private = PrivateAgents(state.path)
+    private = PrivateAgents(state.path, create=False)
     return agents.status("private", private.place, private.paths())
 
 

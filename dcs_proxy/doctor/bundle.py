@@ -128,7 +128,7 @@ def _sessions(context: Context) -> Iterator[str]:
 def _agent(context: Context) -> Iterator[str]:
     if context.state is None:
         return
-    for path in PrivateAgents(context.state.path).paths():
+    for path in PrivateAgents(context.state.path, create=False).paths():
         name = os.path.basename(path)
         try:
             for identity in Agent(path, timeout_s=2).identities():

@@ -123,8 +123,15 @@ def make_private_directory(path: str) -> None:
     they could plant an agent socket, a certificate or a known_hosts file in it.
     """
     make_directories(path)
+    check_private_directory(path)
+
+
+def check_private_directory(path: str) -> None:
+    """Raise StateError if `path` exists and is not a directory that only we can write to."""
     try:
         status = os.stat(path)
+    except FileNotFoundError:
+        return
     except OSError as error:
         raise cannot_write(path, error) from None
     if not stat.S_ISDIR(status.st_mode):

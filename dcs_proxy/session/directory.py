@@ -33,6 +33,7 @@ from dcs_proxy.errors import DeadlineExceeded
 from dcs_proxy.fastpath import helper
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.files import (
+    check_private_directory,
     make_private_directory,
     read_small,
     remove_file,
@@ -45,6 +46,7 @@ from dcs_proxy.session.records import Failure, Record, parse_failure, parse_reco
 # Bytes of names: more than a hundred thousand of them.
 _MAX_NAMES = 8 * 1024 * 1024
 
+_PARTS = ("", "hosts", "sessions", "agents")
 LOCK_TURN_S = 0.05
 # The suffix of what session/first_half.py writes.
 FAILED = ".failed"
@@ -65,15 +67,17 @@ def read_ssh_configs(state_directory: str) -> list[str]:
 
 
 class StateDirectory:
-    """The files of one user's sessions under `path`, which is created if missing.
+    """The files of one user's sessions under `path`.
 
-    Raises StateError if the directory cannot be trusted or used.
+    It is created if missing, unless `create` is False: then a missing one is as good as an empty
+    one.  Raises StateError if the directory cannot be trusted or used.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, create: bool = True) -> None:
         self.path = path
-        for part in ("", "hosts", "sessions", "agents"):
-            make_private_directory(os.path.join(path, part).rstrip("/"))
+        for part in _PARTS:
+            check = make_private_directory if create else check_private_directory
+            check(os.path.join(path, part).rstrip("/"))
 
     def file(self, *parts: str) -> str:
         """Return the path of a file under the state directory."""
@@ -131,6 +135,8 @@ class StateDirectory:
     def machines(self) -> list[MachineName]:
         """Return the machines that have a record, sorted by name."""
         found = []
+        if not os.path.isdir(self.file("sessions")):
+            return []
         for entry in os.scandir(self.file("sessions")):
             stem, suffix = os.path.splitext(entry.name)
             data = read_small(entry.path) if suffix == ".json" else None

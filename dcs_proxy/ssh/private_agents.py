@@ -10,13 +10,16 @@ No process waits for an agent to become empty: commands end the agents that hold
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
+import socket
+import threading
 import time
 from collections.abc import Iterator
 
 from dcs_proxy.errors import AgentRefused, AgentUnavailable, DcsError
-from dcs_proxy.local.files import make_private_directory
+from dcs_proxy.local.files import check_private_directory, make_private_directory
 from dcs_proxy.local.lock import lock_holder, try_lock
 from dcs_proxy.local.log import Log
 from dcs_proxy.ssh.agent import Agent, AgentMissing, Identity
@@ -37,26 +40,32 @@ KEYS_EACH = 8
 # name first.
 _MAX_PATH = 100
 _TURN_S = 0.02
+# How file systems without sockets refuse one; a full or read-only disk is another matter.
+_NO_SOCKETS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _NUMBER = re.compile(r"(\d+)\.sock\Z")
 
 
 class PrivateAgents:
     """The private agents of one state directory, whose sockets have a directory of their own.
 
-    That directory, `place`, is in `state_directory`, unless paths there are too long for a socket.
-    It is created if missing.  Raises StateError if it cannot be trusted or used.
+    That directory, `place`, is in `state_directory`, unless no socket can be made there: paths are
+    too long, or the file system has no sockets (CIFS, sshfs).  It is created if missing, unless
+    `create` is False.  Raises StateError if it cannot be trusted or used.
     """
 
-    def __init__(self, state_directory: str, log: Log | None = None) -> None:
+    def __init__(
+        self, state_directory: str, log: Log | None = None, *, create: bool = True
+    ) -> None:
         self.place = _find_place(state_directory)
+        check = make_private_directory if create else check_private_directory
         # A user who can write to them could replace our agent by another.
         if self.is_outside(state_directory):
-            make_private_directory(os.path.dirname(self.place))
-        make_private_directory(self.place)
+            check(os.path.dirname(self.place))
+        check(self.place)
         self._log = log
 
     def is_outside(self, state_directory: str) -> bool:
-        """Return whether the sockets are elsewhere, because paths there are too long."""
+        """Return whether the sockets are elsewhere, because none can be made there."""
         return os.path.dirname(self.place) != state_directory
 
     def path(self, number: int) -> str:
@@ -66,6 +75,8 @@ class PrivateAgents:
 
     def paths(self) -> list[str]:
         """Return the existing sockets in the order of use; their agents may have exited."""
+        if not os.path.isdir(self.place):
+            return []
         names = [name for name in os.listdir(self.place) if name.endswith(".sock")]
         return [os.path.join(self.place, name) for name in sorted(names, key=_order)]
 
@@ -202,7 +213,8 @@ def _public_key(identity: Identity) -> bytes:
 def _find_place(state_directory: str) -> str:
     """Return the directory for the sockets of a state directory."""
     place = os.path.join(state_directory, "sockets")
-    if len(os.fsencode(place)) + len("/agent-999.sock") <= _MAX_PATH:
+    is_short = len(os.fsencode(place)) + len("/agent-999.sock") <= _MAX_PATH
+    if is_short and _has_sockets(state_directory):
         return place
     import hashlib
 
@@ -212,3 +224,15 @@ def _find_place(state_directory: str) -> str:
     if runtime.startswith("/") and len(os.fsencode(runtime)) < 50 and os.path.isdir(runtime):
         base = os.path.join(runtime, "dcs-proxy")
     return os.path.join(base, hashlib.sha256(os.fsencode(state_directory)).hexdigest()[:16])
+
+
+def _has_sockets(directory: str) -> bool:
+    """Return whether a socket can be made in a directory; True if it does not exist yet."""
+    path = os.path.join(directory, f".{os.getpid():x}-{threading.get_native_id():x}.tmp")
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(path)
+            os.unlink(path)
+    except OSError as error:
+        return error.errno not in _NO_SOCKETS
+    return True

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -212,3 +214,55 @@ def test_a_low_limit_of_open_files_is_raised_or_named(
     command[2] = 'ulimit -n 10; exec "$@"'
     doctor = user.run([*command, sys.executable, "-m", "dcs_proxy", "doctor"])
     assert "may open only 10 files" in doctor.stdout
+
+
+def test_a_state_directory_on_a_file_system_without_sockets(
+    start_emulator: Start, user: User, tmp_path: Path
+) -> None:
+    server = shutil.which("sftp-server", path="/usr/lib/openssh:/usr/libexec/openssh:/usr/libexec")
+    (tmp_path / "far").mkdir()
+    user.state.mkdir(mode=0o700)
+    script = tmp_path / "server"
+    script.write_text(f"#!/bin/sh\nexec {server}\n")
+    script.chmod(0o700)
+    command = ["sshfs", "-o", f"ssh_command={script}", f"x:{tmp_path}/far", str(user.state)]
+    if not server or not shutil.which("sshfs") or subprocess.run(
+        command, check=False, capture_output=True
+    ).returncode:  # fmt: skip
+        pytest.skip("nothing can be mounted here by sshfs: see unit/ssh/test_private_agents")
+    try:
+        user.environment["XDG_RUNTIME_DIR"] = str(user.root)
+        user.use(start_emulator("--machine", "dm-foo"))
+        for _ in range(2):
+            done = user.ssh("dm-foo", "echo in")
+            assert (done.returncode, done.stdout, done.stderr) == (0, "in\n", "")
+        status = user.proxy("status").stdout
+        assert f"private, {user.root}/dcs-proxy/" in status and "1 identity" in status
+        assert user.proxy("close", "--all").returncode == 0
+    finally:
+        subprocess.run(["fusermount", "-u", str(user.state)], check=True)
+
+
+READ_ONLY = 'mount --bind "$TMPDIR" "$TMPDIR" && mount -o remount,bind,ro "$TMPDIR" && exec "$@"'
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_what_needs_no_writing_works_on_a_read_only_disk(
+    start_emulator: Start, user: User, is_new: bool
+) -> None:
+    alone = ["unshare", "--map-root-user", "--mount"]
+    if subprocess.run([*alone, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no namespace with mounts of its own can be made")
+    user.use(start_emulator("--machine", "dm-foo"), config=not is_new)
+    if not is_new:
+        assert user.ssh("dm-foo", "true").returncode == 0
+    for words in ("list", "list --json", "status", "status --json", "alias", "--help", "log",
+                  "completion bash", "--version"):  # fmt: skip
+        program = [sys.executable, "-m", "dcs_proxy", *words.split()]
+        done = user.run([*alone, "sh", "-c", READ_ONLY, "sh", *program])
+        assert done.returncode == 0, (words, done.stderr)
+        assert "cannot" not in done.stderr
+    doctor = user.run([*alone, "sh", "-c", READ_ONLY, "sh", sys.executable, "-m", "dcs_proxy",
+                       "doctor", "--ssh-config", str(user.config)])  # fmt: skip
+    assert "cannot be written: Read-only file system" in doctor.stdout
+    assert " api " in doctor.stdout and "internal error" not in doctor.stdout

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from dcs_proxy.errors import StateError
 from dcs_proxy.local.log import Log
 from dcs_proxy.ssh.private_agents import PrivateAgents, end_idle_agents
+from tests.fake_agent import socket_directory
 
 
 def test_the_sockets_are_in_the_order_in_which_they_are_used(tmp_path: Path) -> None:
@@ -50,3 +53,38 @@ def test_looking_for_idle_agents_makes_no_directory_and_never_fails(tmp_path: Pa
     (tmp_path / "sockets").mkdir(mode=0o777)
     (tmp_path / "sockets").chmod(0o777)
     end_idle_agents(str(tmp_path), log)
+
+
+@pytest.mark.parametrize(
+    ("number", "is_outside"),
+    [
+        (errno.EPERM, True),  # sshfs, CIFS, exFAT
+        (errno.EOPNOTSUPP, True),
+        (errno.EROFS, False),
+        (errno.ENOSPC, False),
+    ],
+)
+def test_where_no_socket_can_be_made_they_are_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, number: int, is_outside: bool
+) -> None:
+    class Refusing(socket.socket):
+        def bind(self, _: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+    with socket_directory() as short:
+        state = f"{short}/state"
+        os.mkdir(state, 0o700)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(short))
+        monkeypatch.setattr(socket, "socket", Refusing)
+        assert PrivateAgents(state).is_outside(state) is is_outside
+
+
+def test_looking_at_the_file_system_leaves_nothing_behind(tmp_path: Path) -> None:
+    PrivateAgents(str(tmp_path))
+    assert os.listdir(tmp_path) == ["sockets"]
+
+
+def test_agents_can_be_looked_at_without_making_a_directory(tmp_path: Path) -> None:
+    agents = PrivateAgents(str(tmp_path / "none"), create=False)
+    assert agents.paths() == []
+    assert os.listdir(tmp_path) == []
