@@ -14,6 +14,7 @@ _READ = 256 * 1024
 _PIPE = 1024 * 1024
 # More than a login and the start of a session take.
 _HURRIED_READS = 32
+_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux
 
 
 class Stream:
@@ -110,7 +111,7 @@ class SocketStream(Stream):
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock.fileno(), sock.fileno())
         self._socket = sock
-        self._hurried = _HURRIED_READS if hasattr(socket, "TCP_QUICKACK") else 0
+        self._hurried = _HURRIED_READS if _QUICKACK is not None else 0
 
     def settimeout(self, seconds: float) -> None:
         """Set how long `recv` may wait."""
@@ -123,10 +124,10 @@ class SocketStream(Stream):
 
     def _fill(self) -> int:
         size = super()._fill()
-        if self._hurried:
+        if self._hurried and _QUICKACK is not None:
             self._hurried -= 1
             # Not lasting: the kernel goes back to delays by itself.
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
         return size
 
 

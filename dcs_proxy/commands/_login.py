@@ -11,10 +11,20 @@ from dcs_proxy.text import clean_text
 _MAX_SHOWN = 80
 
 
-def check_login(login: str, host: str, record: Record) -> None:
-    """Raise LoginMismatch if ssh is about to log in as another user than the session's."""
+def check_login(login: str, host: str, record: Record, *, was_prepared: bool) -> None:
+    """Raise LoginMismatch if ssh is about to log in as another user than the session's.
+
+    `was_prepared` is whether `prepare` could know that ssh would log in.
+    """
     ready = record.ready
     if ready is not None and login not in record.logins:
+        if not was_prepared:
+            raise LoginMismatch(
+                "this ssh has begun without the session's login, since the system does not tell "
+                "whether it only shows its options (ssh -G), for which no machine is woken",
+                hint=f"the machine is awake now; type again: ssh {host}",
+                machine=MachineName(host),
+            )
         raise _mismatch(login, host, f"but this session's login is {ready.ssh_username}")
 
 

@@ -37,7 +37,7 @@ from dcs_proxy.errors import (
 from dcs_proxy.fastpath.helper import note_use
 from dcs_proxy.local.log import milliseconds_since
 from dcs_proxy.names import MachineName, fold_case, machine_name
-from dcs_proxy.openssh.parent import client_id
+from dcs_proxy.openssh.parent import client_id, is_known
 from dcs_proxy.openssh.shell import check_shell_is_silent
 from dcs_proxy.publish.includes import publish
 from dcs_proxy.session.context import Context
@@ -212,7 +212,7 @@ def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool, firs
     if fdpass and not arguments.fdpass and has_spoken():
         return False
     if arguments.login is not None:
-        check_login(arguments.login, arguments.host, record)
+        check_login(arguments.login, arguments.host, record, was_prepared=is_known(os.getppid()))
     sock = _dial(record, context)
     context.log.event(
         "connected", machine=name, session=record.attempt.session_id, fdpass=fdpass,

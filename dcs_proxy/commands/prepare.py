@@ -17,7 +17,7 @@ from dcs_proxy.errors import ClientGone, DcsError, NotWoken, attribute_errors_to
 from dcs_proxy.fastpath.helper import NOT_EXPANDED
 from dcs_proxy.local.log import milliseconds_since
 from dcs_proxy.names import fold_case, parse_machine_name
-from dcs_proxy.openssh.parent import client_id, is_ssh, typed_login, wants_session
+from dcs_proxy.openssh.parent import client_id, is_known, is_ssh, typed_login, wants_session
 from dcs_proxy.publish.includes import remove_broken
 from dcs_proxy.publish.publish import first_address, publish_session
 from dcs_proxy.session.directory import StateDirectory
@@ -50,8 +50,13 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     # ssh reads its configuration for a name as typed, and connects with it in lower case.
     host = fold_case(arguments.host)
     if not is_ssh(parent):
-        with attribute_errors_to(host):
-            return _prepare(host, options, parent)
+        try:
+            with attribute_errors_to(host):
+                return _prepare(host, options, parent)
+        except NotWoken:
+            if is_known(parent):
+                raise
+            return 1
     first_half = FirstHalf(options.state_directory(os.environ), client_id(parent))
     first_half.check(is_last=False)
     try:
@@ -71,10 +76,12 @@ def _prepare(host: str, options: Options, parent: int) -> int:
     remove_broken(state)
     login = typed_login(parent)
     is_refused = login is not None and not is_known_login(login, state)
+    # An unknown ssh may be ssh -G.  If it logs in, its ProxyCommand wakes the machine.
+    may_wake = is_known(parent) and not is_refused
     # With `exec` in the Match line our parent is ssh itself; when it exits we get another parent.
     context = open_context(
         options, os.environ, lambda: os.getppid() != parent,
-        settings=replace(settings, wake=(("*", "never"),)) if is_refused else settings,
+        settings=settings if may_wake else replace(settings, wake=(("*", "never"),)),
     )  # fmt: skip
     try:
         name, record = resolve_typed(host, context, open_lookup(context))

@@ -13,7 +13,7 @@ from dcs_proxy.doctor.context import Context
 from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.errors import AgentRefused, ConfigError
 from dcs_proxy.local.files import remove_file, write_atomically
-from dcs_proxy.local.programs import find_program
+from dcs_proxy.local.programs import find_program, install_hint
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import uses_pipes
 from dcs_proxy.openssh.shell import try_shells
@@ -53,7 +53,7 @@ def check_ssh(context: Context) -> Check:
     except ConfigError as error:
         return failed(error.message, error.hint)
     if find_program("ssh-agent", context.environment) is None:
-        return failed("there is no ssh-agent in PATH", "install openssh-client")
+        return failed("there is no ssh-agent in PATH", install_hint(context.environment))
     return passed(f"{context.ssh.text} at {context.ssh.path}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import sys
 from collections.abc import Mapping
 
 from dcs_proxy.doctor.context import Context
@@ -81,6 +82,8 @@ def _places(environment: Mapping[str, str]) -> list[tuple[str, str, str]]:
     """Return each program's name, settings file and extensions directory."""
     home = os.path.expanduser("~")
     config = environment.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
+    if sys.platform == "darwin":
+        config = os.path.join(home, "Library", "Application Support")
     return [
         (name, f"{where.format(config=config, home=home)}/User/settings.json",
          f"{home}/{extensions}/extensions")

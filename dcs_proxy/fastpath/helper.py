@@ -57,6 +57,7 @@ _AGENT_S = 2
 # OpenSSH's agents and clients have the same limit, without the length.
 _MAX_REPLY = 256 * 1024 + 4
 _CONNECT_S = 1
+_RECEIVE_S = 2
 # How long a connection may be idle before TCP asks whether the other end is alive.
 _IDLE_S = 60
 
@@ -352,6 +353,7 @@ def _connect(entry: "list[str]", home: str, host: str, login: str) -> bool:
     channel = _socket.socket(fileno=posix.dup(1))
     passed = sock.fileno().to_bytes(4, sys.byteorder)
     channel.sendmsg([b"\0"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)])
+    await_received(channel)
     return True
 
 
@@ -367,6 +369,20 @@ def set_options(sock: _socket.socket) -> None:
     for name in ("TCP_KEEPIDLE", "TCP_KEEPALIVE"):  # macOS has the second
         if hasattr(_socket, name):
             sock.setsockopt(_socket.IPPROTO_TCP, getattr(_socket, name), _IDLE_S)
+
+
+def await_received(channel: _socket.socket) -> None:
+    """Wait until ssh has closed its end, on systems that may drop a descriptor in flight.
+
+    Linux keeps one that was sent even if the sender exits at once.  Elsewhere the garbage collector
+    of descriptors may take it for lost.  ssh closes its end as soon as it has the descriptor.
+    """
+    if sys.platform != "linux":
+        channel.settimeout(_RECEIVE_S)
+        try:
+            channel.recv(1)
+        except OSError:
+            pass  # too late, or ssh is gone: nothing more can be done
 
 
 def _has_spoken() -> bool:

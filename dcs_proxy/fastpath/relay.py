@@ -28,7 +28,9 @@ _ALWAYS = select.POLLERR | select.POLLHUP | select.POLLNVAL
 _FIFO, _SOCKET = 0o010000, 0o140000
 # For fewer, larger steps: fcntl(2), Linux.
 _F_SETPIPE_SZ, _SPLICED = 1031, 512 * 1024
-_CAN_SPLICE = hasattr(os, "splice")
+# Linux only, and a type checker for another system knows none of them.
+_splice = getattr(os, "splice", None)
+_FLAGS = getattr(os, "SPLICE_F_NONBLOCK", 0) | getattr(os, "SPLICE_F_MOVE", 0)
 
 
 def relay(sock: socket, stdin: int = 0, stdout: int = 1) -> int:
@@ -93,7 +95,7 @@ class _Flow:
         self.held = b""
         self.piped = 0
         self.pipe: tuple[int, int] | None = None
-        if splice and _CAN_SPLICE:
+        if splice and _splice:
             self.pipe = os.pipe()
             try:
                 fcntl(self.pipe[1], _F_SETPIPE_SZ, _SPLICED)
@@ -125,14 +127,16 @@ class _Flow:
         return True
 
     def _splice(self, out: int, into: int) -> None:
-        flags = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
+        splice = _splice
+        if splice is None:
+            return
         try:
             if not self.piped:
-                self.piped = os.splice(self.source, into, _SPLICED, flags=flags)
+                self.piped = splice(self.source, into, _SPLICED, flags=_FLAGS)
                 self.ended = not self.piped
             if self.piped:
                 # Usually there is room, and a keystroke need not wait for another poll.
-                self.piped -= os.splice(out, self.sink, self.piped, flags=flags)
+                self.piped -= splice(out, self.sink, self.piped, flags=_FLAGS)
         except BlockingIOError:
             pass  # until poll announces it
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import stat
@@ -36,13 +37,25 @@ def write_atomically(
                 os.fchmod(fd, mode)  # the umask may have removed bits
                 file.write(data)
                 file.flush()
-                os.fsync(fd)
+                _sync(fd)
             os.replace(temporary, target)
         except BaseException:
             _unlink_quietly(temporary)
             raise
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def _sync(fd: int) -> None:
+    """Make sure that a file's bytes are on the disk: on macOS, fsync leaves them in its cache."""
+    full = getattr(fcntl, "F_FULLFSYNC", None)
+    if full is not None:
+        try:
+            fcntl.fcntl(fd, full)
+            return
+        except OSError:
+            pass  # a file system without it, such as a network one
+    os.fsync(fd)
 
 
 def _create(path: str, mode: int) -> int:

@@ -23,6 +23,19 @@ MAX_OUTPUT = 256 * 1024
 _TURN_S = 0.1
 
 
+# Homebrew first: it comes beside a system's own programs.
+_INSTALL = {
+    "brew": "brew install openssh",
+    "apt-get": "sudo apt-get install openssh-client",
+    "dnf": "sudo dnf install openssh-clients",
+    "apk": "sudo apk add openssh-client",
+    "pacman": "sudo pacman -S openssh",
+    "zypper": "sudo zypper install openssh-clients",
+    "pkg": "sudo pkg install openssh-portable",
+}
+_MANAGER_DIRECTORIES = ("/usr/bin", "/sbin", "/usr/sbin", "/opt/homebrew/bin", "/usr/local/bin")
+
+
 @dataclass(frozen=True)
 class Output:
     """What a program did: its exit status (negative for a signal) and what it printed.
@@ -49,6 +62,14 @@ def find_program(
         if os.path.isabs(directory) and os.path.isfile(path) and os.access(path, os.X_OK):
             return path
     return None
+
+
+def install_hint(environment: Mapping[str, str]) -> str:
+    """Return how OpenSSH's client is installed with the package manager of this computer."""
+    for manager, command in _INSTALL.items():
+        if find_program(manager, environment, _MANAGER_DIRECTORIES) is not None:
+            return f"install OpenSSH's client: {command}"
+    return "install OpenSSH's client"
 
 
 def start(

@@ -6,8 +6,11 @@ ssh evaluates ``Match exec`` whenever it reads its configuration.  That includes
 
 from __future__ import annotations
 
+import functools
 import os
 import re
+
+from dcs_proxy.local.programs import find_program, run
 
 # The options that take an argument: the getopt strings in ssh.c of 8.2 to 10.x.
 _WITH_ARGUMENT = frozenset("BDEFIJLOPQRSWbceilmopw")
@@ -16,6 +19,9 @@ _WITHOUT_SESSION = frozenset("GOQV")
 _LOG_LEVEL = re.compile(r"\s*loglevel[\s=]+\"?([a-z]+[0-9]?)\"?\s*", re.IGNORECASE)
 _USER = re.compile(r"\s*user[\s=]+\"?([^\"]*?)\"?\s*", re.IGNORECASE)
 _DESTINATION = ""
+# ssh itself, and the names that wrappers give it: ssh.real, ssh-10.0, .ssh-wrapped, openssh.
+_SSH = re.compile(r"(?:\A|[^a-z]|open)ssh(?!-(?:add|agent|key))(?:\Z|[^a-z])")
+_PS_S = 2.0
 # ssh_config(5): the levels below INFO.
 _QUIET = frozenset({"quiet", "fatal", "error"})
 
@@ -32,6 +38,11 @@ def client_id(pid: int) -> str:
     except (OSError, IndexError, UnicodeDecodeError):
         started = ""
     return f"{pid}:{started}"
+
+
+def is_known(pid: int) -> bool:
+    """Return whether the command line of process `pid` can be read."""
+    return _command_line(pid) is not None
 
 
 def is_ssh(pid: int) -> bool:
@@ -86,12 +97,49 @@ def log_level(options: list[tuple[str, str]]) -> str:
 
 def _arguments(pid: int) -> list[str]:
     """Return the arguments of process `pid`; none if it is not an ssh, or cannot be read."""
+    words = _command_line(pid) or []
+    is_program = bool(words) and _SSH.search(os.path.basename(words[0])) is not None
+    return words[1:] if is_program or (words and _runs_ssh(pid)) else []
+
+
+def _runs_ssh(pid: int) -> bool:
+    """Return whether process `pid` runs an ssh under another name, where the system tells."""
+    try:
+        return _SSH.search(os.path.basename(os.readlink(f"/proc/{pid}/exe"))) is not None
+    except OSError:
+        return False
+
+
+def _command_line(pid: int) -> list[str] | None:
+    """Return the words of a process's command line, None if the system does not tell."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            words = file.read().decode("utf-8", "replace").split("\0")[:-1]
+            return file.read().decode("utf-8", "replace").split("\0")[:-1]
     except OSError:
-        return []
-    return words[1:] if words and os.path.basename(words[0]) == "ssh" else []
+        return _ask_ps(pid)
+
+
+@functools.lru_cache(maxsize=1)
+def _ask_ps(pid: int) -> list[str] | None:
+    """Return what ps(1) says of a process, from the name of an ssh on if there is one.
+
+    It does not tell blanks in a word from those between words.
+    """
+    program = find_program("ps", os.environ, ("/bin", "/usr/bin"))
+    if program is None:
+        return None
+    try:
+        done = run(
+            [program, "-ww", "-o", "args=", "-p", str(pid)],
+            environment={"PATH": os.defpath}, limit_s=_PS_S,
+        )  # fmt: skip
+    except (OSError, TimeoutError):
+        return None
+    words = done.stdout.decode("utf-8", "replace").split()
+    if done.status or not words:
+        return None
+    named = [at for at, word in enumerate(words) if _SSH.search(os.path.basename(word))]
+    return words[named[0] :] if named else words
 
 
 def parse_options(arguments: list[str]) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ import re
 from typing import NamedTuple
 
 from dcs_proxy.errors import ConfigError
-from dcs_proxy.local.programs import find_program, run
+from dcs_proxy.local.programs import find_program, install_hint, run
 from dcs_proxy.text import clean_text
 
 _VERSION = re.compile(r"OpenSSH_(?:for_\w+_)?([0-9]{1,4})\.([0-9]{1,4})")
@@ -49,7 +49,7 @@ def find_client() -> Client:
     """
     path = find_program("ssh", os.environ)
     if path is None:
-        raise ConfigError("there is no ssh in PATH", hint="install openssh-client")
+        raise ConfigError("there is no ssh in PATH", hint=install_hint(os.environ))
     text = _ask_version(path)
     version = parse_version(text)
     if text.startswith("No user exists for uid"):
@@ -59,7 +59,7 @@ def find_client() -> Client:
             hint="add a line for it to /etc/passwd (a container can do so when it starts)",
         )
     if version is None:
-        raise ConfigError(f"{path} is not OpenSSH: {text}", hint="install openssh-client")
+        raise ConfigError(f"{path} is not OpenSSH: {text}", hint=install_hint(os.environ))
     if version < OLDEST:
         raise ConfigError(f"{text} at {path} is too old", hint=f"install OpenSSH {OLDEST} or later")
     return Client(path, text, version)

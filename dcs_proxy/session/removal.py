@@ -20,7 +20,7 @@ _PARTS = {
     "hosts": re.compile(rf"dm-[a-z0-9-]+\.conf|{_TEMPORARY}"),
     "agents": re.compile(rf"(only|[0-9a-f]+)\.conf|{_TEMPORARY}"),
     "sessions": re.compile(
-        r"dm-[a-z0-9-]+\.([a-z]+|[0-9a-f]{12}(-cert\.pub|\.pub|\.known_hosts))|"
+        r"\d+-\d*\.failed|dm-[a-z0-9-]+\.([a-z]+|[0-9a-f]{12}(-cert\.pub|\.pub|\.known_hosts))|"
         rf"{_TEMPORARY}"
     ),
     "sockets": re.compile(rf"(agent-\d+|\d\d)\.(sock|pid|lock)|lock|{_TEMPORARY}"),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from dcs_proxy.errors import AgentUnavailable
 from dcs_proxy.local.files import read_small, remove_file, write_atomically
-from dcs_proxy.local.programs import find_program, start
+from dcs_proxy.local.programs import find_program, install_hint, start
 from dcs_proxy.ssh.agent import Agent, AgentMissing, Identity
 from dcs_proxy.text import clean_text, quote_server
 
@@ -36,7 +36,7 @@ def agent_program() -> str:
     """Return the path of ``ssh-agent``.  Raises AgentUnavailable if it is not installed."""
     program = find_program("ssh-agent", os.environ, _SYSTEM_DIRECTORIES)
     if program is None:
-        raise AgentUnavailable("ssh-agent is not installed", hint="install openssh-client")
+        raise AgentUnavailable("ssh-agent is not installed", hint=install_hint(os.environ))
     return program
 
 

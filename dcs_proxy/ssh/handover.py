@@ -8,6 +8,7 @@ relay (fastpath/relay.py).
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import select
 import socket
@@ -17,6 +18,7 @@ from typing import NoReturn
 
 import dcs_proxy
 from dcs_proxy.errors import ClientGone
+from dcs_proxy.fastpath.helper import await_received
 
 
 def is_fdpass(stdin: int = 0, stdout: int = 1) -> bool:
@@ -31,6 +33,15 @@ def client_gone(stdout: int = 1) -> bool:
 
     Always false for a terminal or a file.  stdin does not tell: a client may close it early.
     """
+    if sys.platform != "linux" and hasattr(select, "kqueue"):
+        # On macOS poll reports a hang-up only where it waits for data.
+        with contextlib.closing(select.kqueue()) as queue:
+            wanted = select.kevent(stdout, select.KQ_FILTER_WRITE, select.KQ_EV_ADD)
+            try:
+                events = queue.control([wanted], 1, 0)
+            except OSError:
+                return False  # kqueue(2) does not watch every kind of file
+        return any(event.flags & select.KQ_EV_EOF for event in events)
     poll = select.poll()
     poll.register(stdout, 0)
     return bool(poll.poll(0))
@@ -47,6 +58,7 @@ def hand_over(sock: socket.socket, fd: int = 1) -> None:
             channel.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
         except OSError:
             raise ClientGone("ssh has gone before it got its connection") from None
+        await_received(channel)
 
 
 def become_relay(sock: socket.socket, host: str, home: str) -> NoReturn:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from dcs_proxy.app import Options
 from dcs_proxy.doctor.context import Context
 from dcs_proxy.doctor.runner import Check
-from dcs_proxy.doctor.vscode import check_vscode, connect_timeout
+from dcs_proxy.doctor.vscode import check_vscode, connect_timeout, settings_with_machines
 
 
 @pytest.mark.parametrize(
@@ -67,3 +68,15 @@ def test_a_long_time_limit_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HOME", str(tmp_path))
     check = vscode(tmp_path, settings='{"remote.SSH.connectTimeout": 120}')
     assert check and check.ok and check.text == "VS Code waits 120 s"
+
+
+def test_on_macos_the_settings_are_in_the_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = tmp_path / "Library" / "Application Support" / "Code" / "User" / "settings.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"remote.SSH.remotePlatform": {"dm-*": "linux"}}')
+    environment = {"XDG_CONFIG_HOME": str(tmp_path / "elsewhere")}
+    assert settings_with_machines(environment) == [str(settings)]

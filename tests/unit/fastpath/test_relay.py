@@ -70,7 +70,7 @@ def one_socket() -> tuple[int, int, int, int]:
 @pytest.fixture(params=["splice", "copy"])
 def can_splice(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "copy":
-        monkeypatch.setattr(dcs_proxy.fastpath.relay, "_CAN_SPLICE", False)
+        monkeypatch.setattr(dcs_proxy.fastpath.relay, "_splice", None)
     return str(request.param)
 
 

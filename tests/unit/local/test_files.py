@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shlex
 import threading
@@ -145,3 +147,22 @@ def test_removing_what_is_not_there_is_no_error(tmp_path: Path) -> None:
     remove_file(str(tmp_path / "none"))
     with pytest.raises(StateError):
         remove_file(str(tmp_path))
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_on_macos_the_disk_itself_is_flushed_if_it_can_be(
+    works: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def control(_fd: int, operation: int) -> None:
+        assert operation == 51
+        if not works:
+            raise OSError(errno.ENOTSUP, "not supported")
+        done.append("full")
+
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", control)
+    monkeypatch.setattr(os, "fsync", lambda _fd: done.append("fsync"))
+    write_atomically(str(tmp_path / "file"), b"text")
+    assert done == ["full" if works else "fsync"]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dcs_proxy.local.programs import find_program, run, start
+from dcs_proxy.local import programs
+from dcs_proxy.local.programs import find_program, install_hint, run, start
 
 EMPTY: dict[str, str] = {}
 
@@ -110,3 +111,24 @@ def test_streams_are_closed_unless_named(tmp_path: Path) -> None:
         said = process.stdout.read()
     null = os.stat(os.devnull).st_rdev
     assert said == f"\n[{null}, {null}]\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("managers", "command"),
+    [
+        (["apt-get"], "sudo apt-get install openssh-client"),
+        (["dnf"], "sudo dnf install openssh-clients"),
+        (["apk"], "sudo apk add openssh-client"),
+        (["apt-get", "brew"], "brew install openssh"),
+        (["pacman"], "sudo pacman -S openssh"),
+        ([], None),
+    ],
+)
+def test_the_hint_is_for_this_computers_package_manager(
+    managers: list[str], command: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "_MANAGER_DIRECTORIES", ())
+    for manager in managers:
+        (tmp_path / manager).touch(0o700)
+    more = f": {command}" if command else ""
+    assert install_hint({"PATH": str(tmp_path)}) == f"install OpenSSH's client{more}"

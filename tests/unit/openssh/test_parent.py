@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from dcs_proxy.openssh import parent
 from dcs_proxy.openssh.parent import (
     client_id,
+    is_known,
+    is_ssh,
     log_level,
     login_name,
     parse_options,
@@ -108,3 +116,73 @@ def test_who_is_no_ssh_wants_a_session() -> None:
         assert wants_session(process.pid) and not wants_quiet(process.pid)
         process.communicate(b"\n")
     assert wants_session(2**22 + 1)
+
+
+@pytest.mark.parametrize("name", ["ssh", "ssh.real", "ssh-10.0", ".ssh-wrapped", "openssh"])
+@pytest.mark.parametrize("has_proc", [True, False])
+def test_an_ssh_under_another_name_is_one(
+    name: str, has_proc: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_proc:
+        hide_proc(monkeypatch)
+    with running(f"/opt/bin/{name}", "-G", "dm-foo") as pid:
+        assert is_known(pid) and is_ssh(pid) and not wants_session(pid)
+    with running(f"/opt/bin/{name}", "-q", "dm-foo", "ls", "-G") as pid:
+        assert is_ssh(pid) and wants_session(pid) and wants_quiet(pid)
+
+
+@pytest.mark.parametrize("name", ["sshd", "ssh-agent", "sshfs", "python3", "-bash", "asyncsshx"])
+def test_another_program_is_no_ssh(name: str) -> None:
+    with running(name, "-G", "dm-foo") as pid:
+        assert is_known(pid) and not is_ssh(pid) and wants_session(pid)
+
+
+def test_a_program_that_calls_itself_otherwise_is_known_by_its_file(tmp_path: Path) -> None:
+    copy = tmp_path / "ssh-copy"
+    shutil.copy(shutil.which("sleep") or "", copy)
+    with subprocess.Popen(["login", "60"], executable=copy) as process:
+        try:
+            assert is_ssh(process.pid)
+        finally:
+            process.kill()
+
+
+def test_where_nothing_tells_the_command_line_it_is_unknown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hide_proc(monkeypatch)
+    assert not is_known(2**22 + 1)
+    failing = tmp_path / "ps"
+    failing.write_text("#!/bin/sh\nexit 1\n")
+    failing.chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not is_known(os.getpid())
+    failing.write_text("#!/bin/sh\nsleep 60\n")
+    monkeypatch.setattr(parent, "_PS_S", 0.1)
+    parent._ask_ps.cache_clear()
+    assert not is_known(os.getpid()), "it is not waited for"
+
+
+def hide_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_file(*_: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(parent, "open", no_file, raising=False)
+    parent._ask_ps.cache_clear()
+
+
+@contextlib.contextmanager
+def running(*words: str) -> Iterator[int]:
+    """Run a process that goes by these arguments."""
+    program = [*words[:1], "-c", "read", *words[1:]]
+    with subprocess.Popen(
+        program, executable=shutil.which("bash"), stdin=subprocess.PIPE
+    ) as process:
+        try:
+            # Right after exec(2) it is empty.
+            deadline = time.monotonic() + 10
+            while not Path(f"/proc/{process.pid}/cmdline").read_bytes():
+                assert time.monotonic() < deadline
+            yield process.pid
+        finally:
+            process.kill()

@@ -51,9 +51,9 @@ def put_ssh(directory: Path, says: str) -> None:
 @pytest.mark.parametrize(
     ("says", "message", "hint"),
     [
-        (None, "there is no ssh in PATH", "install openssh-client"),
-        ("Dropbear v2022.83", "is not OpenSSH: Dropbear v2022.83", "install openssh-client"),
-        ("\x1b[2J", "is not OpenSSH: ", "install openssh-client"),
+        (None, "there is no ssh in PATH", "install OpenSSH's client"),
+        ("Dropbear v2022.83", "is not OpenSSH: Dropbear v2022.83", "install OpenSSH's client"),
+        ("\x1b[2J", "is not OpenSSH: ", "install OpenSSH's client"),
         ("OpenSSH_7.5p1, x", "OpenSSH_7.5p1 at .* is too old", "install OpenSSH 7.9 or later"),
     ],
 )
@@ -65,7 +65,7 @@ def test_an_ssh_that_cannot_do_is_refused(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match=message) as caught:
         find_client()
-    assert caught.value.hint == hint
+    assert caught.value.hint.startswith(hint)
     assert caught.value.message.isprintable()
 
 
