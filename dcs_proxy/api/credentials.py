@@ -6,6 +6,7 @@ is read only if those before it hold no key.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -89,9 +90,18 @@ def write_key_file(path: str, key: str) -> None:
 
 
 def remove_key_file(path: str) -> bool:
-    """Remove the key file; return whether there was one.  Raises CredentialsError."""
+    """Remove the key file; return whether there was one.  Raises CredentialsError.
+
+    If it is a symbolic link, the file with the key goes, too, and if the file has other names (hard
+    links), they lose the key.
+    """
     existed = os.path.lexists(path)
+    target = os.path.realpath(path)
     try:
+        with contextlib.suppress(OSError):
+            if os.path.isfile(target):
+                os.truncate(target, 0)
+        remove_file(target)
         remove_file(path)
     except StateError as error:
         raise _file_error(error.message) from None

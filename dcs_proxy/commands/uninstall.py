@@ -11,6 +11,7 @@ import contextlib
 import os
 from dataclasses import replace
 
+from dcs_proxy.api.credentials import remove_key_file
 from dcs_proxy.api.keyring import SystemKeyring
 from dcs_proxy.app import Options, open_factory, open_keyring
 from dcs_proxy.commands._batch import Batch
@@ -47,7 +48,8 @@ DESCRIPTION = (
 EXAMPLES = (("The API key and the config file too, without asking", "dcs-proxy uninstall --yes"),)
 
 _DEFAULT_CONFIG = "~/.ssh/config"
-_CONFIG_FILES = ("config.toml", "api-key")
+_KEY_FILE = "api-key"
+_CONFIG_FILES = ("config.toml", _KEY_FILE)
 # Whether the API answers at all.
 _API_S = 5.0
 _AGENTS_S = 30.0
@@ -177,7 +179,10 @@ def _remove_choices(settings: Settings | None, *, agreed: bool) -> None:
             keyring.remove()
             _say("the API key was removed from the system keyring")
         for path in files:
-            remove_file(path)
+            if os.path.basename(path) == _KEY_FILE:
+                remove_key_file(path)
+            else:
+                remove_file(path)
             _say(f"{path}: removed")
     else:
         hint = " (to remove it: dcs-proxy uninstall --yes)" if answer is None else ""

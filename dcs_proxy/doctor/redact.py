@@ -11,10 +11,12 @@ MASK = "[masked]"
 # A shorter secret could be part of an ordinary word, so it is masked only as a word of its own; the
 # shortest would make any text unreadable.
 _LEAST, _LEAST_WORD = 6, 3
+# The limits keep the search linear in a text that others chose.
 _USER = re.compile(r"(?<=://)[^/\s'\"]*@")
-_USER_WITHOUT_SCHEME = re.compile(r"(?<![^\s=])[^/\s:=]+:[^/\s]+@")
+_USER_WITHOUT_SCHEME = re.compile(r"(?<![^\s=])[^/\s:=]{1,200}:[^/\s]{1,400}@")
 _QUERY = re.compile(
-    r"(?<=[?&])([^=&\s]*(?:key|token|secret|password|auth)[^=&\s]*=)[^&\s'\"]+", re.IGNORECASE
+    r"(?<=[?&])(?=[^=&?\s]{0,60}?(?:key|token|secret|password|auth))([^=&?\s]{1,80}=)[^&\s'\"]+",
+    re.IGNORECASE,
 )
 _KEY = re.compile(r"\b(dsk-)[A-Za-z0-9_.-]+")
 _HEADER = re.compile(r"\b(Bearer\s+|x-api-key:\s*)[^\s'\"]+", re.IGNORECASE)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -23,6 +24,7 @@ import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from dcs_proxy.errors import ConfigError, StateError
 from dcs_proxy.local.files import make_directories, remove_file, write_atomically
@@ -39,6 +41,9 @@ _MAX_FILE = 4 * 1024 * 1024
 # More than config-ssh waits for the list of machines.
 _LOCK_LIMIT_S = 120.0
 _LOCK_POLL_S = 0.05
+# How long another program may take to append what it has opened the file for.
+_SETTLE_S = 1.0
+_SETTLE_TURN_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -103,22 +108,63 @@ def edit(path: str, change: Callable[[bytes | None], bytes | None]) -> bool:
     """Replace the contents of the file at `path` by what `change` returns for them.
 
     None stands for a file that does not exist.  Return whether the file has changed.  A symbolic
-    link stays one, mode and owner stay the same, and the write is atomic if it can be.  Raises
-    ConfigError as :func:`read` or if the file cannot be written, StateError if the disk is full,
-    and whatever `change` raises.
+    link stays one, mode and owner stay the same, and the write is atomic if it can be.  What
+    another program writes to the file meanwhile is kept.  Raises ConfigError as :func:`read` or if
+    the file cannot be written, StateError if the disk is full, and whatever `change` raises.
     """
     target = os.path.realpath(path)
     old, status = read(target)
     new = change(old)
     if new == old:
         return False
+    if old is None:
+        _replace(path, target, status, new)
+        return True
+    with open(target, "rb") as replaced:
+        _replace(path, target, status, new)
+        late = old if _is_at(replaced, target) else _read_to_the_end(replaced)
+    if late.startswith(old) and (added := late[len(old) :]):
+        edit(path, lambda text: change((text or b"") + added))
+    elif late != old:
+        edit(path, lambda _text: change(late))
+    return True
+
+
+def _is_at(file: BinaryIO, path: str) -> bool:
+    """Return whether a file that was open before is still the one at `path`."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _read_to_the_end(file: BinaryIO) -> bytes:
+    """Return what is in a file that was replaced, once no program has it open for writing.
+
+    On Linux a read lease is granted only then (fcntl(2)).  Elsewhere, or after `_SETTLE_S`, what
+    the file holds now has to do.
+    """
+    end = time.monotonic() + _SETTLE_S
+    while hasattr(fcntl, "F_SETLEASE") and time.monotonic() < end:
+        try:
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+            break
+        except BlockingIOError:
+            time.sleep(_SETTLE_TURN_S)
+        except OSError:  # such as a network file system
+            break
+    return file.read()
+
+
+def _replace(path: str, target: str, status: os.stat_result | None, new: bytes | None) -> None:
+    """Write or remove `target`, to which `path` leads; see edit()."""
     if new is None:
         remove_file(target)
-        return True
+        return
     if status is None:
         make_directories(os.path.dirname(target))
         write_atomically(target, new)
-        return True
+        return
     owner = (status.st_uid, status.st_gid)
     try:
         write_atomically(target, new, stat.S_IMODE(status.st_mode), owner)
@@ -128,7 +174,6 @@ def edit(path: str, change: Callable[[bytes | None], bytes | None]) -> bool:
             raise
         if not _write_in_place(target, new):
             raise _not_ours_to_write(path, error) from None
-    return True
 
 
 def _write_in_place(path: str, data: bytes) -> bool:

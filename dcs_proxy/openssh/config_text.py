@@ -175,6 +175,8 @@ def _pinned(version: Version) -> list[str]:
         "HostKeyAlgorithms +ssh-ed25519-cert-v01@openssh.com",
         "CASignatureAlgorithms +ssh-ed25519",
         "PKCS11Provider none",
+        # A key of the user's own would go into the agent of the session.
+        "AddKeysToAgent no",
     ]
     if version >= _ASKS_COMMANDS:
         options.append("KnownHostsCommand none")

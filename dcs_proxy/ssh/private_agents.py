@@ -16,9 +16,9 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from dcs_proxy.errors import AgentRefused, AgentUnavailable, DcsError
+from dcs_proxy.errors import AgentRefused, AgentUnavailable, DcsError, StateError
 from dcs_proxy.local.files import check_private_directory, make_private_directory
 from dcs_proxy.local.lock import lock_holder, try_lock
 from dcs_proxy.local.log import Log
@@ -60,7 +60,7 @@ class PrivateAgents:
         check = make_private_directory if create else check_private_directory
         # A user who can write to them could replace our agent by another.
         if self.is_outside(state_directory):
-            check(os.path.dirname(self.place))
+            _check_outside(os.path.dirname(self.place), check)
         check(self.place)
         self._log = log
 
@@ -208,6 +208,18 @@ def _public_key(identity: Identity) -> bytes:
         return reader.string()
     except WireError:
         return identity.blob
+
+
+def _check_outside(base: str, check: Callable[[str], None]) -> None:
+    """Check a directory where other users may have made it first.  Raises StateError."""
+    try:
+        check(base)
+    except StateError as error:
+        raise StateError(
+            error.message,
+            hint=f"have it removed (sudo rm -r {base}), or set DCS_PROXY_HOME to a shorter path,"
+            " which has room for the agents' sockets",
+        ) from None
 
 
 def _find_place(state_directory: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -141,7 +142,7 @@ def test_a_file_in_a_read_only_place_is_answered_with_another_file(
     done = user.run(["unshare", "-m", "sh", "-c", script, "sh", str(store), *command])
     assert done.returncode == 3
     other = f"{user.config}-dcs-proxy"
-    assert f"dcs-proxy config-ssh --ssh-config '{other}'" in done.stderr
+    assert f"dcs-proxy config-ssh --ssh-config {shlex.quote(str(other))}" in done.stderr
     assert f"Include {other}" in done.stderr
     assert "DCS_PROXY_HOME" not in done.stderr
     assert user.proxy("config-ssh", "--ssh-config", other).returncode == 0
@@ -156,7 +157,9 @@ def test_another_home_than_ssh_goes_by_is_said(start_emulator: Start, user: User
     assert written.returncode == 0
     home = os.path.expanduser("~" + subprocess.check_output(["id", "-un"], text=True).strip())
     assert f"ssh reads {home}/.ssh/config whatever HOME says, not this file" in written.stderr
-    assert f"dcs-proxy config-ssh --ssh-config '{home}/.ssh/config'" in written.stderr
+    assert (
+        f"dcs-proxy config-ssh --ssh-config {shlex.quote(f'{home}/.ssh/config')}" in written.stderr
+    )
 
 
 def test_root_makes_nothing_in_the_home_of_another_user(start_emulator: Start, user: User) -> None:

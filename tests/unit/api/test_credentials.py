@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -128,3 +129,19 @@ def test_an_empty_or_unreadable_key_file_is_named(tmp_path: Path) -> None:
         load_credentials({}, str(tmp_path / "key"))
     with pytest.raises(CredentialsError, match=r"the key file .* is a directory"):
         load_credentials({}, str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["symbolic", "hard", "dangling"])
+def test_a_key_that_a_link_leads_to_is_removed_too(tmp_path: Path, kind: str) -> None:
+    real, link = tmp_path / "dotfiles", tmp_path / "api-key"
+    real.write_text("dsk-0123456789\n")
+    if kind == "hard":
+        os.link(real, link)
+    else:
+        link.symlink_to(real)
+    if kind == "dangling":
+        real.unlink()
+    assert remove_key_file(str(link))
+    assert not os.path.lexists(link)
+    assert not real.exists() or real.read_text() == ""
+    assert not remove_key_file(str(link))

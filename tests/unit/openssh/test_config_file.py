@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -246,3 +248,74 @@ def test_a_word_changed_in_our_block_is_an_edit() -> None:
     edited = install(OWN, TOP, END).replace(b"User x", b"User z")
     with pytest.raises(ConfigError, match="was edited by hand"):
         remove(edited)
+
+
+@pytest.mark.parametrize("goes", [False, True])
+def test_lines_that_another_program_appends_meanwhile_are_kept(tmp_path: Path, goes: bool) -> None:
+    path = tmp_path / "config"
+    path.write_bytes(b"Host mine\n")
+    if goes:
+        edit(str(path), lambda old: install(old or b"", "Host a\n", "Host *\n"))
+    number = 0
+
+    def change(old: bytes | None) -> bytes | None:
+        nonlocal number
+        number += 1
+        if number == 1:
+            # Another program has read nothing of ours, and appends to the file that it has open.
+            with path.open("ab") as file:
+                file.write(b"Host theirs\n")
+        return remove(old or b"") if goes else install(old or b"", "Host a\n", "Host *\n")
+
+    assert edit(str(path), change)
+    assert parse_blocks(path.read_bytes()).own == b"Host mine\nHost theirs\n"
+    assert (b"dcs-proxy" in path.read_bytes()) is not goes
+
+
+def test_a_program_that_is_still_writing_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dcs_proxy.openssh.config_file._SETTLE_S", 60)
+    path = tmp_path / "config"
+    path.write_bytes(b"Host mine\n")
+    # It has opened the file before it is replaced, and writes a while after.
+    writer = subprocess.Popen(
+        [sys.executable, "-c", _APPENDER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    goes_on, said = writer.stdin, writer.stdout
+    assert goes_on and said and said.readline() == b"open\n"
+
+    def change(old: bytes | None) -> bytes:
+        goes_on.close()
+        return install(old or b"", "Host a\n", "Host *\n")
+
+    edit(str(path), change)
+    assert writer.wait(20) == 0
+    said.close()
+    assert parse_blocks(path.read_bytes()).own == b"Host mine\nHost theirs\n"
+
+
+_APPENDER = """
+import sys, time
+with open(sys.argv[1], "ab") as file:
+    print("open", flush=True)
+    sys.stdin.read()
+    time.sleep(0.2)  # a slow program: the file is replaced long before
+    file.write(b"Host theirs\\n")
+"""
+
+
+def test_a_program_that_rewrites_the_file_meanwhile_has_its_way(tmp_path: Path) -> None:
+    path = tmp_path / "config"
+    path.write_bytes(b"Host mine\nHost old\n")
+    is_first = True
+
+    def change(old: bytes | None) -> bytes:
+        nonlocal is_first
+        if is_first:
+            is_first = False
+            path.write_bytes(b"Host new\n")
+        return install(old or b"", "Host a\n", "Host *\n")
+
+    edit(str(path), change)
+    assert parse_blocks(path.read_bytes()).own == b"Host new\n"

@@ -150,6 +150,7 @@ Match originalhost "HOSTS"
     HostKeyAlgorithms +ssh-ed25519-cert-v01@openssh.com
     CASignatureAlgorithms +ssh-ed25519
     PKCS11Provider none
+    AddKeysToAgent no
     KnownHostsCommand none
 Host dm-a
     HostName dm-a

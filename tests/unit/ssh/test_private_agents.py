@@ -88,3 +88,18 @@ def test_agents_can_be_looked_at_without_making_a_directory(tmp_path: Path) -> N
     agents = PrivateAgents(str(tmp_path / "none"), create=False)
     assert agents.paths() == []
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's directory")
+def test_a_directory_that_another_user_has_made_first_is_refused_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket_directory() as runtime:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+        base = Path(runtime) / "dcs-proxy"
+        base.mkdir(mode=0o700)
+        os.chown(base, 65534, 65534)
+        with pytest.raises(StateError, match="belongs to another user") as caught:
+            PrivateAgents(str(tmp_path / ("x" * 100)))
+    assert f"sudo rm -r {base}" in caught.value.hint
+    assert "DCS_PROXY_HOME to a shorter path" in caught.value.hint
