@@ -34,7 +34,8 @@ from dcs_proxy.errors import (
     UsageError,
     attribute_errors_to,
 )
-from dcs_proxy.fastpath.helper import note_use
+from dcs_proxy.fastpath.helper import note_use, waits_too_long
+from dcs_proxy.local.http_proxy import authority
 from dcs_proxy.local.log import milliseconds_since
 from dcs_proxy.names import MachineName, fold_case, machine_name
 from dcs_proxy.openssh.parent import client_id, is_known
@@ -48,6 +49,7 @@ from dcs_proxy.session.next_step import Half
 from dcs_proxy.session.records import Record
 from dcs_proxy.ssh.disconnect import send_disconnect
 from dcs_proxy.ssh.handover import become_relay, client_gone, hand_over, is_fdpass
+from dcs_proxy.ssh.silence import check_speaks
 from dcs_proxy.ssh.tunnel import reach
 from dcs_proxy.text import clean_text
 
@@ -214,6 +216,8 @@ def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool, firs
     if arguments.login is not None:
         check_login(arguments.login, arguments.host, record, was_prepared=is_known(os.getppid()))
     sock = _dial(record, context)
+    if waits_too_long(os.getppid()):
+        _check_speaks(sock, record, context)
     context.log.event(
         "connected", machine=name, session=record.attempt.session_id, fdpass=fdpass,
         address=sock.getpeername()[0], ms=milliseconds_since(),
@@ -247,3 +251,16 @@ def _dial(record: Record, context: Context) -> socket.socket:
         deadline=context.deadline.at,
         client_gone=context.deadline.client_gone,
     )
+
+
+def _check_speaks(sock: socket.socket, record: Record, context: Context) -> None:
+    """Raise GatewayUnreachable if the gateway says nothing, which ssh would wait for too long."""
+    if (ready := record.ready) is not None:
+        check_speaks(
+            sock,
+            lambda: _dial(record, context),
+            where=authority(ready.endpoint, ready.port),
+            timeout_s=context.settings.connect_seconds,
+            client_gone=context.deadline.client_gone,
+        )
+

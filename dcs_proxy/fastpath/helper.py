@@ -58,6 +58,10 @@ _AGENT_S = 2
 _MAX_REPLY = 256 * 1024 + 4
 _CONNECT_S = 1
 _RECEIVE_S = 2
+# How long ssh may wait by itself for a gateway that says nothing (openssh/config_text.py sets the
+# same limit), and how long such a gateway is waited for here.
+_LONGEST_WAIT_S = 30
+_SILENCE_S = 2
 # How long a connection may be idle before TCP asks whether the other end is alive.
 _IDLE_S = 60
 
@@ -332,6 +336,9 @@ def _connect(entry: "list[str]", home: str, host: str, login: str) -> bool:
     sock = _socket.socket(family, _socket.SOCK_STREAM)
     sock.settimeout(_CONNECT_S)
     sock.connect((address, int(entry[PORT])))
+    if waits_too_long(posix.getppid()):
+        sock.settimeout(_SILENCE_S)
+        sock.recv(1, _socket.MSG_PEEK)  # a TimeoutError is the full program's
     sock.settimeout(None)
     set_options(sock)
     try:
@@ -355,6 +362,22 @@ def _connect(entry: "list[str]", home: str, host: str, login: str) -> bool:
     channel.sendmsg([b"\0"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)])
     await_received(channel)
     return True
+
+
+def waits_too_long(pid: int) -> bool:
+    """Return whether the ssh `pid` would wait long for a gateway that says nothing.
+
+    That is so if its command line raises ConnectTimeout, as VS Code and Ansible can; without /proc
+    it may be so.  Other ssh do not wait here for the gateway's first bytes: theirs would leave
+    later, by as long as a packet takes to the gateway and back.
+    """
+    try:
+        line = _read(f"/proc/{pid}/cmdline").lower()
+    except OSError:
+        return True
+    _, option, rest = line.partition(b"connecttimeout")
+    value = rest.lstrip(b"= \t\0").partition(b"\0")[0].strip(b' \t"')
+    return bool(option) and not (value.isdigit() and 0 < int(value) <= _LONGEST_WAIT_S)
 
 
 def set_options(sock: _socket.socket) -> None:

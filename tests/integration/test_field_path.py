@@ -4,8 +4,11 @@ config.
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,6 +63,77 @@ def test_an_idle_bridge_is_probed_after_a_minute(start_emulator: Start, user: Us
     emulator = start_emulator("--machine", "dm-foo")
     write_config(user, emulator)
     check_timer(user.start_ssh("dm-foo", "echo in; sleep 1000"), emulator)
+
+
+PATIENT = ("-o", "ConnectTimeout=300")
+
+
+@pytest.mark.parametrize("options", [(), ("-o", "ProxyUseFdpass=no")], ids=["handover", "relay"])
+def test_a_silent_gateway_ends_a_patient_ssh(
+    start_emulator: Start, user: User, options: tuple[str, ...]
+) -> None:
+    """Cold and warm, with what VS Code and Ansible make of a raised limit."""
+    emulator = start_emulator("--machine", "dm-foo", "--fault", "dm-foo=gateway-silent")
+    user.use(emulator)
+    user.settings("connect_seconds = 1\n")
+    for _ in range(2):
+        done = user.ssh(*options, *PATIENT, "dm-foo", "true")
+        assert done.returncode == 255
+        assert "accepts connections but sends nothing" in done.stderr
+        assert "hint: try again in a minute" in done.stderr
+
+
+def test_a_patient_ssh_is_warm_too(start_emulator: Start, user: User) -> None:
+    emulator = start_emulator("--machine", "dm-foo")
+    user.use(emulator)
+    for _ in range(2):
+        done = user.ssh(*PATIENT, "dm-foo", "echo in")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "in\n", "")
+    assert " warm=yes " in user.log().splitlines()[-1]
+
+
+def test_a_gateway_that_waits_for_the_clients_line_is_served(
+    start_emulator: Start, user: User
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as front:
+        port = front.getsockname()[1]
+        emulator = start_emulator(
+            "--machine", "dm-foo", "--fault", f"dm-foo=set:connection.port={port}"
+        )
+        threading.Thread(
+            target=serve_late, args=[front, emulator.ready["gateway"]], daemon=True
+        ).start()
+        user.use(emulator)
+        for options in ((), PATIENT, PATIENT, ("-o", "ProxyUseFdpass=no", *PATIENT)):
+            done = user.ssh(*options, "dm-foo", "echo in")
+            assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr
+        front.shutdown(socket.SHUT_RDWR)
+
+
+def serve_late(front: socket.socket, port: int) -> None:
+    """Pass connections on to the gateway once the client has spoken."""
+
+    def copy(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def serve(client: socket.socket) -> None:
+        first = client.recv(65536)
+        with client, socket.create_connection(("127.0.0.1", port)) as gateway:
+            gateway.sendall(first)
+            back = threading.Thread(target=copy, args=[gateway, client], daemon=True)
+            back.start()
+            copy(client, gateway)
+            back.join()
+
+    while True:
+        try:
+            client, _ = front.accept()
+        except OSError:
+            return
+        threading.Thread(target=serve, args=[client], daemon=True).start()
 
 
 def test_a_host_that_is_not_expanded_ends_at_once(start_emulator: Start, user: User) -> None:

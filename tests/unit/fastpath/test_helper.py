@@ -480,6 +480,47 @@ def test_a_use_that_cannot_be_noted_is_no_reason_to_refuse(warm: Warm, handed: H
     handed.receive().close()
 
 
+@pytest.mark.parametrize(
+    ("words", "is_long"),
+    [
+        ("ssh dm-foo", False),
+        ("ssh -o ConnectTimeout=15 dm-foo", False),
+        ("ssh -oConnectTimeout=30 dm-foo", False),
+        ("ssh -o ConnectTimeout=31 dm-foo", True),
+        ("ssh -o connecttimeout=300 -o ConnectTimeout=5 dm-foo", True),
+        ("ssh -o ConnectTimeout=0 dm-foo", True),
+        ("ssh -o ConnectTimeout=5m dm-foo", True),
+        ("ssh -o ConnectTimeout=none dm-foo", True),
+        ('ssh -o ConnectTimeout="300" dm-foo', True),
+        ('ssh -o ConnectTimeout="10" dm-foo', False),
+        ("ssh -o ConnectTimeout", True),
+    ],
+)
+def test_a_long_connect_timeout_is_seen(
+    monkeypatch: pytest.MonkeyPatch, words: str, is_long: bool
+) -> None:
+    line = words.replace(" ", "\0").encode() + b"\0"
+    monkeypatch.setattr(helper, "_read", lambda path: line if path == "/proc/7/cmdline" else b"")
+    assert helper.waits_too_long(7) is is_long
+
+
+def test_without_proc_a_timeout_may_be_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: str) -> bytes:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(helper, "_read", fail)
+    assert helper.waits_too_long(7)
+
+
+def test_a_silent_gateway_is_left_to_the_full_program(
+    warm: Warm, handed: Handed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helper, "waits_too_long", lambda _pid: True)
+    monkeypatch.setattr(helper, "_SILENCE_S", 0.05)
+    with pytest.raises(TimeoutError):
+        warm.connect()
+
+
 @pytest.mark.parametrize("is_off", [True, False])
 def test_the_log_can_be_off_or_impossible(warm: Warm, handed: Handed, is_off: bool) -> None:
     if is_off:
