@@ -134,9 +134,9 @@ class Api:
         )
         self._send(name, _session(session_id), request)
 
-    def get_machine(self, name: MachineName) -> Machine:
-        """Return the machine as it is now.  The request does not wake it."""
-        return parse_machine(self._send(name, "", Request("GET")).body, name)
+    def get_machine(self, name: MachineName, *, once: bool = False) -> Machine:
+        """Return the machine as it is now, without waking it.  `once` forbids retries."""
+        return parse_machine(self._send(name, "", Request("GET", once=once)).body, name)
 
     def list_machines(self) -> Listing:
         """Return all the account's machines, and note their ids."""

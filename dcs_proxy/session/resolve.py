@@ -27,7 +27,8 @@ from dcs_proxy.session.next_step import (
     next_step,
 )
 from dcs_proxy.session.records import Record
-from dcs_proxy.session.steps import Work, do, holds
+from dcs_proxy.session.steps import do, holds
+from dcs_proxy.session.work import Work
 
 # After these the next try resumes the attempt.
 _RESUMABLE = (DeadlineExceeded, ClientGone, ApiUnavailable)

@@ -18,8 +18,7 @@ never returns one.  Then ssh uses the bare key in the agent, beside the certific
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from dcs_proxy.api.client import new_idempotency_key
 from dcs_proxy.api.model import Machine, Session
@@ -27,12 +26,10 @@ from dcs_proxy.api.retry import new_machine_wait_s, poll_wait_s
 from dcs_proxy.errors import (
     AgentRefused,
     AgentUnavailable,
-    ApiUnavailable,
     ClientGone,
     DcsError,
     DeadlineExceeded,
     IdempotencyConflict,
-    MachineNotFound,
     MachineUnreachable,
     NotWoken,
     SessionFailed,
@@ -40,7 +37,6 @@ from dcs_proxy.errors import (
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.context import Context
 from dcs_proxy.session.identity import install_identity
-from dcs_proxy.session.lifetime import trusted_s
 from dcs_proxy.session.next_step import (
     Accept,
     AskAgent,
@@ -51,89 +47,26 @@ from dcs_proxy.session.next_step import (
     LookAtMachine,
     Phase,
     Resume,
-    Situation,
     StayAsleep,
     Step,
     Wait,
 )
-from dcs_proxy.session.polling import SessionPoller
+from dcs_proxy.session.questions import (
+    StillDoubtful,
+    ask,
+    how_to_wake,
+    look_at_machine,
+    save_proof,
+)
 from dcs_proxy.session.records import NEVER, Attempt, ReadySession, Record
+from dcs_proxy.session.work import Work
 from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.keys import KeyPair
 from dcs_proxy.text import as_word, quote_server
 
-# How long the bare key outlives the longest wait, so that the next try still finds it.
-_KEY_GRACE_S = 300
-# How long an agent may take to start.
-_AGENT_S = 20.0
 # A larger difference is a fault of its own: ssh checks the gateway's certificate by our clock.
 _CLOCK_NOTICE_S = 300
-# How long the API may take to answer for a session that is good unless something has happened.
-_DOUBT_S = 3.0
-
-
-@dataclass
-class Work:
-    """The work of one process on one machine.
-
-    `situation` is what it knows so far, `key` the private key of a session that it creates, and
-    `unreachable` counts how often the service could not reach the machine.
-    """
-
-    name: MachineName
-    context: Context
-    situation: Situation
-    key: KeyPair | None = None
-    is_announced: bool = False
-    has_told_of_clock: bool = False
-    unreachable: int = 0
-    _poller: SessionPoller | None = None
-
-    def learn(self, **facts: Any) -> None:
-        """Add facts, which are fields of Situation, to what is known."""
-        self.situation = replace(self.situation, **facts)
-
-    def poller(self) -> SessionPoller:
-        """Return the way to ask the API, opened on first use."""
-        if self._poller is None:
-            self._poller = SessionPoller(self.name, self.context.open_api())
-        return self._poller
-
-    def add_key(self, key: KeyPair, *, may_start: bool) -> str:
-        """Add a bare key to an agent; return the agent's socket, "" if none has room."""
-        agent = self.context.agents.add_key(
-            key, comment=self.name, lifetime_s=self.key_lifetime_s, may_start=may_start,
-            timeout_s=min(_AGENT_S, self.context.deadline.remaining()),
-        )  # fmt: skip
-        return agent.path if agent else ""
-
-    @property
-    def key_lifetime_s(self) -> int:
-        return int(self.context.settings.wake_seconds + _KEY_GRACE_S)
-
-    def agent(self, record: Record) -> Agent:
-        """Return the agent that a record's key is in."""
-        return Agent(record.attempt.agent_path, log=self.context.log)
-
-    def save(self, record: Record, **facts: Any) -> None:
-        """Write the record and learn it.  Raises StateError."""
-        self.context.state.save(self.name, record)
-        self.learn(record=record, **facts)
-
-    def announce(self) -> None:
-        """Show the user, once, that the machine wakes."""
-        if not self.is_announced:
-            self.is_announced = True
-            self.context.progress.waking(self.name, self.context.settings.wake_seconds)
-
-    def discard_attempt(self) -> None:
-        """Forget the attempt of this process, if there is one, and take its key from the agent."""
-        record = self.situation.record
-        if self.key is not None and record is not None:
-            self.context.state.forget(self.name)
-            if record.attempt.agent_path:
-                self.agent(record).remove(self.key.blob)
 
 
 def do(step: Step, work: Work) -> None:
@@ -142,7 +75,7 @@ def do(step: Step, work: Work) -> None:
         case AskAgent(record):
             work.learn(is_held=holds(record, work.context))
         case LookAtMachine():
-            work.learn(machine=work.poller().api.get_machine(work.name))
+            look_at_machine(work)
         case StayAsleep() | GiveUp():
             raise _refusal(step, work.name)
         case Resume(record):
@@ -176,45 +109,12 @@ def holds(record: Record, context: Context) -> bool:
 
 def _resume(work: Work, record: Record) -> None:
     work.context.log.event("resume", machine=work.name, session=record.attempt.session_id)
-    look = _look_once if work.situation.is_doubtful else _look
-    answer = look(work, record.attempt)
-    if isinstance(answer, DcsError):
-        # Without an answer the session is as good as it was before the doubt.
-        work.context.log.event("still-doubtful", machine=work.name, what=answer.message)
-        _save_proof(work)
-        work.learn(is_doubtful=False)
-    else:
-        work.learn(phase=Phase.RESUMED)
-        _note(work, record, answer)
-
-
-def _look(work: Work, attempt: Attempt) -> Session | None:
-    return work.poller().look(attempt)
-
-
-def _look_once(work: Work, attempt: Attempt) -> Session | DcsError | None:
-    """Return the session as `SessionPoller.look` does, or why the API does not soon say.
-
-    Raises ClientGone, and MachineNotFound if there is no such machine any more.
-    """
     try:
-        poller = work.poller()
-        return work.context.deadline.call(
-            lambda: poller.look(attempt, once=True), within_s=_DOUBT_S
-        )
-    except (ClientGone, MachineNotFound):
-        raise
-    except TimeoutError:
-        return ApiUnavailable(f"the API has not answered within {_DOUBT_S:g} s")
-    except DcsError as error:
-        return error
-
-
-def _save_proof(work: Work) -> None:
-    """Write that the API was asked for this ssh, so that no doubt is left."""
-    context, situation = work.context, work.situation
-    trusted = trusted_s(situation.reuse_s) if situation.is_doubtful else 0
-    context.state.save_use(work.name, context.parent, context.now() + trusted)
+        session = ask(work, lambda poller, once: poller.look(record.attempt, once=once))
+    except StillDoubtful:
+        return
+    work.learn(phase=Phase.RESUMED)
+    _note(work, record, session)
 
 
 def _wait(work: Work, record: Record, session: Session) -> None:
@@ -346,7 +246,7 @@ def _accept(work: Work, record: Record, session: Session) -> None:
     has_woken = work.is_announced or key is None
     ready = replace(ready, proved_at=NEVER if has_woken else context.now())
     if not has_woken:
-        _save_proof(work)
+        save_proof(work)
     work.save(replace(record, ready=ready), phase=Phase.ACCEPTED)
     if key is not None and not ready.bare_key:
         work.agent(record).remove(key.blob)
@@ -361,7 +261,7 @@ def _confirm(work: Work, record: Record, ready: ReadySession) -> None:
     if ready.proved_at == NEVER:
         work.context.await_guest(work.name, record)
     ready = replace(ready, proved_at=work.context.now())
-    _save_proof(work)
+    save_proof(work)
     work.save(replace(record, ready=ready), phase=Phase.ACCEPTED)
 
 
@@ -394,7 +294,7 @@ def _not_woken(name: MachineName, machine: Machine) -> NotWoken:
     phase = "asleep" if machine.phase == "sleeping" else as_word(machine.phase)
     return NotWoken(
         f'the machine is {phase}, and wake = "never" forbids waking it',
-        hint=f"to wake it: dcs-proxy wake {name}, or DCS_PROXY_WAKE=always ssh {name}",
+        hint=how_to_wake(name),
     )
 
 

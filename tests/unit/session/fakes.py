@@ -52,7 +52,7 @@ class FakeApi:
     close_error: DcsError | None = None
     listed: list[str] = field(default_factory=list)
 
-    def get_machine(self, name: MachineName) -> Machine:
+    def get_machine(self, name: MachineName, *, once: bool = False) -> Machine:
         self.journal.append(("GET machine", name))
         return Machine(MachineId(name), self.phase)
 

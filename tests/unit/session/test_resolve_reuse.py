@@ -21,7 +21,7 @@ from dcs_proxy.errors import (
     MachineNotFound,
 )
 from dcs_proxy.fastpath.helper import note_use
-from dcs_proxy.session import steps
+from dcs_proxy.session import questions
 from dcs_proxy.session.next_step import Half
 from tests.unit.session.fakes import AUTHORITIES, NAME, Fakes
 
@@ -123,7 +123,7 @@ def test_an_api_that_is_silent_is_not_waited_for(
 ) -> None:
     first = fakes.resolve()
     use(fakes)
-    monkeypatch.setattr(steps, "_DOUBT_S", 0.0)
+    monkeypatch.setattr(questions, "_DOUBT_S", 0.0)
     silence = threading.Event()
     get_session = fakes.api.get_session
     monkeypatch.setattr(

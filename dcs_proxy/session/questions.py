@@ -1,0 +1,92 @@
+"""Questions to the API that change nothing: how a session is, whether a machine is awake.
+
+A session in doubt is good unless something has happened.  So its question is asked once, within a
+short time, and without an answer the session is used as before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from dcs_proxy.errors import ApiProtocolError, ClientGone, DcsError, MachineNotFound, NotWoken
+from dcs_proxy.names import MachineName
+from dcs_proxy.session.context import ControlPlane
+from dcs_proxy.session.lifetime import trusted_s
+from dcs_proxy.session.polling import SessionPoller
+from dcs_proxy.session.work import Work
+
+T = TypeVar("T")
+
+_DOUBT_S = 3.0
+
+
+class StillDoubtful(Exception):
+    """The API has not answered in time; the session is used as before, and the doubt is gone."""
+
+
+def ask(work: Work, question: Callable[[SessionPoller, bool], T]) -> T:
+    """Return the API's answer to `question`, which is called with whether it is asked only once.
+
+    Raises StillDoubtful, or what the API raises.
+    """
+    if not work.situation.is_doubtful:
+        return question(work.poller(), False)
+    try:
+        poller = work.poller()
+        return work.context.deadline.call(lambda: question(poller, True), within_s=_DOUBT_S)
+    except (ClientGone, MachineNotFound):
+        raise
+    except TimeoutError:
+        raise _give_up_doubt(work, f"no answer within {_DOUBT_S:g} s") from None
+    except DcsError as error:
+        raise _give_up_doubt(work, error.message) from None
+
+
+def look_at_machine(work: Work) -> None:
+    """Learn whether the machine is awake.  Raises NotWoken if this API does not say."""
+    try:
+        machine = ask(work, lambda poller, once: poller.api.get_machine(work.name, once=once))
+    except StillDoubtful:
+        return
+    except (MachineNotFound, ApiProtocolError):
+        if _has_list(work.poller().api):
+            raise
+        # A deployment with only the POST of the contract, which would wake the machine.
+        if work.situation.is_doubtful:
+            _give_up_doubt(work, "the API does not say")
+            return
+        raise NotWoken(
+            'the API does not say whether the machine is awake, and wake = "never" forbids waking '
+            "it",
+            hint=how_to_wake(work.name),
+        ) from None
+    work.learn(machine=machine)
+
+
+def save_proof(work: Work) -> None:
+    """Write that the API was asked for this ssh, so that no doubt is left."""
+    context, situation = work.context, work.situation
+    trusted = trusted_s(situation.reuse_s) if situation.is_doubtful else 0
+    context.state.save_use(work.name, context.parent, context.now() + trusted)
+
+
+def how_to_wake(name: MachineName) -> str:
+    """Return a hint: the commands that wake a machine under any policy."""
+    return f"to wake it: dcs-proxy wake {name}, or DCS_PROXY_WAKE=always ssh {name}"
+
+
+def _give_up_doubt(work: Work, what: str) -> StillDoubtful:
+    work.context.log.event("still-doubtful", machine=work.name, what=what)
+    save_proof(work)
+    work.learn(is_doubtful=False)
+    return StillDoubtful()
+
+
+def _has_list(api: ControlPlane) -> bool:
+    """Return whether the API lists machines, as one does that tells of each."""
+    try:
+        api.list_machines()
+    except (MachineNotFound, ApiProtocolError):
+        return False
+    return True
