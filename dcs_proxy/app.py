@@ -23,6 +23,7 @@ from dcs_proxy.local.limits import require_open_files
 from dcs_proxy.local.log import VARIABLE, Log
 from dcs_proxy.local.settings import Settings, config_path, load_settings
 from dcs_proxy.names import MachineName
+from dcs_proxy.openssh.ancestors import find_advice
 from dcs_proxy.openssh.config_text import Program
 from dcs_proxy.openssh.parent import wants_quiet
 from dcs_proxy.publish.fast_entry import FastEntry
@@ -179,7 +180,9 @@ def open_context(
     state = StateDirectory(options.state_directory(environment))
     log = open_log(options, environment)
     parent = os.getppid()
-    progress = progress or Progress(is_quiet=wants_quiet(parent), in_place=can_draw())
+    progress = progress or Progress(
+        is_quiet=wants_quiet(parent), in_place=can_draw(), advice=find_advice(parent, environment)
+    )
     deadline = Deadline(settings.wake_seconds, client_gone, progress.tick)
     known = KnownMachines(state.path, account(settings))
     factory = ApiFactory(settings, environment, log, known, progress.notice, credentials)

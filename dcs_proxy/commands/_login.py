@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 from dcs_proxy.errors import LoginMismatch
 from dcs_proxy.names import MachineName
+from dcs_proxy.openssh.ancestors import is_run_by_ansible
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import Record
 from dcs_proxy.text import clean_text
@@ -41,9 +44,15 @@ def not_woken_for(login: str, host: str) -> LoginMismatch:
 
 def _mismatch(login: str, host: str, why: str) -> LoginMismatch:
     shown = clean_text(login, _MAX_SHOWN) if login else "nobody (an empty user name)"
+    hint = (
+        f"type: ssh {host} (no user name before it, no -l, and no User line for {host} "
+        "above the dcs-proxy block in your ssh config)"
+    )
+    if is_run_by_ansible(os.getppid()):
+        hint = (
+            f'set ansible_user: "" for {host}: it overrides remote_user, -u and the ansible_user '
+            "of a group"
+        )
     return LoginMismatch(
-        f"ssh is about to log in as {shown or '?'}, {why}",
-        hint=f"type: ssh {host} (no user name before it, no -l, and no User line for {host} "
-        "above the dcs-proxy block in your ssh config)",
-        machine=MachineName(host),
+        f"ssh is about to log in as {shown or '?'}, {why}", hint=hint, machine=MachineName(host)
     )

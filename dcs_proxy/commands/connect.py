@@ -263,4 +263,3 @@ def _check_speaks(sock: socket.socket, record: Record, context: Context) -> None
             timeout_s=context.settings.connect_seconds,
             client_gone=context.deadline.client_gone,
         )
-

@@ -23,12 +23,20 @@ _EVERY_S = 30
 class Progress:
     """Shows the wake of one machine, in place or not; nothing if `is_quiet`.
 
+    `advice` is a line to show first, for a program that will not wait that long.
+
     Call tick() several times a second.
     """
 
     def __init__(
-        self, *, is_quiet: bool, in_place: bool, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        is_quiet: bool,
+        in_place: bool,
+        advice: str = "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._advice = advice
         self._is_quiet = is_quiet
         self._in_place = in_place
         self._clock = clock
@@ -44,6 +52,8 @@ class Progress:
     def waking(self, machine: MachineName, limit_s: int) -> None:
         """Start to show that the machine is waking, which may take up to `limit_s`."""
         self._machine = machine
+        if self._advice:
+            self.notice(f"{machine}: {self._advice}")
         if self._in_place:
             self._shown = -1
             self.tick()

@@ -1,0 +1,57 @@
+"""The programs that run the ssh that runs us, as far as they matter to what the user is told."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+
+# Programs that give up before a wake may be over, and resume it if the user tries again: by their
+# process name, with what to tell.
+_IMPATIENT = {
+    "gvfsd-sftp": "the file manager gives up after 40 s: open the folder again, the wake goes on",
+}
+# The Remote-SSH extension of VS Code sets this for each ssh that it starts; its own timer is
+# connectTimeout (15 s) and 2 s more.
+_VSCODE = "VSCODE_SSH_ASKPASS_HANDLE"
+_VSCODE_ADVICE = (
+    'VS Code gives up after 17 s unless "remote.SSH.connectTimeout" is higher: press Retry, the '
+    "wake goes on"
+)
+_ANSIBLE = re.compile(r"ansible(-[a-z]+)?\Z")
+_MAX_DEPTH = 12
+
+
+def find_advice(pid: int, environment: Mapping[str, str]) -> str:
+    """Return a line for the user of a program that may give up during a wake, "" if none is known.
+
+    `pid` is the ssh that runs us.
+    """
+    if environment.get(_VSCODE):
+        return _VSCODE_ADVICE
+    for words in _ancestors(pid):
+        if advice := _IMPATIENT.get(os.path.basename(words[0])):
+            return advice
+    return ""
+
+
+def is_run_by_ansible(pid: int) -> bool:
+    """Return whether process `pid` descends from Ansible; false without /proc."""
+    # As a script it is the second word, after Python's path; as ``python -m``, the third.
+    return any(
+        _ANSIBLE.match(os.path.basename(word)) for words in _ancestors(pid) for word in words[:3]
+    )
+
+
+def _ancestors(pid: int) -> Iterator[list[str]]:
+    """Yield the command lines of `pid` and of the processes above it, as far as /proc tells."""
+    for _ in range(_MAX_DEPTH):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                words = os.fsdecode(file.read()).split("\0")
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                # proc(5): the name in parentheses may contain anything; ppid is field 4.
+                pid = int(file.read().rpartition(b")")[2].split()[1])
+        except (OSError, IndexError, ValueError):
+            return
+        yield words
