@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from dcs_proxy.api.model import Listing
@@ -14,7 +15,7 @@ from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName, fold_case, pattern_means, short_names
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import listed_hosts
-from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.directory import StateDirectory, read_ssh_configs
 from dcs_proxy.text import quote_server, quote_typed
 
 _LIST_S = 30.0
@@ -95,12 +96,29 @@ def usable_names(listing: Listing) -> list[MachineName]:
 
 
 def names_to_list(names: Iterable[MachineName], settings: Settings) -> list[MachineName]:
-    """Return the names under which the ssh config lists machines: all aliases, and the shortest
-    name of each machine without one; of these at most `_MAX_LISTED`.
+    """Return the names under which the ssh config lists the machines that the setting `listed`
+    selects: their aliases, and the shortest name of each without one; of these at most
+    `_MAX_LISTED`.
     """
     short = short_names(list(names), settings.aliases)
-    own = sorted({short[name] for name in short if not settings.aliases_of(name)})
-    return sorted({*own[:_MAX_LISTED], *map(MachineName, settings.aliases)})
+    own = sorted(
+        short[name]
+        for name in short
+        if not settings.aliases_of(name) and is_listed(name, settings, short[name])
+    )
+    return sorted({*own[:_MAX_LISTED], *aliases_to_list(settings)})
+
+
+def aliases_to_list(settings: Settings) -> list[MachineName]:
+    """Return the aliases of the machines that the setting `listed` selects."""
+    aliases = settings.aliases.items()
+    return [MachineName(alias) for alias, name in aliases if is_listed(name, settings)]
+
+
+def is_listed(name: MachineName, settings: Settings, *more: MachineName) -> bool:
+    """Return whether the setting `listed` selects a machine, by its name, an alias or `more`."""
+    known = [*settings.aliases_of(name), *more]
+    return any(pattern_means(pattern, name, known) for pattern in settings.listed)
 
 
 def show_unusable(listing: Listing) -> None:
@@ -113,23 +131,35 @@ def show_unusable(listing: Listing) -> None:
         show_notice(f"ssh cannot name {more} more machines")
 
 
-def show_unlisted(names: Collection[MachineName], settings: Settings) -> None:
-    """Show the user how many of the machines `names` are missing from the block in ~/.ssh/config.
+def show_unlisted(names: Collection[MachineName], settings: Settings, state_directory: str) -> None:
+    """Show the user how many of the machines `names` the ssh configs lack that config-ssh wrote.
 
-    Show nothing if there is no block, or if it cannot be read.
+    A file without our block, or one that cannot be read, is skipped.
     """
+    short = short_names(names, settings.aliases)
+    wanted = {
+        name: settings.aliases_of(name) or [short[name]]
+        for name in names
+        if is_listed(name, settings, short[name])
+    }
+    default = os.path.expanduser(_SSH_CONFIG)
+    for path in dict.fromkeys([default, *read_ssh_configs(state_directory)]):
+        listed = _read_listed(path)
+        if listed is None or len(listed) >= _MAX_LISTED:
+            continue
+        if count := sum(not listed.issuperset(hosts) for hosts in wanted.values()):
+            noun = "machine is" if count == 1 else "machines are"
+            where, option = "your ssh config", ""
+            if path != default:
+                where, option = path, f" --ssh-config {shlex.quote(path)}"
+            show_notice(f"{count} {noun} not listed in {where}: run dcs-proxy config-ssh{option}")
+
+
+def _read_listed(path: str) -> set[str] | None:
+    """Return the hosts that our block in an ssh config lists; None if there is no valid block."""
     try:
-        text, _ = config_file.read(os.path.realpath(os.path.expanduser(_SSH_CONFIG)))
+        text, _ = config_file.read(os.path.realpath(path))
         top = config_file.parse_blocks(text or b"").top
     except ConfigError:
-        return
-    if top is None:
-        return
-    listed = set(listed_hosts(top.decode("utf-8", "replace")))
-    short = short_names(names, settings.aliases)
-    unlisted = [
-        name for name in names if not listed.issuperset(settings.aliases_of(name) or [short[name]])
-    ]
-    if (count := len(unlisted)) and len(listed) < _MAX_LISTED:
-        noun = "machine is" if count == 1 else "machines are"
-        show_notice(f"{count} {noun} not listed in your ssh config: run dcs-proxy config-ssh")
+        return None
+    return None if top is None else set(listed_hosts(top.decode("utf-8", "replace")))

@@ -79,7 +79,7 @@ def _set(alias: MachineName, typed: str, settings: Settings, options: Options) -
                               machine=machine)  # fmt: skip
     _edit(options, state, lambda text: set_alias(text, alias, machine))
     show_notice(f"{alias} is {machine}")
-    show_unlisted(names, options.settings(os.environ))
+    show_unlisted(names, options.settings(os.environ), state.path)
     return 0
 
 
@@ -90,7 +90,7 @@ def _remove(alias: MachineName, settings: Settings, options: Options) -> int:
     _edit(options, state, lambda text: remove_alias(text, alias))
     show_notice(f"{alias} is no longer an alias")
     known = open_known(options, os.environ, settings).load()
-    show_unlisted(known.by_name, options.settings(os.environ))
+    show_unlisted(known.by_name, options.settings(os.environ), state.path)
     return 0
 
 

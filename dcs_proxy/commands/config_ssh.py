@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dcs_proxy.app import ApiFactory, Options, find_program, open_factory
 from dcs_proxy.bridge.host_keys import write_known_hosts
 from dcs_proxy.commands._machines import (
+    aliases_to_list,
+    is_listed,
     list_machines,
     names_to_list,
     show_unusable,
@@ -217,7 +219,9 @@ def _machines(factory: ApiFactory, state: StateDirectory, old: bytes) -> list[Ma
         )
         present = config_file.parse_blocks(old).top or b""
         listed = listed_hosts(present.decode("utf-8", "replace"))
-        return sorted({*listed, *map(MachineName, factory.settings.aliases)})
+        settings = factory.settings
+        kept = [name for name in listed if is_listed(settings.machine(name), settings, name)]
+        return sorted({*kept, *aliases_to_list(settings)})
     show_unusable(listing)
     return names_to_list(usable_names(listing), factory.settings)
 

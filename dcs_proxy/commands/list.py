@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         show("dcs-proxy: the account has no machines")
     if not arguments.json:
         show_unusable(listing)
-        show_unlisted(names, settings)
+        show_unlisted(names, settings, options.state_directory(os.environ))
     return 0
 
 

@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     batch = Batch(names, _Waker(options, settings, credentials, typed).wake)
     try:
         code = batch.run()
-        show_unlisted(factory.known.load().by_name, settings)
+        show_unlisted(factory.known.load().by_name, settings, state.path)
         return code
     except KeyboardInterrupt:
         left = [name for name in names if name not in batch.outcomes]

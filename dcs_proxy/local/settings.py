@@ -20,7 +20,7 @@ from dcs_proxy.local.host_names import parse_host
 from dcs_proxy.local.http_proxy import HttpProxy, parse_http_proxy
 from dcs_proxy.local.trusted_file import read_trusted
 from dcs_proxy.names import MachineName, is_machine_name, parse_machine_name, pattern_means
-from dcs_proxy.text import clean_text, quote_server
+from dcs_proxy.text import clean_text, quote_server, quote_typed
 
 DEFAULT_BASE_URL = "https://dcs.dedaluslabs.ai"
 WAKE_POLICIES = ("always", "never")
@@ -57,6 +57,8 @@ class Settings:
     aliases: Mapping[str, MachineName] = field(default_factory=dict)
     # Pairs of a pattern of machine names and a policy, in the order of the file.
     wake: Sequence[tuple[str, str]] = (("*", WAKE_POLICIES[0]),)
+    # Patterns of the machines that config-ssh lists by name in the ssh config.
+    listed: Sequence[str] = ("*",)
 
     def machine(self, host: str) -> MachineName:
         """Return the name that `host` stands for, directly or as an alias, with or without
@@ -294,6 +296,17 @@ def _policy(value: Any) -> str:
     return str(value)
 
 
+def _listed(value: Any) -> tuple[str, ...]:
+    if value in ("all", "none"):
+        return ("*",) if value == "all" else ()
+    if not isinstance(value, list):
+        raise _InvalidValue('must be "all", "none" or a list of patterns of machine names')
+    for pattern in value:
+        if not isinstance(pattern, str) or not _NAME_PATTERN.match(pattern):
+            raise _InvalidValue(f"{quote_typed(str(pattern))} is not a pattern of machine names")
+    return tuple(value)
+
+
 # The check of each setting returns the value to use, or raises _InvalidValue.
 _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "base_url": _base_url,
@@ -307,4 +320,5 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "agent": _agent,
     "aliases": _aliases,
     "wake": _wake,
+    "listed": _listed,
 }

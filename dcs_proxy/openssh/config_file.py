@@ -13,6 +13,7 @@ blanks, line ends and quotes.  Words after it may say what the file was like bef
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import errno
 import fcntl
@@ -34,6 +35,10 @@ _BEGIN = re.compile(
     rb"[ \t]*# >>> dcs-proxy (top|end) ([0-9a-f]{16})((?: [a-z-]+)*) >>> [^\n]*\n", re.MULTILINE
 )
 _ANY_MARK = re.compile(rb"^[ \t]*# (?:>>>|<<<) dcs-proxy\b[^\n]*\n?", re.MULTILINE)
+# The line of every block that runs our launcher or, in older blocks, the program itself.
+_OURS = re.compile(
+    rb"^[ \t]*Match [^\n]*\bexec [^\n]*(?:/launcher|dcs[-_]proxy)[^\n]* prepare '?%h", re.MULTILINE
+)
 _NOTE = "written by dcs-proxy config-ssh, which also rewrites and removes it"
 # Its directory is read-only or another user's, or the file itself is a mount point.
 _IRREPLACEABLE = (errno.EBUSY, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -85,23 +90,43 @@ def remove(text: bytes) -> bytes | None:
 
 
 def parse_blocks(text: bytes) -> Parts:
-    """Find our blocks.  Raises ConfigError with the line of one that is broken or was edited."""
+    """Find our blocks.
+
+    A second copy of a block, which is as we wrote it, is dropped.  Raises ConfigError with the line
+    of a block that is broken, was edited or has lost its marks, or if the file is not plain text.
+    """
+    _check_encoding(text)
     blocks: dict[str, bytes] = {}
     words: set[str] = set()
     own = b""
     position = 0
     while (mark := _ANY_MARK.search(text, position)) is not None:
+        _check_own(text, position, mark.start())
         own += text[position : mark.start()]
         kind, body, more, position = _read_block(text, mark.start())
-        if kind in blocks:
-            raise _broken(text, mark.start(), "is a second one")
-        blocks[kind] = body
+        blocks.setdefault(kind, body)
         words |= more
+    _check_own(text, position, len(text))
     # If the user has added lines below our block, the line above it needs its newline.
     if "no-newline" in words and position == len(text):
         own = own.removesuffix(b"\n")
     own += text[position:]
     return Parts(own, blocks.get("top"), blocks.get("end"), frozenset(words))
+
+
+def _check_encoding(text: bytes) -> None:
+    """Raise ConfigError if the file begins with a byte order mark, as an editor may write one."""
+    if text.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ConfigError(
+            "the ssh config is not plain UTF-8 text, so ssh cannot read it; nothing was changed",
+            hint="save it as UTF-8 without a byte order mark (BOM), then run dcs-proxy config-ssh",
+        )
+
+
+def _check_own(text: bytes, start: int, end: int) -> None:
+    """Raise ConfigError if the user's part of the file has lines of ours: their marks are gone."""
+    if left := _OURS.search(text, start, end):
+        raise _broken(text, left.start(), "has lost its # >>> and # <<< lines")
 
 
 def edit(path: str, change: Callable[[bytes | None], bytes | None]) -> bool:
@@ -280,6 +305,6 @@ def _broken(text: bytes, position: int, what: str) -> ConfigError:
     line = text.count(b"\n", 0, position) + 1
     return ConfigError(
         f"the dcs-proxy block at line {line} of the ssh config {what}; nothing was changed",
-        hint="move your own lines out of it, delete it from the >>> line to the <<< line, "
+        hint="move your own lines out of it, delete it (from the >>> line to the <<< line), "
         "and run dcs-proxy config-ssh again",
     )

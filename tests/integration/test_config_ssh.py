@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import string
 import subprocess
 from collections.abc import Callable
@@ -113,6 +114,87 @@ def test_an_edited_block_is_left_alone_and_explained(start_emulator: Start, user
         assert done.returncode == 3
         assert "line 1 of the ssh config was edited by hand; nothing was changed" in done.stderr
     assert user.config.read_text() == edited
+
+
+@pytest.mark.parametrize("form", ["utf-8-sig", "utf-16", "unmarked"])
+def test_a_file_that_another_program_has_spoiled_is_named_and_left(
+    start_emulator: Start, user: User, form: str
+) -> None:
+    user.use(start_emulator("--machine", "dm-foo"))
+    text = user.config.read_text()
+    if form == "unmarked":
+        spoiled = re.sub(r"(?m)^#.*\n", "", text).encode()
+        said = "has lost its # >>> and # <<< lines; nothing was changed"
+    else:
+        spoiled = text.encode(form)
+        said = "the ssh config is not plain UTF-8 text, so ssh cannot read it; nothing was changed"
+    user.config.write_bytes(spoiled)
+    for arguments in ([], ["--remove"], ["--dry-run"]):
+        done = user.proxy("config-ssh", *arguments, "--ssh-config", str(user.config))
+        assert done.returncode == 3 and said in done.stderr and "hint: " in done.stderr
+    assert user.config.read_bytes() == spoiled
+
+
+def test_a_block_pasted_twice_becomes_one(start_emulator: Start, user: User) -> None:
+    user.config.write_text("Host mine\n")
+    user.use(start_emulator("--machine", "dm-foo"))
+    once = user.config.read_text()
+    top = once.partition("Host mine\n")[0]
+    user.config.write_text(top + once)
+    assert user.ssh("dm-foo", "echo in").stdout == "in\n"
+    again = user.proxy("config-ssh", "--ssh-config", str(user.config))
+    assert again.returncode == 0 and user.config.read_text() == once
+
+
+def hosts_in(config: Path) -> list[str]:
+    lines = config.read_text().splitlines()
+    return [line.removeprefix("Host ") for line in lines if re.match("Host dm-[^*]+$", line)]
+
+
+@pytest.mark.parametrize(
+    ("listed", "hosts"),
+    [
+        ('"all"', ["dm-ci-1", "dm-ci-2", "dm-foo", "dm-web"]),
+        ('"none"', []),
+        ('["web", "dm-foo"]', ["dm-foo", "dm-web"]),
+        ('["dm-ci-?"]', ["dm-ci-1", "dm-ci-2"]),
+        ('["dm-bar"]', ["dm-web"]),
+    ],
+)
+def test_the_setting_listed_selects_machines(
+    start_emulator: Start, user: User, listed: str, hosts: list[str]
+) -> None:
+    names = ("dm-foo", "dm-bar", "dm-ci-1", "dm-ci-2")
+    emulator = start_emulator(*(word for name in names for word in ("--machine", name)))
+    user.settings(f'listed = {listed}\n[aliases]\ndm-web = "dm-bar"\n')
+    user.use(emulator)
+    assert hosts_in(user.config) == hosts
+    for host in ("dm-foo", "dm-web", "dm-ci-1"):
+        assert user.ssh(host, "echo in").stdout == "in\n"
+    # Machines that are left out on purpose are not missing.
+    assert "not listed" not in user.proxy("list").stderr
+    user.environment["DEDALUS_BASE_URL"] = "http://127.0.0.1:1"
+    again = user.proxy("config-ssh", "--ssh-config", str(user.config))
+    assert again.returncode == 0 and hosts_in(user.config) == hosts
+
+
+def test_machines_missing_from_any_file_that_config_ssh_wrote_are_reported(
+    start_emulator: Start, user: User
+) -> None:
+    emulator = start_emulator("--machine", "dm-foo")
+    user.use(emulator)
+    assert user.proxy("config-ssh").returncode == 0
+    emulator.control("PUT", "machines/dm-new", phase="running")
+    missing = "dcs-proxy: 1 machine is not listed in"
+    named = f"{missing} {user.config}: run dcs-proxy config-ssh --ssh-config '{user.config}'"
+    default = f"{missing} your ssh config: run dcs-proxy config-ssh"
+    assert user.proxy("list").stderr.splitlines() == [default, named]
+    assert user.proxy("config-ssh", "--ssh-config", str(user.config)).returncode == 0
+    for command in (["list"], ["wake", "dm-foo"]):
+        assert user.proxy(*command).stderr.splitlines() == [default]
+    user.config.unlink()
+    assert user.proxy("config-ssh").returncode == 0
+    assert user.proxy("list").stderr == ""
 
 
 def test_machines_are_listed_and_known_ones_kept_without_the_api(

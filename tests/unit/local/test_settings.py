@@ -74,6 +74,20 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         settings.machine("dm-A_")
 
 
+@pytest.mark.parametrize(
+    ("value", "patterns"),
+    [('"all"', ("*",)), ('"none"', ()), ("[]", ()), ('["dm-a", "ci-*"]', ("dm-a", "ci-*"))],
+)
+def test_listed_is_a_word_or_patterns(tmp_path: Path, value: str, patterns: object) -> None:
+    assert load(tmp_path, f"listed = {value}").listed == patterns
+
+
+@pytest.mark.parametrize("value", ["true", '"some"', "[1]", '["dm-a", "b c"]', '[["dm-a"]]'])
+def test_anything_else_as_listed_is_named(tmp_path: Path, value: str) -> None:
+    with pytest.raises(ConfigError, match="listed"):
+        load(tmp_path, f"listed = {value}")
+
+
 def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
     settings = load(
         tmp_path,

@@ -31,6 +31,8 @@ FILES = st.builds(lambda lines, last: b"".join(lines) + last, st.lists(LINES), s
 
 
 def has_mark(text: bytes) -> bool:
+    if text.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        return True  # a byte order mark
     return any(line.lstrip(b" \t").startswith((b"# >>> dcs-proxy", b"# <<< dcs-proxy"))
                for line in text.split(b"\n"))  # fmt: skip
 
@@ -88,6 +90,11 @@ def test_a_file_that_we_made_goes_when_nothing_else_is_in_it() -> None:
 
 
 INSTALLED = install(b"Host mine\n", TOP, END)
+# As a program leaves a block that drops comments.
+UNMARKED = b"""Host dm-*
+Match originalhost "dm-*,!*#*" exec "exec /bin/sh /home/me/.ssh/dcs-proxy/launcher prepare '%h'"
+    ProxyUseFdpass yes
+"""
 
 
 @pytest.mark.parametrize(
@@ -97,7 +104,11 @@ INSTALLED = install(b"Host mine\n", TOP, END)
         (INSTALLED.replace(b"# <<< dcs-proxy top <<<\n", b""), "line 1 .* has no last line"),
         (INSTALLED.replace(b"# <<< dcs-proxy end <<<\n", b""), "line 6 .* has no last line"),
         (INSTALLED.partition(b"\n")[2], "line 3 .* has no valid first line"),
-        (INSTALLED + INSTALLED, "line 9 .* is a second one"),
+        (INSTALLED + INSTALLED.replace(b"User x", b"User me"), "line 9 .* was edited by hand"),
+        (b"# mine\n" + UNMARKED, "line 3 .* has lost its # >>> and # <<< lines"),
+        (INSTALLED + UNMARKED, "line 10 .* has lost its # >>> and # <<< lines"),
+        (b"\xef\xbb\xbf" + INSTALLED, "not plain UTF-8 text"),
+        (INSTALLED.decode().encode("utf-16"), "not plain UTF-8 text"),
         (b"# >>> dcs-proxy >>>\n", "line 1 .* has no valid first line"),
         (
             INSTALLED.replace(b"dcs-proxy top ", b"dcs-proxy middle ", 1),
@@ -319,3 +330,21 @@ def test_a_program_that_rewrites_the_file_meanwhile_has_its_way(tmp_path: Path) 
 
     edit(str(path), change)
     assert parse_blocks(path.read_bytes()).own == b"Host new\n"
+
+
+def test_second_copies_of_our_blocks_are_dropped() -> None:
+    top, end = install(OWN, TOP, END).split(OWN)
+    for text in (top + top + OWN + end, top + OWN + end + top + end, end + OWN + top + top + end):
+        assert install(text, TOP, END) == install(OWN, TOP, END)
+        assert remove(text) == OWN
+    twice = install(OWN, TOP, END) * 2
+    assert remove(twice) == OWN * 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"# exec dcs-proxy prepare %h\n", b"Host dm-*\n    ProxyCommand dcs-proxy %h %p\n",
+     b"Match exec \"mine prepare %h\"\n"],
+)  # fmt: skip
+def test_the_users_own_use_of_the_program_is_no_block(line: bytes) -> None:
+    assert remove(install(line, TOP, END)) == line
