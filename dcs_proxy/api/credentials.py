@@ -18,6 +18,7 @@ from dcs_proxy.local.trusted_file import distrusted, find_distrust, read_trusted
 from dcs_proxy.text import add_secret
 
 MAX_KEY = 4096
+_NOT_ALONE = ("DEDALUS_", "export ", '"', "'")
 _VARIABLES = ("DEDALUS_API_KEY", "DEDALUS_X_API_KEY")
 
 
@@ -127,6 +128,11 @@ def check_key(key: str, source: str) -> str:
     HTTP header; the error does not quote it.
     """
     key = key.strip()
+    if key.startswith(_NOT_ALONE):
+        raise CredentialsError(
+            f"the API key from {source} must be the key alone",
+            hint="remove the name of the variable and the quotation marks",
+        )
     if not 1 <= len(key) <= MAX_KEY or not key.isascii() or not key.isprintable() or " " in key:
         raise CredentialsError(
             f"the API key from {source} must be printable ASCII without spaces",

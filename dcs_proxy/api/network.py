@@ -118,6 +118,8 @@ def _read_variable(path: str, variable: str) -> bytes | None:
 
 
 def _wrong_ca(source: str, path: str, problem: str, hint: str = "") -> ConfigError:
+    if path.startswith(("~", "'", '"')):
+        hint = "write the complete path, without ~ and quotation marks"
     what = f"unset {source}, or name" if source in CA_VARIABLES else "name"
     return ConfigError(
         f"{source} names {path}, which {problem}",
@@ -138,6 +140,7 @@ def _proxy_variable(url: str) -> tuple[str, str]:
 def _parse_variable(variable: str, value: str, host: str) -> tuple[HttpProxy | None, str]:
     """Return the proxy in an environment variable, and its URL for the HTTP library."""
     # Like curl and requests: without a scheme it is an HTTP proxy.
+    value = value.strip()
     url = value if "://" in value else f"http://{value}"
     scheme, _, rest = url.partition("://")
     scheme = scheme.lower()

@@ -6,6 +6,9 @@ from typing import Any
 
 from dcs_proxy.names import MachineName
 
+# Some editors write it; TOML has none.
+_BYTE_ORDER_MARK = "\ufeff"
+
 
 def set_alias(text: str, alias: MachineName, machine: MachineName) -> str:
     """Return the TOML document `text` with `alias` standing for `machine`.
@@ -14,7 +17,7 @@ def set_alias(text: str, alias: MachineName, machine: MachineName) -> str:
     """
     import tomlkit
 
-    document: Any = tomlkit.parse(text)
+    document: Any = tomlkit.parse(text.removeprefix(_BYTE_ORDER_MARK))
     if "aliases" not in document:
         document["aliases"] = tomlkit.table()
     document["aliases"][alias] = machine
@@ -25,6 +28,6 @@ def remove_alias(text: str, alias: MachineName) -> str:
     """Return the TOML document `text` without `alias`, which it has."""
     import tomlkit
 
-    document: Any = tomlkit.parse(text)
+    document: Any = tomlkit.parse(text.removeprefix(_BYTE_ORDER_MARK))
     del document["aliases"][alias]
     return tomlkit.dumps(document)

@@ -136,6 +136,11 @@ def make_private_directory(path: str) -> None:
     they could plant an agent socket, a certificate or a known_hosts file in it.
     """
     make_directories(path)
+    if not os.path.exists(path):
+        raise StateError(
+            f"{path} is a link to a missing directory",
+            hint=f"make that directory, or remove the link: rm {shlex.quote(path)}",
+        )
     check_private_directory(path)
 
 

@@ -139,6 +139,12 @@ def _read(path: str, *, must_exist: bool) -> Settings:
         return Settings()
     try:
         table = _parse_toml(file.data.decode())
+    except UnicodeDecodeError as error:
+        line = file.data.count(b"\n", 0, error.start) + 1
+        hint = "save it as UTF-8 in your editor"
+        raise ConfigError(f"{path}: line {line} is not UTF-8 text", hint=hint) from None
+    except RecursionError:
+        raise ConfigError(f"{path}: it is nested too deeply") from None
     except ValueError as error:
         raise ConfigError(f"{path}: {clean_text(str(error))}") from None
     settings = _from_table(table, path)

@@ -8,6 +8,7 @@ user who can write there can do anything in our name.
 
 from __future__ import annotations
 
+import codecs
 import os
 import select
 import shlex
@@ -45,7 +46,8 @@ class Distrust:
 
 @dataclass(frozen=True)
 class TrustedFile:
-    """A file's contents, and whether others can read them.
+    """A file's contents, without the byte order mark that some editors write, and whether others
+    can read them.
 
     `hint` is a command that makes the file private.
     """
@@ -71,7 +73,10 @@ def read_trusted(
         if kind := _KINDS.get(stat.S_IFMT(status.st_mode)):
             raise error(f"{what} {path} is {kind}", hint="name a file")
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
+        if os.path.islink(path):
+            hint = f"make that file, or remove the link: rm {shlex.quote(path)}"
+            raise error(f"{what} {path} is a link to a missing file", hint=hint) from None
         return None
     except OSError as failure:
         raise _unreadable(path, what, error, failure) from None
@@ -91,6 +96,7 @@ def read_trusted(
         os.close(fd)
     if len(data) > limit:
         raise error(f"{what} {path} is larger than {limit // 1024} KiB", hint="name another file")
+    data = data.removeprefix(codecs.BOM_UTF8)
     return TrustedFile(data, not status.st_mode & 0o077, f"chmod 600 {shlex.quote(path)}")
 
 

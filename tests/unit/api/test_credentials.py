@@ -145,3 +145,11 @@ def test_a_key_that_a_link_leads_to_is_removed_too(tmp_path: Path, kind: str) ->
     assert not os.path.lexists(link)
     assert not real.exists() or real.read_text() == ""
     assert not remove_key_file(str(link))
+
+
+@pytest.mark.parametrize("text", ["DEDALUS_API_KEY=dsk-a", "export X=dsk-a", '"dsk-a"', "'dsk-a'"])
+def test_a_key_file_written_as_for_a_shell_is_named(tmp_path: Path, text: str) -> None:
+    write_key_file(str(tmp_path / "key"), text)
+    with pytest.raises(CredentialsError, match="must be the key alone") as caught:
+        load_credentials({}, str(tmp_path / "key"))
+    assert "dsk-a" not in caught.value.one_line()

@@ -46,3 +46,8 @@ def test_what_is_not_touched_stays_to_the_byte() -> None:
     assert [line for line in changed.splitlines() if "dm-db" not in line] == [
         line for line in text.splitlines() if "dm-db" not in line
     ]
+
+
+def test_a_byte_order_mark_does_not_prevent_an_alias() -> None:
+    text = set_alias("\ufeff# mine\n", MachineName("dm-web"), MachineName("dm-foo"))
+    assert text == '# mine\n\n[aliases]\ndm-web = "dm-foo"\n'

@@ -143,6 +143,12 @@ def test_every_directory_has_its_mode_from_the_first_moment(
     assert made == [0o700] * 3
 
 
+def test_a_link_to_a_missing_directory_is_named(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("none")
+    with pytest.raises(StateError, match="link is a link to a missing directory"):
+        make_private_directory(str(tmp_path / "link"))
+
+
 def test_removing_what_is_not_there_is_no_error(tmp_path: Path) -> None:
     remove_file(str(tmp_path / "none"))
     with pytest.raises(StateError):

@@ -160,6 +160,25 @@ def test_a_wrong_setting_is_named_with_its_file(tmp_path: Path, toml: str, said:
     assert str(tmp_path / "config.toml") in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"\nwake_seconds = 100 # caf\xe9\n", "line 2 is not UTF-8 text"),
+        ("wake_seconds = 100\n".encode("utf-16"), "line 1 is not UTF-8 text"),
+        (b"a = " + b"[" * 5000, "it is nested too deeply"),
+        (b"\0" * 100, "Invalid statement (at line 1, column 1)"),
+    ],
+)
+def test_a_file_that_is_no_text_is_named(tmp_path: Path, data: bytes, said: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(data)
+    with pytest.raises(ConfigError) as caught:
+        load_settings({}, str(path))
+    assert caught.value.message == f"{path}: {said}"
+    path.write_bytes(b"\xef\xbb\xbfwake_seconds = 100\r\n")
+    assert load_settings({}, str(path)).wake_seconds == 100
+
+
 def test_a_setting_is_named_by_its_key_however_it_is_written(tmp_path: Path) -> None:
     for toml, key in (
         ("wake_secs = 1", "wake_secs"),
