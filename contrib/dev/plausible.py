@@ -27,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-LIMIT_S = 300
+LIMIT_S, TEST_LIMIT_S = 300, 60
 
 
 @dataclass
@@ -133,7 +133,8 @@ def is_noticed(bug: Bug, copy: Path) -> bool:
 
 def run_tests(copy: Path, arguments: Sequence[str]) -> bool:
     """Return whether all of these tests pass in time."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *arguments]
+    options = ["-x", "-q", "-p", "no:cacheprovider", f"--timeout={TEST_LIMIT_S}"]
+    command = [sys.executable, "-m", "pytest", *options, *arguments]
     environment = {**os.environ, "PYTHONPATH": str(copy)}
     try:
         done = subprocess.run(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import socket
 import struct
 import time
@@ -88,7 +87,6 @@ def _drain_in_background(ours: socket.socket, theirs: socket.socket) -> None:
     try:
         os.setsid()
         if os.fork() == 0:
-            signal.alarm(_DRAIN_S)
             theirs.close()
             null = os.open(os.devnull, os.O_RDWR)
             for fd in (0, 1, 2):

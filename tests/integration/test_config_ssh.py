@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -9,11 +10,15 @@ import string
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dcs_proxy.cli import main
+from dcs_proxy.local.lock import try_lock
+from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_file import install
 from dcs_proxy.openssh.config_text import Program, render_end, render_top
 from dcs_proxy.openssh.version import OLDEST, Version, find_client
@@ -317,3 +322,21 @@ def test_no_address_of_a_repository_reaches_a_shell(
     assert os.listdir(marks) == []
     # A name that ends at a slash or colon is one.
     assert {e["machine"] for e in emulator.creates()} <= {"dm-foo", "dm-x"}
+
+
+@pytest.mark.parametrize("option", [(), ("--remove",)])
+def test_two_of_them_do_not_edit_at_the_same_time(
+    start_emulator: Start, user: User, option: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    user.use(start_emulator("--machine", "dm-foo"))
+    before = user.config.read_bytes()
+    impatient = functools.partial(config_file.edit_lock, timeout_s=0.1)
+    monkeypatch.setattr(config_file, "edit_lock", impatient)
+    lock = try_lock(str(user.state / "config-ssh.lock"))
+    assert lock is not None
+    with lock, mock.patch.dict(os.environ, user.environment, clear=True):
+        assert main(["config-ssh", "--ssh-config", str(user.config), *option]) != 0
+    said = capsys.readouterr().err
+    assert f"another config-ssh (process {os.getpid()}) has been at work" in said
+    assert user.config.read_bytes() == before

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 import pytest
 
 import dcs_proxy.fastpath.relay
-from dcs_proxy.fastpath.relay import _main, relay
+from dcs_proxy.fastpath.relay import _main, _write_some, relay
 
 DATA = random.Random(1).randbytes(5_000_000)
 
@@ -246,3 +247,15 @@ def test_any_other_error_is_named_and_the_exit_code_is_1(
     assert capsys.readouterr().err == (
         f"dcs-proxy: dm-foo: the relay broke: {os.strerror(errno.ENOMEM)}\n"
     )
+
+
+def test_a_client_whose_socket_is_full_is_not_waited_for() -> None:
+    """The other direction would stand still, and both sides could wait for each other."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        with contextlib.suppress(BlockingIOError):
+            while ours.send(bytes(65536), socket.MSG_DONTWAIT):
+                pass
+        assert ours.getblocking()
+        with pytest.raises(BlockingIOError):
+            _write_some(ours.fileno(), b"x")

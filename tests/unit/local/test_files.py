@@ -172,3 +172,13 @@ def test_on_macos_the_disk_itself_is_flushed_if_it_can_be(
     monkeypatch.setattr(os, "fsync", lambda _fd: done.append("fsync"))
     write_atomically(str(tmp_path / "file"), b"text")
     assert done == ["full" if works else "fsync"]
+
+
+def test_the_bytes_are_on_the_disk_before_the_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    for name in ("fsync", "replace"):
+        monkeypatch.setattr(os, name, lambda *_, name=name: done.append(name))
+    write_atomically(str(tmp_path / "file"), b"new")
+    assert done == ["fsync", "replace"]

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import select
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from dcs_proxy.emulator.loopback import closed_port, listen
 from dcs_proxy.errors import ClientGone, GatewayUnreachable
-from dcs_proxy.ssh.dial import dial
+from dcs_proxy.ssh import dial as dial_module
+from dcs_proxy.ssh.dial import _Race, dial
 
 
 @pytest.fixture
@@ -109,3 +112,40 @@ def test_dialling_ends_when_the_client_goes(
     resolves_to(monkeypatch, silent)
     with pytest.raises(ClientGone):
         call("gateway.example", 22, client_gone=lambda: True)
+
+
+def test_the_next_address_is_tried_a_quarter_of_a_second_later(
+    silent: tuple[str, int], gateway: list[socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RFC 8305, by a clock that goes on only while dial waits."""
+    clock, started = [1000.0], []
+
+    def wait(_: Any, writers: list[socket.socket], __: Any, turn: float) -> Any:
+        clock[0] += turn
+        return select.select([], writers, [], 0)
+
+    def start(race: _Race, *address: Any) -> None:
+        started.append(clock[0])
+        _start(race, *address)
+
+    _start = _Race.start
+    monkeypatch.setattr(_Race, "start", start)
+    monkeypatch.setattr(dial_module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(dial_module, "select", SimpleNamespace(select=wait))
+    resolves_to(monkeypatch, silent, gateway[0].getsockname())
+    call("gateway.example", 22, deadline=2000.0).close()
+    first, second = started
+    assert second - first == pytest.approx(0.25)
+
+
+def test_the_deadline_of_all_holds_for_each_address_and_for_the_lookup(
+    silent: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolves_to(monkeypatch, silent)
+    with pytest.raises(GatewayUnreachable, match="no answer"):
+        call("gateway.example", 22, timeout_s=600, deadline=time.monotonic() + 0.2)
+    never = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [never.wait()][:0])
+    with pytest.raises(GatewayUnreachable, match="no answer"):
+        call("slow.example", 22, timeout_s=600, deadline=time.monotonic() + 0.2)
+    never.set()

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import fcntl
 import os
+import select
 import socket
 import threading
 
 import paramiko
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dcs_proxy.ssh import disconnect
 from dcs_proxy.ssh.disconnect import disconnect_bytes, send_disconnect
 from dcs_proxy.text import safe_line
 
@@ -49,3 +53,24 @@ def test_a_disconnect_to_nobody_is_no_error() -> None:
     send_disconnect("so", fdpass=False, stdin=writer, stdout=writer)
     send_disconnect("so", fdpass=True, stdin=writer, stdout=writer)
     os.close(writer)
+
+
+def test_what_waits_for_ssh_holds_none_of_our_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ssh and its user would otherwise wait for the end of a pipe that only it still holds."""
+    monkeypatch.setattr(disconnect, "_DRAIN_S", 120)
+    ssh, ours = socket.socketpair()
+    reader, writer = os.pipe()
+    high = fcntl.fcntl(writer, fcntl.F_DUPFD, 200)
+    send_disconnect("so", fdpass=True, stdin=ours.fileno(), stdout=ours.fileno())
+    ours.close()
+    _, (passed,), _, _ = socket.recv_fds(ssh, 1, 1)
+    os.close(writer)
+    os.close(high)
+    assert select.select([reader], [], [], 30)[0]
+    assert os.read(reader, 1) == b""
+    # It still waits for us to read the reason.
+    with socket.socket(fileno=passed) as gateway:
+        gateway.sendall(b"SSH-2.0-OpenSSH\r\n")
+        assert b"so" in gateway.recv(4096)
+    os.close(reader)
+    ssh.close()
