@@ -15,7 +15,7 @@ from paramiko.auth_handler import AuthHandler
 
 from dcs_proxy.bridge.outbox import Outbox
 from dcs_proxy.bridge.packets import Packets
-from dcs_proxy.bridge.side import Side
+from dcs_proxy.bridge.side import GCM, Side
 from dcs_proxy.bridge.stream import Stream
 from dcs_proxy.ssh.wire import Reader, WireError, pack_string
 from dcs_proxy.text import LINE_LIMIT, safe_line
@@ -25,6 +25,7 @@ _KEXINIT, _NEWKEYS = 20, 21
 _SUCCESS, _BANNER, _PK_OK = 52, 53, 60
 _COOKIE_BYTES = 16
 _NAME_LISTS = 10
+_OPENSSH = "SSH-2.0-OpenSSH"
 
 
 class Client(Side):
@@ -49,6 +50,7 @@ class Client(Side):
         self._negotiate = self._handler_table[_KEXINIT]
         self._handler_table[_KEXINIT] = self._start_exchange
         self._login_lock = threading.Lock()
+        self._has_lists = False
         self._is_asking = self._is_let_in = False
         self._banners: list[bytes] = []
 
@@ -98,22 +100,39 @@ class Client(Side):
             self.send(bytes([_SUCCESS]))
             self.inbox.open(self)
 
-    def _start_exchange(self, message: paramiko.Message) -> None:
-        """Begin a key exchange, and skip the client's guess if it is wrong.
+    def _send_kex_init(self) -> None:
+        """Begin a key exchange, but leave the first one to OpenSSH.
 
-        SSH_MSG_KEXINIT (RFC 4253 §7.1): 16 bytes, ten lists of names, those for key exchange and
-        host keys first; boolean first_kex_packet_follows.  paramiko treats every guess as right.
+        OpenSSH sends its lists without waiting for ours, which can then depend on them.
         """
-        data = message.asbytes()
-        self._negotiate(message)
-        reader = Reader(data[_COOKIE_BYTES:])
+        if not self._is_awaiting_lists():
+            # paramiko's own method, which its type stubs leave out.
+            super()._send_kex_init()  # type: ignore[misc]
+
+    def _is_awaiting_lists(self) -> bool:
+        return not self._has_lists and self.remote_version.startswith(_OPENSSH)
+
+    def _start_exchange(self, message: paramiko.Message) -> None:
+        """Take the client's part of a key exchange, and skip its guess if that is wrong.
+
+        SSH_MSG_KEXINIT (RFC 4253 §7.1): 16 bytes, ten lists of names, the first of them for key
+        exchange, host keys and the ciphers of either direction; boolean first_kex_packet_follows.
+        paramiko treats every guess as right.
+        """
+        reader = Reader(message.asbytes()[_COOKIE_BYTES:])
         try:
-            lists = [reader.string().split(b",")[0].decode() for _ in range(_NAME_LISTS)]
+            lists = [reader.string().decode().split(",") for _ in range(_NAME_LISTS)]
             follows = reader.u8()
         except (WireError, UnicodeDecodeError) as error:
             raise paramiko.SSHException(f"a malformed key exchange: {error}") from None
-        ours = (self.preferred_kex[0], self._first_key())
-        if follows and (lists[0], lists[1]) != ours and isinstance(self.packetizer, Packets):
+        if self._is_awaiting_lists() and all(set(GCM) & set(names) for names in lists[2:4]):
+            # The client's order decides, and OpenSSH's begins with slower ones.
+            self._preferred_ciphers = GCM
+        self._has_lists = True
+        self._negotiate(message)
+        ours = [self.preferred_kex[0], self._first_key()]
+        guess = [lists[0][0], lists[1][0]]
+        if follows and guess != ours and isinstance(self.packetizer, Packets):
             self.packetizer.drop_next()
 
     def _first_key(self) -> str:

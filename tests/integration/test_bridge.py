@@ -140,6 +140,23 @@ def test_another_host_key_than_the_bridges_is_refused_by_ssh(
     wait_until_gone(user)
 
 
+@pytest.mark.parametrize(
+    ("options", "cipher"),
+    [
+        ((), "aes128-gcm@openssh.com"),
+        (("-c", "aes256-ctr", "-m", "hmac-sha2-512"), "aes256-ctr"),
+        (("-c", "aes192-ctr,aes256-gcm@openssh.com"), "aes256-gcm@openssh.com"),
+    ],
+)
+def test_ssh_gets_the_fastest_cipher_that_its_config_allows(
+    either: User, options: tuple[str, ...], cipher: str
+) -> None:
+    done = either.ssh("-v", *options, "dm-foo", "cat", input="through\n")
+    assert (done.returncode, done.stdout) == (0, "through\n"), done.stderr
+    assert f"server->client cipher: {cipher} " in done.stderr
+    assert f"client->server cipher: {cipher} " in done.stderr
+
+
 def test_the_gateways_own_host_keys_are_kept_from_ssh(
     start_emulator: Start, user: User, tmp_path: Path
 ) -> None:

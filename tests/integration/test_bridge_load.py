@@ -45,11 +45,15 @@ def feed(ssh: subprocess.Popen[bytes], block: bytes, count: int) -> None:
     ssh.stdin = None  # communicate, in the end, would flush it
 
 
-def test_keys_are_renewed_on_both_sides_under_load_both_ways(behind_sshd: User) -> None:
+@pytest.mark.parametrize("cipher", ["aes128-gcm@openssh.com", "aes128-ctr"])
+def test_keys_are_renewed_on_both_sides_under_load_both_ways(
+    behind_sshd: User, cipher: str
+) -> None:
     set_rekeying(behind_sshd, 1)
     count, block = 40, os.urandom(MIB)
     expected = hashlib.sha256(block * count).hexdigest()
-    ssh = behind_sshd.start_ssh("-v", "-o", "RekeyLimit=1M", "dm-foo", "cat", stdin=subprocess.PIPE)
+    options = ["-v", "-c", cipher, "-o", "RekeyLimit=1M"]
+    ssh = behind_sshd.start_ssh(*options, "dm-foo", "cat", stdin=subprocess.PIPE)
     errors: list[bytes] = []
     assert ssh.stderr is not None and ssh.stdout is not None
     threads = [

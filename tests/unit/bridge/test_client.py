@@ -86,6 +86,35 @@ def test_a_wrong_guess_of_the_key_exchange_is_passed_over(
     assert [served.peer.receive()[0] for _ in range(2)] == [KEXINIT, KEX_REPLY]
 
 
+def ciphers_of(body: bytes) -> list[bytes]:
+    """Return the ciphers towards the server that SSH_MSG_KEXINIT lists."""
+    reader = Reader(body[16:])
+    return [reader.string() for _ in range(3)][2].split(b",")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "has_slow_ones"),
+    [(b"aes128-ctr,aes256-gcm@openssh.com", False), (b"aes128-ctr", True)],
+)
+def test_openssh_is_offered_the_fastest_ciphers_that_it_has(
+    served: Served, theirs: bytes, has_slow_ones: bool
+) -> None:
+    served.peer.greet(b"SSH-2.0-OpenSSH_9.2p1")
+    served.peer.send(KEXINIT, kexinit(CURVE, KINDS, ciphers=theirs))
+    served.peer.send(KEX_INIT, exchange())
+    number, body = served.peer.receive()
+    offered = ciphers_of(body)
+    assert number == KEXINIT and b"aes256-gcm@openssh.com" in offered
+    assert (b"aes128-ctr" in offered) == has_slow_ones
+    assert served.peer.receive()[0] == KEX_REPLY
+
+
+def test_a_client_other_than_openssh_need_not_begin_the_key_exchange(served: Served) -> None:
+    served.peer.greet()
+    number, body = served.peer.receive()
+    assert number == KEXINIT and b"aes128-ctr" in ciphers_of(body)
+
+
 def test_a_packet_of_any_size_is_not_waited_for(served: Served) -> None:
     served.peer.greet()
     served.peer.sock.sendall(b"\x7f\xff\xff\xf4" + bytes(12))

@@ -25,8 +25,8 @@ class Peer:
         self._near.close()
         self.sock.close()
 
-    def greet(self) -> None:
-        self.sock.sendall(b"SSH-2.0-peer\r\n")
+    def greet(self, version: bytes = b"SSH-2.0-peer") -> None:
+        self.sock.sendall(version + b"\r\n")
         while b"\n" not in self._data:
             self._data += self._receive()
         self._data = self._data.partition(b"\n")[2]
@@ -67,8 +67,10 @@ class Peer:
         return data
 
 
-def kexinit(kex: Sequence[bytes], keys: Sequence[bytes], *, follows: bool = False) -> bytes:
+def kexinit(
+    kex: Sequence[bytes], keys: Sequence[bytes], *, follows: bool = False, ciphers: bytes = CIPHERS
+) -> bytes:
     """Return the body of SSH_MSG_KEXINIT (RFC 4253 §7.1)."""
-    lists = [b",".join(kex), b",".join(keys), CIPHERS, CIPHERS, MACS, MACS, b"none", b"none"]
+    lists = [b",".join(kex), b",".join(keys), ciphers, ciphers, MACS, MACS, b"none", b"none"]
     lists += [b"", b""]
     return os.urandom(16) + b"".join(map(pack_string, lists)) + bytes([follows]) + bytes(4)
