@@ -77,7 +77,8 @@ def quote_typed(text: str) -> str:
 
     Spaces stay, and each unprintable character becomes a ``?``, so that the user sees where it is.
     """
-    return f'"{safe_line(text, _TYPED_LIMIT).translate(_QUOTES)}"'
+    line = safe_line(text.replace("\t", "?"), _TYPED_LIMIT)
+    return f'"{line.translate(_QUOTES)}"'
 
 
 def as_word(text: str, limit: int = 60) -> str:

@@ -161,7 +161,10 @@ class Packets(Packetizer):
     def _read_next(self) -> tuple[int, Any]:
         if self._gcm_in is not None:
             return self._read_encrypted(self._gcm_in)
-        number, message = super().read_message()
+        try:
+            number, message = super().read_message()
+        except IndexError:  # paramiko looks for the number of an empty message
+            raise paramiko.SSHException("a malformed packet") from None
         if number < _CONNECTION:
             return number, message
         return number, Payload(bytes([number]) + message.asbytes())

@@ -188,6 +188,12 @@ def test_a_malformed_packet_is_refused(pair: Pair, packet: bytes) -> None:
         pair.ours.read_message()
 
 
+def test_an_empty_message_before_there_are_keys_is_refused(pair: Pair) -> None:
+    pair.sock.sendall((12).to_bytes(4, "big") + bytes([11]) + bytes(11))
+    with pytest.raises(paramiko.SSHException, match="malformed"):
+        pair.ours.read_message()
+
+
 def test_a_forged_packet_is_refused(pair: Pair) -> None:
     pair.use_gcm()
     pair.sock.sendall(encrypted(bytes([4, DATA]) + bytes(14))[:-1] + b"?")
