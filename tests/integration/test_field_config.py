@@ -207,3 +207,14 @@ def test_config_ssh_ends_with_what_to_try(start_emulator: Start, user: User) -> 
     user.use(start_emulator("--machine", "dm-foo"), config=False)
     written = user.proxy("config-ssh", "--ssh-config", str(user.config))
     assert written.stdout.endswith("dcs-proxy: try it: ssh dm-foo\n")
+
+
+def test_a_host_that_an_editor_adds_below_the_block_changes_nothing(
+    start_emulator: Start, user: User
+) -> None:
+    """As VS Code's "Add New SSH Host..." does with ``ssh me@dm-foo``."""
+    user.use(start_emulator("--machine", "dm-foo"))
+    with user.config.open("a") as file:
+        file.write("\nHost dm-foo\n  HostName dm-foo\n  User me\n  ForwardAgent yes\n")
+    done = user.ssh("dm-foo", "echo in")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "in\n", "")
