@@ -6,12 +6,13 @@ import os
 from dataclasses import replace
 
 from dcs_proxy.api.credentials import Credentials
+from dcs_proxy.api.network import find_network
 from dcs_proxy.doctor.context import Context, required
 from dcs_proxy.doctor.redact import mask_url
 from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.errors import ApiUnavailable
 from dcs_proxy.local.deadline import Deadline
-from dcs_proxy.local.settings import config_path
+from dcs_proxy.local.settings import Settings, config_path
 
 PROXY_VARIABLES = (
     "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy",
@@ -31,7 +32,9 @@ def check_settings(context: Context) -> Check:
 def check_key(context: Context) -> Check:
     """Check that there is an API key, wherever it is stored; it is never shown."""
     context.credentials = context.open_factory().find_credentials(Deadline(_API_S))
-    return passed(f"found: {context.credentials.source}")
+    source = context.credentials.source
+    only_here = "; for editors, which may not have it: dcs-proxy login"
+    return passed(f"found: {source}{only_here if source.startswith('DEDALUS_') else ''}")
 
 
 def check_api(context: Context) -> Check:
@@ -43,7 +46,7 @@ def check_api(context: Context) -> Check:
         context.probe = factory.open(Deadline(_API_S)).probe()
     except ApiUnavailable as error:
         return failed(error.summary() + _proxies(context), error.hint)
-    return passed(f"{settings.base_url} answers{_proxies(context)}")
+    return passed(f"{settings.base_url} answers{_proxies(context)}{_only_here(settings)}")
 
 
 def check_access(context: Context) -> Check:
@@ -67,6 +70,16 @@ def check_clock(context: Context) -> Check:
         f"{abs(ahead_s):.0f} s {how} the API's, and ssh checks the gateway's certificate by it",
         "set the clock, for example: sudo timedatectl set-ntp true",
     )
+
+
+def _only_here(settings: Settings) -> str:
+    """Return which settings editors need, because they may not have our environment."""
+    network = find_network(settings)
+    sources = (("proxy", network.proxy_source), ("ca_file", network.ca_source))
+    keys = [key for key, source in sources if source in os.environ]
+    if settings.is_loopback or not keys:
+        return ""
+    return f"; for editors, which may not have these variables: set {' and '.join(keys)}"
 
 
 def _proxies(context: Context) -> str:

@@ -12,6 +12,7 @@ from dcs_proxy.doctor.context import NO_MACHINE, Context, required
 from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.local.environment import passwd_home
 from dcs_proxy.local.files import read_small
+from dcs_proxy.local.trusted_file import find_distrust
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import Program, render_end, render_top, uses_pipes, written_for
@@ -79,6 +80,8 @@ def _find_problem(context: Context, top: str, end: str, hosts: list[MachineName]
     path, program, version = context.ssh_config, read_program(top), written_for(top)
     if program is not None and (problem := _wrong_program(context, program)):
         return problem
+    if program is None and (problem := _wrong_launcher(top)):
+        return problem
     if version is None or program is None:
         return f"the block in {path} is not what this version writes"
     expected = render_top(program, hosts, version, hands_over=not uses_pipes(top))
@@ -101,13 +104,34 @@ def _is_included(context: Context) -> bool:
 
 def read_program(top: str) -> Program | None:
     """Return the program that a block's launcher starts, None if there is no such launcher."""
+    try:
+        data = read_small(_launcher(top))
+    except ValueError:  # a NUL in the path
+        return None
+    return None if data is None else parse_launcher(os.fsdecode(data))
+
+
+def _launcher(top: str) -> str:
+    """Return the path of the launcher that a block runs, "" if it names none."""
     match = _EXEC.search(top)
     try:
         words = shlex.split(match[1]) if match else []
-        data = read_small(words[-1].replace("%%", "%")) if words else None
-    except ValueError:  # quotes without an end, or a NUL in the path
-        return None
-    return None if data is None else parse_launcher(os.fsdecode(data))
+    except ValueError:  # quotes without an end
+        return ""
+    return words[-1].replace("%%", "%") if words else ""
+
+
+def _wrong_launcher(top: str) -> str:
+    """Return why the launcher that the block runs cannot be read, "" if it can."""
+    path = _launcher(top)
+    try:
+        if path.startswith("/") and (distrust := find_distrust(path, os.stat(path))):
+            return f"the block runs {path}: {distrust.place} {distrust.problem}"
+    except FileNotFoundError:
+        return f"the block runs {path}, which no longer exists"
+    except (OSError, ValueError) as error:
+        return f"the block runs {path}, which cannot be read: {error}"
+    return ""
 
 
 def _wrong_program(context: Context, program: Program) -> str:

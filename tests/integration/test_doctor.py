@@ -181,6 +181,14 @@ BROKEN: dict[str, tuple[Callable[[Patient], object], str, str, str]] = {
         Patient.move_program,
         "block", "runs .*/gone/start.py, which no longer exists", "config-ssh",
     ),
+    "a launcher that is gone": (
+        lambda p: (p.user.state / "launcher").unlink(),
+        "block", "runs .*/launcher, which no longer exists", "config-ssh",
+    ),
+    "a launcher that others can change": (
+        lambda p: (p.user.state / "launcher").chmod(0o777),
+        "block", r"runs .*/launcher can be changed by other users", "config-ssh",
+    ),
     "a block for another state directory": (
         lambda p: p.user.environment.update(DCS_PROXY_HOME=f"{p.user.root}/other"),
         "block", "uses the state directory .*/state, not .*/other", "config-ssh",
@@ -445,6 +453,26 @@ def test_proxy_variables_are_shown_without_passwords(patient: Patient) -> None:
     (line,) = [line for line in patient.lines() if " api " in line]
     assert "HTTPS_PROXY=http://[masked]@proxy.example:3128" in line
     assert "hunter2" not in line and "not used for loopback" in line
+
+
+def test_doctor_says_what_an_editor_would_miss(
+    start_emulator: Start, user: User, tmp_path: Path
+) -> None:
+    from tests.connect_proxy import connect_proxy
+
+    with connect_proxy() as proxy:
+        emulator = start_emulator("--machine", "dm-foo", "--tls", str(tmp_path / "tls.pem"),
+                                  "--tls-name", "api.test")  # fmt: skip
+        emulator.api = emulator.api.replace("localhost", "api.test")
+        user.environment |= {"REQUESTS_CA_BUNDLE": str(tmp_path / "tls.pem"),
+                             "HTTPS_PROXY": proxy.url}  # fmt: skip
+        patient = Patient(user.use(emulator), emulator, "")
+        status, checks = patient.doctor()
+        assert status == 0, checks
+        assert checks["api"]["text"].endswith("variables: set proxy and ca_file")
+        assert checks["key"]["text"].endswith("which may not have it: dcs-proxy login")
+        user.settings(f'proxy = "{proxy.url}"\nca_file = "{tmp_path}/tls.pem"\n')
+        assert "editors" not in patient.doctor()[1]["api"]["text"]
 
 
 def test_a_bundle_holds_what_a_report_needs_and_no_secret(
