@@ -159,7 +159,7 @@ class Bridge:
                 )
         if gateway.ended.is_set() or not gateway.is_active():
             gateway.ended.wait(_LAST_S)
-            raise _failure(gateway, login)
+            raise explain_failure(gateway, login)
 
     def _end_soon(self, number: int, frame: FrameType | None) -> None:
         # A peer that reads nothing must not block us: SIGALRM ends the process.
@@ -195,7 +195,7 @@ class _Bell:
         os.read(self._read, 1024)
 
 
-def _failure(gateway: Gateway, login: Login) -> DcsError:
+def explain_failure(gateway: Gateway, login: Login) -> DcsError:
     """Return why the gateway's side ended before the login was complete."""
     error = gateway.get_exception()
     if isinstance(error, DcsError):

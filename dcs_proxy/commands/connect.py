@@ -34,7 +34,7 @@ from dcs_proxy.errors import (
     UsageError,
     attribute_errors_to,
 )
-from dcs_proxy.fastpath.helper import note_use, waits_too_long
+from dcs_proxy.fastpath.helper import checks_no_host, note_use, waits_too_long
 from dcs_proxy.local.http_proxy import authority
 from dcs_proxy.local.log import milliseconds_since
 from dcs_proxy.names import MachineName, fold_case, machine_name
@@ -215,6 +215,8 @@ def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool, firs
         return False
     if arguments.login is not None:
         check_login(arguments.login, arguments.host, record, was_prepared=is_known(os.getppid()))
+    if checks_no_host(os.getppid()):
+        _prove_gateway(name, record, context)
     sock = _dial(record, context)
     if waits_too_long(os.getppid()):
         _check_speaks(sock, record, context)
@@ -251,6 +253,23 @@ def _dial(record: Record, context: Context) -> socket.socket:
         deadline=context.deadline.at,
         client_gone=context.deadline.client_gone,
     )
+
+
+def _prove_gateway(name: MachineName, record: Record, context: Context) -> None:
+    """Check the gateway for an ssh whose command line says not to.
+
+    Raises Untrusted, GatewayUnreachable or ClientGone.
+    """
+    load_paramiko()
+    from dcs_proxy.bridge.proof import prove_gateway
+
+    prove_gateway(
+        _dial(record, context),
+        login_of(name, record, context.log),
+        timeout_s=context.settings.connect_seconds,
+        client_gone=context.deadline.client_gone,
+    )
+    context.log.event("gateway-proved", machine=name, session=record.attempt.session_id)
 
 
 def _check_speaks(sock: socket.socket, record: Record, context: Context) -> None:

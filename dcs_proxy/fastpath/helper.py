@@ -332,17 +332,20 @@ def _connect(entry: "list[str]", home: str, host: str, login: str) -> bool:
     is_fdpass = is_one and first.st_mode & 0o170000 == 0o140000
     if is_one != is_fdpass or not address or (is_fdpass and _has_spoken()):
         return False
+    parent = posix.getppid()
+    if checks_no_host(parent):
+        return False
     family = _socket.AF_INET6 if ":" in address else _socket.AF_INET
     sock = _socket.socket(family, _socket.SOCK_STREAM)
     sock.settimeout(_CONNECT_S)
     sock.connect((address, int(entry[PORT])))
-    if waits_too_long(posix.getppid()):
+    if waits_too_long(parent):
         sock.settimeout(_SILENCE_S)
         sock.recv(1, _socket.MSG_PEEK)  # a TimeoutError is the full program's
     sock.settimeout(None)
     set_options(sock)
     try:
-        note_use(entry[USE], posix.getppid())
+        note_use(entry[USE], parent)
     except OSError:
         pass  # no reason to refuse a connection
     if posix.environ.get(b"DCS_PROXY_LOG") != b"off":
@@ -371,13 +374,31 @@ def waits_too_long(pid: int) -> bool:
     it may be so.  Other ssh do not wait here for the gateway's first bytes: theirs would leave
     later, by as long as a packet takes to the gateway and back.
     """
+    value = _option_of(pid, b"connecttimeout")
+    if value is None:
+        return True
+    return bool(value) and not (value.isdigit() and 0 < int(value) <= _LONGEST_WAIT_S)
+
+
+def checks_no_host(pid: int) -> bool:
+    """Return whether the command line of the ssh `pid` says to accept any gateway.
+
+    False without /proc.  See bridge/proof.py.
+    """
+    return (_option_of(pid, b"stricthostkeychecking") or b"yes") not in (b"yes", b"true")
+
+
+def _option_of(pid: int, name: bytes) -> "bytes | None":
+    """Return the value of an option in lower case from the command line of the ssh `pid`.
+
+    It is empty if the option is not there, and None without /proc.  As in ssh, the first counts.
+    """
     try:
         line = _read(f"/proc/{pid}/cmdline").lower()
     except OSError:
-        return True
-    _, option, rest = line.partition(b"connecttimeout")
-    value = rest.lstrip(b"= \t\0").partition(b"\0")[0].strip(b' \t"')
-    return bool(option) and not (value.isdigit() and 0 < int(value) <= _LONGEST_WAIT_S)
+        return None
+    rest = line.partition(name)[2].lstrip(b"= \t\0")
+    return rest.partition(b"\0")[0].strip(b' \t"')
 
 
 def set_options(sock: _socket.socket) -> None:

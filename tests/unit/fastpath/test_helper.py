@@ -493,7 +493,7 @@ def test_a_use_that_cannot_be_noted_is_no_reason_to_refuse(warm: Warm, handed: H
         ("ssh -o ConnectTimeout=none dm-foo", True),
         ('ssh -o ConnectTimeout="300" dm-foo', True),
         ('ssh -o ConnectTimeout="10" dm-foo', False),
-        ("ssh -o ConnectTimeout", True),
+        ("ssh -o ConnectTimeout", False),
     ],
 )
 def test_a_long_connect_timeout_is_seen(
@@ -504,12 +504,32 @@ def test_a_long_connect_timeout_is_seen(
     assert helper.waits_too_long(7) is is_long
 
 
+@pytest.mark.parametrize(
+    ("words", "is_off"),
+    [
+        ("ssh dm-foo", False),
+        ("ssh -o StrictHostKeyChecking=yes dm-foo", False),
+        ("ssh -o StrictHostKeyChecking=no dm-foo", True),
+        ("ssh -oStrictHostKeyChecking=off dm-foo", True),
+        ("ssh -o stricthostkeychecking=accept-new dm-foo", True),
+        ('ssh -o StrictHostKeyChecking="no" dm-foo', True),
+        ("ssh -o StrictHostKeyChecking=yes -o StrictHostKeyChecking=no dm-foo", False),
+    ],
+)
+def test_a_host_check_that_is_off_is_seen(
+    monkeypatch: pytest.MonkeyPatch, words: str, is_off: bool
+) -> None:
+    monkeypatch.setattr(helper, "_read", lambda _: words.replace(" ", "\0").encode() + b"\0")
+    assert helper.checks_no_host(7) is is_off
+
+
 def test_without_proc_a_timeout_may_be_long(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(path: str) -> bytes:
         raise FileNotFoundError(path)
 
     monkeypatch.setattr(helper, "_read", fail)
     assert helper.waits_too_long(7)
+    assert not helper.checks_no_host(7)
 
 
 def test_a_silent_gateway_is_left_to_the_full_program(

@@ -1,0 +1,51 @@
+"""Prove a gateway for an ssh that was told not to: check its host certificate beforehand.
+
+``-o StrictHostKeyChecking=no`` on ssh's command line, as Ansible adds it, overrides the block.  The
+connection that ssh will use cannot be checked without being used up, so another one is.  That finds
+a gateway that is not the service's.  It does not find an attacker who lets this connection through
+and keeps the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable
+
+from dcs_proxy.bridge.gateway import Gateway
+from dcs_proxy.bridge.login import Login
+from dcs_proxy.bridge.outbox import Outbox
+from dcs_proxy.bridge.run import explain_failure
+from dcs_proxy.errors import ClientGone, GatewayUnreachable
+
+_TURN_S = 0.1
+
+
+def prove_gateway(
+    sock: socket.socket, login: Login, *, timeout_s: float, client_gone: Callable[[], bool]
+) -> None:
+    """Exchange keys with the gateway on `sock`, check its certificate, and close `sock`.
+
+    Raises Untrusted, GatewayUnreachable or ClientGone.
+    """
+    gateway = Gateway(sock, login, Outbox(), Outbox(), lambda: None)
+    gateway.start()
+    end = time.monotonic() + timeout_s
+    try:
+        while not gateway.is_negotiated.wait(_TURN_S):
+            if client_gone():
+                raise ClientGone("the program that asked for the connection is gone")
+            if time.monotonic() >= end:
+                raise GatewayUnreachable(
+                    f"the gateway {login.endpoint} has not proved itself within {timeout_s:g} s",
+                    hint="try again in a minute",
+                )
+        if gateway.ended.is_set() or not gateway.is_active():
+            gateway.ended.wait(timeout_s)
+            raise explain_failure(gateway, login)
+    finally:
+        with contextlib.suppress(OSError):  # the gateway has gone
+            sock.shutdown(socket.SHUT_RDWR)
+        gateway.ended.wait(timeout_s)
+        sock.close()
