@@ -70,7 +70,7 @@ def no_api(user: User) -> tuple[str, str]:
 
 def bad_file(user: User) -> tuple[str, str]:
     (user.root / "config.toml").write_bytes(b"\xff\n")
-    return "config.toml", "codec can't decode byte"
+    return "config.toml", "save it as UTF-8"
 
 
 @pytest.mark.parametrize("fault", [no_machine, wrong_setting, no_key, no_agent, no_api, bad_file])

@@ -28,6 +28,7 @@ RESULTS = [
     ["wake", "dm-foo"], ["wake", "--all"], ["close", "dm-foo"], ["close", "--all"],
     ["prepare", "dm-foo"],
     ["login", "--stdin", "--file", "--yes"], ["logout", "--file"], ["--version"],
+    ["uninstall", "--yes"],
 ]  # fmt: skip
 # It writes nothing to stdout but the connection.
 WITHOUT_RESULTS = {"dial"}
