@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 from collections.abc import Iterable
 from urllib.parse import quote, unquote
@@ -41,8 +42,9 @@ def secrets_in_url(url: str) -> set[str]:
     user, _, password = userinfo.partition(":")
     password = password or user
     plain = unquote(password)
-    token = base64.b64encode(f"{unquote(user)}:{plain}".encode()).decode()
-    return {userinfo, password, plain, quote(plain, safe=""), token}
+    # A variable may hold bytes that are no UTF-8.
+    token = base64.b64encode(os.fsencode(f"{unquote(user)}:{plain}")).decode()
+    return {userinfo, password, plain, quote(os.fsencode(plain), safe=""), token}
 
 
 def mask(text: str, secrets: Iterable[str]) -> str:

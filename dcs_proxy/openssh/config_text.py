@@ -68,11 +68,7 @@ class Program:
 
     def __post_init__(self) -> None:
         for path in (*self.words, self.state_directory, self.config_file or "", self.config_home):
-            if _UNQUOTABLE.search(path):
-                raise ConfigError(
-                    f"the ssh config cannot contain the path {path!r}",
-                    hint="use a path without quotes, backslashes and ${",
-                )
+            _check_path(path)
         if _GLOB.search(self.state_directory):
             raise ConfigError(
                 f"ssh would read the state directory {self.state_directory!r} as a pattern",
@@ -225,7 +221,10 @@ def render_end(program: Program, version: Version) -> str:
 
 
 def render_snippet(snippet: Snippet) -> str:
-    """Return the file that ssh includes for one machine.  Raises ValueError for an unsafe value."""
+    """Return the file that ssh includes for one machine.
+
+    Raises ValueError for an unsafe value, ConfigError for a path that ssh cannot read.
+    """
     _check(_SAFE_LOGIN, snippet.user)
     _check(_SAFE_HOST, snippet.host_key_alias)
     # Not in the block, where paramiko would pass "HostName %h" on unexpanded.
@@ -283,9 +282,16 @@ def _file(program: Program, name: str) -> str:
     return f'"{path}"' if re.search(r"[\s#=]", path) else path
 
 
-def _path(path: str) -> str:
+def _check_path(path: str) -> None:
     if _UNQUOTABLE.search(path):
-        raise ValueError("the ssh config cannot contain this path")
+        raise ConfigError(
+            f"the ssh config cannot contain the path {path!r}",
+            hint="use a path without quotes, backslashes and ${",
+        )
+
+
+def _path(path: str) -> str:
+    _check_path(path)
     return f'"{_escape_percent(path)}"'
 
 

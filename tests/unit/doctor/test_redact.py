@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from urllib.parse import quote, unquote
 
 import pytest
@@ -74,6 +75,12 @@ def test_a_password_is_known_in_every_form(password: str) -> None:
     for form in (password, unquote(password), quoted, password.replace('"', "'")):
         assert form not in mask(f"it says: {form}!", known).replace(MASK, "")
     assert secrets_in_url("http://proxy:3128") == set()
+
+
+def test_a_password_that_is_no_utf8_is_masked() -> None:
+    url = os.fsdecode(b"http://me:\xffsecret@proxy")
+    assert os.fsdecode(b"\xffsecret") in secrets_in_url(url)
+    assert mask(url, secrets_in_url(url)) == "http://[masked]@proxy"
 
 
 @pytest.mark.parametrize("unit", ["?key", "&key?", "://a@", "=a:", " a:b", "?x=", "&keykey"])

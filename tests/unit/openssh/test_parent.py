@@ -142,6 +142,7 @@ def test_a_program_that_calls_itself_otherwise_is_known_by_its_file(tmp_path: Pa
     shutil.copy(shutil.which("sleep") or "", copy)
     with subprocess.Popen(["login", "60"], executable=copy) as process:
         try:
+            wait_for_arguments(process.pid)
             assert is_ssh(process.pid)
         finally:
             process.kill()
@@ -171,6 +172,13 @@ def hide_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     parent._ask_ps.cache_clear()
 
 
+def wait_for_arguments(pid: int) -> None:
+    """Wait until a process has a command line: right after exec(2) it is empty."""
+    deadline = time.monotonic() + 10
+    while not Path(f"/proc/{pid}/cmdline").read_bytes():
+        assert time.monotonic() < deadline
+
+
 @contextlib.contextmanager
 def running(*words: str) -> Iterator[int]:
     """Run a process that goes by these arguments."""
@@ -179,10 +187,7 @@ def running(*words: str) -> Iterator[int]:
         program, executable=shutil.which("bash"), stdin=subprocess.PIPE
     ) as process:
         try:
-            # Right after exec(2) it is empty.
-            deadline = time.monotonic() + 10
-            while not Path(f"/proc/{process.pid}/cmdline").read_bytes():
-                assert time.monotonic() < deadline
+            wait_for_arguments(process.pid)
             yield process.pid
         finally:
             process.kill()
