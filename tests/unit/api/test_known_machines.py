@@ -58,7 +58,10 @@ def test_a_short_name_is_noted_until_its_machine_is_gone(tmp_path: Path) -> None
     known(tmp_path).save_list([UUID, FOO])
     known(tmp_path).note_short(short, UUID_NAME)
     assert known(tmp_path).load().short == {short: UUID}
-    known(tmp_path).save_list([FOO])
+    assert known(tmp_path).save_list([FOO]).short == {}
+    assert known(tmp_path).load().short == {}
+    # Not even if the machine comes back.
+    known(tmp_path).save_list([FOO, UUID])
     assert known(tmp_path).load().short == {}
 
 
@@ -73,6 +76,7 @@ def test_all_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert list(known(tmp_path).load().short) == ["dm-bbbb", "dm-cccc"]
     known(tmp_path).save_list(MachineId(f"dm-{n}") for n in range(4))
     assert known(tmp_path).load().ids == ()
+    assert known(tmp_path).load().seen_at > 0
 
 
 GOOD: dict[str, Any] = {"account": "a", "seen_at": 1.0, "ids": [UUID], "short": {"dm-398f": UUID}}
