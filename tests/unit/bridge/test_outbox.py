@@ -144,3 +144,14 @@ def test_one_can_wait_until_all_is_sent(side: FakeSide, outbox: Outbox) -> None:
     thread.join(60)
     assert not thread.is_alive() and side.sent == [b"1"]
     wait_until(lambda: not thread.is_alive())
+
+
+def test_what_was_sent_makes_room_again(side: FakeSide, outbox: Outbox) -> None:
+    """A hundred key exchanges with a megabyte each are more than may be held at once."""
+    for _ in range(100):
+        side.clear_to_send.clear()
+        for _ in range(16):
+            outbox.put(Payload(bytes(65536)), may_wait=False)
+        side.clear_to_send.set()
+        outbox.flush()
+    assert len(side.sent) == 1600
