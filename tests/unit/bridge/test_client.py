@@ -255,3 +255,34 @@ def test_a_clients_own_farewell_is_kept_clean(served: Served) -> None:
     served.peer.send(1, b"\0\0\0\x0b" + pack_string(b"by\x1b[31m user\n") + pack_string(b""))
     assert served.ended.wait(60)
     assert served.client.farewell == Farewell(11, "by [31m user")
+
+
+def login_request(service: str, method: str) -> paramiko.Message:
+    """Return a login request; of the method "publickey", a query for a key (RFC 4252 §5, §7)."""
+    message = paramiko.Message()
+    message.add_byte(b"\x32")
+    for text in ("anybody", service, method):
+        message.add_string(text)
+    message.add_boolean(False)
+    message.add_string("ssh-ed25519")
+    message.add_string(b"key")
+    return message
+
+
+def test_a_login_to_another_service_ends_the_connection(served: Served) -> None:
+    transport = negotiated(served)
+    transport._send_message(login_request("ssh-userauth", "publickey"))
+    assert served.ended.wait(60)
+
+
+def test_a_request_after_the_login_is_not_answered(served: Served) -> None:
+    """The client would take an answer for a message of the connection protocol (RFC 4252 §5.1)."""
+    waiting = Waiting(served, "none")
+    served.client.let_in()
+    waiting.end()
+    sent: list[bytes] = []
+    served.client.send = sent.append  # type: ignore[method-assign]
+    waiting.transport._send_message(login_request("ssh-connection", "publickey"))
+    waiting.transport.close()
+    assert served.ended.wait(60)
+    assert sent == []

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from dcs_proxy.bridge import host_keys
 from dcs_proxy.bridge.host_keys import ensure_host_keys, write_known_hosts
 from dcs_proxy.errors import StateError
+from dcs_proxy.local.files import write_atomically
 from dcs_proxy.session.directory import StateDirectory
 
 
@@ -50,6 +52,20 @@ def test_many_processes_at_once_make_one_pair(tmp_path: Path) -> None:
     assert sorted(entry for entry in os.listdir(directory) if "bridge" in entry) == [
         "bridge_ecdsa_key", "bridge_ed25519_key",
     ]  # fmt: skip
+
+
+def test_the_key_of_the_process_that_was_faster_stays(
+    state: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faster = {kind: host_keys._generate(kind) for kind in ("ed25519", "ecdsa")}
+
+    def generate(kind: str) -> bytes:
+        write_atomically(state.file(f"bridge_{kind}_key"), faster[kind])
+        return _generate(kind)
+
+    _generate = host_keys._generate
+    monkeypatch.setattr(host_keys, "_generate", generate)
+    assert [read(path) for path in ensure_host_keys(state)] == list(faster.values())
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604])
