@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--through-prism", action="store_true",
         help="put Prism between users and emulators: it compares all they say with the contract",
     )  # fmt: skip
+    parser.addoption(
+        "--as-macos", action="store_true",
+        help="start programs without /proc, splice and SO_PEERCRED, and with a long HOME",
+    )  # fmt: skip
     parser.addoption("--kills", type=int, default=12, help="how many helpers to kill (12)")
     parser.addoption("--soak-seconds", type=float, default=15, help="how long to soak (15)")
 
@@ -34,6 +39,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "both_ids: run with dm- names and with bare UUIDs as ids")
     config.addinivalue_line("markers", "client(name, how): see tests/clients/matrix.py")
+    if config.getoption("--as-macos"):
+        _play_macos(config)
+
+
+def _play_macos(config: pytest.Config) -> None:
+    from tests.integration.as_macos import Mac
+    from tests.integration.harness import User
+
+    User.mac = Mac()
+    config.add_cleanup(User.mac.close)
+    os.environ |= User.mac.environment
+    if problem := User.mac.problem():
+        pytest.exit(f"--as-macos: programs cannot be run so here: {problem}", 1)
 
 
 @pytest.fixture(autouse=True)

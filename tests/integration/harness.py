@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 from unittest import mock
 
 import requests
@@ -28,6 +28,7 @@ from dcs_proxy.cli import main
 from dcs_proxy.ssh.private_agents import PrivateAgents
 from tests.contract import recording
 from tests.contract.documents import check_recorded
+from tests.integration.as_macos import Mac
 
 T = TypeVar("T")
 LIMIT_S = 120.0
@@ -222,9 +223,15 @@ class ProcessWatch:
 class User:
     """A person with a home directory, an API key and an ssh config written by config-ssh."""
 
+    mac: ClassVar[Mac | None] = None  # with --as-macos
+
     def __init__(self, *, home: Path | None = None) -> None:
         # Short, for the agent's socket; with a space, for everybody's quoting.
-        self.root = home or Path(tempfile.mkdtemp(prefix="dcs ", dir="/tmp"))
+        self._made = home or Path(tempfile.mkdtemp(prefix="dcs ", dir="/tmp"))
+        self.root = self._made
+        if self.mac is not None:
+            self.root = self._made / "Users" / ("x" * 90)
+            self.root.mkdir(parents=True)
         self.home = self.root / "home"
         self.home.mkdir()
         self.state = self.root / "state"
@@ -235,6 +242,7 @@ class User:
             "DCS_PROXY_HOME": str(self.state),
             "DCS_PROXY_CONFIG": str(self.root / "config.toml"),
             "TMPDIR": str(self.root),
+            **(self.mac.environment if self.mac else {}),
         }
         self.full_names: dict[str, str] = {}
         self.settings("")
@@ -284,7 +292,8 @@ class User:
         }
         if "input" in more:
             del options["stdin"]
-        return subprocess.run(command, check=False, **{**options, **more})
+        words = self.mac.wrap(command) if self.mac else command
+        return subprocess.run(words, check=False, **{**options, **more})
 
     def start(self, *command: str, **more: Any) -> subprocess.Popen[bytes]:
         """Start a program as the user; it is killed in the end if it still runs."""
@@ -295,7 +304,8 @@ class User:
             "stderr": subprocess.PIPE,
             "cwd": self.root,
         }
-        program = subprocess.Popen(command, **{**options, **more})
+        words = self.mac.wrap(command) if self.mac else command
+        program = subprocess.Popen(words, **{**options, **more})
         self.programs.append(program)
         return program
 
@@ -304,7 +314,7 @@ class User:
 
     def start_agent(self) -> str:
         """Start the user's own agent; return its socket and put it into the environment."""
-        path = str(self.root / "user-agent.sock")
+        path = str(self._made / "user-agent.sock")
         self.start("ssh-agent", "-D", "-a", path)
         wait_until(lambda: agent_pid(path))
         self.environment["SSH_AUTH_SOCK"] = path
@@ -350,7 +360,7 @@ class User:
         if self.state.exists():
             self.state.chmod(0o700)  # a test may have opened it to others
         self.end_agents()
-        shutil.rmtree(self.root)
+        shutil.rmtree(self._made)
 
 
 def helpers_for(user: User) -> list[int]:

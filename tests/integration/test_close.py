@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 
 from dcs_proxy.ssh.agent import Agent
+from dcs_proxy.ssh.private_agents import PrivateAgents
 from tests.integration.harness import Emulator, User, processes, wait_until
 
 Start = Callable[..., Emulator]
@@ -137,7 +138,7 @@ def test_any_command_ends_agents_that_hold_nothing(start_emulator: Start, user: 
 
 def agents_of(user: User) -> list[int]:
     """Return every process that has something of the user's agents among its arguments."""
-    place = f"{user.state}/sockets/"
+    place = f"{PrivateAgents(str(user.state)).place}/"
     return [p for p, (_, words) in processes().items() if any(place in word for word in words)]
 
 

@@ -198,7 +198,7 @@ def test_several_agents_are_told_apart(warm: tuple[User, Emulator], tmp_path: Pa
     first = user.start_agent()
     full_runs(user)
     assert [p.name for p in (user.state / "agents").iterdir()] == ["only.conf"]
-    second = str(user.root / "second.sock")
+    second = os.path.join(os.path.dirname(first), "second.sock")
     user.start("ssh-agent", "-D", "-a", second)
     wait_until(lambda: os.path.exists(second))
     for path in (second, first):
