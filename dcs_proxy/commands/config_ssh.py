@@ -133,8 +133,8 @@ def _install(path: str, options: Options, *, is_default: bool, dry_run: bool) ->
         *(f"OpenSSH {ssh.version}: {sentence}" for sentence in missing_features(ssh.version)),
     ]:
         _show(text)
-    if machines:
-        put(f"dcs-proxy: try it: ssh {machines[0]}")
+    for machine in [*machines, *state.saved_machines()][:1]:
+        put(f"dcs-proxy: try it: ssh {machine}")
 
 
 def _lock(state_directory: str) -> FileLock:

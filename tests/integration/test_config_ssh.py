@@ -174,6 +174,8 @@ def test_the_setting_listed_selects_machines(
     user.settings(f'listed = {listed}\n[aliases]\ndm-web = "dm-bar"\n')
     user.use(emulator)
     assert hosts_in(user.config) == hosts
+    written = user.proxy("config-ssh", "--ssh-config", str(user.config))
+    assert written.stdout.splitlines()[-1].startswith("dcs-proxy: try it: ssh dm-")
     for host in ("dm-foo", "dm-web", "dm-ci-1"):
         assert user.ssh(host, "echo in").stdout == "in\n"
     # Machines that are left out on purpose are not missing.
