@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from dcs_proxy.api.model import Listing
@@ -16,6 +17,7 @@ from dcs_proxy.names import MachineName, fold_case, pattern_means, short_names
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import listed_hosts
 from dcs_proxy.session.directory import StateDirectory, read_ssh_configs
+from dcs_proxy.session.records import NEVER
 from dcs_proxy.text import quote_server, quote_typed
 
 _LIST_S = 30.0
@@ -84,10 +86,19 @@ def list_machines(factory: ApiFactory, state: StateDirectory) -> Listing:
     names = usable_names(listing)
     short = short_names(names, factory.settings.aliases).values()
     try:
+        _expire_sleeping(listing, state, factory.settings)
         state.save_machines(sorted({*names, *short, *map(MachineName, factory.settings.aliases)}))
     except StateError as error:
         factory.log.event("list-not-saved", what=error.message)
     return listing
+
+
+def _expire_sleeping(listing: Listing, state: StateDirectory, settings: Settings) -> None:
+    """Let no ssh use the session of a machine that is not awake without asking the API first."""
+    for machine in listing.machines:
+        record = None if machine.is_awake else state.load(machine.name)
+        if record is not None and record.ready is not None and record.ready.proved_at != NEVER:
+            state.expire(machine.name, record, time.time() - settings.reuse_seconds)
 
 
 def usable_names(listing: Listing) -> list[MachineName]:

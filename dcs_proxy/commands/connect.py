@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import socket
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dcs_proxy.app import Options, explaining_bugs, open_context, open_fast_entry, open_lookup
@@ -194,9 +193,7 @@ def _log_in_once(bridge: Bridge, name: MachineName, record: Record, context: Con
 def _doubt(name: MachineName, record: Record, context: Context) -> None:
     """Make sure that the API is asked before the session in `record` is used again."""
     context.log.event("login-refused", machine=name, session=record.attempt.session_id)
-    if record.ready is not None and context.state.load(name) == record:
-        expired = context.now() - context.settings.reuse_seconds
-        context.state.save(name, replace(record, ready=replace(record.ready, proved_at=expired)))
+    context.state.expire(name, record, context.now() - context.settings.reuse_seconds)
 
 
 def _check_port(port: str) -> None:

@@ -28,6 +28,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from dcs_proxy.errors import DeadlineExceeded
 from dcs_proxy.fastpath import helper
@@ -108,6 +109,15 @@ class StateDirectory:
         """Remove the machine's record and snippet.  Raises StateError."""
         remove_file(self.snippet_path(name))
         remove_file(self.session_path(name, ".json"))
+
+    def expire(self, name: MachineName, record: Record, proved_at: float) -> None:
+        """Have the API asked before the ready session in `record` is used again.
+
+        `proved_at` is the last confirmation that it is to have had.  Nothing happens if another
+        process has written a record since.  Raises StateError.
+        """
+        if record.ready is not None and self.load(name) == record:
+            self.save(name, replace(record, ready=replace(record.ready, proved_at=proved_at)))
 
     def save_use(self, name: MachineName, pid: int, until: float) -> None:
         """Write that the API was asked about the session for the ssh `pid`.

@@ -1,8 +1,8 @@
 """From what a user types to the machine: a name, an alias, or a short name.
 
-A name that exists wins over a short name.  So a short name is taken from the known machines only
-where nothing else can have that name: in an account whose ids are all UUIDs.  Otherwise, and where
-the known machines do not settle it, the API is asked for its list, which wakes nothing.
+A full name wins over a short name.  So a short name is looked up among the known machines only
+where it cannot be a full name: in an account whose ids are all UUIDs.  Otherwise, and if the known
+machines do not decide it, the API is asked for its list, which wakes nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dcs_proxy.session.next_step import Half
 from dcs_proxy.session.records import Record
 from dcs_proxy.session.resolve import resolve
 
-# A list that is not older is not asked for again: ssh comes twice, and many may come at once.
+# A list that is newer is used as it is: each ssh looks twice, and many may run at the same time.
 _FRESH_S = 5.0
 _MAX_SHOWN = 8
 
@@ -36,8 +36,8 @@ _MAX_SHOWN = 8
 class Lookup:
     """Finds machines by what the user typed.
 
-    `known` has the account's machines as last seen; `list_anew` asks the API for them, and has
-    their ids stored there.
+    `known` has the account's machines as last listed; `list_anew` asks the API for them and stores
+    them there.
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class Lookup:
         self._list_anew = list_anew
 
     def find(self, typed: str) -> MachineName:
-        """Return the machine; a name that nothing is known of is returned as it is.
+        """Return the machine; an unknown name is returned unchanged.
 
-        Raises UsageError for what cannot be a name, MachineNotFound for a short name of several
-        machines, and what the API raises.
+        Raises UsageError for an impossible name, MachineNotFound for a short name of several
+        machines, or what the API raises.
         """
         name = self._settings.machine(typed)
         known = self._known.load()
@@ -68,10 +68,10 @@ class Lookup:
         return self._only(name, candidates, known)
 
     def find_again(self, typed: str, found: MachineName) -> MachineName | None:
-        """Return the machine that a short name means by now; None if it is still `found`, or
-        `typed` was not a short name.
+        """Return the machine that a short name means now; None if that is still `found`, or if
+        `typed` is not a short name.
 
-        Raises MachineNotFound if it means several, and what the API raises.
+        Raises MachineNotFound if it means several, or what the API raises.
         """
         name = self._settings.machine(typed)
         if name == found:
@@ -89,7 +89,7 @@ class Lookup:
         try:
             self._list_anew()
         except (MachineNotFound, ApiProtocolError, Forbidden):
-            # No such route, or not for this key: the name itself may still be good.
+            # The API has no list, or not for this key; the name itself may still be valid.
             return known
         return self._known.load()
 
@@ -106,8 +106,8 @@ class Lookup:
     def _checked(self, typed: str, name: MachineName, known: Known) -> MachineName:
         """Return `name`, unless it was another machine's short name until now.
 
-        Whoever may create machines in the account could otherwise take over the short name that
-        somebody else uses.  An alias says which machine is meant.
+        Otherwise anyone who can create machines in the account could take over a short name that
+        another user types.  An alias names its machine unambiguously.
         """
         meant = machine_name(known.short.get(name, name))
         if meant in (None, name) or parse_machine_name(typed) in self._settings.aliases:

@@ -65,6 +65,18 @@ def test_after_a_warm_ssh_too(start_emulator: Start, user: User, end: str) -> No
     get_in(user)
 
 
+@pytest.mark.parametrize("end", ["stopped"])
+def test_what_list_has_seen_costs_no_failed_ssh(
+    start_emulator: Start, user: User, end: str
+) -> None:
+    emulator = start_emulator("--machine", "dm-foo", "--wake-seconds", "0.5")
+    user.use(emulator)
+    get_in(user)
+    ENDS[end](emulator)
+    assert user.proxy("list").returncode == 0
+    get_in(user)
+
+
 @pytest.mark.parametrize("end", ENDS)
 def test_through_the_bridge_the_first_gets_in(start_emulator: Start, user: User, end: str) -> None:
     emulator = start_emulator("--machine", "dm-foo", "--wake-seconds", "0.5")
