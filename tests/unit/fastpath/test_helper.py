@@ -316,6 +316,7 @@ def test_an_agent_that_answers_in_drops_has_a_time_limit(
         def drip() -> None:
             connection, _ = slow.accept()
             with connection, contextlib.suppress(OSError):
+                connection.recv(1, socket.MSG_PEEK)  # the request, which stays unread
                 connection.sendall(b"\0\2\0\0")
                 while connection.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK):
                     connection.sendall(b"\0")
