@@ -144,10 +144,20 @@ def is_doubtful(path: str, now: float) -> bool:
     try:
         if use[10:11] != b"-" or now < float(use[11:] or b"0"):
             return False
-        posix.kill(int(use[:10]), 0)
+        pid = int(use[:10])
+        posix.kill(pid, 0)
     except (OSError, ValueError):  # no such process of ours; or the file is damaged
         return True
-    return False
+    return _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Return whether a process has ended and its parent has not noticed; false without /proc."""
+    try:
+        # proc(5): the name in parentheses may contain anything; the state is field 3.
+        return _read(f"/proc/{pid}/stat").rpartition(b") ")[2][:1] == b"Z"
+    except OSError:
+        return False
 
 
 def write_line(path: str, parent: int, text: str) -> int:

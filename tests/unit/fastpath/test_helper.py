@@ -119,6 +119,14 @@ def test_after_an_ssh_that_has_ended_the_api_is_asked(warm: Warm) -> None:
     assert warm.state.is_doubtful(HOST, NOW)
 
 
+def test_an_ssh_that_has_ended_and_whose_parent_does_not_look_has_ended(warm: Warm) -> None:
+    with subprocess.Popen(["true"]) as process:
+        # It is left a zombie: sftp leaves its ssh so.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        helper.note_use(warm.state.use_path(HOST), process.pid)
+        assert not warm.prepare()
+
+
 def test_an_ssh_that_has_asked_the_api_itself_leaves_no_doubt(warm: Warm) -> None:
     first, second = ended_process(), ended_process()
     warm.state.save_use(HOST, first, 0)
