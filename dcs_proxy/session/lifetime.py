@@ -11,7 +11,7 @@ LONGEST_LIFE_S = 7 * 24 * 3600
 COMMITTED_S = 60
 _MARGIN_S = 30.0
 # How often in `reuse_seconds` the API is asked, at most, because an ssh has ended.
-_DOUBTS = 12
+_DOUBTS = 30
 
 
 def margin_s(life_s: float) -> float:

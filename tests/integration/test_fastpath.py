@@ -16,7 +16,7 @@ from dcs_proxy.ssh.agent import Agent
 from tests.integration.harness import Emulator, User, helpers_for, wait_until
 
 Start = Callable[..., Emulator]
-# No ssh asks about the session for a twelfth of it.
+# No ssh asks about the session for a thirtieth of it.
 LONG = "reuse_seconds = 3600\n"
 START = Path(dcs_proxy.__file__).with_name("start.py")
 

@@ -85,7 +85,7 @@ def test_a_doubt_that_was_needless_is_not_repeated_at_once(fakes: Fakes) -> None
     start = time.time()
     fakes.now = lambda: start
     fakes.resolve()
-    for age, looks in [(0.0, 1), (1.0, 1), (4.9, 1), (5.0, 2)]:
+    for age, looks in [(0.0, 1), (1.0, 1), (1.9, 1), (2.0, 2)]:
         fakes.now = lambda age=age: start + age  # type: ignore[misc]
         use(fakes)
         fakes.resolve()
