@@ -245,8 +245,10 @@ def _once_locked(situation: Situation) -> Step:
             return AskAgent(record)
         if situation.is_held:
             return Resume(record)
-    is_waking = record.ready is None and record.attempt.session_id
-    return Create(record, abandoned=record.attempt if is_waking else None)
+    # It may also have been sent by a process that was killed before it knew the session's id.
+    attempt = record.attempt
+    may_wake = attempt.session_id or attempt.key_ends_at > situation.now
+    return Create(record, abandoned=attempt if record.ready is None and may_wake else None)
 
 
 def _reuse(situation: Situation) -> Step | None:

@@ -266,11 +266,18 @@ def _confirm(work: Work, record: Record, ready: ReadySession) -> None:
 
 
 def _close(work: Work, abandoned: Attempt) -> None:
-    """End a session whose key is lost; it is of no use, and not worth a wait."""
+    """End a session whose key is lost; it is of no use, and not worth a wait.
+
+    If its id is lost too, the same request is sent again, which returns the same session.  Raises
+    what that raises.
+    """
+    session_id = abandoned.session_id
     try:
-        work.poller().api.close_session(
-            work.name, abandoned.session_id, new_idempotency_key(), once=True
-        )
+        session_id = session_id or work.poller().create(abandoned).session_id
+    except (IdempotencyConflict, MachineUnreachable):
+        return
+    try:
+        work.poller().api.close_session(work.name, session_id, new_idempotency_key(), once=True)
     except (DeadlineExceeded, ClientGone):
         raise
     except DcsError as error:

@@ -55,7 +55,9 @@ def test_a_warm_ssh_goes_through_the_proxy_too(
     for way in ("ProxyUseFdpass=yes", "ProxyUseFdpass=no"):
         proxy.asked.clear()
         assert user.ssh("-o", way, "dm-foo", "echo in").stdout == "in\n"
-        assert proxy.targets == [f"ssh.test:{emulator.ready['gateway']}"]
+        # The session of an ssh that has ended may be asked about first.
+        gateway = f"ssh.test:{emulator.ready['gateway']}"
+        assert proxy.targets[-1] == gateway and proxy.targets.count(gateway) == 1
 
 
 def test_a_proxy_that_is_set_later_is_not_passed_by(

@@ -173,6 +173,18 @@ def test_no_agent_is_started_for_an_api_that_does_not_answer(fakes: Fakes, error
     assert agents.is_running
 
 
+def test_a_session_whose_key_was_lost_before_its_id_was_known_is_closed(fakes: Fakes) -> None:
+    """The process was killed between the request and the start of an agent."""
+    agents = Startable(fakes)
+    fakes.api.statuses = [ClientGone("killed")]
+    with pytest.raises(ClientGone):
+        fakes.resolve(agents=agents)
+    fakes.api.statuses = ["ready", "ready"]
+    record = fakes.resolve(agents=agents)
+    assert record.identity in fakes.store.held
+    assert [method for method, _ in fakes.api.journal] == ["POST", "POST", "DELETE once", "POST"]
+
+
 def test_no_agent_is_started_for_a_session_that_has_failed(fakes: Fakes) -> None:
     agents = Startable(fakes)
     fakes.api.statuses = ["failed"]
