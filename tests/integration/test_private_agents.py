@@ -140,14 +140,16 @@ def test_an_agent_is_full_before_the_next_is_started(place: Place) -> None:
 def test_a_key_and_its_certificate_count_once(
     place: Place, authority: Authority, tmp_path: Path
 ) -> None:
-    add_keys(place, 7)
+    add_keys(place, 6)
     key, certificate = certified_key(tmp_path, authority, "me")
     agent = place.agents.add_key(
         key, comment="dm-x", lifetime_s=600, may_start=True, timeout_s=LIMIT_S
     )
     assert agent is not None
     add(agent, key, certificate, None)
-    assert held(place) == [9], "while a machine wakes, both are held"
+    assert held(place) == [8], "while a machine wakes, both are held"
+    add_keys(place, 1)
+    assert held(place) == [9], "of eight sessions"
     agent.remove(key.blob)
     add_keys(place, 1)
     assert held(place) == [8, 1]
