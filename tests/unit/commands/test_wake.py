@@ -11,7 +11,9 @@ from dcs_proxy.names import MachineName
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import NEVER, Attempt, ReadySession, Record
 
-END = time.time() + 600
+# Longer than a whole run of the tests takes, because this is when they are collected.
+LIFE_S = 86400
+END = time.time() + LIFE_S
 ATTEMPT = Attempt("k", "ab" * 32, "/agent.sock", END, "account", "wssh-1")
 READY = ReadySession("ssh.example", 22, "u", "a", "", True, END, END - 900, END - 900)
 WAKING = Record(ATTEMPT)
@@ -24,8 +26,8 @@ WAKING = Record(ATTEMPT)
         (Record(ATTEMPT, replace(READY, proved_at=NEVER)), True),
         (Record(ATTEMPT, READY), False),
         (Record(replace(ATTEMPT, session_id="")), False),
-        (Record(replace(ATTEMPT, key_ends_at=END - 601)), False),
-        (Record(ATTEMPT, replace(READY, proved_at=NEVER, ends_at=END - 601)), False),
+        (Record(replace(ATTEMPT, key_ends_at=END - LIFE_S - 1)), False),
+        (Record(ATTEMPT, replace(READY, proved_at=NEVER, ends_at=END - LIFE_S - 1)), False),
         (None, False),
     ],
 )
