@@ -148,8 +148,8 @@ def test_a_signal_to_the_helper_ends_it_at_any_stage(
     done = user.ssh("dm-foo", "echo in")
     assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr
     # If its answer was lost, the first session was closed.
-    live = [s for s in emulator.control("GET", "state")["sessions"].values() if s == "ready"]
-    assert len(live) == 1
+    sessions = sorted(emulator.control("GET", "state")["sessions"].values())
+    assert sessions in (["ready"], ["closed", "ready"])
     assert stage == "asking" or len(emulator.sessions_created()) == 1
 
 

@@ -281,6 +281,7 @@ def test_a_request_after_the_login_is_not_answered(served: Served) -> None:
     served.client.let_in()
     waiting.end()
     sent: list[bytes] = []
+    # In place of the method, to see what reaches it.
     served.client.send = sent.append  # type: ignore[method-assign]
     waiting.transport._send_message(login_request("ssh-connection", "publickey"))
     waiting.transport.close()

@@ -76,6 +76,7 @@ def exchange(pair: Pair, number: int, size: int) -> None:
     # The stubs know no message but paramiko's own.
     got, body = pair.theirs.read_message()
     assert bytes([got]) + body.asbytes() == sent.asbytes()
+    # The stubs know no message but paramiko's own.
     pair.theirs.send_message(sent)  # type: ignore[arg-type]
     got, body = pair.ours.read_message()
     assert got == number
@@ -95,6 +96,7 @@ def test_a_packet_is_passed_on_as_it_came(pair: Pair) -> None:
     pair.use_gcm()
     for size in (0, 9, 32768):
         sent = message(DATA, size)
+        # The stubs know no message but paramiko's own.
         pair.theirs.send_message(sent)  # type: ignore[arg-type]
         _, came = pair.ours.read_message()
         assert isinstance(came, Packet)
@@ -114,6 +116,7 @@ def test_packets_are_counted_on_when_the_cipher_changes(pair: Pair) -> None:
 def test_a_message_knows_its_number_for_those_that_are_not_implemented(pair: Pair) -> None:
     pair.use_gcm()
     for sequence in range(3):
+        # The stubs know no message but paramiko's own.
         pair.theirs.send_message(message(7, 4))  # type: ignore[arg-type]
         assert pair.ours.read_message()[1].seqno == sequence
 
@@ -129,6 +132,7 @@ def test_new_keys_are_asked_for_after_so_many_bytes(
     assert pair.ours.need_rekey()
     pair.use_gcm()
     assert not pair.ours.need_rekey()
+    # The stubs know no message but paramiko's own.
     pair.theirs.send_message(message(DATA, 1000))  # type: ignore[arg-type]
     pair.ours.read_message()
     assert pair.ours.need_rekey()
@@ -154,6 +158,7 @@ def test_a_peer_that_never_renews_its_keys_is_not_served(
     pair.use_gcm()
     with pytest.raises(paramiko.SSHException, match="does not renew its keys"):
         for _ in range(8):
+            # The stubs know no message but paramiko's own.
             pair.theirs.send_message(message(DATA, 900))  # type: ignore[arg-type]
             pair.ours.read_message()
 

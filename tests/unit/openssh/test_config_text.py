@@ -157,7 +157,7 @@ Host dm-a
 Host dm-b
     HostName dm-b
 Host *
-"""  # noqa: E501
+"""  # noqa: E501  # the lines are as long as in the file
 END = """\
 Match originalhost "HOSTS"
     Include /s/agents/*.conf

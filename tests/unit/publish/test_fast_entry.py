@@ -29,6 +29,7 @@ def write(
     state: StateDirectory, record: Record = RECORD, address: str = "", **changes: object
 ) -> list[str]:
     """Write the entry, with changed settings; return its fields, none if there is no file."""
+    # The changes are of many types.
     settings = replace(Settings(), **changes)  # type: ignore[arg-type]
     environment = {"DEDALUS_ORG_ID": "org", "HOME": "/home"}
     config = state.file("config.toml")

@@ -42,6 +42,7 @@ def test_a_bare_key_without_a_certificate_is_bound(fakes: Fakes) -> None:
         assert session.connection is not None
         return replace(session, connection=replace(session.connection, user_certificate=None))
 
+    # In place of the method, which gives a certificate.
     fakes.api.create_session = create_without  # type: ignore[method-assign]
     record = fakes.resolve()
     assert record.ready is not None and record.ready.bare_key

@@ -73,6 +73,7 @@ def unreachable(fakes: Fakes, times: int) -> None:
         made = make(session_id, public_key)
         return replace(made, error_code="machine_not_routable", error_message="not yet")
 
+    # In place of the method, which knows no error code.
     fakes.api.session = session  # type: ignore[method-assign]
 
 

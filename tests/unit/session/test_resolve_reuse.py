@@ -86,6 +86,7 @@ def test_a_doubt_that_was_needless_is_not_repeated_at_once(fakes: Fakes) -> None
     fakes.now = lambda: start
     fakes.resolve()
     for age, looks in [(0.0, 1), (1.0, 1), (1.9, 1), (2.0, 2)]:
+        # mypy takes the default value for an argument of the clock.
         fakes.now = lambda age=age: start + age  # type: ignore[misc]
         use(fakes)
         fakes.resolve()
