@@ -21,7 +21,7 @@ from dcs_proxy.commands._machines import (
 )
 from dcs_proxy.console.stderr import show
 from dcs_proxy.console.stdout import put, put_json
-from dcs_proxy.doctor.vscode import remote_ssh_settings
+from dcs_proxy.doctor.editors import remote_ssh_settings
 from dcs_proxy.errors import ConfigError, DcsError
 from dcs_proxy.local.environment import passwd_home
 from dcs_proxy.local.files import remove_file, write_atomically

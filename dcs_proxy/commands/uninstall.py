@@ -19,7 +19,7 @@ from dcs_proxy.commands.close import Closer, remove_identity
 from dcs_proxy.console.confirm import confirm
 from dcs_proxy.console.stderr import show
 from dcs_proxy.console.stdout import put
-from dcs_proxy.doctor.vscode import settings_with_machines
+from dcs_proxy.doctor.editors import settings_with_machines
 from dcs_proxy.errors import (
     AgentRefused,
     AgentUnavailable,

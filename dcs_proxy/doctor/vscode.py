@@ -1,100 +1,120 @@
-"""VS Code's Remote-SSH: the settings that it needs, and the check of its own time limit."""
+"""The check of VS Code and its relatives: does their ssh run us, and do they wait long enough?"""
 
 from __future__ import annotations
 
-import glob
 import os
-import re
-import sys
-from collections.abc import Mapping
 
-from dcs_proxy.doctor.context import Context
+from dcs_proxy.app import find_program
+from dcs_proxy.doctor.context import NO_MACHINE, Context
+from dcs_proxy.doctor.editors import (
+    CONFIG_FILE,
+    CONNECT_TIMEOUT,
+    SSH_PATH,
+    Editor,
+    find_editors,
+)
 from dcs_proxy.doctor.runner import Check, failed, passed
-from dcs_proxy.local.files import read_small
+from dcs_proxy.errors import ConfigError
+from dcs_proxy.local.programs import run
 from dcs_proxy.local.settings import Settings
+from dcs_proxy.openssh import config_file
+from dcs_proxy.openssh.version import find_client, read_client
 
-_CONNECT_TIMEOUT = "remote.SSH.connectTimeout"
-_DEFAULT_S = 15
 # A shorter limit ends before an ordinary wake does.
 _LEAST_S = 60
-_MAX_SETTINGS = 4 * 1024 * 1024
-# Where each program has its settings (below the config directory) and extensions (below the home).
-_PROGRAMS = (
-    ("VS Code", "{config}/Code", ".vscode"),
-    ("VS Code Insiders", "{config}/Code - Insiders", ".vscode-insiders"),
-    ("VS Code", "{home}/.var/app/com.visualstudio.code/config/Code",
-     ".var/app/com.visualstudio.code/data/vscode"),
-    ("Cursor", "{config}/Cursor", ".cursor"),
-)  # fmt: skip
-_COMMENT = re.compile(r'("(?:\\.|[^"\\\n])*")|//[^\n]*|/\*.*?(?:\*/|\Z)', re.DOTALL)
-_VALUE = re.compile(rf'(?<!\\)"{re.escape(_CONNECT_TIMEOUT)}"\s*:\s*"?(-?\d+)')
-
-
-def remote_ssh_settings(settings: Settings) -> dict[str, object]:
-    """Return Remote-SSH's settings for machines: its time limit in seconds, the hosts' platform.
-
-    Remote-SSH has accepted patterns for hosts since November 2023 (vscode-remote-release, issue
-    9191), so that new machines need no entry of their own; aliases begin with ``dm-`` too.
-    """
-    return {
-        _CONNECT_TIMEOUT: settings.wake_seconds,
-        "remote.SSH.remotePlatform": {"dm-*": "linux"},
-    }
+_SSH_S = 30
 
 
 def check_vscode(context: Context) -> Check | None:
-    """Check that Remote-SSH waits long enough.  Return None where it is not installed."""
-    found = [_read_timeout(*place) for place in _places(context.environment)]
-    known = [(name, path, seconds) for name, path, seconds in found if seconds is not None]
-    if not known:
+    """Check each editor's ssh, its ssh config and its time limit.
+
+    Return None if no editor has Remote-SSH or settings for it.
+    """
+    editors = find_editors(context.environment)
+    if not editors:
         return None
     wake_s = (context.settings or Settings()).wake_seconds
-    least_s = min(_LEAST_S, wake_s)
-    for name, path, seconds in known:
-        if seconds < least_s:
-            return failed(
-                f"{name} gives up after {seconds} s, and a machine may take longer to wake",
-                f'set "{_CONNECT_TIMEOUT}": {wake_s} in {path}',
-            )
-    return passed(", ".join(f"{name} waits {seconds} s" for name, _, seconds in known))
+    for editor in editors:
+        if problem := _find_problem(context, editor, wake_s):
+            return problem
+    return passed(", ".join(map(_describe, editors)))
 
 
-def settings_with_machines(environment: Mapping[str, str]) -> list[str]:
-    """Return the settings files that name our machines, as `remote_ssh_settings` does."""
-    found = []
-    for _, path, _ in _places(environment):
-        data = read_small(path, _MAX_SETTINGS, of_others=True)
-        if data is not None and b'"dm-*"' in data:
-            found.append(path)
-    return found
+def _find_problem(context: Context, editor: Editor, wake_s: int) -> Check | None:
+    """Return the failed check of an editor, None if it is ready for machines."""
+    if editor.runs_here and (problem := _wrong_ssh(editor) or _wrong_config(context, editor)):
+        return problem
+    seconds = editor.timeout_s
+    if editor.uses_local_server and seconds is not None and seconds < min(_LEAST_S, wake_s):
+        return failed(
+            f"{editor.name} gives up after {seconds} s, and a machine may take longer to wake",
+            f'set "{CONNECT_TIMEOUT}": {wake_s} in {editor.settings_file}',
+        )
+    return None
 
 
-def connect_timeout(settings: str) -> int | None:
-    """Return the time limit in seconds in VS Code's settings (JSON with comments), None if not set.
+def _wrong_ssh(editor: Editor) -> Check | None:
+    """Return the failed check of the ssh that the editor's settings choose, None if it works."""
+    if not editor.ssh_path:
+        return None
+    try:
+        read_client(editor.ssh_path)
+    except ConfigError as error:
+        return failed(
+            f"{editor.name} runs {editor.ssh_path} as its ssh: {error.message}",
+            f'correct or remove "{SSH_PATH}" in {editor.settings_file}',
+        )
+    return None
 
-    The text is searched rather than parsed: a stray comma or a truncated file is not our problem.
+
+def _wrong_config(context: Context, editor: Editor) -> Check | None:
+    """Return the failed check of what the editor's ssh reads, None if its settings choose nothing.
+
+    What ssh reads without them, the other checks look at.
     """
-    found = _VALUE.findall(_COMMENT.sub(lambda match: match[1] or " ", settings))
-    return int(found[-1]) if found else None
+    path = editor.config_file
+    if os.path.realpath(path) == os.path.realpath(context.ssh_config):
+        path = ""
+    if not (path or editor.ssh_path):
+        return None
+    if _runs_us(context, editor) if editor.runs_openssh else _has_block(path):
+        return None
+    if not path:
+        return failed(
+            f"{editor.name} runs {editor.ssh_path}, which does not run dcs-proxy for a machine",
+            f"see: {editor.ssh_path} -G {NO_MACHINE}",
+        )
+    return failed(
+        f"{editor.name} reads {path} as its ssh config, and dcs-proxy is not in it",
+        f"dcs-proxy config-ssh --ssh-config '{path}', or remove \"{CONFIG_FILE}\" from "
+        f"{editor.settings_file}",
+    )
 
 
-def _places(environment: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """Return each program's name, settings file and extensions directory."""
-    home = os.path.expanduser("~")
-    config = environment.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
-    if sys.platform == "darwin":
-        config = os.path.join(home, "Library", "Application Support")
-    return [
-        (name, f"{where.format(config=config, home=home)}/User/settings.json",
-         f"{home}/{extensions}/extensions")
-        for name, where, extensions in _PROGRAMS
-    ]  # fmt: skip
+def _runs_us(context: Context, editor: Editor) -> bool:
+    """Return whether the editor's ssh, with the editor's ssh config, runs us for a machine."""
+    config = editor.config_file or ("" if context.is_default_config else context.ssh_config)
+    try:
+        ssh = editor.ssh_path or find_client().path
+        command = [ssh, *(["-F", config] if config else []), "-G", NO_MACHINE]
+        done = run(command, environment=context.environment, limit_s=_SSH_S)
+    except (ConfigError, TimeoutError, OSError):
+        return False
+    return os.fsencode(find_program(context.options, context.environment).launcher) in done.stdout
 
 
-def _read_timeout(name: str, path: str, extensions: str) -> tuple[str, str, int | None]:
-    """Return the program, its settings file and its time limit, None if it has no Remote-SSH."""
-    data = read_small(path, _MAX_SETTINGS, of_others=True)
-    seconds = None if data is None else connect_timeout(data.decode("utf-8-sig", "replace"))
-    if seconds is None and glob.glob(f"{glob.escape(extensions)}/*.remote-ssh-[0-9]*"):
-        seconds = _DEFAULT_S
-    return name, path, seconds
+def _has_block(path: str) -> bool:
+    """Return whether a file has our block itself: editors with ssh2 read no Include."""
+    try:
+        data, _ = config_file.read(os.path.realpath(path))
+        return config_file.parse_blocks(data or b"").top is not None
+    except ConfigError:
+        return False
+
+
+def _describe(editor: Editor) -> str:
+    if editor.timeout_s is None:
+        return f"{editor.name} has the block"
+    if not editor.uses_local_server:
+        return f"{editor.name} waits for as long as ssh does"
+    return f"{editor.name} waits {editor.timeout_s} s"

@@ -50,6 +50,11 @@ def find_client() -> Client:
     path = find_program("ssh", os.environ)
     if path is None:
         raise ConfigError("there is no ssh in PATH", hint=install_hint(os.environ))
+    return read_client(path)
+
+
+def read_client(path: str) -> Client:
+    """Return the ssh at `path`.  Raises ConfigError if it is not OpenSSH, or too old."""
     text = _ask_version(path)
     version = parse_version(text)
     if text.startswith("No user exists for uid"):

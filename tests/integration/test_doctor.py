@@ -57,6 +57,13 @@ class Patient:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
+    def write_ssh(self, config: str) -> Path:
+        """Write an ssh for an editor that always reads the same config; return its path."""
+        path = self.user.root / "editor-ssh"
+        path.write_text(f'#!/bin/sh\n[ "$1" != -F ] || shift 2\nexec ssh -F \'{config}\' "$@"\n')
+        path.chmod(0o755)
+        return path
+
     def move_program(self) -> None:
         launcher = self.user.state / "launcher"
         launcher.write_text(launcher.read_text().replace("start.py", "gone/start.py"))
@@ -296,7 +303,37 @@ BROKEN: dict[str, tuple[Callable[[Patient], object], str, str, str]] = {
         lambda p: p.write_vscode('{\n  // mine\n  "remote.SSH.connectTimeout": 15,\n}\n'),
         "vscode", "VS Code gives up after 15 s", '"remote.SSH.connectTimeout": 300 in /',
     ),
+    "VS Code's ssh is gone": (
+        lambda p: p.write_vscode('{"remote.SSH.path": "/nowhere/ssh"}'),
+        "vscode", "VS Code runs /nowhere/ssh as its ssh", 'correct or remove "remote.SSH.path" in',
+    ),
+    "VS Code's ssh is another program": (
+        lambda p: p.write_vscode('{"remote.SSH.path": "/bin/true"}'),
+        "vscode", "VS Code runs /bin/true as its ssh: /bin/true is not OpenSSH", "remote.SSH.path",
+    ),
+    "VS Code's ssh reads no config": (
+        lambda p: p.write_vscode(f'{{"remote.SSH.path": "{p.write_ssh("none")}"}}'),
+        "vscode", "editor-ssh, which does not run dcs-proxy for a machine", "editor-ssh -G dm-",
+    ),
+    "VS Code's own config": (
+        lambda p: p.write_vscode('{"remote.SSH.configFile": "/dev/null",}'),
+        "vscode", "VS Code reads /dev/null as its ssh config, and dcs-proxy is not in it",
+        "dcs-proxy config-ssh --ssh-config '/dev/null'",
+    ),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("option", ["path", "configFile"])
+def test_doctor_reads_what_the_editor_reads(patient: Patient, option: str) -> None:
+    """An ssh and a config file of the editor's own, that come to our block in their own way."""
+    other = patient.user.root / "other-config"
+    other.write_text(f'Include "{patient.user.config}"\n')
+    value = patient.write_ssh(str(other)) if option == "path" else other
+    patient.write_vscode(
+        f'{{"remote.SSH.{option}": "{value}", "remote.SSH.connectTimeout": 300, // why\n}}'
+    )
+    _, checks = patient.doctor()
+    assert (checks["vscode"]["status"], checks["vscode"]["text"]) == ("ok", "VS Code waits 300 s")
 
 
 @pytest.mark.parametrize("what", BROKEN)

@@ -1,82 +1,72 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dcs_proxy.app import Options
 from dcs_proxy.doctor.context import Context
 from dcs_proxy.doctor.runner import Check
-from dcs_proxy.doctor.vscode import check_vscode, connect_timeout, settings_with_machines
+from dcs_proxy.doctor.vscode import check_vscode
+from dcs_proxy.openssh.config_file import install
 
 
-@pytest.mark.parametrize(
-    ("settings", "seconds"),
-    [
-        ("", None),
-        ("{}", None),
-        ('{"remote.SSH.connectTimeout": 60}', 60),
-        ('{"remote.SSH.connectTimeout" : "90",}', 90),
-        ('{\n// "remote.SSH.connectTimeout": 1\n"a": "//", /* "remote.SSH.connectTimeout": 2 */}',
-         None),
-        ('{"a": "x // y", "remote.SSH.connectTimeout": 7 // why\n}', 7),
-        ('{"remote.SSH.connectTimeout": 1, "remote.SSH.connectTimeout": 2}', 2),
-        ('{"a": "\\"remote.SSH.connectTimeout\\": 5"}', None),
-        ('{"remote.SSH.connectTimeout": 8, "half', 8),
-        ('{"remote.SSH.connectTimeoutX": 8}', None),
-        ('/* never closed "remote.SSH.connectTimeout": 8', None),
-    ],
-)  # fmt: skip
-def test_vscodes_settings_are_read_with_tolerance(settings: str, seconds: int | None) -> None:
-    assert connect_timeout(settings) == seconds
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
 
 
-@given(st.text(alphabet='{}",:/*\\ \nremote.SSH.connectTimeout01'))
-def test_no_settings_are_too_strange(settings: str) -> None:
-    connect_timeout(settings)
+def check(home: Path, **settings: str) -> Check | None:
+    """Check the settings of editors, by directory."""
+    for directory, text in settings.items():
+        path = home / ".config" / directory / "User" / "settings.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    return check_vscode(
+        Context(Options(str(home / "state")), {}, str(home / ".ssh" / "config"), True, None)
+    )
 
 
-def vscode(home: Path, *, extension: str = "", settings: str | None = None) -> Check | None:
-    if extension:
-        (home / ".vscode" / "extensions" / extension).mkdir(parents=True)
-    if settings is not None:
-        (home / ".config" / "Code" / "User").mkdir(parents=True)
-        (home / ".config" / "Code" / "User" / "settings.json").write_text(settings)
-    return check_vscode(Context(Options(str(home / "state")), {}, "", True, None))
+def test_without_remote_ssh_there_is_no_check(home: Path) -> None:
+    (home / ".vscode" / "extensions" / "ms-python.python-2024.1").mkdir(parents=True)
+    assert check(home, Code='{"editor.fontSize": 12}') is None
 
 
-def test_without_remote_ssh_there_is_no_check(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_remote_ssh_without_a_setting_does_not_wait_long_enough(home: Path) -> None:
+    (home / ".vscode" / "extensions" / "ms-vscode-remote.remote-ssh-0.112.0").mkdir(parents=True)
+    result = check(home, Code="{}")
+    assert result and not result.ok and "gives up after 15 s" in result.text
+
+
+def test_each_editors_limit_is_named(home: Path) -> None:
+    limit = '{"remote.SSH.connectTimeout": %d}'
+    result = check(home, Code=limit % 120, Cursor=limit % 300)
+    assert result and result.ok and result.text == "VS Code waits 120 s, Cursor waits 300 s"
+
+
+def test_one_editor_with_a_short_limit_fails_the_check(home: Path) -> None:
+    limit = '{"remote.SSH.connectTimeout": %d}'
+    result = check(home, Code=limit % 300, Cursor=limit % 20)
+    assert result and not result.ok and result.text.startswith("Cursor gives up after 20 s")
+    assert result.hint.endswith("/.config/Cursor/User/settings.json")
+
+
+def test_without_the_local_server_the_output_of_ssh_ends_the_limit(home: Path) -> None:
+    result = check(home, Code='{"remote.SSH.useLocalServer": false}')
+    assert result is None
+    (home / ".vscode" / "extensions" / "ms-vscode-remote.remote-ssh-0.112.0").mkdir(parents=True)
+    result = check(home)
+    assert result and result.ok and result.text == "VS Code waits for as long as ssh does"
+
+
+@pytest.mark.parametrize("has_block", [True, False])
+def test_the_config_of_an_editor_with_ssh2_needs_the_block_itself(
+    home: Path, has_block: bool
 ) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert vscode(tmp_path, extension="ms-vscode-remote.remote-ssh-edit-0.87.0") is None
-    assert vscode(tmp_path, settings='{"editor.fontSize": 12}') is None
-
-
-def test_remote_ssh_without_a_setting_does_not_wait_long_enough(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    check = vscode(tmp_path, extension="ms-vscode-remote.remote-ssh-0.112.0", settings="{}")
-    assert check and not check.ok and "gives up after 15 s" in check.text
-
-
-def test_a_long_time_limit_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    check = vscode(tmp_path, settings='{"remote.SSH.connectTimeout": 120}')
-    assert check and check.ok and check.text == "VS Code waits 120 s"
-
-
-def test_on_macos_the_settings_are_in_the_library(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    settings = tmp_path / "Library" / "Application Support" / "Code" / "User" / "settings.json"
-    settings.parent.mkdir(parents=True)
-    settings.write_text('{"remote.SSH.remotePlatform": {"dm-*": "linux"}}')
-    environment = {"XDG_CONFIG_HOME": str(tmp_path / "elsewhere")}
-    assert settings_with_machines(environment) == [str(settings)]
+    config = home / "mine"
+    config.write_bytes(install(b"", "Host dm-*\n", "Host *\n") if has_block else b"Host mine\n")
+    result = check(home, VSCodium=f'{{"remote.SSH.configFile": "{config}"}}')
+    assert result and result.ok is has_block
+    expected = "VSCodium has the block" if has_block else f"VSCodium reads {config} as its ssh"
+    assert result.text.startswith(expected)
