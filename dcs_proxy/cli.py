@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
+import textwrap
 from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -21,6 +23,7 @@ from dcs_proxy.console.stderr import show
 from dcs_proxy.console.stdout import put
 from dcs_proxy.errors import ClientGone, DcsError, ReaderGone, UsageError, exit_codes
 from dcs_proxy.local.log import milliseconds_since
+from dcs_proxy.names import PREFIX, is_uuid
 from dcs_proxy.ssh.private_agents import end_idle_agents
 from dcs_proxy.text import quote_server
 
@@ -32,6 +35,7 @@ Examples = tuple[tuple[str, str], ...]
 
 _CONNECT = "dcs_proxy.commands.connect"
 _COMMANDS = {
+    "help": "dcs_proxy.commands.help",
     "login": "dcs_proxy.commands.login",
     "logout": "dcs_proxy.commands.logout",
     "config-ssh": "dcs_proxy.commands.config_ssh",
@@ -44,18 +48,22 @@ _COMMANDS = {
     "log": "dcs_proxy.commands.log",
     "completion": "dcs_proxy.commands.completion",
     "uninstall": "dcs_proxy.commands.uninstall",
+    "version": "dcs_proxy.commands.version",
     "emulator": "dcs_proxy.commands.emulator",
     "prepare": "dcs_proxy.commands.prepare",
     "dial": "dcs_proxy.commands.dial",
 }
 _USAGE = """dcs-proxy [--home DIR] [--config FILE] COMMAND ...
-       dcs-proxy [--login USER] [--bridge | --relay | --fdpass] HOST PORT"""
+       dcs-proxy [OPTION ...] HOST PORT"""
 _EXAMPLES = (
     ("Make ssh, scp, rsync, git and editors use dcs-proxy", "dcs-proxy config-ssh"),
     ("Then log in to a machine", "ssh dm-foo"),
 )
+_WRAP: Any = {"break_on_hyphens": False, "break_long_words": False}
 _WITH_VALUE = frozenset({"--home", "--config", "--login"})
 _FLAGS = frozenset({"--help", "--version", "--bridge", "--relay", "--fdpass", "--"})
+# Without a command, these are complete.
+_ENOUGH = frozenset({"-h", "--help", "-V", "--version"})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,20 +103,35 @@ def _run(parsed: argparse.Namespace, options: Options) -> int:
 
 
 class Formatter(argparse.HelpFormatter):
-    """Wrap paragraphs, but leave indented ones, such as examples, unchanged."""
+    """Wrap text at spaces only, so that every option, path and command can be copied.
+
+    In a list, whose lines begin with two spaces, each line is wrapped alone; a line that begins
+    with four is an example and stays as it is.
+    """
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, **_WRAP)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return "\n\n".join(
-            part if "\n " in part else super(Formatter, self)._fill_text(part, width, indent)
-            for part in text.split("\n\n")
-        )
+        parts = []
+        for part in text.split("\n\n"):
+            lines = part.split("\n") if "\n " in part else [" ".join(part.split())]
+            parts.append("\n".join(_wrap_line(line, width) for line in lines))
+        return "\n\n".join(parts)
+
+
+def _wrap_line(line: str, width: int) -> str:
+    if line.startswith("    "):
+        return line
+    hanging = re.findall(r"^  (?:\d+ +)?|", line)[0]
+    return textwrap.fill(line, width, subsequent_indent=" " * len(hanging), **_WRAP)
 
 
 class Parser(argparse.ArgumentParser):
     """Report a wrong command line like every other error.
 
     `examples` are pairs of a purpose and a command line; `commands` are the parsers of the
-    subcommands by name.
+    subcommands by name, and `summaries` a few words about each.
     """
 
     def __init__(self, *, examples: Examples = (), epilog: str = "", **more: Any) -> None:
@@ -122,6 +145,7 @@ class Parser(argparse.ArgumentParser):
         )
         self.examples = examples
         self.commands: dict[str, Parser] = {}
+        self.summaries: dict[str, str] = {}
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         """Print what ``--help`` and ``--version`` say.  Raises ReaderGone."""
@@ -139,13 +163,13 @@ def build_parser(only: str | None = None) -> Parser:
     parser = Parser(
         prog="dcs-proxy",
         usage=_USAGE,
-        description="Connect OpenSSH to machines of Dedalus Cloud Services: ssh dm-foo just works. "
-        "ssh runs dcs-proxy HOST PORT as its ProxyCommand (see dcs-proxy HOST PORT --help).",
+        description="Make ssh dm-foo work for machines of Dedalus Cloud Services, which sleep when "
+        "idle. ssh runs dcs-proxy HOST PORT as its ProxyCommand (see dcs-proxy HOST PORT --help).",
         examples=_EXAMPLES,
         epilog="" if only else _exit_codes(),
     )
     parser.add_argument(
-        "--version", action="version", version=f"dcs-proxy {__version__}",
+        "-V", "--version", action="version", version=f"dcs-proxy {__version__}",
         help="print the version and exit",
     )  # fmt: skip
     _add_common(parser)
@@ -161,6 +185,7 @@ def build_parser(only: str | None = None) -> Parser:
             )
             _add_command(command, module)
             parser.commands[name] = command
+            parser.summaries[name] = module.HELP
     return parser
 
 
@@ -176,7 +201,9 @@ def build_connect_parser() -> Parser:
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:
-    parsed, rest = _parser(words).parse_known_args(words)
+    parser = _parser(words)
+    is_complete = _positional(words) or _WITH_VALUE.union(_ENOUGH).intersection(words)
+    parsed, rest = parser.parse_known_args(words if is_complete else [*words, "help"])
     if rest:
         command = " ".join(["dcs-proxy", *(w for w in _positional(words)[:1] if w in _COMMANDS)])
         raise UsageError(
@@ -193,18 +220,22 @@ def _parser(words: Sequence[str]) -> Parser:
     if first is None or first in _COMMANDS:
         return build_parser(first)
     if first.startswith("dm-") and second is None and "--help" not in words:
-        raise UsageError(
-            f"{quote_server(first)} is not a command", hint=f"to log in, type: ssh {first}"
-        )
+        raise unknown_command(first)
     if first.startswith("dm-") or (second and second.isdigit()):
         return build_connect_parser()
+    raise unknown_command(first)
+
+
+def unknown_command(typed: str) -> UsageError:
+    """Return the error for a word that is not a command; its hint is the most similar command."""
     import difflib
 
-    near = difflib.get_close_matches(first, _COMMANDS, 1)
-    raise UsageError(
-        f"{quote_server(first)} is not a command",
-        hint=f"did you mean dcs-proxy {near[0]}?" if near else "dcs-proxy --help",
-    )
+    begun = [name for name in _COMMANDS if name.startswith(typed)]
+    near = begun or difflib.get_close_matches(typed, _COMMANDS, 1)
+    hint = f"did you mean dcs-proxy {near[0]}?" if near else "dcs-proxy help"
+    if typed.startswith(PREFIX) or is_uuid(typed):
+        hint = f"to log in, type: ssh {PREFIX}{typed.removeprefix(PREFIX)}"
+    return UsageError(f"{quote_server(typed)} is not a command", hint=hint)
 
 
 def _exit_codes() -> str:

@@ -25,8 +25,8 @@ from dcs_proxy.session.lookup import Lookup
 
 HELP = "list, set or remove aliases of machines"
 DESCRIPTION = (
-    "Without arguments, list the aliases in the config file. With NAME and MACHINE, let NAME stand "
-    "for the machine; comments and order in the file stay as they are."
+    "Without arguments, list the aliases in the config file. With NAME and MACHINE, make NAME an "
+    "alias of the machine. Comments and order in the file are preserved."
 )
 EXAMPLES = (
     ("Call a machine dm-web", "dcs-proxy alias dm-web c0de"),

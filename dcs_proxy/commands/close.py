@@ -35,11 +35,11 @@ from dcs_proxy.ssh.agent import Agent, AgentMissing
 from dcs_proxy.ssh.keys import public_blob
 from dcs_proxy.ssh.private_agents import PrivateAgents, machine_of
 
-HELP = "close sessions and remove their certificates from the agent"
+HELP = "close sessions and remove certificates"
 DESCRIPTION = (
     "Close sessions at the API, remove their certificates from the agent and delete their files. "
-    "A machine that is no longer used goes to sleep by itself. The exit code is that of the first "
-    "machine, in the order given, whose session could not be closed."
+    "An idle machine goes to sleep by itself. The exit code is that of the first machine, in the "
+    "order given, whose session could not be closed."
 )
 EXAMPLES = (("Close every session", "dcs-proxy close --all"),)
 

@@ -15,10 +15,10 @@ from dcs_proxy.app import Options
 from dcs_proxy.cli import Parser, build_parser
 from dcs_proxy.console.stdout import put
 
-HELP = "print the completion script for bash, zsh or fish"
+HELP = "print the completion script for a shell"
 DESCRIPTION = (
-    "Print a script that makes the shell complete commands, options, file names and machines' "
-    "names. The names are those that list or config-ssh saved last; completion does not use the "
+    "Print a script that completes commands, options, file names and machine names in a shell. "
+    "The machine names are those that list or config-ssh saved last; completion does not use the "
     "network."
 )
 EXAMPLES = (

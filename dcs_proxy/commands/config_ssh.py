@@ -37,12 +37,12 @@ from dcs_proxy.publish.launcher import write_launcher
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.text import clean_text, quote_server
 
-HELP = "write the block in ~/.ssh/config that makes ssh use dcs-proxy"
+HELP = "make ssh use dcs-proxy"
 DESCRIPTION = (
-    "Write a block at the top of the ssh config and a small one at its end, which make ssh, and "
-    "every program that runs ssh, use dcs-proxy for machines. The block lists the account's "
-    "machines by alias or shortest name, for editors and completion. Run the command again after "
-    "an update, when Python has moved, or to list new machines."
+    "Write one block at the top of the ssh config and a small one at its end. They make ssh, and "
+    "every program that runs ssh, use dcs-proxy for machines. The block at the top lists the "
+    "account's machines by alias or shortest name, for editors and completion. Run the command "
+    "again after an update, after Python has moved, or to list new machines."
 )
 EXAMPLES = (
     ("See what would change", "dcs-proxy config-ssh --dry-run"),
@@ -50,6 +50,9 @@ EXAMPLES = (
     ("Print the settings that VS Code needs", "dcs-proxy config-ssh --vscode"),
 )
 
+# argparse would need more than 60 columns.
+_USAGE = """dcs-proxy config-ssh [--ssh-config FILE]
+                 [--dry-run | --remove | --vscode]"""
 _DEFAULT_CONFIG = "~/.ssh/config"
 # A name that matches our patterns and that no machine has.
 _NO_MACHINE = "dm-dcs-proxy-doctor"
@@ -60,6 +63,7 @@ _TEMPORARY = re.compile(r"/uv/(archive|environments)-v\d+/|/\.cache/(uv|pipx)/|/
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
+    parser.usage = _USAGE
     parser.add_argument(
         "--ssh-config", metavar="FILE", default=_DEFAULT_CONFIG,
         help="the file to edit (default: %(default)s)",

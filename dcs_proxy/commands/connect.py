@@ -58,8 +58,8 @@ if TYPE_CHECKING:  # they import paramiko, which only a bridge pays for
 
 DESCRIPTION = (
     "Connect an SSH client to the machine's gateway, as its ProxyCommand. OpenSSH with the block "
-    "that config-ssh writes is handed the connection. Every other client is served by a bridge: "
-    "any login name will do, and no password or key is needed."
+    "that config-ssh writes gets the connection itself. Every other client is served by a bridge: "
+    "any login name works, and the client needs no password or key."
 )
 EXAMPLES = (
     ("Any SSH client that supports ProxyCommand (here OpenSSH without the block)",

@@ -23,10 +23,11 @@ from dcs_proxy.doctor.redact import mask
 from dcs_proxy.doctor.runner import Check, run_steps
 from dcs_proxy.local.log import milliseconds_since
 
-HELP = "check everything from the API key to a shell on HOST, and suggest fixes"
+HELP = "check everything and suggest fixes"
 DESCRIPTION = (
-    "Check everything from the API key to ssh's configuration, and with HOST every step of a login "
-    "to that machine; suggest a fix for each fault. The exit code is 0 if no check failed, else 1."
+    "Check everything from the API key to the ssh config and, with HOST, every step of a login to "
+    "that machine. Each failed check comes with a fix. The exit code is 0 if no check failed, "
+    "otherwise 1."
 )
 EXAMPLES = (
     ("Try to log in to a machine, waking it", "dcs-proxy doctor dm-foo"),

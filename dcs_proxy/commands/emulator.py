@@ -15,12 +15,14 @@ from dcs_proxy.errors import ConfigError, DcsError, UsageError
 from dcs_proxy.local.trusted_file import read_trusted
 from dcs_proxy.text import clean_text
 
-HELP = "run a local control plane and SSH gateway for tests and experiments"
+HELP = "run a local API and gateway, for tests"
 DESCRIPTION = (
-    "Run a local API and SSH gateway on loopback, for tests and experiments, until a signal "
-    "(needs pip install 'dcs-proxy[emulator]'). The first line of output is a JSON object "
-    "with api (for DEDALUS_BASE_URL), key (for DEDALUS_API_KEY) and machines (their ids). Remote "
-    "commands run on this computer, as the current user."
+    "Run a local API and SSH gateway on loopback, for tests and experiments, until a signal ends "
+    "it (needs pip install 'dcs-proxy[emulator]'). The first line of output is a JSON object with "
+    "api (for DEDALUS_BASE_URL), key (for DEDALUS_API_KEY) and machines (their ids). Remote "
+    "commands run on this computer, as the current user. A FAULT is KIND[:ARGUMENT][/METHOD]"
+    "[@COUNT][~SHARE] with a KIND that --list-faults names; it strikes only requests with METHOD, "
+    "only COUNT times, and only a SHARE (0 to 1) of them."
 )
 EXAMPLES = (
     ("A machine that takes five seconds to wake",
@@ -34,6 +36,7 @@ _DEFAULT_MACHINE = "dm-demo:sleeping"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
+    parser.usage = "dcs-proxy emulator [OPTION ...]"
     add = parser.add_argument
     add("--machine", metavar="NAME[:PHASE]", action="append", dest="machines",
         help="add a machine, running unless a phase is given; may be repeated (default: "
@@ -78,8 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rate-limit", metavar="N", type=_seconds,
         help="answer 429 to more than N changes a second")  # fmt: skip
     add("--journal", metavar="FILE", help="append each event to FILE, as one JSON object per line")
-    add("--fault", metavar="NAME=KIND[:ARGUMENT][/METHOD][@COUNT][~SHARE]", action="append",
-        default=[], dest="faults", help="show a fault; may be repeated")  # fmt: skip
+    add("--fault", metavar="NAME=FAULT", action="append", default=[], dest="faults",
+        help="show a fault of the machine NAME, or of all with *; may be repeated")  # fmt: skip
     add("--list-faults", action="store_true", help="list the kinds of faults and exit")
 
 

@@ -31,10 +31,10 @@ from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName, short_names
 from dcs_proxy.session.directory import StateDirectory
 
-HELP = "list the machines of the account with phase, size, age, short name and alias"
+HELP = "list the machines of the account"
 DESCRIPTION = (
-    "Show the account's machines with phase, size, age, the shortest name that ssh accepts, and "
-    "alias. No machine is woken. Completion offers the names that were listed last."
+    "List the account's machines with phase, size, age, the shortest name that ssh accepts, and "
+    "aliases. No machine is woken. Completion offers the names that were listed last."
 )
 EXAMPLES = (("For a program", "dcs-proxy list --json"),)
 

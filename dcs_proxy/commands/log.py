@@ -12,9 +12,9 @@ from dcs_proxy.local.log_reader import follow_log, is_about, read_log
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.lookup import find_locally, names_of
 
-HELP = "print the log of all machines or one"
+HELP = "print the log"
 DESCRIPTION = (
-    "Print the log. Each line has the time, the numbers of our process and of ssh's, the event, "
+    "Print the log. Each line has the time, the process ids of dcs-proxy and of ssh, the event, "
     "the machine and details. DCS_PROXY_LOG=debug logs more, DCS_PROXY_LOG=off nothing."
 )
 EXAMPLES = (("Watch what happens to one machine", "dcs-proxy log -f dm-foo"),)

@@ -28,11 +28,12 @@ from dcs_proxy.errors import CredentialsError, UsageError
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.settings import Settings
 
-HELP = "store an API key in the system keyring"
+HELP = "store the API key in the system keyring"
 DESCRIPTION = (
-    "Read an API key, typed without echo or from standard input, check it with the API, and store "
-    "it in the system keyring, one entry per base URL. A keyring that stores secrets in plain text "
-    "is never used; if there is no other, --file writes the key file, after asking."
+    "Ask for an API key without echoing it, or read it from standard input; check it with the "
+    "API; store it in the system keyring, one entry per base URL. A keyring that stores secrets "
+    "in plain text is never used: where there is no other, --file writes a key file instead, "
+    "after asking."
 )
 EXAMPLES = (
     ("Store a key that a program prints", "print-key | dcs-proxy login --stdin"),

@@ -12,7 +12,7 @@ from dcs_proxy.console.stdout import put
 from dcs_proxy.errors import KeyringUnusable, ReaderGone
 
 HELP = "remove the API key from the system keyring"
-DESCRIPTION = "Remove the key that login has stored, and say which other sources still hold one."
+DESCRIPTION = "Remove the key that login has stored, and report where a key can still be found."
 EXAMPLES = (("Remove the key file too", "dcs-proxy logout --file"),)
 
 

@@ -24,11 +24,11 @@ from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.first_half import FirstHalf
 from dcs_proxy.session.lookup import resolve_typed
 
-HELP = "make a session ready; ssh runs this while it reads its configuration"
+HELP = "make a session ready; run by ssh"
 DESCRIPTION = (
-    "Wake the machine, get a session, add its certificate to the agent and write what ssh "
-    "includes. The block that config-ssh writes runs this (Match exec); run it yourself for "
-    "clients that cannot."
+    "Wake the machine, create a session, add its certificate to the agent and write the files "
+    "that ssh includes. The block in the ssh config runs this (Match exec); run it yourself for a "
+    "client that does not support Match exec."
 )
 EXAMPLES = (("Make a session ready for a client that cannot", "dcs-proxy prepare dm-foo"),)
 

@@ -38,10 +38,10 @@ from dcs_proxy.session.lookup import find_locally
 from dcs_proxy.session.report import Agents, AgentStatus, CertificateStatus, SessionStatus, sessions
 from dcs_proxy.ssh.private_agents import PrivateAgents
 
-HELP = "show sessions, certificates, agent and settings, without using the network"
+HELP = "show sessions, certificates and agents"
 DESCRIPTION = (
-    "Show each session with its certificate and the time left, the agent, the files, and where the "
-    "API key comes from, but not the key. Does not use the network."
+    "Show each session with its certificate and the time left, the agent, the files, and where "
+    "the API key comes from (never the key itself). Does not use the network."
 )
 EXAMPLES = (("For a program", "dcs-proxy status --json"),)
 

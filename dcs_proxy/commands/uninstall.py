@@ -38,12 +38,13 @@ from dcs_proxy.session.directory import StateDirectory, read_ssh_configs
 from dcs_proxy.session.removal import remove_sockets, remove_state
 from dcs_proxy.ssh.private_agents import PrivateAgents
 
-HELP = "remove everything that dcs-proxy has left on this computer, and say so"
+HELP = "remove everything dcs-proxy has written"
 DESCRIPTION = (
     "Remove the blocks from every ssh config that config-ssh has written, close the sessions, end "
     "the private agents and delete the state directory. Then, after asking, remove the API key "
-    "from the system keyring, the key file and the config file. Without the API the sessions are "
-    "left to expire. The program itself is removed as it was installed, such as by pipx uninstall."
+    "from the system keyring, the key file and the config file. If the API does not answer, the "
+    "sessions are left to expire. Remove the program itself the way it was installed, for example "
+    "with pipx uninstall."
 )
 EXAMPLES = (("The API key and the config file too, without asking", "dcs-proxy uninstall --yes"),)
 

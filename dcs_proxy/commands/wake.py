@@ -43,11 +43,11 @@ from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.lookup import Lookup, names_of, resolve_typed
 from dcs_proxy.session.records import NEVER, Record
 
-HELP = "wake machines, many at a time, so that the next ssh to each starts at once"
+HELP = "wake machines, eight at a time"
 DESCRIPTION = (
-    "Make machines ready, eight at a time, so that the next ssh to each starts at once. After "
-    "Ctrl-C the machines continue to wake, and the next ssh or wake resumes. The exit code is that "
-    "of the first machine, in the order given, that failed."
+    "Wake machines, eight at a time, and create their sessions, so that the next ssh to each "
+    "connects at once. After Ctrl-C the machines continue to wake, and the next ssh or wake "
+    "resumes. The exit code is that of the first machine that failed, in the order given."
 )
 EXAMPLES = (
     ("Some, by name and by pattern", "dcs-proxy wake dm-foo 'dm-ci-*'"),

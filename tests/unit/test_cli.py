@@ -8,22 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from dcs_proxy import cli
+from dcs_proxy import __version__, cli
 from dcs_proxy.cli import Parser, build_connect_parser, build_parser
 from dcs_proxy.errors import exit_codes
 
 PROGRAM = build_parser()
 CONNECT = build_connect_parser()
 EVERY: dict[str, Parser] = {"": PROGRAM, "dm-foo 22": CONNECT, **PROGRAM.commands}
+RUN_BY_SSH = ("prepare", "dial")
+UUID = "0a1b2c3d-0000-4000-8000-00000000c0de"
 EXAMPLES = [typed for parser in EVERY.values() for _, typed in parser.examples]
 
 
+@pytest.mark.parametrize("width", [60, 80])
 @pytest.mark.parametrize("words", EVERY, ids=lambda words: words or "no command")
-def test_help_says_what_it_is_for_and_shows_examples_in_80_columns(
-    words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_help_says_what_it_is_for_and_shows_examples_in_its_columns(
+    words: str, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parser = EVERY[words]
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("COLUMNS", str(width))
     with pytest.raises(SystemExit) as ended:
         cli.main([*words.split(), "--help"])
     shown = capsys.readouterr().out
@@ -31,11 +34,55 @@ def test_help_says_what_it_is_for_and_shows_examples_in_80_columns(
     assert parser.description and parser.description.endswith(".")
     assert " ".join(parser.description.split()) in " ".join(shown.split())
     assert parser.examples
+    lines = shown.splitlines()
     for want, typed in parser.examples:
-        assert f"  {want}:\n    {typed}\n" in shown
-    # An example is one line, so that it can be copied; usage cannot break the name of a value.
-    below = shown.partition("\n\n")[2].splitlines()
-    assert not [line for line in below if len(line) > 80 and line.strip() not in EXAMPLES]
+        assert f"    {typed}" in lines
+        assert f" {want}:" in " ".join(shown.split())
+    # An example is one line, so that it can be copied.
+    assert not [line for line in lines if len(line) > width and line.strip() not in EXAMPLES]
+
+
+@pytest.mark.parametrize("words", EVERY, ids=lambda words: words or "no command")
+def test_help_breaks_no_path_option_or_command(
+    words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A word that is broken at a hyphen cannot be copied."""
+    shown = {}
+    for width in (60, 80, 1000):
+        monkeypatch.setenv("COLUMNS", str(width))
+        with pytest.raises(SystemExit):
+            cli.main([*words.split(), "--help"])
+        shown[width] = capsys.readouterr().out.split()
+    assert shown[60] == shown[80] == shown[1000]
+
+
+@pytest.mark.parametrize("line", ["", "help", "--home /nowhere help"])
+def test_short_help_fits_a_small_terminal(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(line.split()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 24 and max(map(len, lines)) <= 60
+    listed = [text.split()[0] for text in lines[lines.index("Commands:") + 1 : -2]]
+    assert listed == [name for name in EVERY if name not in ("", "dm-foo 22", *RUN_BY_SSH, "help")]
+
+
+@pytest.mark.parametrize("name", PROGRAM.commands)
+def test_help_of_a_command_is_what_its_option_prints(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["help", name]) == 0
+    shown = capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli.main([name, "--help"])
+    assert capsys.readouterr().out == shown
+
+
+def test_the_version_is_printed_however_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("-V", "--version"):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([option])
+        assert ended.value.code == 0
+    assert cli.main(["version"]) == 0
+    assert capsys.readouterr().out == f"dcs-proxy {__version__}\n" * 3
 
 
 @pytest.mark.parametrize("typed", [e for e in EXAMPLES if e.startswith("dcs-proxy ")])
@@ -63,7 +110,12 @@ def test_help_ends_with_every_exit_code() -> None:
     [
         ("config-shh", '"config-shh" is not a command', "did you mean dcs-proxy config-ssh?"),
         ("prepar dm-foo", '"prepar" is not a command', "did you mean dcs-proxy prepare?"),
-        ("\x1b[31m", '"[31m" is not a command', "dcs-proxy --help"),
+        ("lst", '"lst" is not a command', "did you mean dcs-proxy list?"),
+        ("un", '"un" is not a command', "did you mean dcs-proxy uninstall?"),
+        ("help lgoin", '"lgoin" is not a command', "did you mean dcs-proxy login?"),
+        ("help dm-foo", '"dm-foo" is not a command', "to log in, type: ssh dm-foo"),
+        (UUID, f'"{UUID}" is not a command', f"to log in, type: ssh dm-{UUID}"),
+        ("\x1b[31m", '"[31m" is not a command', "dcs-proxy help"),
         ("--hom dir config-ssh", '"--hom" is not an option', "dcs-proxy --help"),
         ("--home=dir --x=config-ssh", '"--x=config-ssh" is not an option', "dcs-proxy --help"),
         ("config-ssh --dry", 'unrecognized arguments: "--dry"', "dcs-proxy config-ssh --help"),
@@ -75,7 +127,6 @@ def test_help_ends_with_every_exit_code() -> None:
             "dcs-proxy completion --help",
         ),
         ("--home", "argument --home: expected one argument", "dcs-proxy --help"),
-        ("", "the following arguments are required: COMMAND", "dcs-proxy --help"),
     ],
 )
 def test_a_wrong_command_line_is_explained_with_the_next_thing_to_type(
