@@ -7,63 +7,17 @@ log, without values.
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import os
-import re
 import sys
-import textwrap
 from collections.abc import Sequence
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, NoReturn
+from types import SimpleNamespace
+from typing import Any
 
-from dcs_proxy import __version__
 from dcs_proxy.app import Options, internal_error, open_log
 from dcs_proxy.console.stderr import show
-from dcs_proxy.console.stdout import put
-from dcs_proxy.errors import ClientGone, DcsError, ReaderGone, UsageError, exit_codes
+from dcs_proxy.errors import ClientGone, DcsError, ReaderGone
 from dcs_proxy.local.log import milliseconds_since
-from dcs_proxy.names import PREFIX, is_uuid
 from dcs_proxy.ssh.private_agents import end_idle_agents
-from dcs_proxy.text import quote_server
-
-if TYPE_CHECKING:
-    from _typeshed import SupportsWrite
-
-# Pairs of a purpose and a command line, shown by --help.
-Examples = tuple[tuple[str, str], ...]
-
-_CONNECT = "dcs_proxy.commands.connect"
-_COMMANDS = {
-    "help": "dcs_proxy.commands.help",
-    "login": "dcs_proxy.commands.login",
-    "logout": "dcs_proxy.commands.logout",
-    "config-ssh": "dcs_proxy.commands.config_ssh",
-    "list": "dcs_proxy.commands.list",
-    "status": "dcs_proxy.commands.status",
-    "alias": "dcs_proxy.commands.alias",
-    "wake": "dcs_proxy.commands.wake",
-    "close": "dcs_proxy.commands.close",
-    "doctor": "dcs_proxy.commands.doctor",
-    "log": "dcs_proxy.commands.log",
-    "completion": "dcs_proxy.commands.completion",
-    "uninstall": "dcs_proxy.commands.uninstall",
-    "version": "dcs_proxy.commands.version",
-    "emulator": "dcs_proxy.commands.emulator",
-    "prepare": "dcs_proxy.commands.prepare",
-    "dial": "dcs_proxy.commands.dial",
-}
-_USAGE = """dcs-proxy [--home DIR] [--config FILE] COMMAND ...
-       dcs-proxy [OPTION ...] HOST PORT"""
-_EXAMPLES = (
-    ("Make ssh, scp, rsync, git and editors use dcs-proxy", "dcs-proxy config-ssh"),
-    ("Then log in to a machine", "ssh dm-foo"),
-)
-_WRAP: Any = {"break_on_hyphens": False, "break_long_words": False}
-_WITH_VALUE = frozenset({"--home", "--config", "--login"})
-_FLAGS = frozenset({"--help", "--version", "--bridge", "--relay", "--fdpass", "--"})
-# Without a command, these are complete.
-_ENOUGH = frozenset({"-h", "--help", "-V", "--version"})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fault.exit_code
 
 
-def _run(parsed: argparse.Namespace, options: Options) -> int:
+def _run(parsed: Any, options: Options) -> int:
     try:
         return int(parsed.run(parsed, options))
     finally:
@@ -102,178 +56,43 @@ def _run(parsed: argparse.Namespace, options: Options) -> int:
             end_idle_agents(state_directory, open_log(options, os.environ))
 
 
-class Formatter(argparse.HelpFormatter):
-    """Wrap text at spaces only, so that every option, path and command can be copied.
+def _parse(words: Sequence[str]) -> Any:
+    """Return the parsed command line.  Raises UsageError."""
+    parsed = _parse_from_ssh(words)
+    if parsed is not None:
+        return parsed
+    from dcs_proxy.arguments import parse
 
-    In a list, whose lines begin with two spaces, each line is wrapped alone; a line that begins
-    with four is an example and stays as it is.
+    return parse(words)
+
+
+def _parse_from_ssh(words: Sequence[str]) -> SimpleNamespace | None:
+    """Return what parse() would for the two command lines that ssh runs; None for all others.
+
+    ssh waits for these, and argparse would be a tenth of what a cold start costs.
     """
+    config: str | None = None
+    match words:
+        case ["--home", home, "--config", str(config), *rest]:
+            pass
+        case ["--home", home, *rest]:
+            pass
+        case _:
+            return None
+    if any(word.startswith("-") for word in (home, config or "", *rest[1:])):
+        return None
+    match rest:
+        case ["prepare", host]:
+            from dcs_proxy.commands import prepare
 
-    def _split_lines(self, text: str, width: int) -> list[str]:
-        return textwrap.wrap(" ".join(text.split()), width, **_WRAP)
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        parts = []
-        for part in text.split("\n\n"):
-            lines = part.split("\n") if "\n " in part else [" ".join(part.split())]
-            parts.append("\n".join(_wrap_line(line, width) for line in lines))
-        return "\n\n".join(parts)
-
-
-def _wrap_line(line: str, width: int) -> str:
-    if line.startswith("    "):
-        return line
-    hanging = re.findall(r"^  (?:\d+ +)?|", line)[0]
-    return textwrap.fill(line, width, subsequent_indent=" " * len(hanging), **_WRAP)
-
-
-class Parser(argparse.ArgumentParser):
-    """Report a wrong command line like every other error.
-
-    `examples` are pairs of a purpose and a command line; `commands` are the parsers of the
-    subcommands by name, and `summaries` a few words about each.
-    """
-
-    def __init__(self, *, examples: Examples = (), epilog: str = "", **more: Any) -> None:
-        shown = "".join(f"\n  {want}:\n    {typed}" for want, typed in examples)
-        parts = [*([f"examples:{shown}"] if shown else []), *([epilog] if epilog else [])]
-        super().__init__(
-            allow_abbrev=False,
-            formatter_class=Formatter,
-            epilog="\n\n".join(parts) or None,
-            **more,
-        )
-        self.examples = examples
-        self.commands: dict[str, Parser] = {}
-        self.summaries: dict[str, str] = {}
-
-    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
-        """Print what ``--help`` and ``--version`` say.  Raises ReaderGone."""
-        put(*message.removesuffix("\n").split("\n"))
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint=f"{self.prog} --help")
-
-
-def build_parser(only: str | None = None) -> Parser:
-    """Return a parser with every command, or with the command `only`.
-
-    With `only`, no other command's module is imported.
-    """
-    parser = Parser(
-        prog="dcs-proxy",
-        usage=_USAGE,
-        description="Make ssh dm-foo work for machines of Dedalus Cloud Services, which sleep when "
-        "idle. ssh runs dcs-proxy HOST PORT as its ProxyCommand (see dcs-proxy HOST PORT --help).",
-        examples=_EXAMPLES,
-        epilog="" if only else _exit_codes(),
-    )
-    parser.add_argument(
-        "-V", "--version", action="version", version=f"dcs-proxy {__version__}",
-        help="print the version and exit",
-    )  # fmt: skip
-    _add_common(parser)
-    # Without `prog`, the errors and help of a command would begin with the usage above.
-    commands = parser.add_subparsers(
-        metavar="COMMAND", required=True, title="commands", prog=parser.prog
-    )
-    for name, path in _COMMANDS.items():
-        if only in (None, name):
-            module = importlib.import_module(path)
-            command = commands.add_parser(
-                name, help=module.HELP, description=module.DESCRIPTION, examples=module.EXAMPLES
+            return SimpleNamespace(
+                home=home, config=config, host=host, run=prepare.run, ends_agents=True
             )
-            _add_command(command, module)
-            parser.commands[name] = command
-            parser.summaries[name] = module.HELP
-    return parser
+        case ["--login", login, host, port] if host.startswith("dm-") or port.isdigit():
+            from dcs_proxy.commands import connect
 
-
-def build_connect_parser() -> Parser:
-    """Return the parser of ``dcs-proxy HOST PORT``."""
-    module = importlib.import_module(_CONNECT)
-    parser = Parser(prog="dcs-proxy", description=module.DESCRIPTION, examples=module.EXAMPLES)
-    _add_common(parser)
-    _add_command(parser, module)
-    # ssh waits until we exit.
-    parser.set_defaults(ends_agents=False)
-    return parser
-
-
-def _parse(words: Sequence[str]) -> argparse.Namespace:
-    parser = _parser(words)
-    is_complete = _positional(words) or _WITH_VALUE.union(_ENOUGH).intersection(words)
-    parsed, rest = parser.parse_known_args(words if is_complete else [*words, "help"])
-    if rest:
-        command = " ".join(["dcs-proxy", *(w for w in _positional(words)[:1] if w in _COMMANDS)])
-        raise UsageError(
-            f"unrecognized arguments: {quote_server(' '.join(rest))}", hint=f"{command} --help"
-        )
-    return parsed
-
-
-def _parser(words: Sequence[str]) -> Parser:
-    """Return the parser of the command in `words`, or of all commands."""
-    first, second = [*_positional(words), None, None][:2]
-    if unknown := _unknown_option(words, first):
-        raise UsageError(f"{quote_server(unknown)} is not an option", hint="dcs-proxy --help")
-    if first is None or first in _COMMANDS:
-        return build_parser(first)
-    if first.startswith("dm-") and second is None and "--help" not in words:
-        raise unknown_command(first)
-    if first.startswith("dm-") or (second and second.isdigit()):
-        return build_connect_parser()
-    raise unknown_command(first)
-
-
-def unknown_command(typed: str) -> UsageError:
-    """Return the error for a word that is not a command; its hint is the most similar command."""
-    import difflib
-
-    begun = [name for name in _COMMANDS if name.startswith(typed)]
-    near = begun or difflib.get_close_matches(typed, _COMMANDS, 1)
-    hint = f"did you mean dcs-proxy {near[0]}?" if near else "dcs-proxy help"
-    if typed.startswith(PREFIX) or is_uuid(typed):
-        hint = f"to log in, type: ssh {PREFIX}{typed.removeprefix(PREFIX)}"
-    return UsageError(f"{quote_server(typed)} is not a command", hint=hint)
-
-
-def _exit_codes() -> str:
-    return "exit codes:" + "".join(f"\n  {code:<4} {what}" for code, what in exit_codes())
-
-
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--home", metavar="DIR", help="the state directory (default: ~/.ssh/dcs-proxy)"
-    )
-    parser.add_argument(
-        "--config",
-        metavar="FILE",
-        help="the config file (default: ~/.config/dcs-proxy/config.toml)",
-    )
-
-
-def _add_command(parser: argparse.ArgumentParser, module: ModuleType) -> None:
-    module.add_arguments(parser)
-    parser.set_defaults(run=module.run, ends_agents=True)
-
-
-def _unknown_option(words: Sequence[str], first: str | None) -> str:
-    """Return an unknown option before the first word, whose value may look like a command."""
-    before = words[: words.index(first)] if first else words
-    known = _WITH_VALUE | _FLAGS
-    return next((w for w in before if w[:2] == "--" and w.partition("=")[0] not in known), "")
-
-
-def _positional(words: Sequence[str]) -> list[str]:
-    """Return the words that are neither options nor values of the options before the command."""
-    found = []
-    skip = False
-    for word in words:
-        if skip:
-            skip = False
-        elif word in _WITH_VALUE:
-            skip = True
-        elif not word.startswith("-"):
-            found.append(word)
-    return found
+            return SimpleNamespace(
+                home=home, config=config, host=host, port=port, login=login,
+                bridge=False, relay=False, fdpass=False, run=connect.run, ends_agents=False,
+            )  # fmt: skip
+    return None

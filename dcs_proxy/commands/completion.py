@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dcs_proxy.app import Options
-from dcs_proxy.cli import Parser, build_parser
+from dcs_proxy.arguments import Parser, build_parser
 from dcs_proxy.console.stdout import put
 
 HELP = "print the completion script for a shell"

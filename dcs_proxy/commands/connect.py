@@ -9,7 +9,6 @@ disconnect message says everything.
 
 from __future__ import annotations
 
-import argparse
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -52,7 +51,9 @@ from dcs_proxy.ssh.silence import check_speaks
 from dcs_proxy.ssh.tunnel import reach
 from dcs_proxy.text import clean_text
 
-if TYPE_CHECKING:  # they import paramiko, which only a bridge pays for
+if TYPE_CHECKING:  # argparse and paramiko: only those who need them pay for them
+    import argparse
+
     from dcs_proxy.bridge.gateway import Gateway
     from dcs_proxy.bridge.run import Bridge
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from dcs_proxy.app import Options
-from dcs_proxy.cli import build_parser, unknown_command
+from dcs_proxy.arguments import build_parser, unknown_command
 from dcs_proxy.console.stdout import columns, put
 
 HELP = "show this help, or that of one command"

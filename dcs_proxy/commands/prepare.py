@@ -6,9 +6,9 @@ stderr.
 
 from __future__ import annotations
 
-import argparse
 import os
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from dcs_proxy.app import Options, explaining_bugs, open_context, open_fast_entry, open_lookup
 from dcs_proxy.commands._login import is_known_login, not_woken_for
@@ -23,6 +23,9 @@ from dcs_proxy.publish.publish import first_address, publish_session
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.first_half import FirstHalf
 from dcs_proxy.session.lookup import resolve_typed
+
+if TYPE_CHECKING:
+    import argparse
 
 HELP = "make a session ready; run by ssh"
 DESCRIPTION = (

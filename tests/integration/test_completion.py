@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from dcs_proxy.cli import Parser, build_parser
+from dcs_proxy.arguments import Parser, build_parser
 from dcs_proxy.commands import completion
 from tests.integration.harness import Emulator, User, wait_until
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dcs_proxy.cli import Parser, build_connect_parser, build_parser
+from dcs_proxy.arguments import Parser, build_connect_parser, build_parser
 from dcs_proxy.commands.status import Status
 from dcs_proxy.errors import ConfigError, exit_codes
 from dcs_proxy.local.settings import Settings, load_settings

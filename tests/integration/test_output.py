@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 import dcs_proxy
-from dcs_proxy.cli import build_parser
+from dcs_proxy.arguments import build_parser
 from tests.integration.harness import LIMIT_S, Emulator, User
 
 Start = Callable[..., Emulator]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dcs_proxy import __version__, cli
-from dcs_proxy.cli import Parser, build_connect_parser, build_parser
+from dcs_proxy.arguments import Parser, build_connect_parser, build_parser, parse
 from dcs_proxy.errors import exit_codes
 
 PROGRAM = build_parser()
@@ -140,7 +140,7 @@ def test_a_wrong_command_line_is_explained_with_the_next_thing_to_type(
 
 def test_one_command_imports_nothing_of_the_others() -> None:
     code = (
-        "import sys; from dcs_proxy.cli import build_parser; build_parser('prepare');"
+        "import sys; from dcs_proxy.arguments import build_parser; build_parser('prepare');"
         "print(*sorted(m for m in sys.modules if m.startswith('dcs_proxy.commands.')))"
     )
     done = subprocess.run(
@@ -148,3 +148,43 @@ def test_one_command_imports_nothing_of_the_others() -> None:
     ).stdout.split()
     # Modules with an underscore are what commands have in common.
     assert [name for name in done if "._" not in name] == ["dcs_proxy.commands.prepare"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--home /s prepare dm-foo",
+        "--home /s --config /c.toml prepare web",
+        "--home /s --login root dm-foo 22",
+        "--home /s --login root web 22",
+        "--home /s --config /c.toml --login 'r t' dm-foo ssh",
+        "--home '' --login '' dm-foo 22",
+    ],
+)
+def test_what_ssh_runs_means_the_same_without_argparse(line: str) -> None:
+    words = shlex.split(line)
+    quick = cli._parse_from_ssh(words)
+    assert quick is not None
+    assert vars(quick) == vars(parse(words))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "prepare dm-foo",
+        "--home /s prepare",
+        "--home /s prepare --help",
+        "--home /s prepare -- dm-foo",
+        "--home /s prepare dm-foo dm-bar",
+        "--home --config prepare dm-foo",
+        "--home /s --config --login prepare dm-foo",
+        "--home /s --login root dm-foo",
+        "--home /s --login root web ssh",
+        "--home /s --login -l dm-foo 22",
+        "--home /s --login root --bridge dm-foo 22",
+        "--home /s status",
+        "",
+    ],
+)
+def test_every_other_command_line_is_left_to_argparse(line: str) -> None:
+    assert cli._parse_from_ssh(shlex.split(line)) is None
