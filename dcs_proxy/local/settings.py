@@ -6,7 +6,6 @@ apply.  Each setting is a field of :class:`Settings` and an entry of `_CHECKS`.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sys
@@ -180,6 +179,8 @@ def _from_table(table: Mapping[str, Any], path: str) -> Settings:
 
 def _nearest(key: str) -> str:
     """Return the hint for a key that is not a setting."""
+    import difflib
+
     near = difflib.get_close_matches(key.lower().replace("-", "_"), _CHECKS, 1)
     return f"did you mean {near[0]}?" if near else f"the settings are {', '.join(_CHECKS)}"
 
