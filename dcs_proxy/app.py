@@ -161,6 +161,13 @@ def program_words() -> tuple[str, ...]:
     return (os.path.abspath(sys.executable), "-I", "-S", start)
 
 
+def _open_progress(parent: int, environment: Mapping[str, str], settings: Settings) -> Progress:
+    in_place = can_draw()
+    # In a terminal of its own VS Code sees that something happens, and does not give up.
+    advice = "" if in_place else find_advice(parent, environment, settings.wake_seconds)
+    return Progress(is_quiet=wants_quiet(parent), in_place=in_place, advice=advice)
+
+
 def open_context(
     options: Options,
     environment: Mapping[str, str],
@@ -180,9 +187,7 @@ def open_context(
     state = StateDirectory(options.state_directory(environment))
     log = open_log(options, environment)
     parent = os.getppid()
-    progress = progress or Progress(
-        is_quiet=wants_quiet(parent), in_place=can_draw(), advice=find_advice(parent, environment)
-    )
+    progress = progress or _open_progress(parent, environment, settings)
     deadline = Deadline(settings.wake_seconds, client_gone, progress.tick)
     known = KnownMachines(state.path, account(settings))
     factory = ApiFactory(settings, environment, log, known, progress.notice, credentials)

@@ -21,13 +21,14 @@ from dcs_proxy.commands._machines import (
 )
 from dcs_proxy.console.stderr import show
 from dcs_proxy.console.stdout import put, put_json
-from dcs_proxy.doctor.editors import remote_ssh_settings
+from dcs_proxy.doctor.editors import explain_settings, remote_ssh_settings
 from dcs_proxy.errors import ConfigError, DcsError
 from dcs_proxy.local.environment import passwd_home
 from dcs_proxy.local.files import remove_file, write_atomically
 from dcs_proxy.local.lock import FileLock
 from dcs_proxy.local.programs import Output
 from dcs_proxy.local.programs import run as run_program
+from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import Program, listed_hosts, render_end, render_top
@@ -77,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument(
         "--vscode", action="store_true",
-        help="print what Remote-SSH needs in VS Code's settings.json; change nothing",
+        help="print what Remote-SSH needs in VS Code's settings.json, and why; change nothing",
     )  # fmt: skip
 
 
@@ -85,13 +86,19 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     """Edit the ssh config.  Raises ConfigError or StateError, and then changes nothing."""
     path = os.path.abspath(os.path.expanduser(arguments.ssh_config))
     if arguments.vscode:
-        put_json(remote_ssh_settings(options.settings(os.environ)))
+        _show_vscode(options.settings(os.environ))
     elif arguments.remove:
         _remove(path, options)
     else:
         is_default = arguments.ssh_config == _DEFAULT_CONFIG
         _install(path, options, is_default=is_default, dry_run=arguments.dry_run)
     return 0
+
+
+def _show_vscode(settings: Settings) -> None:
+    for line in explain_settings(settings):
+        _show(line)
+    put_json(remote_ssh_settings(settings))
 
 
 def _remove(path: str, options: Options) -> None:

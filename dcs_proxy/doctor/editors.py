@@ -76,6 +76,16 @@ def remote_ssh_settings(settings: Settings) -> dict[str, object]:
     return {CONNECT_TIMEOUT: settings.wake_seconds, PLATFORM: {"dm-*": "linux"}}
 
 
+def explain_settings(settings: Settings) -> list[str]:
+    """Return why each of the `remote_ssh_settings` is needed, and where they belong."""
+    return [
+        f"{CONNECT_TIMEOUT}: a machine may take {settings.wake_seconds} s to wake (wake_seconds), "
+        f"and VS Code gives up after {DEFAULT_TIMEOUT_S} s",
+        f"{PLATFORM}: machines run Linux; without it VS Code asks for each of them",
+        'in VS Code, "Preferences: Open User Settings (JSON)" opens the file for these lines',
+    ]
+
+
 def find_editors(environment: Mapping[str, str]) -> list[Editor]:
     """Return the editors that have settings for Remote-SSH, or the extension itself."""
     places = [*_places(environment), *_windows_places()]

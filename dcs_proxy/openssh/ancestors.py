@@ -6,29 +6,35 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 
+from dcs_proxy.openssh.parent import connect_timeout
+
 # Programs that give up before a wake may be over, and resume it if the user tries again: by their
 # process name, with what to tell.
 _IMPATIENT = {
     "gvfsd-sftp": "the file manager gives up after 40 s: open the folder again, the wake goes on",
 }
-# The Remote-SSH extension of VS Code sets this for each ssh that it starts; its own timer is
-# connectTimeout (15 s) and 2 s more.
+# VS Code's Remote-SSH sets this for each ssh that it starts.
 _VSCODE = "VSCODE_SSH_ASKPASS_HANDLE"
-_VSCODE_ADVICE = (
-    'VS Code gives up after 17 s unless "remote.SSH.connectTimeout" is higher: press Retry, the '
-    "wake goes on"
-)
+_VSCODE_DEFAULT_S = 15
+# Its timer is longer than the ConnectTimeout that it passes to ssh.
+_VSCODE_MORE_S = 2
 _ANSIBLE = re.compile(r"ansible(-[a-z]+)?\Z")
 _MAX_DEPTH = 12
 
 
-def find_advice(pid: int, environment: Mapping[str, str]) -> str:
+def find_advice(pid: int, environment: Mapping[str, str], wake_seconds: int) -> str:
     """Return a line for the user of a program that may give up during a wake, "" if none is known.
 
-    `pid` is the ssh that runs us.
+    `pid` is the ssh that runs us; a wake may take up to `wake_seconds`.
     """
     if environment.get(_VSCODE):
-        return _VSCODE_ADVICE
+        seconds = (connect_timeout(pid) or _VSCODE_DEFAULT_S) + _VSCODE_MORE_S
+        return (
+            f"VS Code gives up after {seconds} s: then press Retry, the wake goes on "
+            "(to make VS Code wait: dcs-proxy config-ssh --vscode)"
+            if seconds < wake_seconds
+            else ""
+        )
     for words in _ancestors(pid):
         if advice := _IMPATIENT.get(os.path.basename(words[0])):
             return advice

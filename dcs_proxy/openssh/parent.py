@@ -18,6 +18,7 @@ _WITH_ARGUMENT = frozenset("BDEFIJLOPQRSWbceilmopw")
 _WITHOUT_SESSION = frozenset("GOQV")
 _LOG_LEVEL = re.compile(r"\s*loglevel[\s=]+\"?([a-z]+[0-9]?)\"?\s*", re.IGNORECASE)
 _USER = re.compile(r"\s*user[\s=]+\"?([^\"]*?)\"?\s*", re.IGNORECASE)
+_CONNECT_TIMEOUT = re.compile(r"\s*connecttimeout[\s=]+\"?([0-9]{1,9})\"?\s*", re.IGNORECASE)
 _DESTINATION = ""
 # ssh itself, and the names that wrappers give it: ssh.real, ssh-10.0, .ssh-wrapped, openssh.
 _SSH = re.compile(r"(?:\A|[^a-z]|open)ssh(?!-(?:add|agent|key))(?:\Z|[^a-z])")
@@ -63,6 +64,17 @@ def wants_quiet(pid: int) -> bool:
 def typed_login(pid: int) -> str | None:
     """Return the login name on the command line of process `pid`, an ssh; None if it has none."""
     return login_name(parse_options(_arguments(pid)))
+
+
+def connect_timeout(pid: int) -> int | None:
+    """Return the seconds of ``-o ConnectTimeout`` in the command line of process `pid`, an ssh.
+
+    None if it has no such option, or one that is not a plain number.
+    """
+    for letter, value in parse_options(_arguments(pid)):
+        if letter == "o" and (match := _CONNECT_TIMEOUT.fullmatch(value)):
+            return int(match[1])
+    return None
 
 
 def login_name(options: list[tuple[str, str]]) -> str | None:

@@ -5,8 +5,11 @@ An editor that cannot run here is played: its ssh commands word for word, in its
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,27 +23,44 @@ from tests.integration.test_transfer import connects, free_port
 vs_code = pytest.mark.client("VS Code: the ssh of Remote-SSH", "works")
 
 
+# What Remote-SSH sets for each ssh, beside what a desktop start leaves of the environment.
+HANDLE = "/run/user/1000/vscode-ssh-askpass.sock"
+# As long as the script that Remote-SSH sends to the machine.
+SCRIPT = "".join(f"true {number} {'x' * 60}\n" for number in range(3000)) + "echo ready: $((6*7))\n"
+
+
 class Window:
     """A window of VS Code: an ssh with a SOCKS proxy, and a script that goes in on its stdin.
 
     The arguments are those in the logs of Remote-SSH, as in microsoft/vscode-remote-release issues
-    2072 (with ``bash``) and 11457 (with ``-v``); ``-F`` is what its setting
+    2072 (with ``bash``), 10651 (with ``sh``) and 11457 (with ``-v``); ``-F`` is what its setting
     ``remote.SSH.configFile`` adds.
     """
 
-    def __init__(self, user: User) -> None:
+    def __init__(self, user: User, log: Path | None = None, shell: str = "bash") -> None:
+        """Start ssh; `log` gets what VS Code shows in its panel, ssh's stderr."""
         self.socks = free_port()
-        self.ssh = user.start_ssh(
-            "-v", "-T", "-D", str(self.socks), "-o", "ConnectTimeout=15", "dm-foo", "bash",
-            stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        environment = {**user.environment, "VSCODE_SSH_ASKPASS_HANDLE": HANDLE, "DISPLAY": ":0"}
+        with (log or Path(os.devnull)).open("wb") as panel:
+            self.ssh = user.start_ssh(
+                "-v", "-T", "-D", str(self.socks), "-o", "ConnectTimeout=15", "dm-foo", shell,
+                stdin=subprocess.PIPE, stderr=panel, env=environment,
+            )  # fmt: skip
         assert self.ssh.stdin is not None and self.ssh.stdout is not None
         self._input, self._output = self.ssh.stdin, self.ssh.stdout
 
     def run(self, script: str) -> str:
         """Give the shell on the machine one line; return the line it answers with."""
-        self._input.write(script.encode() + b"\n")
-        self._input.flush()
+        self.send(f"{script}\n")
+        return self.answer()
+
+    def send(self, script: str) -> None:
+        """Write lines to the shell's stdin; what an ssh that ends does not take is dropped."""
+        with contextlib.suppress(BrokenPipeError):
+            self._input.write(script.encode())
+            self._input.flush()
+
+    def answer(self) -> str:
         return self._output.readline().decode()
 
     def reaches(self, far: socket.socket) -> bool:
@@ -79,11 +99,44 @@ def test_a_window_runs_its_script_and_reaches_its_server(sleeper: tuple[Emulator
 
 
 @vs_code
+def test_the_panel_tells_what_to_do_until_a_retry_gets_in(
+    start_emulator: Start, user: User, tmp_path: Path
+) -> None:
+    """The first seconds against a machine that wakes for longer than VS Code waits.
+
+    VS Code's timer is played by the test, which ends ssh once the panel has told what to do.
+    """
+    emulator = start_emulator("--machine", "dm-foo:sleeping", "--wake-seconds", "600")
+    user.use(emulator)
+    assert user.run(["ssh", "-V"]).stderr.startswith("OpenSSH_")
+    panel = tmp_path / "panel"
+    first = Window(user, panel, "sh")
+    sent = threading.Thread(target=first.send, args=[SCRIPT])
+    sent.start()
+    wait_until(lambda: "waking up" in panel.read_text())
+    said = [line for line in panel.read_text().splitlines() if line.startswith("dcs-proxy:")]
+    assert said == [
+        "dcs-proxy: dm-foo: VS Code gives up after 17 s: then press Retry, the wake goes on "
+        "(to make VS Code wait: dcs-proxy config-ssh --vscode)",
+        "dcs-proxy: dm-foo: waking up, at most 300 s",
+    ]
+    first.ssh.terminate()
+    sent.join()
+    retry = Window(user, panel, "sh")
+    emulator.control("PUT", "machines/dm-foo", phase="running")
+    retry.send(SCRIPT)
+    assert retry.answer() == "ready: 42\n"
+    assert len(emulator.creates()) == 1, "the second ssh resumed the session of the first"
+    lines = panel.read_text().splitlines()
+    assert not [line for line in lines if "not connected" in line or "hint" in line]
+
+
+@vs_code
 def test_windows_that_open_at_once_share_one_session(sleeper: tuple[Emulator, User]) -> None:
     emulator, user = sleeper
-    windows = [Window(user) for _ in range(4)]
-    assert [window.run("echo $((6*7))") for window in windows] == ["42\n"] * 4
-    assert len(emulator.sessions_created()) == 1
+    windows = [Window(user) for _ in range(12)]
+    assert [window.run("echo $((6*7))") for window in windows] == ["42\n"] * 12
+    assert len(emulator.creates()) == 1
 
 
 @vs_code

@@ -62,6 +62,9 @@ def test_vscode_prints_settings_that_doctor_accepts(start_emulator: Start, user:
         "remote.SSH.connectTimeout": 240,
         "remote.SSH.remotePlatform": {"dm-*": "linux"},
     }
+    reasons = printed.stderr
+    assert "remote.SSH.connectTimeout: a machine may take 240 s to wake" in reasons
+    assert "remote.SSH.remotePlatform: machines run Linux" in reasons
     assert not user.config.exists()
     settings.write_text(printed.stdout)
     assert vscode_check(user) | {"seconds": 0} == {

@@ -30,6 +30,21 @@ def test_vs_code_is_told_that_a_retry_goes_on(start_emulator: Start, user: User)
     assert ADVICE not in user.ssh("dm-foo", "true").stderr, "it is awake"
 
 
+@pytest.mark.parametrize(
+    ("timeout", "wake_seconds", "said"),
+    [("60", 300, "gives up after 62 s"), ("300", 300, ""), ("60", 62, ""), ("0", 300, "17 s")],
+)
+def test_vs_codes_own_timer_is_named_if_it_is_shorter_than_a_wake(
+    start_emulator: Start, user: User, timeout: str, wake_seconds: int, said: str
+) -> None:
+    user.use(start_emulator(*SLEEPING))
+    user.settings(f"wake_seconds = {wake_seconds}\n")
+    user.environment["VSCODE_SSH_ASKPASS_HANDLE"] = "/run/user/1000/vscode.sock"
+    woken = user.ssh("-v", "-T", "-o", f"ConnectTimeout={timeout}", "dm-foo", "echo in")
+    assert (woken.returncode, woken.stdout) == (0, "in\n"), woken.stderr
+    assert ("VS Code" in woken.stderr) is bool(said) and said in woken.stderr
+
+
 def test_a_quiet_ssh_is_told_nothing(start_emulator: Start, user: User) -> None:
     user.use(start_emulator(*SLEEPING))
     user.environment["VSCODE_SSH_ASKPASS_HANDLE"] = "/run/user/1000/vscode.sock"
