@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from dcs_proxy import __version__
 from tests.clients.ansible_controller import SOURCE, Controller
 from tests.integration.conftest import ids, keyring, make_user, start_emulator, user
 from tests.integration.harness import Emulator, User
@@ -27,7 +26,7 @@ def collections(tmp_path_factory: pytest.TempPathFactory) -> Path:
         galaxy = partial(Controller(user, directory).run, "ansible-galaxy", "collection")
         built = galaxy("build", str(SOURCE), "--output-path", str(directory))
         assert built.returncode == 0, built.stderr
-        archive = directory / f"dedalus-dcs-{__version__}.tar.gz"
+        (archive,) = directory.glob("dedalus-dcs-*.tar.gz")
         installed = galaxy("install", str(archive), "-p", str(directory))
         assert installed.returncode == 0, installed.stderr
     finally:

@@ -10,10 +10,12 @@ from collections.abc import Callable
 import pytest
 
 from tests.clients.ansible_controller import (
+    OURS_ONLY,
     Controller,
     hosts_of,
     machines,
     plain,
+    squeeze,
 )
 from tests.integration.harness import Emulator, User
 
@@ -27,9 +29,10 @@ def test_the_collection_documents_itself(controller: Controller) -> None:
     done = controller.run("ansible-doc", "-j", "-t", "inventory", "dedalus.dcs.machines")
     documented = json.loads(done.stdout)["dedalus.dcs.machines"]["doc"]["options"]
     assert documented.keys() >= {
-        "plugin", "program", "home", "config", "timeout", "phases", "use_aliases",
-        "use_short_names", "ssh_timeout", "compose", "groups", "keyed_groups", "strict",
-        "cache", "cache_plugin", "cache_timeout",
+        "plugin", "program", "home", "config", "api_key", "api_key_file", "base_url", "org_id",
+        "timeout", "phases", "names", "exclude_names", "filters", "hostnames",
+        "override_remote_user", "ssh_config", "ssh_timeout", "compose", "groups", "keyed_groups",
+        "strict", "cache", "cache_plugin", "cache_timeout",
     }  # fmt: skip
     done = controller.run("ansible-doc", "-j", "-t", "role", "dedalus.dcs.wake")
     documented = json.loads(done.stdout)["dedalus.dcs.wake"]["entry_points"]["main"]["options"]
@@ -49,14 +52,15 @@ def test_all_pages_are_listed_and_nothing_is_woken(
 
 
 @inventory_plugin
-def test_a_host_has_what_the_api_tells_and_no_login(
+def test_a_host_has_what_the_api_tells_and_an_empty_login(
     start_emulator: Start, controller: Controller
 ) -> None:
     controller.user.use(start_emulator("--machine", "dm-foo:sleeping"), config=False)
     variables = plain(controller.inventory(controller.source()))["_meta"]["hostvars"]["dm-foo"]
     assert variables.pop("dcs_created_at").startswith("20")
     assert variables == {
-        "ansible_ssh_timeout": 300, "dcs_machine_id": "dm-foo", "dcs_name": "dm-foo",
+        "ansible_user": "", "ansible_ssh_timeout": 300,
+        "dcs_machine_id": "dm-foo", "dcs_name": "dm-foo",
         "dcs_short_name": "dm-foo", "dcs_phase": "sleeping",
         "dcs_vcpu": 2, "dcs_memory_mib": 4096, "dcs_storage_gib": 20,
         "dcs_autosleep_seconds": 300, "dcs_aliases": [],
@@ -121,7 +125,7 @@ def test_phases_choose_machines(start_emulator: Start, controller: Controller) -
 
 
 @inventory_plugin
-def test_a_machine_has_the_name_of_its_first_alias(
+def test_a_machine_is_named_by_its_first_alias_only_if_asked(
     start_emulator: Start, controller: Controller
 ) -> None:
     user = controller.user
@@ -129,13 +133,15 @@ def test_a_machine_has_the_name_of_its_first_alias(
     config.write_text('[aliases]\ndm-web = "dm-foo"\ndm-www = "dm-foo"\n')
     user.use(start_emulator(*machines("dm-foo", "dm-bar")), config=False)
     options = f"config: {config}\nhome: {user.root}/other state\n"
-    inventory = controller.inventory(controller.source(options))
+    inventory = controller.inventory(controller.source(f"{options}hostnames: [alias, short]\n"))
     assert hosts_of(inventory) == ["dm-bar", "dm-web"]
     variables = plain(inventory)["_meta"]["hostvars"]["dm-web"]
     assert variables["dcs_machine_id"] == "dm-foo"
     assert variables["dcs_aliases"] == ["dm-web", "dm-www"]
     assert (user.root / "other state" / "machines").exists()
-    plainly = controller.inventory(controller.source(f"{options}use_aliases: false\n"))
+    assert variables["dcs_config"] == str(config)
+    assert variables["dcs_home"] == f"{user.root}/other state"
+    plainly = controller.inventory(controller.source(options))
     assert hosts_of(plainly) == ["dm-bar", "dm-foo"]
 
 
@@ -147,14 +153,20 @@ def test_machines_with_uuids_are_named_as_in_the_ssh_config(
     user = controller.user
     user.settings(f'[aliases]\ndm-web = "{web}"\n')
     user.use(start_emulator("--ids", "uuid", *machines(web, code)), config=False)
-    inventory = controller.inventory(controller.source())
+    inventory = controller.inventory(controller.source("hostnames: alias, short\n"))
     assert hosts_of(inventory) == ["dm-c0de", "dm-web"]
     variables = plain(inventory)["_meta"]["hostvars"]["dm-c0de"]
     assert (variables["dcs_machine_id"], variables["dcs_name"]) == (code, f"dm-{code}")
-    plainly = "use_aliases: false\nuse_short_names: false\n"
-    assert hosts_of(controller.inventory(controller.source(plainly))) == [
+    assert "ansible_host" not in variables
+    assert hosts_of(controller.inventory(controller.source("hostnames: [full]\n"))) == [
         f"dm-{web}", f"dm-{code}",
     ]  # fmt: skip
+    composed = 'hostnames: ["{{ dcs_aliases | first | default }}", "m-{{ dcs_name[-4:] }}"]\n'
+    inventory = controller.inventory(controller.source(composed))
+    assert hosts_of(inventory) == ["dm-web", "m-c0de"]
+    variables = plain(inventory)["_meta"]["hostvars"]
+    assert variables["m-c0de"]["ansible_host"] == f"dm-{code}"
+    assert "ansible_host" not in variables["dm-web"]
 
 
 @inventory_plugin
@@ -192,8 +204,7 @@ def test_what_the_api_says_is_never_a_template(
     assert not mark.exists()
 
 
-# As the example's ansible.cfg: no other plugin tries the file, and one that failed is an error.
-OURS_ONLY = {"ANSIBLE_INVENTORY_ENABLED": "dedalus.dcs.machines"}
+# A source that failed is an error.
 FAILING = {"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1"}
 
 
@@ -205,11 +216,6 @@ def prints(user: User, script: str) -> str:
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     return f"program: {program}\n"
-
-
-def squeeze(text: str) -> str:
-    """Return the text without spaces and newlines: before 2.19 ansible-core breaks long lines."""
-    return "".join(text.split())
 
 
 def printing(user: User, value: object) -> str:
@@ -229,16 +235,16 @@ def test_each_failure_is_one_line(
     missing, no_program = user.root / "no.toml", user.root / "bin"
     sources = {
         f"config: {missing}\n": f"the config file {missing} does not exist (exit code 3)",
-        "program: dcs-none\n": "dcs-none cannot be run: No such file or directory; hint: install"
-        " dcs-proxy, or say in the option program where it is",
-        f"program: {no_program}\n": f"{no_program} cannot be run: Permission denied; hint: ",
-        prints(user, "exec sleep 600") + "timeout: 1\n": "has not listed in 1 s",
+        "program: dcs-none\n": "cannot run dcs-none: No such file or directory; hint: install"
+        " dcs-proxy, or set the option program to its path",
+        f"program: {no_program}\n": f"cannot run {no_program}: Permission denied; hint: ",
+        prints(user, "exec sleep 600") + "timeout: 1\n": "list did not finish within 1 s",
         prints(user, "echo why >&2; exit 9"): "why (exit code 9)",
-        "program: 'false'\n": "false did not say why it failed (exit code 1)",
-        prints(user, "kill -9 $$"): "was ended by signal 9",
+        "program: 'false'\n": "false failed without a message (exit code 1)",
+        prints(user, "kill -9 $$"): "was killed by signal 9",
         prints(user, "echo no machines"): "list --json printed no JSON: ",
-        printing(user, {}): "list --json printed no list",
-        printing(user, [7]): "list --json printed something that is no machine",
+        printing(user, {}): "list --json printed something other than a list",
+        printing(user, [7]): "list --json printed an entry that is not a machine",
         printing(user, [machine | {"aliases": None}]): "printed a machine without aliases",
         printing(user, [machine, machine]): "two machines would be the host dm-foo",
     }

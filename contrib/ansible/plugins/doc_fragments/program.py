@@ -1,34 +1,49 @@
-"""Documentation of the options with which the program dcs-proxy is found and run."""
+"""Documentation of the options that say how to run dcs-proxy and with which account."""
 
 from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Options that every plugin which runs dcs-proxy has."""
+    """Options of all plugins that run dcs-proxy."""
 
     DOCUMENTATION = r"""
 options:
   program:
     description:
-      - The program C(dcs-proxy), a name in C(PATH) or a path; C(~) is the home directory.
+      - The program C(dcs-proxy), as a name in C(PATH) or a path. C(~) is the home directory.
       - It need not be installed for the Python that runs Ansible.
     type: str
     default: dcs-proxy
   home:
     description:
-      - The state directory of C(dcs-proxy), if it is not the default one (C(--home)).
+      - The state directory (C(dcs-proxy --home)), if it is not the default one.
     type: path
   config:
     description:
-      - The config file of C(dcs-proxy), if it is not the default one (C(--config)).
-      - Give the same to C(dcs-proxy config-ssh), so that ssh knows the same aliases.
+      - The config file (C(dcs-proxy --config)), if it is not the default one.
+      - C(ssh) must use the same one. See O(ssh_config).
     type: path
-  timeout:
+  api_key:
     description:
-      - How many seconds the program may take to list the machines.
-    type: int
-    default: 60
+      - The API key, usually from a vault or a lookup.
+      - Only C(dcs-proxy) as run by this plugin gets it, in its environment. The C(ssh) that
+        Ansible runs does not, so an account whose key is only given here must wake its machines
+        before each session ends. Prefer C(key_file) in the O(config) file.
+    type: str
+  api_key_file:
+    description:
+      - A file that contains only the API key. Excludes O(api_key), and the same applies.
+    type: path
+  base_url:
+    description:
+      - The base URL of the API. Overrides that of the O(config) file.
+    type: str
+  org_id:
+    description:
+      - The organisation. Overrides that of the O(config) file.
+    type: str
 requirements:
-  - the program C(dcs-proxy), with an API key as C(dcs-proxy login) or C(DEDALUS_API_KEY) gives it
-  - C(dcs-proxy config-ssh) has written its block into the ssh config
+  - the program C(dcs-proxy)
+  - an API key, as C(dcs-proxy login), a key file or C(DEDALUS_API_KEY) provides it
+  - an ssh config written by C(dcs-proxy config-ssh)
 """

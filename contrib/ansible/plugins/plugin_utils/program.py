@@ -1,0 +1,83 @@
+"""Run the program dcs-proxy for a plugin."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# Each option of a plugin, and the variable of the program's environment that it sets.
+_VARIABLES = {
+    "api_key": "DEDALUS_API_KEY",
+    "base_url": "DEDALUS_BASE_URL",
+    "org_id": "DEDALUS_ORG_ID",
+}
+_OPTIONS = ("program", "home", "config", "api_key", "api_key_file", "base_url", "org_id")
+
+
+class ProgramFailed(Exception):
+    """The program could not be run, or failed; the text says why."""
+
+
+class Program:
+    """The program, with the options of the doc fragment dedalus.dcs.program.
+
+    Attributes: `path`; `environment`, which has the API key, since other users may read arguments.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        """`options` has those that are set.  Raises ProgramFailed if the key cannot be read."""
+        given = {name: str(options[name]) for name in _OPTIONS if options.get(name)}
+        self.path = os.path.expanduser(given.get("program", "dcs-proxy"))
+        self._words = [self.path]
+        for name in ("home", "config"):
+            if name in given:
+                self._words += [f"--{name}", os.path.expanduser(given[name])]
+        if "api_key_file" in given:
+            if "api_key" in given:
+                raise ProgramFailed("api_key and api_key_file exclude each other")
+            given["api_key"] = _read_key(given["api_key_file"])
+        self.environment = dict(os.environ)
+        if "api_key" in given:
+            # The program would send both.
+            self.environment.pop("DEDALUS_X_API_KEY", None)
+        for name, variable in _VARIABLES.items():
+            if name in given:
+                self.environment[variable] = given[name]
+
+    def run(self, words: Sequence[str], timeout_s: int | None) -> subprocess.CompletedProcess[str]:
+        """Run a command of the program.  Raises ProgramFailed if it does not end by itself."""
+        try:
+            done = subprocess.run(
+                [*self._words, *words], env=self.environment, timeout=timeout_s, check=False,
+                stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace",
+            )  # fmt: skip
+        except OSError as error:
+            raise ProgramFailed(
+                f"cannot run {self.path}: {error.strerror}; hint: install dcs-proxy, or set the"
+                " option program to its path"
+            ) from None
+        except subprocess.TimeoutExpired:
+            raise ProgramFailed(
+                f"{self.path} {words[0]} did not finish within {timeout_s} s"
+            ) from None
+        if done.returncode < 0:
+            raise ProgramFailed(f"{self.path} was killed by signal {-done.returncode}")
+        return done
+
+
+def join_lines(stderr: str) -> str:
+    """Return what the program wrote to stderr on one line."""
+    return "; ".join(line.removeprefix("dcs-proxy: ") for line in stderr.splitlines())
+
+
+def _read_key(path: str) -> str:
+    path = os.path.expanduser(path)
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().strip()
+    except OSError as error:
+        raise ProgramFailed(f"cannot read the API key file {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ProgramFailed(f"the API key file {path} is not text") from None
