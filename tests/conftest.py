@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from dcs_proxy import text
 from tests.clients.matrix import Row, render, version_of
+
+# A test must not depend on how busy the computer is.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 pytest_plugins = ["tests.contract.counting"]
 
