@@ -203,7 +203,7 @@ def _shell_warnings(shells: Sequence[Shell]) -> Iterator[str]:
 def _program_warnings(program: Program) -> Iterator[str]:
     if any(_TEMPORARY.search(os.path.realpath(program.words[at])) for at in (0, -1)):
         yield f"this dcs-proxy is in a place that is emptied from time to time: {program.words[-1]}"
-        yield "hint: install it (uv tool install dcs-proxy, or pipx), then run config-ssh again"
+        yield "hint: install it with pipx or uv tool, then run config-ssh again"
 
 
 def _home_warnings(ssh: str, path: str) -> Iterator[str]:

@@ -18,7 +18,7 @@ from dcs_proxy.text import clean_text
 HELP = "run a local API and gateway, for tests"
 DESCRIPTION = (
     "Run a local API and SSH gateway on loopback, for tests and experiments, until a signal ends "
-    "it (needs pip install 'dcs-proxy[emulator]'). The first line of output is a JSON object with "
+    "it (needs the Python package asyncssh). The first line of output is a JSON object with "
     "api (for DEDALUS_BASE_URL), key (for DEDALUS_API_KEY) and machines (their ids). Remote "
     "commands run on this computer, as the current user. A FAULT is KIND[:ARGUMENT][/METHOD]"
     "[@COUNT][~SHARE] with a KIND that --list-faults names; it strikes only requests with METHOD, "
@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"the emulator needs the Python package {error.name}",
-            hint="pip install 'dcs-proxy[emulator]'",
+            hint=f"pipx inject dcs-proxy {error.name}, or add it with pip or uv",
         ) from None
     if arguments.list_faults:
         put(*describe_faults())

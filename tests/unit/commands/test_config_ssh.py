@@ -23,4 +23,4 @@ def test_a_program_that_nothing_has_installed_is_named(place: str, is_temporary:
     start = f"{place}/dcs_proxy/start.py"
     warnings = list(_program_warnings(Program(("/usr/bin/python3", "-I", "-S", start), "/s")))
     assert bool(warnings) is is_temporary
-    assert all(start in line or "uv tool install" in line for line in warnings)
+    assert all(start in line or "pipx or uv tool" in line for line in warnings)
