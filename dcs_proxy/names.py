@@ -31,6 +31,7 @@ _LOWER_CASE = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _ID_CHARACTERS = re.compile(r"[a-z0-9-]*\Z")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _UUID_LENGTH = 36
+_NUMBER = re.compile(r"0*([0-9]+)")
 # NAME_MAX is 255 bytes, and files beside the name carry suffixes and a temporary part.
 _MAX_STEM = 200
 
@@ -90,12 +91,27 @@ def is_uuid(text: str) -> bool:
     return _UUID.match(text) is not None
 
 
+def natural_order(names: Iterable[MachineName]) -> list[MachineName]:
+    """Return names in the order in which people count: dm-2 before dm-10.
+
+    UUIDs, whose digits are not numbers, are in alphabetical order.
+    """
+    return sorted(names, key=_natural_key)
+
+
+def _natural_key(name: MachineName) -> tuple[str, str]:
+    if is_uuid(bare(name)):
+        return name, name
+    # Of two numbers without leading zeros, the longer one is the greater.
+    return _NUMBER.sub(lambda number: f"{len(number[1]):03}{number[1]}", name), name
+
+
 def names_ending_so(short: MachineName, names: Iterable[MachineName]) -> list[MachineName]:
-    """Return the machines that the short name `short` may mean, sorted by name."""
+    """Return the machines that the short name `short` may mean, in natural order."""
     end = bare(short)
     if len(end) < MIN_END:
         return []
-    return sorted(name for name in names if bare(name).endswith(end))
+    return natural_order(name for name in names if bare(name).endswith(end))
 
 
 def short_names(

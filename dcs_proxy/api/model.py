@@ -23,6 +23,7 @@ from dcs_proxy.names import (
     MachineId,
     MachineName,
     machine_name,
+    natural_order,
     why_unusable,
 )
 from dcs_proxy.text import clean_text, mask
@@ -226,7 +227,7 @@ def parse_machines(body: bytes) -> tuple[Listing, str | None]:
 
 
 def join_pages(pages: Iterable[Listing]) -> Listing:
-    """Return all machines of a list's pages, sorted by name, each name once.
+    """Return all machines of a list's pages, in natural order of their names, each name once.
 
     Of two ids with the same name, the one that begins with ``dm-`` is the one to use.
     """
@@ -242,7 +243,7 @@ def join_pages(pages: Iterable[Listing]) -> Listing:
                 by_name[machine.name], machine = machine, other
             why = f"another machine has the id {machine.name}"
             unusable.append(UnusableMachine(machine.machine_id, machine.phase, why))
-    return Listing([by_name[name] for name in sorted(by_name)], unusable)
+    return Listing([by_name[name] for name in natural_order(by_name)], unusable)
 
 
 def parse_endpoint(text: str) -> str | None:

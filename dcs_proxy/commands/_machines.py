@@ -13,7 +13,7 @@ from dcs_proxy.app import ApiFactory, show_notice
 from dcs_proxy.errors import ConfigError, MachineNotFound, StateError, UsageError
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.settings import Settings
-from dcs_proxy.names import MachineName, fold_case, pattern_means, short_names
+from dcs_proxy.names import MachineName, fold_case, natural_order, pattern_means, short_names
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import listed_hosts
 from dcs_proxy.session.directory import StateDirectory, read_ssh_configs
@@ -78,7 +78,7 @@ def select_machines(
 
 
 def list_machines(factory: ApiFactory, state: StateDirectory) -> Listing:
-    """Return the account's machines, sorted by name; save all their names for completion.
+    """Return the account's machines, in natural order; save all their names for completion.
 
     Raises as :class:`dcs_proxy.api.client.Api` does, and CredentialsError.
     """
@@ -87,7 +87,8 @@ def list_machines(factory: ApiFactory, state: StateDirectory) -> Listing:
     short = short_names(names, factory.settings.aliases).values()
     try:
         _expire_sleeping(listing, state, factory.settings)
-        state.save_machines(sorted({*names, *short, *map(MachineName, factory.settings.aliases)}))
+        aliases = map(MachineName, factory.settings.aliases)
+        state.save_machines(natural_order({*names, *short, *aliases}))
     except StateError as error:
         factory.log.event("list-not-saved", what=error.message)
     return listing
@@ -112,12 +113,12 @@ def names_to_list(names: Iterable[MachineName], settings: Settings) -> list[Mach
     `_MAX_LISTED`.
     """
     short = short_names(list(names), settings.aliases)
-    own = sorted(
+    own = natural_order(
         short[name]
         for name in short
         if not settings.aliases_of(name) and is_listed(name, settings, short[name])
     )
-    return sorted({*own[:_MAX_LISTED], *aliases_to_list(settings)})
+    return natural_order({*own[:_MAX_LISTED], *aliases_to_list(settings)})
 
 
 def aliases_to_list(settings: Settings) -> list[MachineName]:

@@ -26,7 +26,7 @@ from dcs_proxy.errors import (
     attribute_errors_to,
 )
 from dcs_proxy.local.deadline import Deadline
-from dcs_proxy.names import MachineName, is_machine_name
+from dcs_proxy.names import MachineName, is_machine_name, natural_order
 from dcs_proxy.publish.includes import unpublish
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.lookup import find_locally
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     def known() -> list[MachineName]:
         # A session that was replaced or has failed may have left an identity without a record.
         held = {MachineName(name) for name in holders if is_machine_name(name)}
-        return sorted({*state.machines(), *held})
+        return natural_order({*state.machines(), *held})
 
     names = select_machines(arguments, settings, known, find, hint="dcs-proxy status")
     if not names:

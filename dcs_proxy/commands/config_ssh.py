@@ -29,7 +29,7 @@ from dcs_proxy.local.lock import FileLock
 from dcs_proxy.local.programs import Output
 from dcs_proxy.local.programs import run as run_program
 from dcs_proxy.local.settings import Settings
-from dcs_proxy.names import MachineName
+from dcs_proxy.names import MachineName, natural_order
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import Program, listed_hosts, render_end, render_top
 from dcs_proxy.openssh.shell import Shell, try_shells
@@ -232,7 +232,7 @@ def _machines(factory: ApiFactory, state: StateDirectory, old: bytes) -> list[Ma
         listed = listed_hosts(present.decode("utf-8", "replace"))
         settings = factory.settings
         kept = [name for name in listed if is_listed(settings.machine(name), settings, name)]
-        return sorted({*kept, *aliases_to_list(settings)})
+        return natural_order({*kept, *aliases_to_list(settings)})
     show_unusable(listing)
     return names_to_list(usable_names(listing), factory.settings)
 

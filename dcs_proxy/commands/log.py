@@ -35,11 +35,19 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     """Print the log.  Raises UsageError, StateError or ReaderGone."""
     path = open_log(options, os.environ).path
     wanted = None if arguments.host is None else _names(arguments.host, options)
-    if not os.path.exists(path):
+    is_missing = not os.path.exists(path)
+    if is_missing:
         show(f"dcs-proxy: there is no log yet at {path}")
+    is_empty = True
     for line in follow_log(path, pause) if arguments.follow else read_log(path):
         if wanted is None or is_about(line, wanted):
             put(line)
+            is_empty = False
+    if is_empty and wanted is not None and not is_missing:
+        show(
+            f"dcs-proxy: {arguments.host}: the log has nothing about this machine",
+            "dcs-proxy: hint: for its name, type: dcs-proxy list; for the whole log: dcs-proxy log",
+        )
     return 0
 
 

@@ -1,5 +1,9 @@
 """The progress of many machines: a table in place on a terminal, one line per event elsewhere.
 
+    dm-foo     12 s  waking up, at most 300 s
+    dm-ci-123  3 s   waking up, at most 300 s
+    dcs-proxy: 14 of 50 done
+
 Results go to stdout, everything else to stderr.
 """
 
@@ -11,7 +15,7 @@ import time
 
 from dcs_proxy.console.format import in_words
 from dcs_proxy.console.stderr import can_draw, draw, show
-from dcs_proxy.console.stdout import put
+from dcs_proxy.console.stdout import columns, put
 from dcs_proxy.errors import DcsError, ReaderGone
 from dcs_proxy.names import MachineName
 
@@ -64,10 +68,10 @@ class LiveTable:
 
     def _lines(self) -> list[str]:
         now = time.monotonic()
-        lines = [
-            f"dcs-proxy: {name}: {in_words(now - since)}{', ' if news else ''}{news}"
-            for name, (since, news) in self._at_work.items()
+        rows = [
+            (name, in_words(now - since), news) for name, (since, news) in self._at_work.items()
         ]
+        lines = columns(rows) if rows else []
         if self._total > 1:
             lines.append(f"dcs-proxy: {self._ended} of {self._total} done")
         return lines

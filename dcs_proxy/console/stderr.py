@@ -31,7 +31,7 @@ def draw(*lines: str) -> None:
     """
     global _drawn
     columns, rows = _terminal_size()
-    cut = tuple(safe_line(line)[: columns - 1] for line in lines[-(rows - 1) :])
+    cut = tuple(_cut(safe_line(line), columns - 1) for line in lines[-(rows - 1) :])
     if cut == _drawn:
         return
     erase, _drawn = _erase(), ()  # if Ctrl-C interrupts the write, nothing is known to be drawn
@@ -56,6 +56,10 @@ def can_draw() -> bool:
         return os.tcgetpgrp(2) == os.getpgrp()
     except OSError:
         return True  # not our controlling terminal, so there is no background
+
+
+def _cut(line: str, width: int) -> str:
+    return line if len(line) <= width else f"{line[: width - 3]}..."
 
 
 def _erase() -> str:

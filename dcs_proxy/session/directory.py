@@ -41,7 +41,7 @@ from dcs_proxy.local.files import (
     write_atomically,
 )
 from dcs_proxy.local.lock import lock_holder, try_lock
-from dcs_proxy.names import MachineName, file_stem, is_machine_name
+from dcs_proxy.names import MachineName, file_stem, is_machine_name, natural_order
 from dcs_proxy.session.records import Failure, Record, parse_failure, parse_record, render
 
 # Bytes of names: more than a hundred thousand of them.
@@ -143,7 +143,7 @@ class StateDirectory:
         write_atomically(self.session_path(name, ".failure"), render(failure))
 
     def machines(self) -> list[MachineName]:
-        """Return the machines that have a record, sorted by name."""
+        """Return the machines that have a record, in natural order."""
         found = []
         if not os.path.isdir(self.file("sessions")):
             return []
@@ -155,7 +155,7 @@ class StateDirectory:
                 name = record.attempt.machine or stem
                 if is_machine_name(name) and file_stem(MachineName(name)) == stem:
                     found.append(MachineName(name))
-        return sorted(found)
+        return natural_order(found)
 
     def save_machines(self, names: Sequence[MachineName]) -> None:
         """Write the names of the account's machines, one a line.  Raises StateError."""

@@ -32,6 +32,20 @@ def test_machines_are_shown_with_phase_size_age_and_alias(
     assert not emulator.events(method="POST"), "looking wakes nothing"
 
 
+def test_machines_are_in_natural_order_everywhere(start_emulator: Start, user: User) -> None:
+    names = ["dm-ci-2", "dm-ci-10", "dm-ci-100", "dm-web"]
+    machines = [word for name in reversed(names) for word in ("--machine", name)]
+    user.use(start_emulator(*machines))
+    shown = user.proxy("list").stdout.splitlines()[1:]
+    assert [line.split()[0] for line in shown] == names
+    assert [each["name"] for each in json.loads(user.proxy("list", "--json").stdout)] == names
+    hosts = re.findall(r"^Host (dm-\w.*)$", user.config.read_text(), re.MULTILINE)
+    assert hosts == names
+    assert user.proxy("wake", "--all").returncode == 0
+    status = json.loads(user.proxy("status", "--json").stdout)
+    assert [session["machine"] for session in status["sessions"]] == names
+
+
 def test_json_has_the_documented_keys(start_emulator: Start, user: User) -> None:
     user.settings(ALIASES)
     user.use(start_emulator("--machine", "dm-foo:sleeping"), config=False)

@@ -98,6 +98,19 @@ def test_a_machine_is_told_from_another_and_known_by_its_alias(ready: User) -> N
     assert wrong.returncode == 2 and "is not the name of a machine" in wrong.stderr
 
 
+def test_a_machine_without_a_line_is_named(ready: User) -> None:
+    connect(ready, "dm-bar")
+    for host in ("dm-foo", "dm-web", "dm-none"):
+        done = ready.proxy("log", host)
+        assert (done.returncode, done.stdout) == (0, "")
+        first, hint = done.stderr.splitlines()
+        assert first == f"dcs-proxy: {host}: the log has nothing about this machine"
+        assert "dcs-proxy list" in hint
+    (ready.state / "log").unlink()
+    done = ready.proxy("log", "dm-foo")
+    assert done.stderr == f"dcs-proxy: there is no log yet at {ready.state}/log\n"
+
+
 def test_a_failure_is_told_with_its_code(ready: User) -> None:
     assert ready.ssh("dm-none", "true").returncode == 255
     failed = [entry for entry in entries(ready, "dm-none") if entry["event"] == "failed"]

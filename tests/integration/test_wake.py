@@ -186,7 +186,7 @@ def test_a_terminal_shows_each_machine_in_place(start_emulator: Start, user: Use
     with wake_at_terminal(user, "dm-a", "dm-b", columns=46) as person:
         person.sees("dcs-proxy: 0 of 2 done")
         assert person.leaves() == 0
-    assert re.search(r"dcs-proxy: dm-a: \d+ s, waking up, at most 3\d* ?\n", person.shown)
+    assert re.search(r"dm-a  \d+ s  waking up, at most 300 s\n", person.shown)
     assert max(map(len, person.shown.splitlines())) <= 45 + len("\x1b[2A\x1b[J")
     assert "\r\x1b[2A\x1b[J" in person.shown
     assert woken(screen(person.shown)) == ["dm-a", "dm-b"]

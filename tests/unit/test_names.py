@@ -15,6 +15,7 @@ from dcs_proxy.names import (
     machine_name,
     matches,
     names_ending_so,
+    natural_order,
     parse_machine_name,
     pattern_means,
     short_names,
@@ -143,3 +144,18 @@ def test_less_than_four_characters_are_no_short_name() -> None:
 )  # fmt: skip
 def test_a_pattern_may_leave_the_prefix_out_and_be_short(pattern: str, means: bool) -> None:
     assert pattern_means(pattern, name_of(UUID), ["dm-web"]) is means
+
+
+def test_names_are_in_the_order_in_which_people_count() -> None:
+    in_order = [
+        "dm-1", "dm-2", "dm-10", "dm-010b", "dm-a-1", "dm-a1b2", "dm-a1b10", "dm-a02", "dm-a2",
+        "dm-a10", "dm-b" + "1" * 200, "dm-b2" + "0" * 199, "dm-c",
+    ]  # fmt: skip
+    names = [MachineName(name) for name in in_order]
+    assert natural_order(reversed(names)) == names
+
+
+def test_uuids_are_in_the_order_of_their_characters() -> None:
+    ends = ["-0000-4000-8000-00000000c0de", "-0000-4000-8000-00000000c0df"]
+    names = [MachineName(f"dm-{start}{end}") for start in ("10000000", "9a000000") for end in ends]
+    assert natural_order(reversed(names)) == names

@@ -41,12 +41,12 @@ def test_lines_that_are_shown_stay(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "a\r\x1b[Jkept\na\r\x1b[J"
 
 
-def test_lines_are_cut_to_the_terminal(
+def test_lines_are_cut_to_the_terminal_and_end_with_dots(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((30, 3)))
     draw("1", "2" * 40, "3" * 29)
-    assert capsys.readouterr().err == f"{'2' * 29}\n{'3' * 29}"
+    assert capsys.readouterr().err == f"{'2' * 26}...\n{'3' * 29}"
 
 
 def test_an_interrupted_line_is_not_erased(
