@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import atheris
@@ -52,6 +51,7 @@ with atheris.instrument_imports(include=["dcs_proxy"]):
     )
     from dcs_proxy.ssh.keys import public_line as key_line
     from dcs_proxy.ssh.wire import WireError, pack_string, pack_u32
+    from dcs_proxy.values import replace
 
 NAME = MachineName("dm-foo")
 KEY = generate_key()

@@ -10,7 +10,6 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 
 from dcs_proxy import __version__
 from dcs_proxy.app import Options
@@ -22,6 +21,7 @@ from dcs_proxy.doctor.plan import steps_for
 from dcs_proxy.doctor.redact import mask
 from dcs_proxy.doctor.runner import Check, run_steps
 from dcs_proxy.local.log import milliseconds_since
+from dcs_proxy.values import replace
 
 HELP = "check everything and suggest fixes"
 DESCRIPTION = (

@@ -11,7 +11,6 @@ import os
 import shlex
 import sys
 import warnings
-from dataclasses import replace
 
 from dcs_proxy.api.credentials import (
     MAX_KEY,
@@ -27,6 +26,7 @@ from dcs_proxy.console.stdout import put
 from dcs_proxy.errors import CredentialsError, UsageError
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.settings import Settings
+from dcs_proxy.values import replace
 
 HELP = "store the API key in the system keyring"
 DESCRIPTION = (

@@ -6,7 +6,6 @@ import os
 import platform
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import fields
 
 from dcs_proxy import __version__
 from dcs_proxy.api.network import CA_VARIABLES
@@ -23,6 +22,7 @@ from dcs_proxy.openssh import config_file
 from dcs_proxy.session.records import parse_record
 from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.private_agents import PrivateAgents
+from dcs_proxy.values import fields
 
 _LOG_LINES = 500
 _VARIABLES = (

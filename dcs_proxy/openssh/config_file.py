@@ -24,12 +24,12 @@ import shlex
 import stat
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from dcs_proxy.errors import ConfigError, StateError
 from dcs_proxy.local.files import make_directories, remove_file, write_atomically
 from dcs_proxy.local.lock import FileLock, lock_holder, try_lock
+from dcs_proxy.values import dataclass
 
 _BEGIN = re.compile(
     rb"[ \t]*# >>> dcs-proxy (top|end) ([0-9a-f]{16})((?: [a-z-]+)*) >>> [^\n]*\n", re.MULTILINE

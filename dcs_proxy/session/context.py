@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from dcs_proxy.api.model import Listing, Machine, Session
@@ -16,6 +15,7 @@ from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import Record
 from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.keys import KeyPair
+from dcs_proxy.values import dataclass
 
 
 class ControlPlane(Protocol):

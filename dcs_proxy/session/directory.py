@@ -28,7 +28,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from dcs_proxy.errors import DeadlineExceeded
 from dcs_proxy.fastpath import helper
@@ -43,6 +42,7 @@ from dcs_proxy.local.files import (
 from dcs_proxy.local.lock import lock_holder, try_lock
 from dcs_proxy.names import MachineName, file_stem, is_machine_name, natural_order
 from dcs_proxy.session.records import Failure, Record, parse_failure, parse_record, render
+from dcs_proxy.values import replace
 
 # Bytes of names: more than a hundred thousand of them.
 _MAX_NAMES = 8 * 1024 * 1024

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from dcs_proxy.api.known_machines import Known
 from dcs_proxy.console.format import rfc3339
@@ -15,6 +14,7 @@ from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import NEVER, Record
 from dcs_proxy.ssh.agent import Agent, AgentMissing
 from dcs_proxy.ssh.certificates import read_terms
+from dcs_proxy.values import dataclass
 
 _AGENT_S = 2.0
 

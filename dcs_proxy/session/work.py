@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any
 
 from dcs_proxy.names import MachineName
@@ -12,6 +11,7 @@ from dcs_proxy.session.polling import SessionPoller
 from dcs_proxy.session.records import Record
 from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.keys import KeyPair
+from dcs_proxy.values import replace
 
 # How long the bare key outlives the longest wait, so that the next try still finds it.
 _KEY_GRACE_S = 300
@@ -19,7 +19,6 @@ _KEY_GRACE_S = 300
 _AGENT_S = 20.0
 
 
-@dataclass
 class Work:
     """The work of one process on one machine.
 
@@ -27,14 +26,12 @@ class Work:
     `unreachable` counts how often the service could not reach the machine.
     """
 
-    name: MachineName
-    context: Context
-    situation: Situation
-    key: KeyPair | None = None
-    is_announced: bool = False
-    has_told_of_clock: bool = False
-    unreachable: int = 0
-    _poller: SessionPoller | None = None
+    def __init__(self, name: MachineName, context: Context, situation: Situation) -> None:
+        self.name, self.context, self.situation = name, context, situation
+        self.key: KeyPair | None = None
+        self.is_announced = self.has_told_of_clock = False
+        self.unreachable = 0
+        self._poller: SessionPoller | None = None
 
     def learn(self, **facts: Any) -> None:
         """Add facts, which are fields of Situation, to what is known."""

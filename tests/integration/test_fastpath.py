@@ -83,6 +83,23 @@ def test_the_warm_path_imports_next_to_nothing(warm: tuple[User, Emulator]) -> N
     assert modules - usual <= {"_socket"}
 
 
+@pytest.mark.both_ids
+def test_a_cold_start_imports_no_more_than_it_needs(warm: tuple[User, Emulator]) -> None:
+    """argparse and dataclasses (with inspect) cost a third of all our own modules together."""
+    user, _ = warm
+    for part in ("sessions", "hosts"):
+        for path in (user.state / part).iterdir():
+            path.unlink()
+    command = [sys.executable, "-I", "-X", "importtime", str(START.with_name("__main__.py"))]
+    options = ["--home", str(user.state), "--config", str(user.root / "config.toml")]
+    done = user.run([*command, *options, "prepare", "dm-foo"])
+    modules = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert {"requests", "dcs_proxy.session.steps"} <= modules, done.stderr
+    rare = {"argparse", "asyncio", "dataclasses", "difflib", "inspect", "keyring", "paramiko",
+            "secretstorage", "shtab", "tomlkit"}  # fmt: skip
+    assert modules & rare == set()
+
+
 @pytest.mark.parametrize("file", ["start.py", "__main__.py"])
 @pytest.mark.both_ids
 def test_what_the_full_program_prints_is_whole(user: User, file: str) -> None:

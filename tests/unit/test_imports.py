@@ -12,9 +12,9 @@ import dcs_proxy
 PACKAGE = Path(dcs_proxy.__file__).parent
 # Lowest first: a module imports only from its own room and from those before it.
 ROOMS = [
-    "__init__", "text", "errors", "names", "fastpath", "local", "console", "openssh", "api", "ssh",
-    "session", "publish", "bridge", "app", "doctor", "arguments", "emulator", "commands", "cli",
-    "__main__",
+    "__init__", "values", "text", "errors", "names", "fastpath", "local", "console", "openssh",
+    "api", "ssh", "session", "publish", "bridge", "app", "doctor", "arguments", "emulator",
+    "commands", "cli", "__main__",
 ]  # fmt: skip
 # Built into the interpreter or beside it; each other module costs a warm ssh its time.
 FASTPATH_MAY_IMPORT = {

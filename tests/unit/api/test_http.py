@@ -7,7 +7,6 @@ import gzip
 import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from dcs_proxy.local.http_proxy import HttpProxy
 from dcs_proxy.local.log import Log
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
+from dcs_proxy.values import replace
 from tests.connect_proxy import ConnectProxy, connect_proxy
 from tests.fake_api import Answer, FakeApi, fake_api
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import fields
 from pathlib import Path
 
 import docutils.core
@@ -13,6 +12,7 @@ from dcs_proxy.local import settings as module
 from dcs_proxy.local.http_proxy import HttpProxy
 from dcs_proxy.local.settings import Settings, config_path, load_settings
 from dcs_proxy.names import MachineName
+from dcs_proxy.values import fields
 
 
 def load(tmp_path: Path, toml: str, **environment: str) -> Settings:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from dcs_proxy.publish.includes import publish, publish_user_agent, remove_broke
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import Attempt, ReadySession, Record
 from dcs_proxy.ssh.private_agents import PrivateAgents
+from dcs_proxy.values import replace
 
 NAME, ALIAS = MachineName("dm-foo"), MachineName("dm-web")
 READY = ReadySession(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
-from dataclasses import replace
 
 import pytest
 
@@ -23,6 +22,7 @@ from dcs_proxy.errors import (
 from dcs_proxy.fastpath.helper import note_use
 from dcs_proxy.session import questions
 from dcs_proxy.session.next_step import Half
+from dcs_proxy.values import replace
 from tests.unit.session.fakes import AUTHORITIES, NAME, Fakes
 
 
