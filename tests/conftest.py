@@ -12,13 +12,13 @@ import pytest
 from hypothesis import settings
 
 from dcs_proxy import text
-from tests.clients.matrix import Row, render, version_of
+from tests.support.client_table import Row, render, version_of
 
 # A test must not depend on how busy the computer is.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
-pytest_plugins = ["tests.contract.counting"]
+pytest_plugins = ["tests.support.fixtures", "tests.support.reply_count"]
 
 # Under nohup, or in the background of a script, everything that we start would ignore them, and
 # tests send them.
@@ -43,14 +43,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "both_ids: run with dm- names and with bare UUIDs as ids")
-    config.addinivalue_line("markers", "client(name, how): see tests/clients/matrix.py")
+    config.addinivalue_line("markers", "client(name, how): see tests/support/client_table.py")
     if config.getoption("--as-macos"):
         _play_macos(config)
 
 
 def _play_macos(config: pytest.Config) -> None:
-    from tests.integration.as_macos import Mac
-    from tests.integration.harness import User
+    from tests.support.macos import Mac
+    from tests.support.user import User
 
     User.mac = Mac()
     config.add_cleanup(User.mac.close)

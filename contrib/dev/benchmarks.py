@@ -35,9 +35,11 @@ from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.keys import KeyPair, public_line
 from dcs_proxy.ssh.private_agents import PrivateAgents
-from tests.integration.bridging import set_rekeying
-from tests.integration.harness import Emulator, User, helpers_for, wait_until
-from tests.integration.sshd import authorised_sshd
+from tests.support.bridge import set_rekeying
+from tests.support.emulator import Emulator
+from tests.support.sshd import authorised_sshd
+from tests.support.user import User, helpers_for
+from tests.support.waiting import wait_until
 
 START = Path(dcs_proxy.__file__).with_name("start.py")
 BARE = [sys.executable, "-I", "-S", "-c", "pass"]

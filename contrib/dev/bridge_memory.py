@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.integration.bridging import resident_bytes
+from tests.support.processes import resident_bytes
 
 _BLOCK = 1024 * 1024
 _TURN_S = 0.1

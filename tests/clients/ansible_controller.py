@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.integration.harness import User, wait_until
+from tests.support.user import User
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "contrib" / "ansible"

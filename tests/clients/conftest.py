@@ -1,4 +1,4 @@
-"""Fixtures of the client tests: those of the integration tests, and Ansible with our collection."""
+"""Ansible with our collection."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.clients.ansible_controller import SOURCE, Controller
-from tests.integration.conftest import ids, keyring, make_user, start_emulator, user
-from tests.integration.harness import Emulator, User
-
-__all__ = ["ids", "keyring", "make_user", "start_emulator", "user"]
+from tests.support.emulator import Emulator
+from tests.support.user import User
 
 Start = Callable[..., Emulator]
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import Emulator, User, insert_between_blocks
-from tests.integration.sshd import Sshd
+from tests.support.emulator import Emulator
+from tests.support.sshd import Sshd
+from tests.support.user import User, insert_between_blocks
 
 Start = Callable[..., Emulator]
 # With a name, for commits, and without what the tester's own configuration says.

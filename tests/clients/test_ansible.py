@@ -20,8 +20,10 @@ from tests.clients.ansible_controller import (
     machines,
     pinged,
 )
-from tests.integration.harness import Emulator, helpers_for, wait_until
-from tests.integration.sshd import authorised_sshd
+from tests.support.emulator import Emulator
+from tests.support.sshd import authorised_sshd
+from tests.support.user import helpers_for
+from tests.support.waiting import wait_until
 
 Start = Callable[..., Emulator]
 

@@ -19,7 +19,8 @@ from tests.clients.ansible_controller import (
     plain,
     squeeze,
 )
-from tests.integration.harness import Emulator, User
+from tests.support.emulator import Emulator
+from tests.support.user import User
 
 Start = Callable[..., Emulator]
 

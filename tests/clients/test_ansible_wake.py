@@ -15,7 +15,7 @@ from tests.clients.ansible_controller import (
     machines,
     pinged,
 )
-from tests.integration.harness import Emulator
+from tests.support.emulator import Emulator
 
 Start = Callable[..., Emulator]
 

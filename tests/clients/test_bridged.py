@@ -23,10 +23,11 @@ from ssh.session import Session as LibsshSession
 from ssh2.knownhost import LIBSSH2_KNOWNHOST_KEYENC_RAW, LIBSSH2_KNOWNHOST_TYPE_PLAIN
 from ssh2.session import Session as Libssh2Session
 
-from tests.clients.matrix import ONE_LINE
 from tests.clients.programs import Start, needs, succeed
-from tests.integration.bridging import wait_until_gone, write_config
-from tests.integration.harness import User, wait_until
+from tests.support.bridge import wait_until_gone, write_config
+from tests.support.client_table import ONE_LINE
+from tests.support.user import User
+from tests.support.waiting import wait_until
 
 PROXY = "dcs-proxy dm-foo 22"
 WAKE = ("--machine", "dm-foo:sleeping", "--wake-seconds", "1")

@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 
 from tests.clients.programs import Start, needs, succeed, wrap_openssh
-from tests.integration.harness import Emulator, User, wait_until
-from tests.integration.sshd import authorised_sshd
 from tests.integration.test_transfer import connects, free_port
+from tests.support.emulator import Emulator
+from tests.support.sshd import authorised_sshd
+from tests.support.user import User
+from tests.support.waiting import wait_until
 
 vs_code = pytest.mark.client("VS Code: the ssh of Remote-SSH", "works")
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.clients.programs import GIT, Start, make_key, needs, plain_sshd, succeed
-from tests.integration.harness import User, insert_between_blocks, wait_until
-from tests.integration.sshd import Sshd, authorised_sshd
+from tests.support.sshd import Sshd, authorised_sshd
+from tests.support.user import User, insert_between_blocks
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(params=["gateway", "sshd"])

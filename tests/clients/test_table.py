@@ -6,7 +6,7 @@ import importlib
 import re
 from pathlib import Path
 
-from tests.clients.matrix import Row, rows_of
+from tests.support.client_table import Row, rows_of
 
 _TABLE = Path(__file__).parents[2] / "contrib" / "docs" / "clients.rst"
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.clients.programs import GIT, Start, needs, succeed, wrap_openssh
-from tests.integration.harness import User, processes, wait_until
+from tests.support.processes import processes
+from tests.support.user import User
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.client("git: push", "works")

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.clients.programs import Start, needs, succeed
-from tests.integration.bridging import write_config
-from tests.integration.harness import Emulator, User
-from tests.integration.sshd import authorised_sshd
+from tests.support.bridge import write_config
+from tests.support.emulator import Emulator
+from tests.support.sshd import authorised_sshd
+from tests.support.user import User
 
 
 def start_x_server(user: User) -> None:

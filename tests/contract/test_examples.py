@@ -11,8 +11,9 @@ import requests
 
 from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.keys import public_line
-from tests.contract.documents import documented_errors
-from tests.integration.harness import LIMIT_S, Emulator
+from tests.support.emulator import Emulator
+from tests.support.openapi import documented_errors
+from tests.support.waiting import LIMIT_S
 
 ERRORS = documented_errors()
 Start = Callable[..., Emulator]

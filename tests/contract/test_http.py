@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 import requests
 
-from tests.integration.harness import LIMIT_S, Emulator
+from tests.support.emulator import Emulator
+from tests.support.waiting import LIMIT_S
 
 Start = Callable[..., Emulator]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.documents import CONTRACT, documented_errors
-from tests.contract.preferring import preferring
-from tests.contract.prism import Prism, compared, needs_prism, run_prism, write_whole
-from tests.integration.harness import Emulator, User
+from tests.support.emulator import Emulator
+from tests.support.openapi import CONTRACT, documented_errors
+from tests.support.prism import Prism, compared, needs_prism, preferring, run_prism, write_whole
+from tests.support.user import User
 
 pytestmark = needs_prism
 Start = Callable[..., Emulator]

@@ -1,4 +1,4 @@
-"""The check of the emulator's replies that every test of the harness makes when it stops one."""
+"""The check of the emulator's replies that each test makes when it stops one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.contract.documents import BrokenContractError, Tally, check_recorded, check_reply
-from tests.integration.harness import LIMIT_S, Emulator
+from tests.support.emulator import Emulator
+from tests.support.openapi import BrokenContractError, Tally, check_recorded, check_reply
+from tests.support.waiting import LIMIT_S
 
 SESSION = {
     "session_id": "wssh-1", "machine_id": "dm-foo", "status": "wake_in_progress",

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.documents import CONTRACT, load_whole
-from tests.integration.harness import LIMIT_S, Emulator, clean_environment
+from tests.support.emulator import Emulator
+from tests.support.openapi import CONTRACT, load_whole
+from tests.support.processes import clean_environment
+from tests.support.waiting import LIMIT_S
 
 Start = Callable[..., Emulator]
 # A session that was deleted is still there: closed, as the contract's `status` has it.
 NOT_CHECKED = "use_after_free"
-HOOKS = str(Path(__file__).with_name("meaning.py"))
+HOOKS = str(Path(__file__).with_name("schemathesis_hooks.py"))
 
 
 def run(emulator: Emulator, document: Path, phases: str, examples: int, *, cwd: Path) -> None:

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from dcs_proxy.emulator.machines import PHASES
-from tests.contract.documents import documented_errors
-from tests.integration.harness import LIMIT_S, Emulator, clean_environment
+from tests.support.emulator import Emulator
+from tests.support.openapi import documented_errors
+from tests.support.processes import clean_environment
+from tests.support.waiting import LIMIT_S
 
 Start = Callable[..., Emulator]
 PROGRAM = Path(__file__).with_name("sdk_program.py")

@@ -15,9 +15,8 @@ from dcs_proxy.errors import AgentRefused
 from dcs_proxy.ssh.agent import Agent, Destination
 from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.keys import public_line
-from tests.fake_agent import fake_agent, framed
-from tests.integration.agents import (
-    LIMIT_S,
+from tests.support.fake_agent import fake_agent, framed
+from tests.support.private_agents import (
     Authority,
     Place,
     add,
@@ -27,8 +26,8 @@ from tests.integration.agents import (
     make_authority,
     make_key,
     run,
-    wait_until,
 )
+from tests.support.waiting import LIMIT_S, wait_until
 
 
 @pytest.mark.parametrize("bound", [True, False])

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_agent import socket_directory
-from tests.integration.harness import Emulator, User, wait_until
+from tests.support.emulator import Emulator
+from tests.support.fake_agent import socket_directory
+from tests.support.user import User
+from tests.support.waiting import wait_until
 
 Start = Callable[..., Emulator]
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")

@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.harness import LIMIT_S, Emulator, User
+from tests.support.emulator import Emulator
+from tests.support.user import User
+from tests.support.waiting import LIMIT_S
 
 Start = Callable[..., Emulator]
 WEB = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"

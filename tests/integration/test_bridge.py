@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import array
 import os
-import pty
 import secrets
 import socket
-import struct
 import termios
 import threading
 from collections.abc import Callable, Iterator
@@ -18,15 +16,18 @@ import paramiko
 import pytest
 import requests
 
-from tests.integration.bridging import (
+from tests.support.bridge import (
     bridges_of,
     is_waking,
     start_and_wait,
     wait_until_gone,
     write_config,
 )
-from tests.integration.harness import LIMIT_S, Emulator, User, wait_until
-from tests.integration.sshd import authorised_sshd
+from tests.support.emulator import Emulator
+from tests.support.sshd import authorised_sshd
+from tests.support.terminal import Terminal
+from tests.support.user import User
+from tests.support.waiting import LIMIT_S, wait_until
 
 Start = Callable[..., Emulator]
 LONG = "echo; exec sleep 1000"
@@ -213,26 +214,12 @@ def test_statuses_signals_and_the_ends_of_input_and_output_arrive(either: User) 
 
 
 def test_a_terminal_has_the_clients_size_and_its_changes(either: User) -> None:
-    master, slave = pty.openpty()
-    ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 91, 0, 0))
     report = "trap 'stty size; exit' WINCH; stty size; while :; do sleep 0.1; done"
-    ssh = either.start_ssh("-tt", "dm-foo", report, stdin=slave, stdout=slave, stderr=slave)
-    try:
-        seen = b""
-
-        def shows(text: bytes) -> bool:
-            nonlocal seen
-            seen += os.read(master, 4096)
-            return text in seen
-
-        wait_until(lambda: shows(b"30 91"))
-        ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 31, 92, 0, 0))
-        ssh.send_signal(28)  # SIGWINCH: it is not the terminal's own, which would tell it
-        wait_until(lambda: shows(b"31 92"))
-    finally:
-        ssh.kill()
-        os.close(slave)
-        os.close(master)
+    ssh = ["ssh", "-F", str(either.config), "-tt", "dm-foo", report]
+    with Terminal(either, *ssh, lines=30, columns=91) as terminal:
+        terminal.wait_for("30 91")
+        terminal.resize(31, 92)
+        terminal.wait_for("31 92")
     wait_until_gone(either)
 
 

@@ -11,16 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.bridging import (
+from tests.support.bridge import (
     bridges_of,
-    is_alive,
     is_waking,
     start_and_wait,
     wait_until_gone,
     write_config,
 )
-from tests.integration.harness import LIMIT_S, Emulator, User, processes, wait_until
-from tests.integration.sshd import Sshd, authorised_sshd
+from tests.support.emulator import Emulator
+from tests.support.processes import is_alive, processes
+from tests.support.sshd import Sshd, authorised_sshd
+from tests.support.user import User
+from tests.support.waiting import LIMIT_S, wait_until
 
 Start = Callable[..., Emulator]
 WAKE = ("--machine", "dm-foo:sleeping", "--wake-seconds", "3")

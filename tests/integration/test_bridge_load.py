@@ -15,15 +15,12 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from tests.integration.bridging import (
-    resident_bytes,
-    set_rekeying,
-    start_and_wait,
-    wait_until_gone,
-    write_config,
-)
-from tests.integration.harness import LIMIT_S, Emulator, User
-from tests.integration.sshd import authorised_sshd
+from tests.support.bridge import set_rekeying, start_and_wait, wait_until_gone, write_config
+from tests.support.emulator import Emulator
+from tests.support.processes import resident_bytes
+from tests.support.sshd import authorised_sshd
+from tests.support.user import User
+from tests.support.waiting import LIMIT_S
 
 Start = Callable[..., Emulator]
 MIB = 1024 * 1024

@@ -7,7 +7,10 @@ from collections.abc import Callable
 
 from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.private_agents import PrivateAgents
-from tests.integration.harness import Emulator, User, processes, wait_until
+from tests.support.emulator import Emulator
+from tests.support.processes import processes
+from tests.support.user import User
+from tests.support.waiting import wait_until
 
 Start = Callable[..., Emulator]
 

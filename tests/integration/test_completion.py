@@ -6,19 +6,18 @@ the line to a file.  fish can be asked.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import pty
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dcs_proxy.arguments import Parser, build_parser
 from dcs_proxy.commands import completion
-from tests.integration.harness import Emulator, User, wait_until
+from tests.support.emulator import Emulator
+from tests.support.terminal import Terminal
+from tests.support.user import User
 
 _INSERT_ALL, _SHOW = "\x14", "\x07"  # Control-T, Control-G
 _RC = {
@@ -115,39 +114,11 @@ class Shells:
             "ZDOTDIR": str(self.directory),
             "EVALUATED": "yes" if evaluated else "",
         }
-        with terminal([shell, *arguments, "-i"], environment, self.user.root) as (write, output):
-            wait_until(lambda: b"prompt> " in output())
-            write(f"{line}{_INSERT_ALL}{_SHOW}")
-            # Reading on, for a terminal that nobody reads stops its shell.
-            wait_until(lambda: (output(), answer.exists() and answer.read_text()[-1:] == "\n")[1])
+        with Terminal(self.user, shell, *arguments, "-i", env=environment) as terminal:
+            terminal.wait_for("prompt> ")
+            terminal.type(f"{line}{_INSERT_ALL}{_SHOW}")
+            terminal.read_until(lambda: answer.exists() and answer.read_text()[-1:] == "\n")
         return answer.read_text().removesuffix("\n")
-
-
-@contextlib.contextmanager
-def terminal(
-    command: list[str], environment: dict[str, str], cwd: Path
-) -> Iterator[tuple[Callable[[str], int], Callable[[], bytes]]]:
-    """Run a program on a terminal; yields how to type and how to get all that it has written."""
-    master, slave = pty.openpty()
-    os.set_blocking(master, False)
-    seen = bytearray()
-
-    def output() -> bytes:
-        with contextlib.suppress(BlockingIOError):
-            seen.extend(os.read(master, 65536))
-        return bytes(seen)
-
-    program = subprocess.Popen(
-        command, stdin=slave, stdout=slave, stderr=slave, env=environment, cwd=cwd,
-        start_new_session=True,
-    )  # fmt: skip
-    try:
-        yield lambda text: os.write(master, text.encode()), output
-    finally:
-        program.kill()
-        program.wait()
-        os.close(slave)
-        os.close(master)
 
 
 @pytest.fixture

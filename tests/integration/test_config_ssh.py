@@ -22,12 +22,9 @@ from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_file import install
 from dcs_proxy.openssh.config_text import Program, render_end, render_top
 from dcs_proxy.openssh.version import OLDEST, Version, find_client
-from tests.integration.harness import (
-    Emulator,
-    User,
-    clean_environment,
-    insert_between_blocks,
-)
+from tests.support.emulator import Emulator
+from tests.support.processes import clean_environment
+from tests.support.user import User, insert_between_blocks
 
 Start = Callable[..., Emulator]
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from contrib.dev import pictures
-from tests.integration.harness import User
+from tests.support.user import User
 
 
 def demos() -> set[Path]:

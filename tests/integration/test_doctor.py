@@ -14,7 +14,8 @@ from urllib.parse import quote, unquote
 import pytest
 import requests
 
-from tests.integration.harness import Emulator, User, key_file
+from tests.support.emulator import Emulator, key_file
+from tests.support.user import User
 
 Start = Callable[..., Emulator]
 COMPUTER = ["python", "ssh", "shell", "settings", "key", "api", "access", "clock", "state", "agent",
@@ -495,7 +496,7 @@ def test_proxy_variables_are_shown_without_passwords(patient: Patient) -> None:
 def test_doctor_says_what_an_editor_would_miss(
     start_emulator: Start, user: User, tmp_path: Path
 ) -> None:
-    from tests.connect_proxy import connect_proxy
+    from tests.support.connect_proxy import connect_proxy
 
     with connect_proxy() as proxy:
         emulator = start_emulator("--machine", "dm-foo", "--tls", str(tmp_path / "tls.pem"),

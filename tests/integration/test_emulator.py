@@ -17,7 +17,9 @@ import requests
 
 from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.keys import public_line
-from tests.integration.harness import LIMIT_S, Emulator, clean_environment, key_file, wait_until
+from tests.support.emulator import Emulator, key_file
+from tests.support.processes import clean_environment
+from tests.support.waiting import LIMIT_S, wait_until
 
 Start = Callable[..., Emulator]
 SESSIONS = "/v1/machines/dm-foo/ssh"

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.bridging import write_config
-from tests.integration.harness import Emulator, User
-from tests.integration.person import Person
+from tests.support.bridge import write_config
+from tests.support.emulator import Emulator
+from tests.support.terminal import Terminal
+from tests.support.user import User
 
 Start = Callable[..., Emulator]
 OURS = f"{sys.executable} -m dcs_proxy"
@@ -22,9 +23,9 @@ def persisting(user: User) -> list[str]:
 
 
 def seen_on_terminal(user: User, *command: str) -> str:
-    with Person(user, *command) as person:
-        assert person.leaves() == 255
-        return person.shown
+    with Terminal(user, *command) as terminal:
+        assert terminal.finish() == 255
+        return terminal.shown
 
 
 def ways_to_fail(user: User, host: str) -> dict[str, str]:
@@ -173,9 +174,9 @@ def test_the_bridge_tells_other_clients_through_both(start_emulator: Start, user
 def test_a_proxycommand_typed_by_hand_says_what_to_type(user: User, redirection: str) -> None:
     for words in ("foo 22", "dm-foo 22", "--login me dm-foo 22", "--relay dm-foo 22",
                   "--fdpass dm-foo 22", "--bridge DM-FOO 22"):  # fmt: skip
-        with Person(user, "sh", "-c", f"{OURS} {words} {redirection}") as person:
-            person.leaves()
-            assert person.shown == (
+        with Terminal(user, "sh", "-c", f"{OURS} {words} {redirection}") as terminal:
+            terminal.finish()
+            assert terminal.shown == (
                 "dcs-proxy: this command is for SSH clients, which run it as their ProxyCommand\n"
                 "dcs-proxy: hint: to log in, type: ssh dm-foo\n"
             )
@@ -183,18 +184,18 @@ def test_a_proxycommand_typed_by_hand_says_what_to_type(user: User, redirection:
 
 
 def test_dial_typed_by_hand_connects_to_nothing(user: User) -> None:
-    with Person(user, *OURS.split(), "dial", "localhost", "22") as person:
-        assert person.leaves() == 2
-        assert "this command is for SSH clients" in person.shown
+    with Terminal(user, *OURS.split(), "dial", "localhost", "22") as terminal:
+        assert terminal.finish() == 2
+        assert "this command is for SSH clients" in terminal.shown
     done = user.proxy("dial", "localhost", "22")
     assert done.returncode == 2 and "write ProxyUseFdpass yes" in done.stderr
 
 
 def test_prepare_typed_by_hand_says_what_to_type_next(start_emulator: Start, user: User) -> None:
     user.use(start_emulator("--machine", "dm-foo"))
-    with Person(user, *OURS.split(), "prepare", "foo") as person:
-        assert person.leaves() == 0
-        assert person.shown == (
+    with Terminal(user, *OURS.split(), "prepare", "foo") as terminal:
+        assert terminal.finish() == 0
+        assert terminal.shown == (
             "dcs-proxy: dm-foo: ready; ssh runs this command by itself, so type: ssh dm-foo\n"
         )
     assert user.ssh("dm-foo", "echo in").stdout == "in\n"

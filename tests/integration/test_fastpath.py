@@ -13,7 +13,9 @@ import pytest
 import dcs_proxy
 from dcs_proxy.fastpath import helper
 from dcs_proxy.ssh.agent import Agent
-from tests.integration.harness import Emulator, User, helpers_for, wait_until
+from tests.support.emulator import Emulator
+from tests.support.user import User, helpers_for
+from tests.support.waiting import wait_until
 
 Start = Callable[..., Emulator]
 # No ssh asks about the session for a thirtieth of it.

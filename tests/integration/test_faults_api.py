@@ -11,16 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.faults import (
-    GETS_IN_AFTER_WAKE,
-    IN,
-    WAKES,
-    Play,
-    Start,
-)
-from tests.integration.harness import (
-    wait_until,
-)
+from tests.support.faults import GETS_IN_AFTER_WAKE, IN, WAKES, Play, Start
+from tests.support.waiting import wait_until
 
 
 def value(path: str, new: Any) -> str:

@@ -12,16 +12,9 @@ from collections.abc import Callable
 import pytest
 
 from dcs_proxy.fastpath import helper
-from tests.integration.faults import (
-    IN,
-    Play,
-    readable,
-)
-from tests.integration.harness import (
-    LIMIT_S,
-    helpers_for,
-    wait_until,
-)
+from tests.support.faults import IN, Play, readable
+from tests.support.user import helpers_for
+from tests.support.waiting import LIMIT_S, wait_until
 
 
 def test_an_agent_that_was_killed(play: Callable[..., Play]) -> None:
@@ -52,7 +45,7 @@ def test_an_agent_that_is_locked(play: Callable[..., Play]) -> None:
 
 
 def test_an_agent_that_refuses_certificates(play: Callable[..., Play]) -> None:
-    from tests.fake_agent import Store, fake_agent
+    from tests.support.fake_agent import Store, fake_agent
 
     with fake_agent() as agent:
         store = Store()
@@ -70,7 +63,7 @@ def test_an_agent_that_refuses_certificates(play: Callable[..., Play]) -> None:
 
 
 def test_an_agent_that_refuses_everything(play: Callable[..., Play]) -> None:
-    from tests.fake_agent import fake_agent
+    from tests.support.fake_agent import fake_agent
 
     with fake_agent() as agent:
         stage = play(settings='agent = "user"\n')

@@ -6,13 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.faults import (
-    GETS_IN_AFTER_WAKE,
-    Play,
-)
-from tests.integration.harness import (
-    User,
-)
+from tests.support.faults import GETS_IN_AFTER_WAKE, Play
+from tests.support.user import User
 
 GATEWAY = [
     ("gateway-refuses", r"the gateway localhost:\d+ cannot be reached: .*Connection refused"),

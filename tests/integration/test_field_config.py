@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.harness import Emulator, User, insert_between_blocks
+from tests.support.emulator import Emulator
+from tests.support.user import User, insert_between_blocks
 
 Start = Callable[..., Emulator]
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.harness import Emulator, User
+from tests.support.emulator import Emulator
+from tests.support.user import User
 
 Start = Callable[..., Emulator]
 # What ansible.posix.synchronize adds, and what Ansible adds with host_key_checking = False.

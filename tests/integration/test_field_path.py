@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 import dcs_proxy
-from tests.integration.bridging import write_config
-from tests.integration.harness import Emulator, User, wait_until
+from tests.support.bridge import write_config
+from tests.support.emulator import Emulator
+from tests.support.user import User
+from tests.support.waiting import wait_until
 
 Start = Callable[..., Emulator]
 START = Path(dcs_proxy.__file__).with_name("start.py")

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import LIMIT_S, Emulator, User
+from tests.support.emulator import Emulator
+from tests.support.user import User
+from tests.support.waiting import LIMIT_S
 
 Start = Callable[..., Emulator]
 

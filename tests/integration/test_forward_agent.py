@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.harness import Emulator, User, insert_between_blocks
+from tests.support.emulator import Emulator
+from tests.support.user import User, insert_between_blocks
 
 Start = Callable[..., Emulator]
 LIST = 'if [ -n "$SSH_AUTH_SOCK" ]; then ssh-add -l; else echo nothing forwarded; fi'

@@ -17,7 +17,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from dcs_proxy.emulator.authority import Authorities, private_pem
-from tests.integration.harness import Emulator, User, insert_between_blocks
+from tests.support.emulator import Emulator
+from tests.support.user import User, insert_between_blocks
 
 Start = Callable[..., Emulator]
 _PROMPT = "API key for https://dcs.dedaluslabs.ai: "

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.fake_api import Answer, fake_api
-from tests.integration.faults import KEY, Play
-from tests.integration.harness import Emulator, User
+from tests.support.emulator import Emulator
+from tests.support.fake_api import Answer, fake_api
+from tests.support.faults import KEY, Play
+from tests.support.user import User
 
 Start = Callable[..., Emulator]
 

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import Emulator, User, helpers_for, processes, wait_until
-from tests.integration.sshd import authorised_sshd
+from tests.support.emulator import Emulator
+from tests.support.processes import processes
+from tests.support.sshd import authorised_sshd
+from tests.support.user import User, helpers_for
+from tests.support.waiting import wait_until
 
 Start = Callable[..., Emulator]
 WAKE = ("--machine", "dm-foo:sleeping", "--wake-seconds", "4")

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import Emulator, User, processes, wait_until
-from tests.integration.secret_service import SecretService
+from tests.support.emulator import Emulator
+from tests.support.processes import processes
+from tests.support.secret_service import SecretService
+from tests.support.user import User
+from tests.support.waiting import wait_until
 
 Start = Callable[..., Emulator]
 

@@ -8,7 +8,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from tests.integration.harness import Emulator, User
+from tests.support.emulator import Emulator
+from tests.support.user import User
 
 Start = Callable[..., Emulator]
 ALIASES = '[aliases]\ndm-web = "dm-foo"\ndm-www = "dm-foo"\n'

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from dcs_proxy.local.log import LIMIT
-from tests.integration.harness import Emulator, User, wait_until
+from tests.support.emulator import Emulator
+from tests.support.user import User
+from tests.support.waiting import wait_until
 
 Start = Callable[..., Emulator]
 LINE = re.compile(

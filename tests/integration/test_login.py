@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import Emulator, User
-from tests.integration.sshd import authorised_sshd
+from tests.support.emulator import Emulator
+from tests.support.sshd import authorised_sshd
+from tests.support.user import User
 
 Start = Callable[..., Emulator]
 

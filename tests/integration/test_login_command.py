@@ -8,8 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.harness import Emulator, ProcessWatch, User
-from tests.integration.secret_service import SecretService, Terminal
+from tests.support.emulator import Emulator
+from tests.support.secret_service import SecretService
+from tests.support.secret_watch import SecretWatch
+from tests.support.terminal import Terminal
+from tests.support.user import User
 
 Start = Callable[..., Emulator]
 PROGRAM = (sys.executable, "-m", "dcs_proxy")
@@ -38,9 +41,9 @@ def key_file(user: User) -> str:
 def test_login_stores_a_typed_key_unseen_and_ssh_works(
     emulator: Emulator, keyring: SecretService, user: User
 ) -> None:
-    with ProcessWatch(emulator.key, emulator.process.pid) as watch:
+    with SecretWatch(emulator.key, emulator.process.pid) as watch:
         terminal = Terminal(user, *PROGRAM, "login")
-        terminal.read_until(f"dcs-proxy: API key for {emulator.api}: ")
+        terminal.wait_for(f"dcs-proxy: API key for {emulator.api}: ")
         assert not terminal.echoes()
         terminal.type(f"{emulator.key}\n")
         assert terminal.finish() == 0, terminal.shown
@@ -123,7 +126,7 @@ def test_ctrl_c_at_the_prompt_ends_with_one_line(
     emulator: Emulator, keyring: SecretService, user: User
 ) -> None:
     terminal = Terminal(user, *PROGRAM, "login")
-    terminal.read_until("API key for")
+    terminal.wait_for("API key for")
     terminal.type("dsk-half\x03")
     assert terminal.finish() == 130
     assert terminal.shown.splitlines()[1:] == ["dcs-proxy: interrupted"]
@@ -141,15 +144,15 @@ def test_the_file_is_written_after_a_yes_only(emulator: Emulator, user: User) ->
     path = user.root / "config" / "dcs-proxy" / "api-key"
     question = f"dcs-proxy: store the key in plain text in {path}? [y/N] "
     terminal = Terminal(user, *PROGRAM, "login", "--file")
-    terminal.read_until(question)
+    terminal.wait_for(question)
     terminal.type("\n")
     assert terminal.finish() == 4
     assert "dcs-proxy: no key was stored" in terminal.shown
     assert not path.exists()
     terminal = Terminal(user, *PROGRAM, "login", "--file")
-    terminal.read_until(question)
+    terminal.wait_for(question)
     terminal.type("y\n")
-    terminal.read_until("API key for")
+    terminal.wait_for("API key for")
     terminal.type(f"{emulator.key}\n")
     assert terminal.finish() == 0, terminal.shown
     assert f"dcs-proxy: the key is stored in {path} (mode 0600)" in terminal.shown

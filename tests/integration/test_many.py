@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.harness import Emulator, User
+from tests.support.emulator import Emulator
+from tests.support.user import User
 
 Start = Callable[..., Emulator]
 

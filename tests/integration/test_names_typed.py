@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.bridging import write_config
-from tests.integration.harness import Emulator, User
+from tests.support.bridge import write_config
+from tests.support.emulator import Emulator
+from tests.support.user import User
 
 Start = Callable[..., Emulator]
 NO_NAME = "is not the name of a machine"

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from dcs_proxy.openssh.version import FORWARDS_ANY_AGENT, find_client
-from tests.integration.harness import Emulator, User, insert_between_blocks
+from tests.support.emulator import Emulator
+from tests.support.user import User, insert_between_blocks
 
 Start = Callable[..., Emulator]
 

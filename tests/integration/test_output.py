@@ -11,7 +11,9 @@ import pytest
 
 import dcs_proxy
 from dcs_proxy.arguments import build_parser
-from tests.integration.harness import LIMIT_S, Emulator, User
+from tests.support.emulator import Emulator
+from tests.support.user import User
+from tests.support.waiting import LIMIT_S
 
 Start = Callable[..., Emulator]
 CONFIG = "--ssh-config=config"

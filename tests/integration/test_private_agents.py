@@ -22,17 +22,10 @@ from dcs_proxy.local.lock import FileLock, try_lock
 from dcs_proxy.ssh import agent_process
 from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.certificates import generate_key
-from tests.fake_agent import FakeAgent
-from tests.integration.agents import (
-    LIMIT_S,
-    Authority,
-    Place,
-    add,
-    certified_key,
-    install,
-    wait_until,
-)
-from tests.integration.harness import agent_pid
+from tests.support.fake_agent import FakeAgent
+from tests.support.private_agents import Authority, Place, add, certified_key, install
+from tests.support.processes import agent_pid
+from tests.support.waiting import LIMIT_S, wait_until
 
 
 def test_the_private_agent_is_started_once_and_found_again(place: Place) -> None:

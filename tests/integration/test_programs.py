@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import Emulator, User
+from tests.support.emulator import Emulator
+from tests.support.user import User
 
 Start = Callable[..., Emulator]
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
-import struct
-import termios
 from collections.abc import Callable
 
 import pytest
 
-from tests.integration.harness import Emulator, User
+from tests.support.emulator import Emulator
+from tests.support.terminal import Terminal
+from tests.support.user import User
 
 Start = Callable[..., Emulator]
 WAKE = ("--machine", "dm-foo:sleeping", "--wake-seconds", "3")
@@ -19,22 +17,9 @@ WAKE = ("--machine", "dm-foo:sleeping", "--wake-seconds", "3")
 
 def typed(user: User, *arguments: str, columns: int = 80) -> tuple[int, str]:
     """Type ssh on a terminal of its own; return its exit status and all that was written there."""
-    ours, theirs = os.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     user.environment["TERM"] = "xterm"
-    ssh = user.start_ssh(
-        *arguments, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-    )  # fmt: skip
-    os.close(theirs)
-    written = b""
-    try:
-        while data := os.read(ours, 65536):
-            written += data
-    except OSError:
-        pass  # EIO: nobody has the terminal open any more
-    os.close(ours)
-    return ssh.wait(60), written.decode().replace("\r\n", "\n")
+    with Terminal(user, "ssh", "-F", str(user.config), *arguments, columns=columns) as terminal:
+        return terminal.finish(), terminal.shown
 
 
 def screen(written: str) -> list[str]:

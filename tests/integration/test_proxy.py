@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from dcs_proxy.fastpath.helper import ADDRESS
-from tests.connect_proxy import ConnectProxy, connect_proxy
-from tests.integration.harness import Emulator, ProcessWatch, User
+from tests.support.connect_proxy import ConnectProxy, connect_proxy
+from tests.support.emulator import Emulator
+from tests.support.secret_watch import SecretWatch
+from tests.support.user import User
 
 Start = Callable[..., Emulator]
 
@@ -85,7 +87,7 @@ def test_user_and_password_reach_the_proxy_and_nobody_else(
     proxy.token = base64.b64encode(b"me:pr0xy pass").decode()
     user.settings(f'proxy = "http://me:pr0xy%20pass@127.0.0.1:{proxy.port}"\n')
     (user.root / "config.toml").chmod(0o600)
-    with ProcessWatch("pr0xy", emulator.process.pid) as watch:
+    with SecretWatch("pr0xy", emulator.process.pid) as watch:
         user.use(emulator)
         done = user.ssh("dm-foo", "echo in")
     assert done.stdout == "in\n", done.stderr

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import Emulator, User
-from tests.integration.secret_service import SecretService, Terminal
-from tests.integration.transcripts import Step, matches, new_user, parse, play
+from tests.support.emulator import Emulator
+from tests.support.secret_service import SecretService
+from tests.support.terminal import Terminal
+from tests.support.transcripts import Step, matches, new_user, parse, run_commands
+from tests.support.user import User
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.rst"
@@ -32,7 +34,7 @@ def steps(page: Path) -> list[Step]:
 def log_in(user: User, emulator: Emulator) -> None:
     """Type the API key, as the command asks for it."""
     terminal = Terminal(user, *LOGIN.split())
-    terminal.read_until("API key for")
+    terminal.wait_for("API key for")
     terminal.type(f"{emulator.key}\n")
     assert terminal.finish() == 0, terminal.shown
 
@@ -64,7 +66,9 @@ def test_the_commands_work_in_their_order(
     else:
         user.environment["DEDALUS_API_KEY"] = emulator.key
     assert expected
-    for wanted, shown in zip(expected, play(user, [s.command for s in expected]), strict=True):
+    for wanted, shown in zip(
+        expected, run_commands(user, [s.command for s in expected]), strict=True
+    ):
         # Where the page shows no output, it does not matter.
         same = not wanted.output or matches(wanted.output, shown.output)
         assert shown.status == 0 and same, f"\n--- the page says\n{wanted}\n--- but\n{shown}\n"

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from dcs_proxy.app import program_words
-from tests.integration.harness import Emulator, User
+from tests.support.emulator import Emulator
+from tests.support.user import User
 
 Start = Callable[..., Emulator]
 

@@ -14,15 +14,11 @@ from dataclasses import dataclass
 import pytest
 
 from dcs_proxy.ssh.agent import Agent
-from tests.integration.bridging import bridges_of, write_config
-from tests.integration.harness import (
-    LIMIT_S,
-    Emulator,
-    User,
-    helpers_for,
-    processes,
-    wait_until,
-)
+from tests.support.bridge import bridges_of, write_config
+from tests.support.emulator import Emulator
+from tests.support.processes import processes
+from tests.support.user import User, helpers_for
+from tests.support.waiting import LIMIT_S, wait_until
 
 Start = Callable[..., Emulator]
 

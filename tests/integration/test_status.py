@@ -11,7 +11,9 @@ from typing import Any
 from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.private_agents import PrivateAgents
-from tests.integration.harness import Emulator, User, wait_until
+from tests.support.emulator import Emulator
+from tests.support.user import User
+from tests.support.waiting import wait_until
 
 Start = Callable[..., Emulator]
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import Emulator, User
-from tests.integration.transcripts import Step, matches, new_user, parse, play
+from tests.support.emulator import Emulator
+from tests.support.transcripts import Step, matches, new_user, parse, run_commands
+from tests.support.user import User
 
 TRANSCRIPTS = sorted((Path(__file__).parents[1] / "transcripts").glob("*.txt"))
 
@@ -22,7 +23,7 @@ def test_a_transcript_is_true(
     user.environment["DEDALUS_API_KEY"] = emulator.key
     expected = parse(path.read_text())
     assert expected
-    actual = play(user, [step.command for step in expected])
+    actual = run_commands(user, [step.command for step in expected])
     for wanted, shown in zip(expected, actual, strict=True):
         assert shown.status == wanted.status and matches(wanted.output, shown.output), (
             f"\n--- {path.name} says\n{wanted}\n--- but the command shows\n{shown}\n"

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import Emulator, User, wait_until
-from tests.integration.sshd import authorised_sshd
+from tests.support.emulator import Emulator
+from tests.support.sshd import authorised_sshd
+from tests.support.user import User
+from tests.support.waiting import wait_until
 
 Start = Callable[..., Emulator]
 

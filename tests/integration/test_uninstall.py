@@ -9,8 +9,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.harness import Emulator, User, processes
-from tests.integration.secret_service import SecretService, Terminal
+from tests.support.emulator import Emulator
+from tests.support.processes import processes
+from tests.support.secret_service import SecretService
+from tests.support.terminal import Terminal
+from tests.support.user import User
 
 Start = Callable[..., Emulator]
 NOW = "dcs-proxy: now remove the program itself, such as by: pipx uninstall dcs-proxy"
@@ -104,7 +107,7 @@ def test_the_key_in_the_keyring_goes_after_asking(
     del user.environment["DEDALUS_API_KEY"]
     keyring.add(emulator.api, emulator.key, application="Python keyring library")
     terminal = Terminal(user, sys.executable, "-m", "dcs_proxy", "uninstall")
-    terminal.read_until("remove the API key in the system keyring too? [y/N] ")
+    terminal.wait_for("remove the API key in the system keyring too? [y/N] ")
     terminal.type(f"{answer}\n")
     assert terminal.finish() == 0, terminal.shown
     assert (keyring.entries() == {}) is goes

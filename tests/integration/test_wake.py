@@ -7,8 +7,10 @@ import signal
 import sys
 from collections.abc import Callable
 
-from tests.integration.harness import Emulator, User, helpers_for, wait_until
-from tests.integration.person import Person
+from tests.support.emulator import Emulator
+from tests.support.terminal import Terminal
+from tests.support.user import User, helpers_for
+from tests.support.waiting import wait_until
 
 Start = Callable[..., Emulator]
 
@@ -176,20 +178,20 @@ def test_what_is_wrong_for_all_is_told_once(start_emulator: Start, user: User) -
     assert done.stderr.count("there is no API key") == 1
 
 
-def wake_at_terminal(user: User, *names: str, **more: int) -> Person:
-    return Person(user, sys.executable, "-m", "dcs_proxy", "wake", *names, **more)
+def wake_at_terminal(user: User, *names: str, **more: int) -> Terminal:
+    return Terminal(user, sys.executable, "-m", "dcs_proxy", "wake", *names, **more)
 
 
 def test_a_terminal_shows_each_machine_in_place(start_emulator: Start, user: User) -> None:
     user.environment["TERM"] = "xterm"
     user.use(start_emulator(*sleeping("dm-a", "dm-b", wake_s=2.5)), config=False)
-    with wake_at_terminal(user, "dm-a", "dm-b", columns=46) as person:
-        person.sees("dcs-proxy: 0 of 2 done")
-        assert person.leaves() == 0
-    assert re.search(r"dm-a  \d+ s  waking up, at most 300 s\n", person.shown)
-    assert max(map(len, person.shown.splitlines())) <= 45 + len("\x1b[2A\x1b[J")
-    assert "\r\x1b[2A\x1b[J" in person.shown
-    assert woken(screen(person.shown)) == ["dm-a", "dm-b"]
+    with wake_at_terminal(user, "dm-a", "dm-b", columns=46) as terminal:
+        terminal.wait_for("dcs-proxy: 0 of 2 done")
+        assert terminal.finish() == 0
+    assert re.search(r"dm-a  \d+ s  waking up, at most 300 s\n", terminal.shown)
+    assert max(map(len, terminal.shown.splitlines())) <= 45 + len("\x1b[2A\x1b[J")
+    assert "\r\x1b[2A\x1b[J" in terminal.shown
+    assert woken(screen(terminal.shown)) == ["dm-a", "dm-b"]
 
 
 def screen(shown: str) -> str:
@@ -209,10 +211,10 @@ def screen(shown: str) -> str:
 def test_a_terminal_that_can_do_nothing_gets_plain_lines(start_emulator: Start, user: User) -> None:
     user.environment["TERM"] = "dumb"
     user.use(start_emulator(*sleeping("dm-a")), config=False)
-    with wake_at_terminal(user, "dm-a") as person:
-        assert person.leaves() == 0
-    assert "\x1b" not in person.shown
-    assert person.shown.startswith("dcs-proxy: dm-a: waking up, at most 300 s\n")
+    with wake_at_terminal(user, "dm-a") as terminal:
+        assert terminal.finish() == 0
+    assert "\x1b" not in terminal.shown
+    assert terminal.shown.startswith("dcs-proxy: dm-a: waking up, at most 300 s\n")
 
 
 def test_ctrl_c_leaves_the_wakes_running_and_says_so(start_emulator: Start, user: User) -> None:
@@ -220,11 +222,11 @@ def test_ctrl_c_leaves_the_wakes_running_and_says_so(start_emulator: Start, user
     names = [f"dm-m{number}" for number in range(10)]
     emulator = start_emulator(*sleeping(*names, wake_s=1000))
     user.use(emulator)
-    with wake_at_terminal(user, *names) as person:
+    with wake_at_terminal(user, *names) as terminal:
         wait_until(lambda: has_begun(user, names) == 8)
-        person.type("\x03")
-        assert person.leaves() == 130
-    assert screen(person.shown) == (
+        terminal.type("\x03")
+        assert terminal.finish() == 130
+    assert screen(terminal.shown) == (
         "dcs-proxy: interrupted: 8 still waking (the next ssh resumes them), 2 not started\n"
     )
     assert not helpers_for(user)

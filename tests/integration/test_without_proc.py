@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness import Emulator, User
+from tests.support.emulator import Emulator
+from tests.support.user import User
 
 Start = Callable[..., Emulator]
 # In a mount namespace: hides /proc, but for `ps`, which looks at it in another place.

@@ -1,14 +1,11 @@
-"""Fixtures: those of the integration tests, and a real ssh-agent."""
+"""A real ssh-agent."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from dcs_proxy.ssh.agent import Agent
-from tests.integration.conftest import ids, make_user, start_emulator, user
-from tests.outside.openssh import openssh_agent
-
-__all__ = ["agent", "ids", "make_user", "start_emulator", "user"]
+from tests.support.openssh import openssh_agent
 
 
 @pytest.fixture

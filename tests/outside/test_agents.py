@@ -15,8 +15,11 @@ import pytest
 from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.keys import KeyPair, public_line
-from tests.integration.harness import Emulator, User, agent_pid, wait_until
-from tests.outside.openssh import blob_of, certify, make_key
+from tests.support.emulator import Emulator
+from tests.support.openssh import blob_of, certify, make_key
+from tests.support.processes import agent_pid
+from tests.support.user import User
+from tests.support.waiting import wait_until
 
 MESSAGE = b"to be signed"
 

@@ -22,7 +22,7 @@ from dcs_proxy.openssh.config_text import Program, Snippet, render_end, render_s
 from dcs_proxy.openssh.version import OLDEST, Version
 from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.keys import public_line
-from tests.integration.harness import clean_environment
+from tests.support.processes import clean_environment
 
 MACHINES = [MachineName("dm-bar"), MachineName("dm-foo")]
 USERS_LINES = "Host mine\n    User me\n    Port 2200\nHost *\n    ServerAliveInterval 7\n"

@@ -27,16 +27,8 @@ from dcs_proxy.ssh.certificates import (
     read_terms,
 )
 from dcs_proxy.ssh.keys import public_blob, public_line
-from tests.forgery import Forgery, packed
-from tests.outside.openssh import (
-    Shown,
-    blob_of,
-    certify,
-    keygen,
-    make_key,
-    run,
-    show,
-)
+from tests.support.forged_certificates import Forgery, packed
+from tests.support.openssh import Shown, blob_of, certify, keygen, make_key, run, show
 
 NAME = MachineName("dm-foo")
 KEY = generate_key()

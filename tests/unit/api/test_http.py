@@ -30,8 +30,8 @@ from dcs_proxy.local.log import Log
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
 from dcs_proxy.values import replace
-from tests.connect_proxy import ConnectProxy, connect_proxy
-from tests.fake_api import Answer, FakeApi, fake_api
+from tests.support.connect_proxy import ConnectProxy, connect_proxy
+from tests.support.fake_api import Answer, FakeApi, fake_api
 
 NAME = MachineName("dm-foo")
 SECRET = "dsk-very-secret"

@@ -16,7 +16,7 @@ from dcs_proxy.bridge.packets import Payload
 from dcs_proxy.bridge.side import Farewell
 from dcs_proxy.bridge.stream import Stream
 from dcs_proxy.ssh.wire import Reader, pack_string
-from tests.integration.harness import wait_until
+from tests.support.waiting import wait_until
 from tests.unit.bridge.wire import KEX_INIT, KEX_REPLY, KEXINIT, Peer, kexinit
 
 KEY = paramiko.ECDSAKey.generate()

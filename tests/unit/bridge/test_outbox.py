@@ -8,7 +8,7 @@ import pytest
 
 from dcs_proxy.bridge.outbox import Outbox
 from dcs_proxy.bridge.packets import Payload
-from tests.integration.harness import wait_until
+from tests.support.waiting import wait_until
 
 
 class FakeSide:

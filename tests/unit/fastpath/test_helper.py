@@ -26,7 +26,7 @@ from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import Attempt, ReadySession, Record
 from dcs_proxy.ssh.wire import pack_string, pack_u32
 from dcs_proxy.values import replace
-from tests.fake_agent import FakeAgent, Store, fake_agent, socket_directory
+from tests.support.fake_agent import FakeAgent, Store, fake_agent, socket_directory
 
 HOST = MachineName("dm-foo")
 # Not at all our own clock: everything is judged by the one that is patched in.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dcs_proxy.session.directory import StateDirectory
-from tests.fake_agent import Store, fake_agent
+from tests.support.fake_agent import Store, fake_agent
 from tests.unit.session.fakes import Fakes
 
 

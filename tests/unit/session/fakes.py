@@ -26,7 +26,7 @@ from dcs_proxy.session.records import Record
 from dcs_proxy.session.resolve import resolve
 from dcs_proxy.ssh.user_agent import UserAgent
 from dcs_proxy.values import replace
-from tests.fake_agent import FakeAgent, Store
+from tests.support.fake_agent import FakeAgent, Store
 
 NAME = MachineName("dm-foo")
 AUTHORITIES = Authorities()

@@ -32,7 +32,7 @@ from dcs_proxy.ssh.agent import (
 )
 from dcs_proxy.ssh.keys import KeyPair, public_line
 from dcs_proxy.ssh.wire import WireError, pack_string, pack_u32
-from tests.fake_agent import FakeAgent, fake_agent, framed, socket_directory
+from tests.support.fake_agent import FakeAgent, fake_agent, framed, socket_directory
 
 SEED, PUBLIC = b"\xaa" * 32, b"\xbb" * 32
 KEY = KeyPair(SEED, PUBLIC)

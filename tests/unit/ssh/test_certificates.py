@@ -25,7 +25,7 @@ from dcs_proxy.ssh.certificates import (
 )
 from dcs_proxy.ssh.keys import KeyPair
 from dcs_proxy.ssh.keys import public_line as key_line
-from tests.forgery import Forgery, packed
+from tests.support.forged_certificates import Forgery, packed
 
 NAME = MachineName("dm-foo")
 AUTHORITIES = Authorities()

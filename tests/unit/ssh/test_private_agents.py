@@ -12,7 +12,7 @@ import pytest
 from dcs_proxy.errors import StateError
 from dcs_proxy.local.log import Log
 from dcs_proxy.ssh.private_agents import PrivateAgents, end_idle_agents
-from tests.fake_agent import socket_directory
+from tests.support.fake_agent import socket_directory
 
 
 def test_the_sockets_are_in_the_order_in_which_they_are_used(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from dcs_proxy.emulator.loopback import closed_port
 from dcs_proxy.errors import ClientGone, GatewayUnreachable
 from dcs_proxy.local.http_proxy import HttpProxy
 from dcs_proxy.ssh.tunnel import reach, read_head
-from tests.connect_proxy import ConnectProxy, connect_proxy
+from tests.support.connect_proxy import ConnectProxy, connect_proxy
 
 NEVER_S = 600.0
 

@@ -1,13 +1,9 @@
-"""A real Secret Service, gnome-keyring, on a session bus of its own; and a terminal to type on."""
+"""A real Secret Service, gnome-keyring, on a session bus of its own."""
 
 from __future__ import annotations
 
-import errno
 import os
-import pty
-import select
 import tempfile
-import termios
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,7 +12,8 @@ import secretstorage
 from jeepney import MessageType, message_bus
 from jeepney.io.blocking import DBusConnection, open_dbus_connection
 
-from tests.integration.harness import LIMIT_S, User, wait_until
+from tests.support.user import User
+from tests.support.waiting import wait_until
 
 _CALL = MessageType.method_call
 _PROMPTER = "org.gnome.keyring.SystemPrompter"
@@ -112,42 +109,3 @@ class SecretService:
 
     def close(self) -> None:
         self.directory.cleanup()
-
-
-class Terminal:
-    """A program on a terminal of its own, to be typed at."""
-
-    def __init__(self, user: User, *command: str) -> None:
-        self.master, slave = pty.openpty()
-        self.program = user.start(
-            "setsid", "--ctty", "--wait", *command, stdin=slave, stdout=slave, stderr=slave
-        )
-        os.close(slave)
-        self.shown = ""
-
-    def read_until(self, text: str) -> None:
-        while text not in self.shown:
-            assert self._read(), self.shown
-
-    def type(self, text: str) -> None:
-        os.write(self.master, text.encode())
-
-    def echoes(self) -> bool:
-        return bool(termios.tcgetattr(self.master)[3] & termios.ECHO)
-
-    def finish(self) -> int:
-        """Read to the end; return the program's status."""
-        while self._read():
-            pass
-        os.close(self.master)
-        return self.program.wait(LIMIT_S)
-
-    def _read(self) -> bool:
-        assert select.select([self.master], [], [], LIMIT_S)[0], f"nothing more than {self.shown!r}"
-        try:
-            data = os.read(self.master, 4096)
-        except OSError as error:  # the last program on it has ended
-            assert error.errno == errno.EIO
-            return False
-        self.shown += data.decode()
-        return bool(data)

@@ -7,7 +7,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.integration.harness import Emulator, User, processes, wait_until
+from tests.support.emulator import Emulator
+from tests.support.processes import processes
+from tests.support.user import User
+from tests.support.waiting import wait_until
 
 
 def write_config(user: User, emulator: Emulator, *lines: str) -> None:
@@ -41,13 +44,6 @@ def bridges_of(user: User) -> list[int]:
     return found
 
 
-def resident_bytes(pid: int) -> int:
-    """Return the memory of a process that is not shared with a file."""
-    text = Path(f"/proc/{pid}/status").read_text()
-    (line,) = [line for line in text.splitlines() if line.startswith("RssAnon:")]
-    return int(line.split()[1]) * 1024
-
-
 def start_and_wait(user: User, *arguments: str, **more: Any) -> tuple[subprocess.Popen[bytes], int]:
     """Start an ssh that prints something at once; return it and its bridge when it is through."""
     ssh = user.start_ssh(*arguments, **more)
@@ -61,14 +57,6 @@ def start_and_wait(user: User, *arguments: str, **more: Any) -> tuple[subprocess
 def wait_until_gone(user: User) -> None:
     """Wait until no bridge of the user's is left."""
     wait_until(lambda: not bridges_of(user))
-
-
-def is_alive(pid: int) -> bool:
-    """Whether there is such a process; one that has ended and was not waited for is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def is_waking(user: User) -> bool:

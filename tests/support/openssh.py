@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from tests.fake_agent import socket_directory
-from tests.integration.harness import LIMIT_S, agent_pid, wait_until
+from tests.support.fake_agent import socket_directory
+from tests.support.processes import agent_pid
+from tests.support.waiting import LIMIT_S, wait_until
 
 _ALWAYS, _FOREVER = 0, 2**64 - 1
 

@@ -13,7 +13,8 @@ from types import TracebackType
 
 from dcs_proxy.emulator.authority import Authorities
 from dcs_proxy.emulator.loopback import closed_port
-from tests.integration.harness import LIMIT_S, clean_environment, wait_until
+from tests.support.processes import clean_environment
+from tests.support.waiting import LIMIT_S, wait_until
 
 _CONFIG = """\
 ListenAddress 127.0.0.1:{port}

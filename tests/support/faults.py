@@ -14,14 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.integration.harness import (
-    LIMIT_S,
-    Emulator,
-    ProcessWatch,
-    User,
-    helpers_for,
-    wait_until,
-)
+from tests.support.emulator import Emulator
+from tests.support.secret_watch import SecretWatch
+from tests.support.user import User, helpers_for
+from tests.support.waiting import LIMIT_S, wait_until
 
 Start = Callable[..., Emulator]
 
@@ -54,7 +50,7 @@ class Play:
     def meet(self, fault: str, said: str, *arguments: str, gets_in: bool | None = None) -> str:
         """Type ssh; compare what it says (a regular expression) and whether it gets in."""
         start = time.monotonic()
-        with ProcessWatch(KEY, self.emulator.process.pid) as watch:
+        with SecretWatch(KEY, self.emulator.process.pid) as watch:
             done = self.user.ssh(*arguments, "dm-foo", "echo in", timeout=LIMIT_S)
         seconds = time.monotonic() - start
         errors = done.stderr.replace("\r", "")

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.prism import compared
-from tests.fake_agent import socket_directory
-from tests.integration.agents import Authority, Place, make_authority, wait_until
-from tests.integration.faults import GETS_IN_AFTER_WAKE, IN, KEY, PATIENT_S, WAKE_S, Play, Start
-from tests.integration.harness import Emulator, User, key_file
-from tests.integration.secret_service import SecretService
+from tests.support.emulator import Emulator, key_file
+from tests.support.fake_agent import socket_directory
+from tests.support.faults import GETS_IN_AFTER_WAKE, IN, KEY, PATIENT_S, WAKE_S, Play, Start
+from tests.support.prism import compared
+from tests.support.private_agents import Authority, Place, make_authority
+from tests.support.secret_service import SecretService
+from tests.support.user import User
+from tests.support.waiting import wait_until
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.documents import Tally
+from tests.support.openapi import Tally
 
 _KEY = "replies_checked"
 

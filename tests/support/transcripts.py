@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.integration.harness import Emulator, User
+from tests.support.emulator import Emulator
+from tests.support.user import User
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def matches(expected: Sequence[str], actual: Sequence[str]) -> bool:
     return re.fullmatch(pattern, "".join(f"{line}\n" for line in actual)) is not None
 
 
-def play(user: User, commands: Sequence[str]) -> list[Step]:
+def run_commands(user: User, commands: Sequence[str]) -> list[Step]:
     """Run commands in one shell; return what they showed."""
     mark = secrets.token_hex(8)
     # A group, not a subshell, so that `export` and `cd` last.

@@ -1,0 +1,21 @@
+"""Waiting for a condition, with a limit that no test should come near."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+LIMIT_S = 120.0
+
+
+def wait_until(condition: Callable[[], T], limit_s: float = LIMIT_S) -> T:
+    """Return the condition's first true value; fail when none comes within `limit_s`."""
+    end = time.monotonic() + limit_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < end, "the condition did not come true in time"
+        time.sleep(0.02)
