@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Simulate the load of many computers on the API: requests, refusals, and how long logins take.
 
-Nothing is sent or measured; the same seed gives the same figures.  contrib/docs/performance.rst
+Nothing is sent or measured; the same seed gives the same figures.  contrib/docs/scale.rst
 discusses them, simulation.py computes them.
 """
 

@@ -1,4 +1,4 @@
-"""What contrib/docs/performance.rst claims of many clients, at a sixty-fourth of their number."""
+"""What contrib/docs/scale.rst claims of many clients, at a sixty-fourth of their number."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from contrib.dev.simulation import (
     World,
 )
 
-DOCUMENT = Path(__file__).parents[2] / "contrib" / "docs" / "performance.rst"
+DOCUMENT = Path(__file__).parents[2] / "contrib" / "docs" / "scale.rst"
 SMALL = Scenario(clients=156, limit=100 / 64, burst=100 / 64)
 CLIENTS = {client.name: client for client in REFUSALS + SESSIONS}
 
