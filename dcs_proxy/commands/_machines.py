@@ -24,7 +24,7 @@ _LIST_S = 30.0
 # ssh reads the list on every start, and editors show it.
 _MAX_LISTED = 2_000
 _MAX_SHOWN = 20
-_SSH_CONFIG = "~/.ssh/config"
+SSH_CONFIG = "~/.ssh/config"
 
 
 def add_host_arguments(parser: argparse.ArgumentParser, all_means: str) -> None:
@@ -154,9 +154,9 @@ def show_unlisted(names: Collection[MachineName], settings: Settings, state_dire
         for name in names
         if is_listed(name, settings, short[name])
     }
-    default = os.path.expanduser(_SSH_CONFIG)
+    default = os.path.expanduser(SSH_CONFIG)
     for path in dict.fromkeys([default, *read_ssh_configs(state_directory)]):
-        listed = _read_listed(path)
+        listed = read_listed(path)
         if listed is None or len(listed) >= _MAX_LISTED:
             continue
         if count := sum(not listed.issuperset(hosts) for hosts in wanted.values()):
@@ -167,7 +167,7 @@ def show_unlisted(names: Collection[MachineName], settings: Settings, state_dire
             show_notice(f"{count} {noun} not listed in {where}: run dcs-proxy config-ssh{option}")
 
 
-def _read_listed(path: str) -> set[str] | None:
+def read_listed(path: str) -> set[str] | None:
     """Return the hosts that our block in an ssh config lists; None if there is no valid block."""
     try:
         text, _ = config_file.read(os.path.realpath(path))

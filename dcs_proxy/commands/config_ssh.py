@@ -22,7 +22,7 @@ from dcs_proxy.commands._machines import (
 from dcs_proxy.console.stderr import show
 from dcs_proxy.console.stdout import put, put_json
 from dcs_proxy.doctor.editors import explain_settings, remote_ssh_settings
-from dcs_proxy.errors import ConfigError, DcsError
+from dcs_proxy.errors import ConfigError, CredentialsError, DcsError
 from dcs_proxy.local.environment import passwd_home
 from dcs_proxy.local.files import remove_file, write_atomically
 from dcs_proxy.local.lock import FileLock
@@ -119,7 +119,7 @@ def _install(path: str, options: Options, *, is_default: bool, dry_run: bool) ->
     with _lock(state.path):
         old, _ = config_file.read(os.path.realpath(path))
         factory = open_factory(options, os.environ, settings)
-        machines = _machines(factory, state, old or b"")
+        machines, failure = _machines(factory, state, old or b"")
         top = render_top(program, machines, ssh.version, hands_over=is_silent)
         end = render_end(program, ssh.version)
 
@@ -144,8 +144,12 @@ def _install(path: str, options: Options, *, is_default: bool, dry_run: bool) ->
         *(f"OpenSSH {ssh.version}: {sentence}" for sentence in missing_features(ssh.version)),
     ]:
         _show(text)
-    for machine in [*machines, *state.saved_machines()][:1]:
-        put(f"dcs-proxy: try it: ssh {machine}")
+    if isinstance(failure, CredentialsError):
+        put("dcs-proxy: next, store your API key: dcs-proxy login")
+    else:
+        file = "" if is_default else f"-F {shlex.quote(path)} "
+        name = next(iter([*machines, *state.saved_machines()]), "dm-NAME")
+        put(f"dcs-proxy: try it: ssh {file}{name}")
 
 
 def _lock(state_directory: str) -> FileLock:
@@ -218,23 +222,27 @@ def _home_warnings(ssh: str, path: str) -> Iterator[str]:
         yield f"hint: dcs-proxy config-ssh --ssh-config {shlex.quote(f'{home}/.ssh/config')}"
 
 
-def _machines(factory: ApiFactory, state: StateDirectory, old: bytes) -> list[MachineName]:
-    """Return the names to list, which are those in the file if the API does not answer."""
+def _machines(
+    factory: ApiFactory, state: StateDirectory, old: bytes
+) -> tuple[list[MachineName], DcsError | None]:
+    """Return the names to list, and why the API did not give them, if it did not: then they are
+    those in the file.
+    """
     try:
         listing = list_machines(factory, state)
     except DcsError as error:
         show(*error.lines())
         _show(
-            "ssh works for every dm- name without a list; run config-ssh again later to list the "
-            "machines for editors and completion"
+            "ssh works for every machine, listed or not; to list new ones for editors and "
+            "completion, run config-ssh again later"
         )
         present = config_file.parse_blocks(old).top or b""
         listed = listed_hosts(present.decode("utf-8", "replace"))
         settings = factory.settings
         kept = [name for name in listed if is_listed(settings.machine(name), settings, name)]
-        return natural_order({*kept, *aliases_to_list(settings)})
+        return natural_order({*kept, *aliases_to_list(settings)}), error
     show_unusable(listing)
-    return names_to_list(usable_names(listing), factory.settings)
+    return names_to_list(usable_names(listing), factory.settings), None
 
 
 def _show(text: str) -> None:

@@ -20,6 +20,7 @@ from dcs_proxy.api.credentials import (
     write_key_file,
 )
 from dcs_proxy.app import ApiFactory, Options, open_factory, open_keyring, show_notice
+from dcs_proxy.commands._machines import SSH_CONFIG, read_listed
 from dcs_proxy.console.confirm import confirm
 from dcs_proxy.console.stderr import show
 from dcs_proxy.console.stdout import put
@@ -77,6 +78,10 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         place = f"the system keyring ({keyring.store(key)}) for {settings.base_url}"
     put(f"dcs-proxy: the key is stored in {place}")
     _warn_of_overrides(settings, arguments.file)
+    if read_listed(os.path.expanduser(SSH_CONFIG)) is None:
+        put("dcs-proxy: next, make ssh use dcs-proxy: dcs-proxy config-ssh")
+    else:
+        put("dcs-proxy: next, see your machines: dcs-proxy list")
     return 0
 
 

@@ -175,7 +175,7 @@ def test_the_setting_listed_selects_machines(
     user.use(emulator)
     assert hosts_in(user.config) == hosts
     written = user.proxy("config-ssh", "--ssh-config", str(user.config))
-    assert written.stdout.splitlines()[-1].startswith("dcs-proxy: try it: ssh dm-")
+    assert f"\ndcs-proxy: try it: ssh -F '{user.config}' dm-" in written.stdout
     for host in ("dm-foo", "dm-web", "dm-ci-1"):
         assert user.ssh(host, "echo in").stdout == "in\n"
     # Machines that are left out on purpose are not missing.
@@ -220,7 +220,7 @@ def test_machines_are_listed_and_known_ones_kept_without_the_api(
     user.environment["DEDALUS_BASE_URL"] = "http://127.0.0.1:1"
     again = user.proxy("config-ssh", "--ssh-config", str(user.config))
     assert again.returncode == 0
-    assert "cannot be reached" in again.stderr and "works for every dm- name" in again.stderr
+    assert "cannot be reached" in again.stderr and "works for every machine" in again.stderr
     assert user.config.read_bytes() == before
 
 
@@ -228,6 +228,8 @@ def test_without_an_api_key_the_block_still_works(start_emulator: Start, user: U
     emulator = start_emulator("--machine", "dm-foo")
     done = user.proxy("config-ssh", "--ssh-config", str(user.config))
     assert done.returncode == 0 and "there is no API key" in done.stderr
+    last = "dcs-proxy: next, store your API key: dcs-proxy login"
+    assert done.stdout.splitlines()[-1] == last
     user.use(emulator, config=False)
     assert user.ssh("dm-foo", "echo in").stdout == "in\n"
 

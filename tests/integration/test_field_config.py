@@ -210,7 +210,17 @@ def test_a_block_that_this_ssh_refuses_is_not_written(start_emulator: Start, use
 def test_config_ssh_ends_with_what_to_try(start_emulator: Start, user: User) -> None:
     user.use(start_emulator("--machine", "dm-foo"), config=False)
     written = user.proxy("config-ssh", "--ssh-config", str(user.config))
-    assert written.stdout.endswith("dcs-proxy: try it: ssh dm-foo\n")
+    assert written.stdout.endswith(f"dcs-proxy: try it: ssh -F '{user.config}' dm-foo\n")
+    assert user.proxy("config-ssh").stdout.endswith("dcs-proxy: try it: ssh dm-foo\n")
+
+
+def test_config_ssh_ends_with_what_to_try_in_an_empty_account(
+    start_emulator: Start, user: User
+) -> None:
+    emulator = start_emulator("--machine", "dm-foo")
+    user.use(emulator, config=False)
+    emulator.control("POST", "faults", fault='*=body:{"items": []}')
+    assert user.proxy("config-ssh").stdout.endswith("dcs-proxy: try it: ssh dm-NAME\n")
 
 
 def test_a_host_that_an_editor_adds_below_the_block_changes_nothing(

@@ -51,6 +51,7 @@ def test_login_stores_a_typed_key_unseen_and_ssh_works(
     assert terminal.shown.splitlines() == [
         f"dcs-proxy: API key for {emulator.api}: ",
         f"dcs-proxy: the key is stored in the system keyring (SecretService) for {emulator.api}",
+        "dcs-proxy: next, make ssh use dcs-proxy: dcs-proxy config-ssh",
     ]
     assert keyring.entries() == {emulator.api: emulator.key}
     assert user.ssh("dm-foo", "echo in").stdout == "in\n"
@@ -63,6 +64,10 @@ def test_login_takes_the_key_from_standard_input(
     done = user.proxy("login", "--stdin", input=f"{emulator.key}\n")
     assert (done.returncode, told(done)) == (0, [])
     assert keyring.entries() == {emulator.api: emulator.key}
+    assert done.stdout.endswith("dcs-proxy: next, make ssh use dcs-proxy: dcs-proxy config-ssh\n")
+    assert user.proxy("config-ssh").returncode == 0
+    done = user.proxy("login", "--stdin", input=f"{emulator.key}\n")
+    assert done.stdout.endswith("dcs-proxy: next, see your machines: dcs-proxy list\n")
 
 
 def test_a_key_that_the_api_refuses_is_not_stored(
