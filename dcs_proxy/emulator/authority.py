@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import SSHCertificateBuilder, SSHCertificateType
 
 from dcs_proxy.errors import ConfigError
-from dcs_proxy.local.files import write_atomically
+from dcs_proxy.local.files import make_directories, write_atomically
+from dcs_proxy.local.trusted_file import read_trusted
 
 PrivateKey = ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 PublicKey = ed25519.Ed25519PublicKey | rsa.RSAPublicKey | ec.EllipticCurvePublicKey
@@ -29,7 +30,8 @@ _EXTENSIONS = (
 class Authorities:
     """Two Ed25519 keys, stored as ``user_ca`` and ``host_ca`` in `directory`, or only in memory.
 
-    Raises ConfigError if a key file in `directory` cannot be read.
+    Raises ConfigError if a key file in `directory` cannot be read, or if other users can read or
+    replace it.
     """
 
     def __init__(self, directory: str | None = None) -> None:
@@ -149,17 +151,25 @@ def private_pem(key: PrivateKey) -> bytes:
 def _load_or_make(directory: str | None, name: str) -> ed25519.Ed25519PrivateKey:
     if directory is None:
         return ed25519.Ed25519PrivateKey.generate()
-    path = os.path.join(directory, name)
+    path = os.path.join(os.path.abspath(directory), name)
+    # A user who knows or chooses this key gets a shell as the user who runs the emulator.
+    file = read_trusted(path, "the authority's key", ConfigError)
+    if file is None:
+        return _make(path)
+    if not file.is_private:
+        raise ConfigError(f"the authority's key {path} can be read by others", hint=file.hint)
     try:
-        with open(path, "rb") as file:
-            key = serialization.load_ssh_private_key(file.read(), None)
-    except FileNotFoundError:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        key = ed25519.Ed25519PrivateKey.generate()
-        write_atomically(path, private_pem(key))
-        write_atomically(f"{path}.pub", public_line(key).encode() + b"\n", 0o644)
-    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        key = serialization.load_ssh_private_key(file.data, None)
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise ConfigError(f"the authority's key {path} cannot be read: {error}") from None
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise ConfigError(f"the authority's key {path} is not an Ed25519 key")
+    return key
+
+
+def _make(path: str) -> ed25519.Ed25519PrivateKey:
+    make_directories(os.path.dirname(path))
+    key = ed25519.Ed25519PrivateKey.generate()
+    write_atomically(path, private_pem(key))
+    write_atomically(f"{path}.pub", public_line(key).encode() + b"\n", 0o644)
     return key

@@ -21,7 +21,9 @@ from dcs_proxy.emulator.faults import Faults
 from dcs_proxy.emulator.guest import Guest, GuestSFTPServer
 from dcs_proxy.emulator.journal import Journal
 from dcs_proxy.emulator.machines import Service, SshSession
-from dcs_proxy.errors import DcsError
+from dcs_proxy.errors import ConfigError, DcsError
+from dcs_proxy.local.files import make_directories
+from dcs_proxy.local.trusted_file import distrusted, find_distrust
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _LOGIN_S = 120
@@ -56,7 +58,10 @@ class Gateway:
         self.endpoint = endpoint
         self.homes = homes
         # The file of the user who runs the emulator stays untouched.
-        os.makedirs(homes, exist_ok=True)
+        make_directories(os.path.abspath(homes))
+        if distrust := find_distrust(os.path.abspath(homes), os.stat(homes)):
+            # Shells of this user read their start files there.
+            raise distrusted(homes, "the directory of the machines' homes", ConfigError, distrust)
         self.x_authority = os.path.join(homes, ".Xauthority")
         self.guests: set[Guest] = set()
         self._host_key = ed25519.Ed25519PrivateKey.generate()
@@ -101,7 +106,7 @@ class Gateway:
     def home(self, session: SshSession) -> str:
         """Return the home directory of a session's machine; create it if it is missing."""
         path = os.path.join(self.homes, session.machine.name)
-        os.makedirs(path, mode=0o700, exist_ok=True)
+        make_directories(os.path.abspath(path))
         return path
 
     async def _serve_process(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
