@@ -74,9 +74,9 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         checks.append(check)
         if not arguments.json:
             put(*_lines(check, marks))
-    all_passed = all(check.ok for check in checks)
+    has_failed = any(check.ok is False for check in checks)
     if arguments.json:
-        put_json(_document(checks, all_passed))
+        put_json(_document(checks, is_ok=not has_failed))
     failed = ",".join(check.name for check in checks if check.ok is False)
     context.log.event(
         "doctor", machine=arguments.host, failed=failed or None, ms=milliseconds_since()
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     if arguments.bundle is not None:
         write_bundle(arguments.bundle, context, checks)
         show(f"dcs-proxy: wrote {arguments.bundle}; read it before you send it")
-    return 0 if all_passed else 1
+    return int(has_failed)
 
 
 def _lines(check: Check, marks: Mapping[str, str]) -> list[str]:
@@ -101,10 +101,10 @@ def _took(seconds: float) -> str:
     return f" ({seconds * 1000:.0f} ms)" if seconds >= 0.001 else ""
 
 
-def _document(checks: list[Check], all_passed: bool) -> dict[str, object]:
+def _document(checks: list[Check], *, is_ok: bool) -> dict[str, object]:
     """Return the documented JSON object."""
     return {
-        "ok": all_passed,
+        "ok": is_ok,
         "version": __version__,
         "checks": [
             {

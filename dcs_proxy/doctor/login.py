@@ -7,8 +7,8 @@ import time
 
 from dcs_proxy.app import open_lookup
 from dcs_proxy.doctor.context import Context, required
-from dcs_proxy.doctor.runner import Check, failed, passed
-from dcs_proxy.local.programs import Output, run
+from dcs_proxy.doctor.runner import Check, failed, passed, skipped
+from dcs_proxy.local.programs import SECRET_VARIABLES, Output, run
 from dcs_proxy.names import MachineName, parse_machine_name
 from dcs_proxy.publish.includes import publish
 from dcs_proxy.session.resolve import resolve
@@ -18,6 +18,7 @@ from dcs_proxy.text import clean_text, quote_server
 _LOGIN_S = 60.0
 # RFC 4253 §4.2: lines may come before the version, which is at most 255 characters.
 _MAX_BANNER = 8192
+_NO_KEY = b"there is no API key"
 # A login of its own: no master connection, no forwarding, no prompts.
 _PLAIN = (
     "-T", "-n", "-o", "BatchMode=yes", "-o", "ControlPath=none", "-o", "ClearAllForwardings=yes",
@@ -80,8 +81,20 @@ def check_login(context: Context) -> Check:
             f"ssh {host} true was stopped because it prints without end",
             f"look at the start files of the shell on the machine: ssh {host}",
         )
+    if _NO_KEY in done.stderr and (variable := _key_variable(context)):
+        # With reuse_seconds = 0, or a check that took longer, ssh's own run of us asks the API.
+        return skipped(
+            f"not tried: ssh has to ask the API, and doctor gives the key in {variable} to no other"
+            " program",
+            f"try it yourself: ssh {host} true",
+        )
     hint = f"see where it stops: ssh -v {host}; and what dcs-proxy did: dcs-proxy log {host}"
     return failed(f"ssh {host} true failed: {_reason(done.stderr, done.status)}", hint)
+
+
+def _key_variable(context: Context) -> str:
+    """Return the variable that has the API key; "" if neither has it."""
+    return next((name for name in SECRET_VARIABLES if context.environment.get(name)), "")
 
 
 def _read_banner(sock: socket.socket, limit_s: float) -> str:

@@ -56,6 +56,11 @@ def failed(text: str, hint: str) -> Check:
     return Check("", False, text, hint)
 
 
+def skipped(text: str, hint: str) -> Check:
+    """Return the result of a check that could not be made; `hint` is how to make it."""
+    return Check("", None, text, hint)
+
+
 def run_steps(steps: Iterable[Step[T]], subject: T, log: Log) -> Iterator[Check]:
     """Run the checks in order, and skip those that need one that did not pass.
 

@@ -450,6 +450,19 @@ def test_a_person_reads_a_mark_and_a_hint_below(patient: Patient) -> None:
     assert "".join(plain).isascii()
 
 
+def test_a_login_for_which_ssh_would_need_the_key_is_not_tried(
+    start_emulator: Start, user: User
+) -> None:
+    user.use(emulator := start_emulator("--machine", "dm-foo"))
+    user.settings("reuse_seconds = 0\n")
+    status, checks = Patient(user, emulator, "").doctor("dm-foo")
+    assert (status, checks["login"]["status"]) == (0, "skipped")
+    assert "the key in DEDALUS_API_KEY" in checks["login"]["text"]
+    assert checks["login"]["hint"] == "try it yourself: ssh dm-foo true"
+    assert all(check["status"] == "ok" for name, check in checks.items() if name != "login")
+    assert user.ssh("dm-foo", "true").returncode == 0
+
+
 def test_doctor_asks_for_a_session_anew(start_emulator: Start, user: User) -> None:
     user.use(emulator := start_emulator("--machine", "dm-foo"))
     patient = Patient(user, emulator, "")
