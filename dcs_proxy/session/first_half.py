@@ -13,6 +13,7 @@ import time
 
 from dcs_proxy.errors import DcsError, StateError
 from dcs_proxy.local.files import read_small, remove_file, write_atomically
+from dcs_proxy.local.trusted_file import judge
 from dcs_proxy.session.directory import FAILED
 from dcs_proxy.session.last_failure import to_error, to_failure
 from dcs_proxy.session.records import parse_failure, render
@@ -26,28 +27,44 @@ class FirstHalf:
 
     def __init__(self, state_directory: str, client: str) -> None:
         name = client.replace(":", "-") + FAILED
-        self._path = os.path.join(state_directory, "sessions", name)
+        self._paths = [os.path.join(state_directory, "sessions", name)]
+        # Where the state directory cannot be written, which may be the error itself.
+        if runtime := _runtime_directory():
+            self._paths.append(os.path.join(runtime, f"dcs-proxy-{name}"))
 
     def save_failure(self, error: DcsError) -> None:
         """Write an error that the user has been shown, if that is possible."""
-        try:
-            write_atomically(self._path, render(to_failure(error, time.time())))
-        except StateError:
-            pass  # the error itself is what the user must read
+        for path in self._paths:
+            with contextlib.suppress(StateError):  # the error itself is what the user must read
+                write_atomically(path, render(to_failure(error, time.time())))
+                return
 
     def check(self, *, is_last: bool) -> None:
         """Raise the error of `prepare` again, if it has just failed.
 
         If nothing runs after this (`is_last`), the file is removed.
         """
-        data = read_small(self._path)
-        if data is None:
+        found = [(path, data) for path in self._paths if (data := read_small(path)) is not None]
+        if not found:
             return
+        path, data = found[0]
         if is_last:
             with contextlib.suppress(StateError):  # then it expires
-                remove_file(self._path)
+                remove_file(path)
         failure = parse_failure(data)
         if failure is not None and 0 <= time.time() - failure.failed_at < _VALID_S:
             error = to_error(failure)
             error.was_shown = True
             raise error
+
+
+def _runtime_directory() -> str:
+    """Return the directory for the user's short-lived files, "" if there is none or others can use
+    it.
+    """
+    path = os.environ.get("XDG_RUNTIME_DIR", "")
+    try:
+        is_private = os.path.isabs(path) and judge(path, os.stat(path)) is None
+    except OSError:
+        return ""
+    return path if is_private else ""

@@ -159,6 +159,25 @@ def meet_on_disk(stage: Play, fault: str, place: list[str], reason: str) -> None
     stage.recovers()
 
 
+def test_a_state_directory_that_cannot_be_written_is_reported_once(
+    play: Callable[..., Play],
+) -> None:
+    stage = play()
+    runtime = stage.user.root / "runtime"
+    runtime.mkdir(mode=0o700)
+    stage.user.environment["XDG_RUNTIME_DIR"] = str(runtime)
+    sessions = stage.user.state / "sessions"
+    sessions.chmod(0o500)
+    # As root the tests may write everywhere, until the right to do so is taken away.
+    powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+    words = [*(powerless if os.geteuid() == 0 else ()), "ssh", "-F", str(stage.user.config)]
+    done = stage.user.run([*words, "dm-foo", "true"])
+    sessions.chmod(0o700)
+    assert done.returncode == 255
+    assert done.stderr.count("Permission denied") == 1, done.stderr
+    assert os.listdir(runtime) == []
+
+
 def test_a_state_directory_that_cannot_be_made(play: Callable[..., Play]) -> None:
     stage = play()
     (stage.user.root / "file").touch()

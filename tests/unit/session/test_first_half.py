@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,20 @@ def test_a_directory_that_cannot_be_written_hides_no_error(tmp_path: Path) -> No
     half = FirstHalf(str(tmp_path / "none"), "12:34")
     half.save_failure(ERROR)
     half.check(is_last=True)
+
+
+@pytest.mark.parametrize(("mode", "reaches"), [(0o700, True), (0o777, False)])
+def test_where_the_state_cannot_be_written_the_runtime_directory_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, reaches: bool
+) -> None:
+    runtime = tmp_path / "runtime"
+    runtime.mkdir()
+    runtime.chmod(mode)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    FirstHalf(str(tmp_path / "none"), "12:34").save_failure(ERROR)
+    with pytest.raises(ConfigError) if reaches else nullcontext():
+        FirstHalf(str(tmp_path / "none"), "12:34").check(is_last=True)
+    assert os.listdir(runtime) == []
 
 
 def test_what_no_second_half_has_read_is_removed_later(state: StateDirectory) -> None:
