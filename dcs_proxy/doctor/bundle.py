@@ -20,7 +20,7 @@ from dcs_proxy.local.log_reader import read_log
 from dcs_proxy.local.programs import SECRET_VARIABLES
 from dcs_proxy.openssh import config_file
 from dcs_proxy.session.records import parse_record
-from dcs_proxy.ssh.agent import Agent
+from dcs_proxy.ssh.agent import LIST_S, Agent
 from dcs_proxy.ssh.private_agents import PrivateAgents
 from dcs_proxy.values import fields
 
@@ -131,7 +131,7 @@ def _agent(context: Context) -> Iterator[str]:
     for path in PrivateAgents(context.state.path, create=False).paths():
         name = os.path.basename(path)
         try:
-            for identity in Agent(path, timeout_s=2).identities():
+            for identity in Agent(path, timeout_s=LIST_S).identities():
                 yield f"{name}: {len(identity.blob)} bytes, {identity.comment}"
         except (AgentRefused, AgentUnavailable) as error:
             yield f"{name}: {error.message}"

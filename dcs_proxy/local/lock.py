@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 
 from dcs_proxy.errors import StateError
 from dcs_proxy.local.files import WRITE_HINT, read_small
 from dcs_proxy.text import clean_text
 
+_TURN_S = 0.02
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+class LockHeld(StateError):
+    """Another process has held a lock for longer than we could wait."""
 
 
 class FileLock:
@@ -58,6 +64,30 @@ def try_lock(path: str) -> FileLock | None:
     except OSError as error:
         message = f"cannot open the lock {clean_text(path)}: {error.strerror}"
         raise StateError(message, hint=WRITE_HINT) from None
+
+
+def wait_for_lock(path: str, *, timeout_s: float, what: str) -> FileLock:
+    """Take the lock at `path`, and wait for it at most `timeout_s`.
+
+    `what` completes "another …" and names what takes this lock.  Raises LockHeld, which names the
+    process that still has it, or StateError as :func:`try_lock`.
+    """
+    end = time.monotonic() + timeout_s
+    while (lock := try_lock(path)) is None:
+        if time.monotonic() >= end:
+            raise LockHeld(
+                f"another {what}{describe_holder(path)} has held {clean_text(path)} for"
+                f" {timeout_s:.3g} s",
+                hint="end that process if it is stopped, and try again",
+            )
+        time.sleep(_TURN_S)
+    return lock
+
+
+def describe_holder(path: str) -> str:
+    """Return " (process N)" for the process that last took the lock at `path`, "" if unknown."""
+    holder = lock_holder(path)
+    return "" if holder is None else f" (process {holder})"
 
 
 def flock(fd: int) -> bool:

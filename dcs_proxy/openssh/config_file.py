@@ -28,7 +28,7 @@ from typing import BinaryIO
 
 from dcs_proxy.errors import ConfigError, StateError
 from dcs_proxy.local.files import make_directories, remove_file, write_atomically
-from dcs_proxy.local.lock import FileLock, lock_holder, try_lock
+from dcs_proxy.local.lock import FileLock, wait_for_lock
 from dcs_proxy.values import dataclass
 
 _BEGIN = re.compile(
@@ -45,7 +45,6 @@ _IRREPLACEABLE = (errno.EBUSY, errno.EROFS, errno.EACCES, errno.EPERM)
 _MAX_FILE = 4 * 1024 * 1024
 # More than config-ssh waits for the list of machines.
 _LOCK_LIMIT_S = 120.0
-_LOCK_POLL_S = 0.05
 # How long another program may take to append what it has opened the file for.
 _SETTLE_S = 1.0
 _SETTLE_TURN_S = 0.01
@@ -252,19 +251,9 @@ def edit_lock(
 ) -> FileLock:
     """Return the lock that keeps another `command` from editing at the same time.
 
-    Raises StateError naming the process that still has it after `timeout_s`.
+    Raises LockHeld naming the process that still has it after `timeout_s`.
     """
-    deadline = time.monotonic() + timeout_s
-    while (lock := try_lock(lock_path)) is None:
-        if time.monotonic() >= deadline:
-            holder = lock_holder(lock_path)
-            process = "" if holder is None else f" (process {holder})"
-            raise StateError(
-                f"another {command}{process} has been at work for {timeout_s:g} s",
-                hint="end it if it is stopped, and try again",
-            )
-        time.sleep(_LOCK_POLL_S)
-    return lock
+    return wait_for_lock(lock_path, timeout_s=timeout_s, what=command)
 
 
 def difference(old: bytes, new: bytes, path: str) -> list[str]:

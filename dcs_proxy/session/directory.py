@@ -39,7 +39,7 @@ from dcs_proxy.local.files import (
     remove_file,
     write_atomically,
 )
-from dcs_proxy.local.lock import lock_holder, try_lock
+from dcs_proxy.local.lock import describe_holder, lock_holder, try_lock
 from dcs_proxy.names import MachineName, file_stem, is_machine_name, natural_order
 from dcs_proxy.session.records import Failure, Record, parse_failure, parse_record, render
 from dcs_proxy.values import replace
@@ -243,7 +243,7 @@ def _is_older(entry: os.DirEntry[str], than: float) -> bool:
 def _lock_held(path: str, seconds: float) -> DeadlineExceeded:
     holder = lock_holder(path)
     return DeadlineExceeded(
-        f"another dcs-proxy{f' (process {holder})' if holder else ''} has been working on this "
+        f"another dcs-proxy{describe_holder(path)} has been working on this "
         f"machine for {seconds:g} s",
         hint=f"to see what it is doing: ps -o stat,lstart,args {holder}" if holder else "",
     )

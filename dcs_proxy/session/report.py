@@ -12,11 +12,9 @@ from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName, short_names
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import NEVER, Record
-from dcs_proxy.ssh.agent import Agent, AgentMissing
+from dcs_proxy.ssh.agent import LIST_S, Agent, AgentMissing
 from dcs_proxy.ssh.certificates import read_terms
 from dcs_proxy.values import dataclass
-
-_AGENT_S = 2.0
 
 # The field names are the keys of `status --json`, which is documented: they stay.
 
@@ -82,7 +80,7 @@ class Agents:
         """Return the identities that the agent at `path` holds, or why they are not known."""
         if path not in self._answers:
             try:
-                identities = Agent(path, timeout_s=_AGENT_S).identities()
+                identities = Agent(path, timeout_s=LIST_S).identities()
                 self._answers[path] = {identity.blob for identity in identities}
             except AgentMissing:
                 self._answers[path] = "not running"

@@ -58,7 +58,7 @@ from dcs_proxy.session.questions import (
 )
 from dcs_proxy.session.records import NEVER, Attempt, ReadySession, Record
 from dcs_proxy.session.work import Work
-from dcs_proxy.ssh.agent import Agent
+from dcs_proxy.ssh.agent import LIST_S, Agent
 from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.keys import KeyPair
 from dcs_proxy.text import as_word, quote_server
@@ -101,7 +101,8 @@ def _refusal(step: StayAsleep | GiveUp, name: MachineName) -> DcsError:
 def holds(record: Record, context: Context) -> bool:
     """Return whether the record's agent holds the identity that ssh will ask for."""
     try:
-        return Agent(record.attempt.agent_path, log=context.log).holds(record.identity)
+        agent = Agent(record.attempt.agent_path, timeout_s=LIST_S, log=context.log)
+        return agent.holds(record.identity)
     except (AgentRefused, AgentUnavailable):
         return False
 

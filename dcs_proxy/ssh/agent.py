@@ -38,6 +38,9 @@ _RESTRICT_DESTINATION = b"restrict-destination-v00@openssh.com"
 
 _MAX_REPLY = 256 * 1024  # AGENT_MAX_LEN of ssh-agent.c
 _MAX_LIFETIME_S = 2**32 - 1
+# How long an agent may take to list what it holds.  It asks no user first, so only one that is
+# stopped takes longer than milliseconds.
+LIST_S = 2.0
 _BACKLOG_PAUSE_S = 0.01
 
 _UNAVAILABLE_HINT = (

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from dcs_proxy.errors import AgentUnavailable
 from dcs_proxy.local.files import read_small, remove_file, write_atomically
 from dcs_proxy.local.programs import find_program, install_hint, start
-from dcs_proxy.ssh.agent import Agent, AgentMissing, Identity
+from dcs_proxy.ssh.agent import LIST_S, Agent, AgentMissing, Identity
 from dcs_proxy.text import clean_text, quote_server
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 _SYSTEM_DIRECTORIES = ("/usr/bin", "/usr/local/bin")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.001, 0.02
 _LEAST_PROBE_S = 0.1
-# How long an agent may take to answer or to end, and a stopped one does neither.
-PROBE_S = 2.0
 _END_S = 2.0
 _START_HINT = "check that ssh-agent works: ssh-agent true && echo ok"
 
@@ -40,7 +38,7 @@ def agent_program() -> str:
     return program
 
 
-def held_by(path: str, timeout_s: float = PROBE_S) -> list[Identity]:
+def held_by(path: str, timeout_s: float = LIST_S) -> list[Identity]:
     """Return what the agent on the socket `path` holds.
 
     Raises AgentMissing if none listens, AgentUnavailable or AgentRefused if it does not answer
@@ -122,7 +120,7 @@ def _pid_file(path: str) -> str:
 def _find_pid(path: str) -> int | None:
     """Return the number of the process that listens on `path`, None if it is not known."""
     with contextlib.suppress(AgentUnavailable):
-        if (pid := Agent(path, timeout_s=PROBE_S).pid()) is not None:
+        if (pid := Agent(path, timeout_s=LIST_S).pid()) is not None:
             return pid
     # True to the process as long as it listens: the file is written and removed with the socket.
     text = (read_small(_pid_file(path)) or b"").strip()
@@ -131,7 +129,7 @@ def _find_pid(path: str) -> int | None:
 
 def _is_listening(path: str) -> bool:
     try:
-        Agent(path, timeout_s=PROBE_S).pid()
+        Agent(path, timeout_s=LIST_S).pid()
     except AgentMissing:
         return False
     except AgentUnavailable:

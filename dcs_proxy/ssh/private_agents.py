@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterator
 
 from dcs_proxy.errors import AgentRefused, AgentUnavailable, DcsError, StateError
 from dcs_proxy.local.files import check_private_directory, make_private_directory
-from dcs_proxy.local.lock import lock_holder, try_lock
+from dcs_proxy.local.lock import LockHeld, wait_for_lock
 from dcs_proxy.local.log import Log
-from dcs_proxy.ssh.agent import Agent, AgentMissing, Identity
+from dcs_proxy.ssh.agent import LIST_S, Agent, AgentMissing, Identity
 from dcs_proxy.ssh.agent_process import (
     agent_program,
     end_agent,
@@ -33,15 +33,15 @@ from dcs_proxy.ssh.agent_process import (
 )
 from dcs_proxy.ssh.keys import CERTIFICATE_TYPE, KeyPair
 from dcs_proxy.ssh.wire import Reader, WireError
-from dcs_proxy.text import clean_text
 
 KEYS_EACH = 8
 # The BSDs allow 103 bytes (sun_path), and on some systems ssh-agent binds to a longer, temporary
 # name first.
 _MAX_PATH = 100
-_TURN_S = 0.02
 # How file systems without sockets refuse one; a full or read-only disk is another matter.
 _NO_SOCKETS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+# How long an agent may take to say that it can be ended; one that does not is ended another time.
+_IDLE_S = 0.5
 _NUMBER = re.compile(r"(\d+)\.sock\Z")
 
 
@@ -63,6 +63,8 @@ class PrivateAgents:
             _check_outside(os.path.dirname(self.place), check)
         check(self.place)
         self._log = log
+        # The sockets of agents that did not answer, which are not asked again.
+        self._silent: set[str] = set()
 
     def is_outside(self, state_directory: str) -> bool:
         """Return whether the sockets are elsewhere, because none can be made there."""
@@ -123,7 +125,7 @@ class PrivateAgents:
         if not self.paths():
             return []
         with self._locked(time.monotonic() + timeout_s):
-            unused = {path for path, identities in self._running() if not identities}
+            unused = {path for path, identities in self._running(_IDLE_S) if not identities}
             return [
                 path for path in self.paths()
                 if (path in unused or not unless_used) and not end_agent(path)
@@ -142,31 +144,30 @@ class PrivateAgents:
     def _locked(self, deadline: float) -> Iterator[None]:
         """Hold the lock under which agents are started, filled and ended."""
         path = os.path.join(self.place, "lock")
-        while (lock := try_lock(path)) is None:
-            if time.monotonic() >= deadline:
-                holder = lock_holder(path)
-                name = "another process" if holder is None else f"process {holder}"
-                raise AgentUnavailable(
-                    f"{name} holds {clean_text(path)}, without which no private agent can be used",
-                    hint="end that process if it is stopped (fuser shows who holds a file)",
-                )
-            time.sleep(_TURN_S)
+        timeout_s = max(0.0, deadline - time.monotonic())
+        try:
+            lock = wait_for_lock(path, timeout_s=timeout_s, what="dcs-proxy")
+        except LockHeld as held:
+            raise AgentUnavailable(held.message, hint=held.hint) from None
         with lock:
             yield
 
-    def _running(self) -> Iterator[tuple[str, list[Identity]]]:
+    def _running(self, limit_s: float = LIST_S) -> Iterator[tuple[str, list[Identity]]]:
         """Yield the sockets whose agents answer, and what these hold.  The caller has the lock.
 
-        Sockets without an agent are removed.  An agent that does not answer, as one that is
-        stopped, is left alone.
+        Each may take `limit_s` to answer.  Sockets without an agent are removed.  An agent that
+        does not answer, as one that is stopped, is left alone.
         """
         for path in self.paths():
+            if path in self._silent:
+                continue
             try:
-                yield path, held_by(path)
+                yield path, held_by(path, limit_s)
             except AgentMissing:
                 if is_socket(path):
                     forget_agent(path)
             except (AgentRefused, AgentUnavailable) as error:
+                self._silent.add(path)
                 if self._log is not None:
                     self._log.event("agent-skipped", what=error.message)
 

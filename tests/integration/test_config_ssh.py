@@ -342,5 +342,5 @@ def test_two_of_them_do_not_edit_at_the_same_time(
     with lock, mock.patch.dict(os.environ, user.environment, clear=True):
         assert main(["config-ssh", "--ssh-config", str(user.config), *option]) != 0
     said = capsys.readouterr().err
-    assert f"another config-ssh (process {os.getpid()}) has been at work" in said
+    assert f"another config-ssh (process {os.getpid()}) has held" in said
     assert user.config.read_bytes() == before

@@ -19,9 +19,11 @@ import pytest
 from dcs_proxy.errors import AgentUnavailable, StateError
 from dcs_proxy.fastpath import helper
 from dcs_proxy.local.lock import FileLock, try_lock
+from dcs_proxy.local.log import Log
 from dcs_proxy.ssh import agent_process
 from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.certificates import generate_key
+from dcs_proxy.ssh.private_agents import PrivateAgents
 from tests.support.fake_agent import FakeAgent
 from tests.support.private_agents import Authority, Place, add, certified_key, install
 from tests.support.processes import agent_pid
@@ -167,7 +169,7 @@ def test_agents_that_hold_nothing_are_ended_and_no_others(place: Place) -> None:
 
 def test_an_agent_is_not_ended_while_another_process_fills_it(place: Place) -> None:
     place.ensure()
-    with try_lock_of(place), pytest.raises(AgentUnavailable, match="without which"):
+    with try_lock_of(place), pytest.raises(AgentUnavailable, match="another dcs-proxy"):
         place.agents.end(timeout_s=0.05)
     stop = threading.Event()
 
@@ -274,17 +276,30 @@ def test_a_stopped_agent_is_left_alone_and_another_started(place: Place) -> None
     assert held(place) == [1, 1]
 
 
+def test_a_stopped_agent_is_waited_for_once(place: Place, tmp_path: Path) -> None:
+    add_keys(place, 1)
+    os.kill(place.the_pid(), signal.SIGSTOP)
+    log = tmp_path / "log"
+    agents = PrivateAgents(place.directory, Log(str(log)))
+    for may_start in (False, True):
+        agents.add_key(
+            generate_key(), comment="dm-foo", lifetime_s=600, may_start=may_start, timeout_s=LIMIT_S
+        )
+    agents.end()
+    assert log.read_text().count("agent-skipped") == 1
+
+
 def test_a_lock_that_is_held_too_long_is_named_with_its_holder(place: Place) -> None:
     os.mkdir(place.sockets, 0o700)
     with open(place.lock_path, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(AgentUnavailable, match="another process holds"):
+        with pytest.raises(AgentUnavailable, match="another dcs-proxy has held"):
             place.ensure(timeout_s=0.1)
         lock.write("4242\n")
         lock.flush()
         with pytest.raises(AgentUnavailable) as unavailable:
             place.ensure(timeout_s=0.1)
-    assert "process 4242 holds" in unavailable.value.message
+    assert "another dcs-proxy (process 4242) has held" in unavailable.value.message
     assert place.lock_path in unavailable.value.message
     place.ensure()
 

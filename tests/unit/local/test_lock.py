@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from dcs_proxy.errors import StateError
 from dcs_proxy.local import lock as module
-from dcs_proxy.local.lock import FileLock, lock_holder, try_lock
+from dcs_proxy.local.lock import FileLock, LockHeld, lock_holder, try_lock, wait_for_lock
 
 HOLD = """
 import sys
@@ -45,6 +46,26 @@ def test_a_lock_excludes_other_processes_and_names_its_holder(tmp_path: Path) ->
     with held_elsewhere(path) as holder:
         assert try_lock(path) is None
         assert lock_holder(path) == holder.pid
+    with take(path):
+        assert lock_holder(path) == os.getpid()
+
+
+def test_waiting_for_a_lock_ends_with_the_name_of_its_holder(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    with held_elsewhere(path) as holder, pytest.raises(LockHeld) as held:
+        wait_for_lock(path, timeout_s=0.1, what="config-ssh")
+    assert held.value.message == (
+        f"another config-ssh (process {holder.pid}) has held {path} for 0.1 s"
+    )
+    assert "end that process" in held.value.hint
+
+
+def test_waiting_for_a_lock_ends_when_it_is_free(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    with ThreadPoolExecutor() as pool:
+        with take(path):
+            waiting = pool.submit(wait_for_lock, path, timeout_s=60, what="config-ssh")
+        waiting.result(60).release()
     with take(path):
         assert lock_holder(path) == os.getpid()
 

@@ -20,8 +20,10 @@ from dcs_proxy.errors import (
     MachineNotFound,
 )
 from dcs_proxy.fastpath.helper import note_use
-from dcs_proxy.session import questions
+from dcs_proxy.local.log import Log
+from dcs_proxy.session import questions, steps
 from dcs_proxy.session.next_step import Half
+from dcs_proxy.ssh.agent import LIST_S, Agent
 from dcs_proxy.values import replace
 from tests.unit.session.fakes import AUTHORITIES, NAME, Fakes
 
@@ -39,6 +41,22 @@ def test_an_agent_that_lists_nothing_gets_a_new_session(fakes: Fakes) -> None:
     fakes.resolve()
     fakes.store.is_locked = True
     assert fakes.resolve().attempt.session_id == "wssh-1"
+
+
+def test_an_agent_that_is_stopped_is_not_waited_for_as_long_as_one_that_asks_its_user(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fakes.resolve()
+    limits = []
+
+    class Noting(Agent):
+        def __init__(self, path: str, *, timeout_s: float = 10.0, log: Log | None = None) -> None:
+            limits.append(timeout_s)
+            super().__init__(path, timeout_s=timeout_s, log=log)
+
+    monkeypatch.setattr(steps, "Agent", Noting)
+    fakes.resolve()
+    assert limits == [LIST_S]
 
 
 @pytest.mark.parametrize(("age", "looks"), [(0, 0), (59.999, 0), (60, 1)])
