@@ -90,9 +90,15 @@ make_old_sdk() {
     export DCS_PROXY_OLD_SDK
 }
 
-# make_outsiders: install beside $venv's own packages what checks us from outside.
+# make_outsiders: install beside $venv's own packages what checks us from outside.  Editors bundle
+# any version of ssh-config.
 make_outsiders() {
-    make_node_modules ssh2 ssh-config @stoplight/prism-cli
+    set -- ssh2 @stoplight/prism-cli
+    for version in 3.0.0 3.0.1 4.0.2 4.0.4 4.0.5 4.0.6 4.1.1 4.1.2 4.1.3 4.1.4 4.1.5 4.1.6 4.2.0 \
+        4.2.1 4.4.0 4.4.1 4.4.2 4.4.3 4.4.4 5.0.0 5.0.1 5.0.3 5.0.4 5.1.0 5.2.0 5.2.1 5.3.0; do
+        set -- "$@" "ssh-config-$version@npm:ssh-config@$version"
+    done
+    make_node_modules "$@"
     make_old_sdk
 }
 

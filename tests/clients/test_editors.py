@@ -17,6 +17,7 @@ import pytest
 
 from tests.clients.programs import Start, needs, succeed, wrap_openssh
 from tests.integration.test_transfer import connects, free_port
+from tests.outside.test_config_parsers import as_editors_read
 from tests.support.emulator import Emulator
 from tests.support.sshd import authorised_sshd
 from tests.support.user import User
@@ -131,6 +132,21 @@ def test_the_panel_tells_what_to_do_until_a_retry_gets_in(
     assert len(emulator.creates()) == 1, "the second ssh resumed the session of the first"
     lines = panel.read_text().splitlines()
     assert not [line for line in lines if "not connected" in line or "hint" in line]
+
+
+@vs_code
+def test_a_list_of_hosts_wakes_nothing_and_asks_the_api_nothing(
+    start_emulator: Start, user: User
+) -> None:
+    """The library of the list runs Match exec itself, for each host, and expands no %h."""
+    emulator = start_emulator("--machine", "dm-foo:sleeping", "--machine", "dm-bar:sleeping")
+    user.use(emulator)
+    before = emulator.events()
+    read = as_editors_read(user.config, "dm-foo", "dm-bar", "other")
+    for version, found in read.items():
+        assert "dm-foo" in found["names"] and "dm-bar" in found["names"], version
+        assert found["computed"]["dm-foo"]["HostName"] == "dm-foo", version
+    assert emulator.events() == before
 
 
 @vs_code

@@ -18,6 +18,7 @@ from asyncssh.config import SSHClientConfig
 
 from dcs_proxy.local.files import make_private_directory
 from dcs_proxy.names import MachineName
+from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import Program, Snippet, render_end, render_snippet, render_top
 from dcs_proxy.openssh.version import OLDEST, Version
 from dcs_proxy.ssh.certificates import generate_key
@@ -68,7 +69,7 @@ def written(tmp_path: Path, request: pytest.FixtureRequest) -> Written:
     Path(program.launcher).write_text("exit 0\n")
     top, end = render_top(program, MACHINES, request.param), render_end(program, request.param)
     config, alone = tmp_path / "config", tmp_path / "alone"
-    config.write_text(top + USERS_LINES + end)
+    config.write_bytes(config_file.install(USERS_LINES.encode(), top, end))
     alone.write_text(USERS_LINES)
     return Written(config, alone)
 
@@ -134,36 +135,63 @@ def test_asyncssh_reads_other_hosts_as_without_us(written: Written, host: str) -
     assert as_asyncssh_reads(written.config, host) == as_asyncssh_reads(written.alone, host)
 
 
-# --- the package ssh-config, with which VS Code's Remote-SSH lists hosts ------------------------
+# --- the package ssh-config, with which VS Code's Remote-SSH and its relatives list hosts --------
+
+# All since 3.0, as contrib/dev/environment.sh installs them.
+VERSIONS = (
+    "3.0.0 3.0.1 4.0.2 4.0.4 4.0.5 4.0.6 4.1.1 4.1.2 4.1.3 4.1.4 4.1.5 4.1.6 4.2.0 4.2.1 4.4.0 "
+    "4.4.1 4.4.2 4.4.3 4.4.4 5.0.0 5.0.1 5.0.3 5.0.4 5.1.0 5.2.0 5.2.1 5.3.0"
+)
 
 
-def as_editors_read(config: Path, *hosts: str) -> dict[str, Any]:
+def as_editors_read(config: Path, *hosts: str) -> dict[str, dict[str, Any]]:
+    """Return what each version of the package reads, by version."""
     modules = os.environ.get("DCS_PROXY_NODE_MODULES")
     node = shutil.which("node")
-    if not modules or not node or not Path(modules, "ssh-config").is_dir():
-        pytest.skip("node and its package ssh-config (in DCS_PROXY_NODE_MODULES) are not there")
+    newest = f"ssh-config-{VERSIONS.split()[-1]}"
+    if not modules or not node or not Path(modules, newest).is_dir():
+        pytest.skip(f"node and its package {newest} (in DCS_PROXY_NODE_MODULES) are not there")
+    script = str(Path(__file__).with_name("read_config.js"))
     done = subprocess.run(
-        [node, str(Path(__file__).with_name("read_config.js")), str(config), *hosts],
+        [node, script, str(config), VERSIONS, *hosts],
         capture_output=True, text=True, check=True, env={**os.environ, "NODE_PATH": modules},
     )  # fmt: skip
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, dict[str, Any]] = json.loads(done.stdout)
     return found
 
 
 def test_editors_find_the_name_of_every_machine(written: Written) -> None:
-    names = [name for name in as_editors_read(written.config)["names"] if "*" not in name]
-    assert names == [*MACHINES, "mine"]
+    for version, read in as_editors_read(written.config).items():
+        names = [name for name in read["names"] if "*" not in name]
+        assert names == [*MACHINES, "mine"], version
 
 
 def test_editors_read_other_hosts_as_without_us(written: Written) -> None:
     others = OTHERS[:2]
-    ours = as_editors_read(written.config, *others)["computed"]
-    alone = as_editors_read(written.alone, *others)["computed"]
-    for host in others:
-        assert {**ours[host], "Host": ""} == {**alone[host], "Host": ""}
+    # 4.2 takes the last of each for an option.
+    lines = {"Host": "", "Match": ""}
+    ours, alone = (as_editors_read(path, *others) for path in (written.config, written.alone))
+    for version, read in ours.items():
+        for host in others:
+            expected = {**alone[version]["computed"][host], **lines}
+            assert {**read["computed"][host], **lines} == expected, (version, host)
 
 
 def test_ssh_reads_the_same_after_an_editor_has_written_the_file_anew(written: Written) -> None:
     before = {host: written.as_ssh_reads(host) for host in ("dm-foo", *OTHERS)}
-    written.config.write_text(as_editors_read(written.config)["text"])
-    assert {host: written.as_ssh_reads(host) for host in before} == before
+    texts = {read["text"]: version for version, read in as_editors_read(written.config).items()}
+    for text, version in texts.items():
+        written.config.write_text(text)
+        assert {host: written.as_ssh_reads(host) for host in before} == before, version
+
+
+def test_config_ssh_knows_its_block_after_an_editor_has_written_the_file_anew(
+    written: Written,
+) -> None:
+    original = written.config.read_bytes()
+    parts = config_file.parse_blocks(original)
+    assert parts.top is not None and parts.end is not None
+    for version, read in as_editors_read(written.config).items():
+        text = read["text"].encode()
+        assert config_file.remove(text) == USERS_LINES.encode(), version
+        assert config_file.install(text, parts.top.decode(), parts.end.decode()) == original
