@@ -343,7 +343,7 @@ def _connect(entry: "list[str]", home: str, host: str, login: str) -> bool:
     if is_one != is_fdpass or not address or (is_fdpass and _has_spoken()):
         return False
     parent = posix.getppid()
-    if checks_no_host(parent):
+    if checks_no_host(parent) or not (is_fdpass or _is_openssh(parent)):
         return False
     family = _socket.AF_INET6 if ":" in address else _socket.AF_INET
     sock = _socket.socket(family, _socket.SOCK_STREAM)
@@ -375,6 +375,18 @@ def _connect(entry: "list[str]", home: str, host: str, login: str) -> bool:
     channel.sendmsg([b"\0"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)])
     await_received(channel)
     return True
+
+
+def _is_openssh(pid: int) -> bool:
+    """Return whether process `pid` runs a program called ssh; false without /proc.
+
+    Any other client behind a pipe is the full program's, which reads what the client calls itself:
+    one that took the session's login from ``ssh -G`` still needs the bridge.
+    """
+    try:
+        return posix.readlink(f"/proc/{pid}/exe").endswith("/ssh")
+    except OSError:
+        return False
 
 
 def waits_too_long(pid: int) -> bool:

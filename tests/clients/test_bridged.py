@@ -17,6 +17,7 @@ import asyncssh
 import fabric
 import paramiko
 import pytest
+from pylibsshext.session import Session as PylibsshSession
 from ssh.key import SSHKey
 from ssh.options import HOST, KNOWNHOSTS, PROXYCOMMAND, USER
 from ssh.session import Session as LibsshSession
@@ -218,10 +219,35 @@ def test_libssh_runs_commands_by_its_own_proxy_command(place: User) -> None:
         session.disconnect()
 
 
-@pytest.mark.skipif(
+@pytest.mark.client("ansible-pylibssh", ONE_LINE)
+def test_ansibles_libssh_runs_commands_and_copies_files(place: User, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text\n")
+    session = PylibsshSession()
+    session.connect(
+        host="dm-foo", user="anybody", password="any", look_for_keys=False, proxycommand=PROXY,
+        host_key_checking=True, knownhosts=known_hosts(place),
+    )  # fmt: skip
+    try:
+        channel = session.new_channel()
+        done = channel.exec_command("echo through; exit 3")
+        channel.close()
+        assert (done.returncode, done.stdout) == (3, b"through\n")
+        sftp = session.sftp()
+        sftp.put(str(tmp_path / "file"), "copy")
+        sftp.get("copy", str(tmp_path / "back"))
+        sftp.close()
+        assert (tmp_path / "back").read_text() == "text\n"
+    finally:
+        session.close()
+
+
+needs_ssh2 = pytest.mark.skipif(
     not (_NODE_MODULES and shutil.which("node")),
     reason="node is not installed, or DCS_PROXY_NODE_MODULES does not say where ssh2 is",
 )
+
+
+@needs_ssh2
 @pytest.mark.client("ssh2 (node)", ONE_LINE)
 def test_ssh2_of_node_runs_commands_a_shell_and_sftp_and_forwards(
     start_emulator: Start, user: User
@@ -247,6 +273,38 @@ def test_ssh2_of_node_runs_commands_a_shell_and_sftp_and_forwards(
         "sftp": True,
         "forwardOut": "from afar",
     }, errors
+    wait_until_gone(user)
+
+
+@needs_ssh2
+@pytest.mark.parametrize("is_warm", [False, True])
+@pytest.mark.client("VS Code Agents window: its ssh -G, ssh2", "works")
+def test_the_agents_window_takes_our_proxy_command_from_ssh(
+    start_emulator: Start, user: User, is_warm: bool
+) -> None:
+    """As microsoft/vscode, sshProxyCommand.ts: ``ssh -G``, then its ProxyCommand through a shell.
+
+    Versions of summer 2026 connected to the name itself (issue 313164).
+    """
+    emulator = start_emulator("--machine", "dm-foo:sleeping", "--wake-seconds", "1")
+    user.use(emulator)
+    if is_warm:  # then ssh -G says the session's login
+        assert user.ssh("dm-foo", "true").returncode == 0
+    lines = user.ssh("-G", "dm-foo").stdout.splitlines()
+    assert len(emulator.creates()) == is_warm, "ssh -G wakes nothing"
+    options = dict(line.split(" ", 1) for line in lines if " " in line)
+    command = options["proxycommand"]
+    for token, value in (("%r", options["user"]), ("%h", "dm-foo"), ("%p", options["port"])):
+        command = command.replace(token, value)
+    with socket.create_server(("127.0.0.1", 0)) as far:
+        script = [str(_HERE / "ssh2_bridge.js"), "30000", str(far.getsockname()[1])]
+        environment = {**user.environment, "NODE_PATH": str(_NODE_MODULES)}
+        node = user.start("node", *script, "sh", "-c", command, env=environment)
+        far.settimeout(60)
+        far.accept()[0].close()
+        out, errors = node.communicate(timeout=60)
+    assert json.loads(out)["exec"] == ["through", 3], errors
+    assert len(emulator.creates()) == 1
     wait_until_gone(user)
 
 

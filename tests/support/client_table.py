@@ -22,6 +22,7 @@ _SSH2 = "require(process.env.DCS_PROXY_NODE_MODULES + '/ssh2/package.json').vers
 # How each client tells its version: a command, or the name of a Python package.
 _VERSIONS: dict[str, tuple[str, ...] | str] = {
     "Ansible": "ansible-core",
+    "ansible-pylibssh": "ansible-pylibssh",
     "asyncssh": "asyncssh",
     "autossh": ("autossh", "-V"),
     "dbclient": ("dbclient", "-V"),
@@ -29,8 +30,10 @@ _VERSIONS: dict[str, tuple[str, ...] | str] = {
     "Emacs TRAMP": ("emacs", "--version"),
     "Fabric": "fabric",
     "git": ("git", "--version"),
+    "gvfs": ("/usr/libexec/gvfsd", "--version"),
     "JSch": ("sh", "-c", "readlink /usr/share/java/jsch.jar"),
     "lftp": ("lftp", "--version"),
+    "mc": ("mc", "--version"),
     "Mitogen": "mitogen",
     "paramiko": "paramiko",
     "plink": ("plink", "-V"),
@@ -42,6 +45,8 @@ _VERSIONS: dict[str, tuple[str, ...] | str] = {
     "ssh2-python": "ssh2-python",
     # Its first line is fusermount's.
     "sshfs": ("sh", "-c", "sshfs --version | grep SSHFS"),
+    "unison": ("unison", "-version"),
+    "VS Code Agents window": ("node", "-p", _SSH2),
 }
 
 

@@ -578,6 +578,7 @@ def test_two_pipes_are_relayed_without_the_environment(
         raise Executed
 
     monkeypatch.setattr(posix, "execve", execute)
+    monkeypatch.setattr(posix, "readlink", lambda _: "/usr/bin/ssh")
     warm.environment[b"DEDALUS_API_KEY"] = b"secret"
     pipes = [*os.pipe(), *os.pipe()]
     handed.fds.update({0: pipes[0], 1: pipes[3]})
@@ -592,6 +593,28 @@ def test_two_pipes_are_relayed_without_the_environment(
     assert words[6:] == ["dm-foo", warm.state.path]
     assert environment == {}
     assert "warm=yes fdpass=no" in warm.log()
+
+
+@pytest.mark.parametrize("parent", ["/usr/bin/node", "/usr/bin/sshfs", "/opt/openssh", None])
+def test_two_pipes_of_another_client_are_left_to_the_full_program(
+    warm: Warm, handed: Handed, monkeypatch: pytest.MonkeyPatch, parent: str | None
+) -> None:
+    """It reads what the client calls itself; None: there is no /proc."""
+
+    def readlink(_: str) -> str:
+        if parent is None:
+            raise FileNotFoundError
+        return parent
+
+    monkeypatch.setattr(posix, "readlink", readlink)
+    pipes = [*os.pipe(), *os.pipe()]
+    handed.fds.update({0: pipes[0], 1: pipes[3]})
+    try:
+        assert not warm.connect()
+    finally:
+        for fd in pipes:
+            os.close(fd)
+    assert not os.path.exists(warm.state.file("log"))
 
 
 def test_one_file_as_stdin_and_stdout_is_left_to_the_full_program(
