@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.support.emulator import Emulator
 from tests.support.user import User
 from tests.support.waiting import wait_until
 
@@ -93,6 +94,15 @@ class Controller:
         for path in self.masters():
             self.user.run(["ssh", "-S", str(path), "-O", "exit", "dm-any"])
             wait_until(lambda p=path: not os.path.exists(p))
+
+
+def account(user: User, emulator: Emulator, name: str) -> dict[str, str]:
+    """Write the config file and the key file of an account; return the options that name them."""
+    key, config = user.root / f"{name} key", user.root / f"{name}.toml"
+    key.write_text(f"{emulator.key}\n")
+    key.chmod(0o600)
+    config.write_text(f'base_url = "{emulator.api}"\nkey_file = "{key}"\n')
+    return {"config": str(config), "home": str(user.root / f"{name} state")}
 
 
 def plain(value: Any) -> Any:

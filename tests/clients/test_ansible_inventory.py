@@ -37,7 +37,13 @@ def test_the_collection_documents_itself(controller: Controller) -> None:
     }  # fmt: skip
     done = controller.run("ansible-doc", "-j", "-t", "role", "dedalus.dcs.wake")
     documented = json.loads(done.stdout)["dedalus.dcs.wake"]["entry_points"]["main"]["options"]
-    assert documented.keys() == {"wake_hosts", "wake_program", "wake_home", "wake_config"}
+    assert documented.keys() == {
+        "wake_hosts", "wake_program", "wake_home", "wake_config", "wake_api_key",
+    }  # fmt: skip
+    done = controller.run("ansible-doc", "-j", "-t", "module", "dedalus.dcs.wake")
+    assert json.loads(done.stdout)["dedalus.dcs.wake"]["return"].keys() == {
+        "msg", "woken", "seconds", "machines",
+    }  # fmt: skip
 
 
 @inventory_plugin

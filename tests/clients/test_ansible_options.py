@@ -14,6 +14,7 @@ from tests.clients.ansible_controller import (
     OURS_ONLY,
     SOURCE,
     Controller,
+    account,
     hosts_of,
     machines,
     plain,
@@ -132,15 +133,6 @@ def test_a_source_is_known_by_its_name(start_emulator: Start, controller: Contro
         assert squeeze(f"skips {directory / name}: the name of a source is dcs.yml") in squeeze(
             done.stdout + done.stderr
         )
-
-
-def account(user: User, emulator: Emulator, name: str) -> dict[str, str]:
-    """Write the config file and the key file of an account; return the options that name them."""
-    key, config = user.root / f"{name} key", user.root / f"{name}.toml"
-    key.write_text(f"{emulator.key}\n")
-    key.chmod(0o600)
-    config.write_text(f'base_url = "{emulator.api}"\nkey_file = "{key}"\n')
-    return {"config": str(config), "home": str(user.root / f"{name} state")}
 
 
 @inventory_plugin

@@ -11,7 +11,7 @@ from typing import Any
 from .program import Program, ProgramFailed, join_lines
 
 # \Z because $ would accept a trailing newline.
-_NAME = re.compile(r"dm-[a-z0-9]([a-z0-9-]{0,248}[a-z0-9])?\Z")
+NAME = re.compile(r"dm-[a-z0-9]([a-z0-9-]{0,248}[a-z0-9])?\Z")
 
 
 def list_machines(program: Program, timeout_s: int) -> list[dict[str, Any]]:
@@ -46,6 +46,6 @@ def _checked(machines: Any) -> list[dict[str, Any]]:
         if not isinstance(aliases, list):
             raise ProgramFailed("dcs-proxy list --json printed a machine without aliases")
         for name in (machine.get("name"), machine.get("short_name"), *aliases):
-            if not isinstance(name, str) or not _NAME.match(name):
+            if not isinstance(name, str) or not NAME.match(name):
                 raise ProgramFailed(f"{name!r} is not the name of a machine")
     return machines

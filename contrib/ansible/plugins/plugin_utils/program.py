@@ -13,7 +13,7 @@ _VARIABLES = {
     "base_url": "DEDALUS_BASE_URL",
     "org_id": "DEDALUS_ORG_ID",
 }
-_OPTIONS = ("program", "home", "config", "api_key", "api_key_file", "base_url", "org_id")
+OPTIONS = ("program", "home", "config", "api_key", "api_key_file", "base_url", "org_id")
 
 
 class ProgramFailed(Exception):
@@ -28,7 +28,7 @@ class Program:
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         """`options` has those that are set.  Raises ProgramFailed if the key cannot be read."""
-        given = {name: str(options[name]) for name in _OPTIONS if options.get(name)}
+        given = {name: str(options[name]) for name in OPTIONS if options.get(name)}
         self.path = os.path.expanduser(given.get("program", "dcs-proxy"))
         self._words = [self.path]
         for name in ("home", "config"):
