@@ -249,7 +249,7 @@ def test_changes_beyond_the_rate_are_limited(start_emulator: Start) -> None:
 
 
 def test_it_listens_on_loopback_only_and_stops_cleanly(start_emulator: Start) -> None:
-    emulator = start_emulator("--machine", "dm-foo")
+    emulator = start_emulator("--machine", "dm-foo", as_program=True)
     listening = listeners(emulator.process.pid)
     port = int(emulator.api.rpartition(":")[2])
     assert {port, emulator.ready["gateway"]} <= {number for _, number in listening}
@@ -327,7 +327,9 @@ def test_a_key_file_that_cannot_be_used_is_refused(
 
 
 def test_no_command_line_shows_the_emulators_key(start_emulator: Start, tmp_path: Path) -> None:
-    emulator = start_emulator("--api-key-file", key_file(tmp_path, "dsk-mine-0123456789"))
+    emulator = start_emulator(
+        "--api-key-file", key_file(tmp_path, "dsk-mine-0123456789"), as_program=True
+    )
     assert emulator.key == "dsk-mine-0123456789"
     words = Path(f"/proc/{emulator.process.pid}/cmdline").read_text()
     assert "key" in words and "dsk-mine" not in words

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import requests
 
-from tests.support import recording_emulator
+from tests.support.emulator_processes import EmulatorProcess, start_program
 from tests.support.openapi import check_recorded
 from tests.support.processes import clean_environment
 from tests.support.waiting import LIMIT_S
+
+Start = Callable[[Path, Sequence[str], Mapping[str, str]], tuple[EmulatorProcess, IO[bytes]]]
 
 
 class Emulator:
@@ -23,20 +24,14 @@ class Emulator:
     Users are given `front` as base URL: that of what is `in_between`, if something is.
     """
 
-    def __init__(self, directory: Path, *arguments: str) -> None:
+    def __init__(self, directory: Path, *arguments: str, start: Start = start_program) -> None:
         self.ids = arguments[arguments.index("--ids") + 1] if "--ids" in arguments else "dm"
         self.journal = directory / "journal"
         self.replies = directory / "replies"
-        self.process = subprocess.Popen(
-            [
-                sys.executable, recording_emulator.__file__, str(self.replies),
-                "--journal", str(self.journal), *arguments,
-            ],
-            stdout=subprocess.PIPE,
-            env=clean_environment(),
-        )  # fmt: skip
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        self.process, self._output = start(
+            self.replies, ["--journal", str(self.journal), *arguments], clean_environment()
+        )
+        line = self._output.readline()
         assert line, "the emulator did not start"
         self.ready: dict[str, Any] = json.loads(line)
         self.api: str = self.ready["api"]
@@ -80,10 +75,9 @@ class Emulator:
 
     def stop(self) -> None:
         """End it, once; fail if it did not end well or gave a reply that breaks the contract."""
-        assert self.process.stdout is not None
-        if self.process.stdout.closed:
+        if self._output.closed:
             return
-        self.process.stdout.close()
+        self._output.close()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(LIMIT_S) == 0, "the emulator did not stop cleanly"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.emulator import Emulator, key_file
+from tests.support.emulator_processes import fork, start_program
 from tests.support.fake_agent import socket_directory
 from tests.support.faults import GETS_IN_AFTER_WAKE, IN, KEY, PATIENT_S, WAKE_S, Play, Start
 from tests.support.prism import compared
@@ -39,16 +40,18 @@ def ids(request: pytest.FixtureRequest) -> str:
 def start_emulator(
     tmp_path: Path, request: pytest.FixtureRequest, ids: str
 ) -> Iterator[Callable[..., Emulator]]:
-    """Start emulators with the given arguments."""
+    """Start emulators with the given arguments, as forks unless asked for the program."""
     numbers = itertools.count()
     # One that gave a reply which breaks the contract must not leave the others running.
     with ExitStack() as started:
 
-        def start(*arguments: str) -> Emulator:
+        def start(*arguments: str, as_program: bool = False) -> Emulator:
             directory = tmp_path / f"emulator-{next(numbers)}"
             directory.mkdir()
             kind = () if "--ids" in arguments else ("--ids", ids)
-            emulator = Emulator(directory, *kind, *arguments)
+            emulator = Emulator(
+                directory, *kind, *arguments, start=start_program if as_program else fork
+            )
             started.callback(emulator.stop)
             if request.config.getoption("--through-prism"):
                 emulator.in_between = started.enter_context(compared(emulator.api, directory))

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import threading
-from typing import Any
+from typing import Any, NoReturn
 
 from dcs_proxy.cli import main
 from dcs_proxy.emulator import control_plane
@@ -72,6 +72,11 @@ def record(path: str) -> None:
     control_plane._Handler = Handler
 
 
+def run(path: str, *arguments: str) -> NoReturn:
+    """Be an emulator with these arguments whose replies are appended to `path`."""
+    record(path)
+    sys.exit(main(["emulator", *arguments]))
+
+
 if __name__ == "__main__":
-    record(sys.argv[1])
-    sys.exit(main(["emulator", *sys.argv[2:]]))
+    run(*sys.argv[1:])
