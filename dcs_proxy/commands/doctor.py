@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dcs_proxy import __version__
 from dcs_proxy.app import Options
 from dcs_proxy.console.stderr import show
-from dcs_proxy.console.stdout import put, put_json
+from dcs_proxy.console.stdout import put, put_json, wrap
 from dcs_proxy.doctor.bundle import check_bundle_path, write_bundle
 from dcs_proxy.doctor.context import Context
 from dcs_proxy.doctor.plan import steps_for
@@ -89,8 +89,10 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
 
 def _lines(check: Check, marks: Mapping[str, str]) -> list[str]:
     mark = marks[check.status]
-    lines = [f"{mark} {check.name:<{_WIDTH}} {check.text}{_took(check.seconds)}"]
+    text = f"{mark} {check.name:<{_WIDTH}} {check.text}{_took(check.seconds)}"
+    lines = wrap(text, indent=len(mark) + _WIDTH + 2)
     if check.hint:
+        # In one piece, because it is often a command to copy.
         lines.append(f"{' ' * len(mark)} {'':<{_WIDTH}} hint: {check.hint}")
     return lines
 

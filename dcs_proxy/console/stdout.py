@@ -62,6 +62,22 @@ def columns(rows: Iterable[tuple[str, ...]]) -> list[str]:
     ]
 
 
+def wrap(line: str, indent: int) -> list[str]:
+    """Return a line in pieces that fit the terminal, the later ones indented.
+
+    Only stdout's own terminal counts: a line that goes to a file or a pipe remains one.
+    """
+    if sys.stdout is None or not sys.stdout.isatty():
+        return [line]
+    import shutil
+    import textwrap
+
+    width = max(shutil.get_terminal_size().columns, indent + 20)
+    return textwrap.wrap(
+        line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
 def _reader_gone() -> ReaderGone:
     return ReaderGone("the reader closed the pipe")
 
