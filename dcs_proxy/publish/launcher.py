@@ -27,7 +27,8 @@ def render_launcher(program: Program) -> str:
     """Return the script that starts `program` with the script's own arguments.
 
     Without the program `prepare` ends with an error on stderr, and ``HOST PORT`` sends an SSH
-    disconnect message (RFC 4253 section 11.1), then waits until ssh has read it.
+    disconnect message (RFC 4253 section 11.1), then waits until ssh has read it.  The message
+    has a hint only if stderr is the null device: otherwise the hint of `prepare` was seen.
     """
     python, start = program.words[0], program.words[-1]
     command = " ".join(map(shlex.quote, program.arguments()))
@@ -35,7 +36,7 @@ def render_launcher(program: Program) -> str:
     if program.config_home:
         home = shlex.quote(program.config_home)
         config_home = f"XDG_CONFIG_HOME={home} && export XDG_CONFIG_HOME\n"
-    packet = "".join(f"\\{byte:03o}" for byte in disconnect_bytes(f"{_MOVED}; hint: {_HINT}"))
+    short, full = _packet(f"not connected: {_MOVED}"), _packet(f"{_MOVED}; hint: {_HINT}")
     return f"""\
 #!/bin/sh
 # Written by dcs-proxy config-ssh, which also rewrites it.  The ssh config runs it.
@@ -48,11 +49,20 @@ if [ "$1" = prepare ]; then
     echo {shlex.quote(f"dcs-proxy: {_MOVED}: {start}")} >&2
     echo {shlex.quote(f"dcs-proxy: hint: {_HINT}")} >&2
 else
-    printf '{packet}'
+    if [ -c /dev/fd/2 ] && ! [ -t 2 ]; then
+        printf '{full}'
+    else
+        printf '{short}'
+    fi
     cat >/dev/null
 fi
 exit 3
 """
+
+
+def _packet(message: str) -> str:
+    """Return a disconnect message as an argument of printf."""
+    return "".join(f"\\{byte:03o}" for byte in disconnect_bytes(message))
 
 
 def parse_launcher(text: str) -> Program | None:

@@ -88,6 +88,8 @@ def test_a_program_that_has_moved_is_named_by_ssh(start_emulator: Start, user: U
             assert done.returncode == 255
             assert "dcs-proxy: dcs-proxy has moved or was removed: " in done.stderr
             assert "dcs-proxy: hint: run dcs-proxy config-ssh" in done.stderr
+            # Once, unless ControlPersist discards the stderr of the ProxyCommand.
+            assert done.stderr.count("hint: ") == 1 + bool(more)
             assert "mm_receive_fd" not in done.stderr
     assert user.proxy("config-ssh", "--ssh-config", str(user.config)).returncode == 0
     assert user.ssh("dm-foo", "echo in").stdout == "in\n"

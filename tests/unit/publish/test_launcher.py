@@ -29,11 +29,14 @@ def installed(tmp_path: Path, config: str | None = None) -> Program:
     return Program(words, str(state), config, "/home/of config")
 
 
-def launch(program: Program, *words: str) -> subprocess.CompletedProcess[bytes]:
+def launch(
+    program: Program, *words: str, stderr: int = subprocess.PIPE
+) -> subprocess.CompletedProcess[bytes]:
     environment = {"XDG_CONFIG_HOME": "/elsewhere", "DCS_PROXY_CONFIG": "/other"}
     return subprocess.run(
         ["/bin/sh", program.launcher, *words],
-        input=b"SSH-2.0-x\r\n", capture_output=True, check=False, env=environment,
+        input=b"SSH-2.0-x\r\n", stdout=subprocess.PIPE, stderr=stderr, check=False,
+        env=environment,
     )  # fmt: skip
 
 
@@ -69,9 +72,12 @@ def test_a_program_that_was_removed_is_named(tmp_path: Path) -> None:
         f"dcs-proxy: dcs-proxy has moved or was removed: {program.words[-1]}",
         f"dcs-proxy: hint: {HINT}",
     ]
+    moved = "dcs-proxy has moved or was removed"
     done = launch(program, "--login", "me", "dm-foo", "22")
     assert (done.returncode, done.stderr) == (3, b"")
-    assert done.stdout == disconnect_bytes(f"dcs-proxy has moved or was removed; hint: {HINT}")
+    assert done.stdout == disconnect_bytes(f"not connected: {moved}")
+    done = launch(program, "--login", "me", "dm-foo", "22", stderr=subprocess.DEVNULL)
+    assert done.stdout == disconnect_bytes(f"{moved}; hint: {HINT}")
 
 
 def test_a_python_that_was_removed_is_named(tmp_path: Path) -> None:
