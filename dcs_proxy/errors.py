@@ -183,7 +183,7 @@ def exit_codes() -> list[tuple[int, str]]:
     return sorted(
         [
             (0, "Success."),
-            (DcsError.exit_code, "Any other failure, or a failed check of doctor."),
+            (DcsError.exit_code, "Any other failure, or a failed doctor check."),
             *codes,
         ]
     )

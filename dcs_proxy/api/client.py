@@ -156,7 +156,7 @@ class Api:
             if following is None:
                 return
             if following in cursors:
-                raise ApiProtocolError("the API's list of machines comes back to a page before")
+                raise ApiProtocolError("the API's list of machines repeats a page")
             cursor = following
             cursors.add(cursor)
             count += len(found.machines) + len(found.unusable)

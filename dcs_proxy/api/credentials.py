@@ -119,7 +119,7 @@ def _read_key_file(path: str) -> str | None:
     if file is None:
         return None
     if not file.is_private:
-        raise CredentialsError(f"the key file {path} can be read by others", hint=file.hint)
+        raise CredentialsError(f"the key file {path} is readable by other users", hint=file.hint)
     return file.data.decode("latin-1").strip()
 
 
@@ -130,7 +130,7 @@ def check_key(key: str, source: str) -> str:
     key = key.strip()
     if key.startswith(_NOT_ALONE):
         raise CredentialsError(
-            f"the API key from {source} must be the key alone",
+            f"the API key from {source} must contain nothing but the key",
             hint="remove the name of the variable and the quotation marks",
         )
     if not 1 <= len(key) <= MAX_KEY or not key.isascii() or not key.isprintable() or " " in key:

@@ -46,7 +46,7 @@ def check_host_trust(trust: HostTrust | None, endpoint: str, machine: MachineNam
     if trust is None:
         raise Untrusted(
             "the API sent no host trust, so the gateway's identity cannot be verified",
-            hint="try again; if it happens again, report it to the service's support",
+            hint="try again; if this persists, report it to the service's support",
             machine=machine,
         )
     if trust.kind != "cert_authority":

@@ -220,7 +220,7 @@ class HttpClient:
     def _read(self, response: requests.Response) -> Response:
         # Unpacked, a small body may be a large one.
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            what = "sent a compressed response, which was not asked for"
+            what = "sent a compressed response, which was not requested"
             raise self._problems.no_response(what, retryable=False)
         data = b""
         for part in response.iter_content(64 * 1024):

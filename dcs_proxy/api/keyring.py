@@ -113,7 +113,7 @@ class SystemKeyring:
             try:
                 return self._deadline.call(process.wait, within_s=min(_NOTICE_AFTER_S, limit_s))
             except TimeoutError:
-                self._notice(f"waiting for {NAME}: is there a window that asks to unlock it?")
+                self._notice(f"waiting for {NAME}: look for a window that asks to unlock it")
             return self._deadline.call(process.wait, within_s=limit_s - _NOTICE_AFTER_S)
         except (TimeoutError, DeadlineExceeded):
             raise CredentialsError(

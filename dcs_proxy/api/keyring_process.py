@@ -209,7 +209,7 @@ def _missing_service() -> str:
         return str(error)  # keyring's own words
     except Exception as error:  # of D-Bus
         return _describe(error)
-    return "keyring finds none"
+    return "no backend found"
 
 
 def _name(ring: KeyringBackend) -> str:

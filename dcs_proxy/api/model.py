@@ -212,7 +212,7 @@ def parse_machines(body: bytes) -> tuple[Listing, str | None]:
     # The service's clients take null for an empty list.
     for item in fields.optional("items", list) or []:
         if not isinstance(item, dict):
-            raise fields.wrong("items", "holds something that is not a machine")
+            raise fields.wrong("items", "contains something that is not a machine")
         of_item = _Fields(item, None, "items.")
         machine_id = of_item.optional("machine_id", str) or ""
         machine = _machine(of_item, MachineId(machine_id))
@@ -295,7 +295,7 @@ def _check_machine(fields: _Fields, machine: MachineName) -> MachineId:
     """Return the id in a response about `machine`.  Raises ApiProtocolError if it is another's."""
     machine_id = fields.text("machine_id")
     if machine_name(machine_id) != machine:
-        raise ApiProtocolError("the API answered about another machine", machine=machine)
+        raise ApiProtocolError("the API's response is about another machine", machine=machine)
     return MachineId(machine_id)
 
 

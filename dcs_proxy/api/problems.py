@@ -30,7 +30,7 @@ _TRANSIENT = frozenset({429, 500, 502, 503, 504})
 _NETWORK_HINT = "check the network, DEDALUS_BASE_URL and {proxy}, then try again"
 _NO_MACHINE_HINT = "check the name, and that the API key belongs to the right account"
 _NO_LIST_HINT = "check DEDALUS_BASE_URL; if it is right, type the machine's complete name"
-_ODD_ANSWER_HINT = "for a report, dcs-proxy log shows the request's id"
+_ODD_ANSWER_HINT = "if you report this, include the request's id from dcs-proxy log"
 _CA_HINT = (
     "something may be intercepting TLS; behind a corporate proxy, set ca_file in the config file to"
     " the PEM file of its CA"
@@ -109,7 +109,7 @@ class Problems:
                 return self.no_response(f"cannot be reached: {cause.strerror}")
         if isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
             return self.no_response("sent an incomplete response")
-        what = f"cannot be asked: {type(error).__name__}"
+        what = f"cannot be queried: {type(error).__name__}"
         return self.no_response(what, retryable=False)
 
     def from_status(

@@ -74,8 +74,8 @@ def check_descriptors(host: str = "HOST", stdin: int = 0, stdout: int = 1) -> No
             )
         if stat.S_ISSOCK(os.fstat(fd).st_mode) and _family(fd) != socket.AF_UNIX:
             raise UsageError(
-                "stdin or stdout is a network connection, which would let in the program at its"
-                " other end",
+                "stdin or stdout is a network connection, so a program on another computer could"
+                " log in",
                 hint="let an SSH client run dcs-proxy as its ProxyCommand",
             )
 

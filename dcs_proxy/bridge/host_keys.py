@@ -67,8 +67,8 @@ def _ensure_key(path: str, kind: str) -> str:
     is_secret = status.st_uid == os.geteuid() and not stat.S_IMODE(status.st_mode) & 0o077
     if not stat.S_ISREG(status.st_mode) or not is_secret:
         raise StateError(
-            f"the bridge's host key {path} can be read by others",
-            hint=f"remove it: a new one is made (rm {shlex.quote(path)})",
+            f"the bridge's host key {path} is readable by other users",
+            hint=f"remove it, and a new one will be created: rm {shlex.quote(path)}",
         )
     return path
 
@@ -115,6 +115,6 @@ def _public_line(path: str) -> str:
     except (ValueError, UnsupportedAlgorithm):
         raise StateError(
             f"the bridge's host key {path} is damaged",
-            hint=f"remove it: a new one is made (rm {shlex.quote(path)})",
+            hint=f"remove it, and a new one will be created: rm {shlex.quote(path)}",
         ) from None
     return line.decode("ascii")

@@ -80,7 +80,7 @@ class Outbox:
         self._held.append(message)
         self._size += message.size + _OVERHEAD
         if self._size > _LIMIT:
-            raise SSHException("more messages in a key exchange than an honest peer sends")
+            raise SSHException("too many messages during a key exchange")
 
     def _send(self, message: Payload) -> bool:
         """Send a message unless the side is in a key exchange; return whether it was sent."""

@@ -35,10 +35,11 @@ def prove_gateway(
     try:
         while not gateway.is_negotiated.wait(_TURN_S):
             if client_gone():
-                raise ClientGone("the program that asked for the connection is gone")
+                raise ClientGone("the program that asked for the connection has exited")
             if time.monotonic() >= end:
                 raise GatewayUnreachable(
-                    f"the gateway {login.endpoint} has not proved itself within {timeout_s:g} s",
+                    f"the gateway {login.endpoint} has not proved its identity within"
+                    f" {timeout_s:g} s",
                     hint="try again in a minute",
                 )
         if gateway.ended.is_set() or not gateway.is_active():

@@ -151,11 +151,11 @@ class Bridge:
     def _await(self, gateway: Gateway, event: threading.Event, end: float, login: Login) -> None:
         while not event.wait(_TURN_S):
             if self.client_gone():
-                raise ClientGone("the program that asked for the connection is gone")
+                raise ClientGone("the program that asked for the connection has exited")
             if time.monotonic() >= end:
                 raise GatewayUnreachable(
                     f"the gateway {login.endpoint} did not complete the login in {_LOGIN_S:g} s",
-                    hint="try again; if it stays so, report it to the service's support",
+                    hint="try again; if this persists, report it to the service's support",
                 )
         if gateway.ended.is_set() or not gateway.is_active():
             gateway.ended.wait(_LAST_S)
@@ -216,5 +216,5 @@ def explain_failure(gateway: Gateway, login: Login) -> DcsError:
         why = quote_server(str(error))
     return GatewayUnreachable(
         f"the gateway {where} did not complete the login: {why}",
-        hint="try again; if it stays so, report it to the service's support",
+        hint="try again; if this persists, report it to the service's support",
     )

@@ -23,8 +23,7 @@ def check_login(login: str, host: str, record: Record, *, was_prepared: bool) ->
     if ready is not None and login not in record.logins:
         if not was_prepared:
             raise LoginMismatch(
-                "this ssh has begun without the session's login, since the system does not tell "
-                "whether it only shows its options (ssh -G), for which no machine is woken",
+                "this ssh started before the session existed, so it has the wrong login name",
                 hint=f"the machine is awake now; type again: ssh {host}",
                 machine=MachineName(host),
             )
@@ -39,11 +38,13 @@ def is_known_login(login: str, state: StateDirectory) -> bool:
 
 def not_woken_for(login: str, host: str) -> LoginMismatch:
     """Return the error for a machine that was not woken because the login would be refused."""
-    return _mismatch(login, host, "but the login belongs to the session; nothing was woken")
+    return _mismatch(
+        login, host, "but only the session's own login works; the machine was not woken"
+    )
 
 
 def _mismatch(login: str, host: str, why: str) -> LoginMismatch:
-    shown = clean_text(login, _MAX_SHOWN) if login else "nobody (an empty user name)"
+    shown = f"as {clean_text(login, _MAX_SHOWN) or '?'}" if login else "with an empty user name"
     hint = (
         f"type: ssh {host} (no user name before it, no -l, and no User line for {host} "
         "above the dcs-proxy block in your ssh config)"
@@ -54,5 +55,5 @@ def _mismatch(login: str, host: str, why: str) -> LoginMismatch:
             "of a group"
         )
     return LoginMismatch(
-        f"ssh is about to log in as {shown or '?'}, {why}", hint=hint, machine=MachineName(host)
+        f"ssh is about to log in {shown}, {why}", hint=hint, machine=MachineName(host)
     )

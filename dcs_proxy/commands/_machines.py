@@ -54,7 +54,7 @@ def select_machines(
     UsageError, MachineNotFound for a pattern without a match, or what `find` raises.
     """
     if arguments.all == bool(arguments.hosts):
-        raise UsageError("name machines, or give --all", hint=hint)
+        raise UsageError("name the machines, or use --all", hint=hint)
     if arguments.all:
         return {name: name for name in list_known()}
     patterns = [host for host in arguments.hosts if "*" in host or "?" in host]

@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         put(*columns(rows) if len(rows) > 1 else ())
         return 0
     if arguments.host is None:
-        raise UsageError("name the machine, too", hint="dcs-proxy alias --help")
+        raise UsageError("name the machine as well", hint="dcs-proxy alias --help")
     return _set(parse_machine_name(arguments.name), arguments.host, settings, options)
 
 
@@ -78,7 +78,7 @@ def _set(alias: MachineName, typed: str, settings: Settings, options: Options) -
         raise MachineNotFound("no such machine", hint="see the names: dcs-proxy list",
                               machine=machine)  # fmt: skip
     _edit(options, state, lambda text: set_alias(text, alias, machine))
-    show_notice(f"{alias} is {machine}")
+    show_notice(f"{alias} now means {machine}")
     show_unlisted(names, options.settings(os.environ), state.path)
     return 0
 

@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         agents.end(timeout_s=_CLOSE_S)
         return code
     except KeyboardInterrupt:
-        show(f"dcs-proxy: interrupted: {len(batch.outcomes)} of {len(names)} machines are done")
+        show(f"dcs-proxy: interrupted: {len(batch.outcomes)} of {len(names)} machines done")
         return ClientGone.exit_code
 
 

@@ -196,17 +196,17 @@ def _run_ssh(command: list[str]) -> Output | None:
 def _shell_warnings(shells: Sequence[Shell]) -> Iterator[str]:
     for shell in shells:
         if shell.problem:
-            yield f"{shell.path}, with which ssh starts programs, {shell.problem}"
+            yield f"{shell.path}, with which ssh runs commands, {shell.problem}"
             yield "hint: set SHELL to a shell that runs commands, such as /bin/sh"
         elif shell.output:
             said = quote_server(shell.output)
-            yield f"{shell.path} prints {said} when it starts, into every connection"
-            yield f"hint: look at {shell.start_files}; until it is silent, connections are relayed"
+            yield f"{shell.path} prints {said} when it starts, which ends up in every connection"
+            yield f"hint: look at {shell.start_files}; until that is gone, connections are relayed"
 
 
 def _program_warnings(program: Program) -> Iterator[str]:
     if any(_TEMPORARY.search(os.path.realpath(program.words[at])) for at in (0, -1)):
-        yield f"this dcs-proxy is in a place that is emptied from time to time: {program.words[-1]}"
+        yield f"this dcs-proxy is in a cache that may be emptied: {program.words[-1]}"
         yield "hint: install it with pipx or uv tool, then run config-ssh again"
 
 

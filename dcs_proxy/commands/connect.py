@@ -66,7 +66,7 @@ EXAMPLES = (
     ("Any SSH client that supports ProxyCommand (here OpenSSH without the block)",
      "ssh -F none -o ProxyCommand='dcs-proxy %h %p' "
      "-o UserKnownHostsFile=~/.ssh/dcs-proxy/known_hosts dm-foo"),
-    ("Relay, although the block says to hand the socket over",
+    ("Relay the connection instead of passing the socket to ssh",
      "ssh -o ProxyUseFdpass=no -o ProxyCommand='dcs-proxy --relay %h %p' dm-foo"),
 )  # fmt: skip
 
@@ -74,17 +74,17 @@ EXAMPLES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the ProxyCommand form."""
     parser.add_argument("host", metavar="HOST", help="the machine's name or an alias")
-    parser.add_argument("port", metavar="PORT", help="as ssh gives it; the session's port is used")
+    parser.add_argument("port", metavar="PORT", help="ignored: the session's port is used")
     parser.add_argument(
         "--login", metavar="USER", help="the login name that ssh will use (%%r), to be checked"
     )
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--bridge", action="store_true", help="log in for the client, whatever it is")
+    how.add_argument("--bridge", action="store_true", help="log in for the client, whichever it is")
     how.add_argument(
         "--relay", action="store_true", help="relay stdin and stdout; the client itself logs in"
     )
     how.add_argument(
-        "--fdpass", action="store_true", help="hand the connected socket over (ProxyUseFdpass)"
+        "--fdpass", action="store_true", help="pass the connected socket to ssh (ProxyUseFdpass)"
     )
 
 
@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
             _check_port(arguments.port)
             if arguments.fdpass and not fdpass:
                 raise UsageError(
-                    "--fdpass needs a socket of ssh's as stdin and stdout",
+                    "--fdpass needs a socket from ssh as stdin and stdout",
                     hint="write ProxyUseFdpass yes beside the ProxyCommand, or leave out --fdpass",
                 )
             is_done = _connect(arguments, options, fdpass, first)

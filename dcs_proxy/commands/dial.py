@@ -43,12 +43,12 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     check_descriptors()
     if not is_fdpass():
         raise UsageError(
-            "dial needs a socket of ssh's as stdin and stdout",
+            "dial needs a socket from ssh as stdin and stdout",
             hint="write ProxyUseFdpass yes beside the ProxyCommand",
         )
     if parse_endpoint(arguments.host) is None or not 1 <= arguments.port <= 65535:
         raise UsageError(
-            f"{quote_server(arguments.host)} port {arguments.port} is no address of a gateway",
+            f"{quote_server(arguments.host)} port {arguments.port} is not the address of a gateway",
             hint="dcs-proxy dial --help",
         )
     settings = options.settings(os.environ)

@@ -142,7 +142,7 @@ def _read_key(path: str | None) -> str | None:
     if file is None:
         raise ConfigError(f"the API key file {path} does not exist")
     if not file.is_private:
-        raise ConfigError(f"the API key file {path} can be read by others", hint=file.hint)
+        raise ConfigError(f"the API key file {path} is readable by other users", hint=file.hint)
     return check_key(file.data.decode("latin-1"), path)
 
 

@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
         "--ssh-config", metavar="FILE", action="append", default=[],
-        help="an ssh config that config-ssh has written and does not remember; may be repeated",
+        help="an ssh config that config-ssh wrote but has no record of; may be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--yes", action="store_true", help="remove the API key and the config file without asking"
@@ -120,8 +120,8 @@ def _remove_state(home: str, settings: Settings | None, options: Options) -> Non
     _end_agents(agents)
     left = remove_state(home) + (remove_sockets(agents.place) if agents.is_outside(home) else [])
     if left:
-        _say(f"{home}: our files removed")
-        _say(f"left, because they are not ours: {', '.join(left)}")
+        _say(f"{home}: the files of dcs-proxy removed")
+        _say(f"left, because dcs-proxy did not create them: {', '.join(left)}")
     else:
         _say(f"{home}: removed")
 
@@ -212,4 +212,4 @@ def _report_others(settings: Settings | None, options: Options) -> None:
         _say(f"left: {path}")
     for path in settings_with_machines(os.environ):
         _say(f'left: the settings for "dm-*" in {path}')
-    _say("now remove the program itself, such as by: pipx uninstall dcs-proxy")
+    _say("now remove the program itself, for example: pipx uninstall dcs-proxy")

@@ -25,7 +25,7 @@ def check_ansible(context: Context) -> Check | None:
     if where is None:
         return None
     return failed(
-        f"{where} turns host key checking off: ssh would not notice a false gateway",
+        f"{where} turns host key checking off: ssh would accept an impostor's gateway",
         "remove it: machines need no entry in known_hosts",
     )
 

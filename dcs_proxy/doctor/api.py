@@ -33,7 +33,7 @@ def check_key(context: Context) -> Check:
     """Check that there is an API key, wherever it is stored; it is never shown."""
     context.credentials = context.open_factory().find_credentials(Deadline(_API_S))
     source = context.credentials.source
-    only_here = "; for editors, which may not have it: dcs-proxy login"
+    only_here = "; editors may not have this variable: dcs-proxy login stores the key for them"
     return passed(f"found: {source}{only_here if source.startswith('DEDALUS_') else ''}")
 
 
@@ -79,7 +79,7 @@ def _only_here(settings: Settings) -> str:
     keys = [key for key, source in sources if source in os.environ]
     if settings.is_loopback or not keys:
         return ""
-    return f"; for editors, which may not have these variables: set {' and '.join(keys)}"
+    return f"; editors may not have these variables, so set {' and '.join(keys)}"
 
 
 def _proxies(context: Context) -> str:

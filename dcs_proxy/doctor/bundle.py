@@ -40,7 +40,7 @@ _PRIVATE_OPTIONS = frozenset(
 def check_bundle_path(path: str) -> None:
     """Raise UsageError if the file exists: no file of the user's is overwritten."""
     if os.path.lexists(path):
-        raise UsageError(f"{path} exists already", hint="choose another name")
+        raise UsageError(f"{path} already exists", hint="choose another name")
 
 
 def write_bundle(path: str, context: Context, checks: Sequence[Check]) -> None:

@@ -62,12 +62,15 @@ def check_shell(context: Context) -> Check:
     shells = try_shells(context.environment)
     for shell in shells:
         if shell.problem:
-            return failed(f"{shell.path} {shell.problem}", "set SHELL to one that does: /bin/sh")
+            return failed(
+                f"{shell.path} {shell.problem}",
+                "set SHELL to a shell that runs commands, such as /bin/sh",
+            )
         if shell.output and not _is_by_pipes(context):
             said = quote_server(shell.output)
             return failed(
-                f"{shell.path} prints {said} when it starts, into every connection",
-                f"look at {shell.start_files}; or run dcs-proxy config-ssh, which then avoids it",
+                f"{shell.path} prints {said} when it starts, which ends up in every connection",
+                f"look at {shell.start_files}; or run dcs-proxy config-ssh, which works around it",
             )
     return passed(", ".join(shell.path for shell in shells))
 

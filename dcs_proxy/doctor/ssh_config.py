@@ -83,10 +83,10 @@ def _find_problem(context: Context, top: str, end: str, hosts: list[MachineName]
     if program is None and (problem := _wrong_launcher(top)):
         return problem
     if version is None or program is None:
-        return f"the block in {path} is not what this version writes"
+        return f"the block in {path} is not what this version of dcs-proxy writes"
     expected = render_top(program, hosts, version, hands_over=not uses_pipes(top))
     if (top, end) != (expected, render_end(program, version)):
-        return f"the block in {path} is not what this version writes"
+        return f"the block in {path} is not what this version of dcs-proxy writes"
     ssh = context.ssh
     if ssh is not None and missing_features(ssh.version) != missing_features(version):
         return f"the block in {path} is for OpenSSH {version}, but {ssh.path} is {ssh.version}"
@@ -147,11 +147,15 @@ def _wrong_program(context: Context, program: Program) -> str:
     if os.path.realpath(program.state_directory) != os.path.realpath(state):
         return f"the block uses the state directory {program.state_directory}, not {state}"
     if program.config_file != expected.config_file:
-        shown = [each.config_file or "the default one" for each in (program, expected)]
-        return f"the block uses the config file {shown[0]}, not {shown[1]}"
+        used, wanted = (_shown(each.config_file) for each in (program, expected))
+        return f"the block uses {used}, not {wanted}"
     if program.config_file is None and program.config_home != expected.config_home:
         return f"the block uses the config in {program.config_home}, not {expected.config_home}"
     return ""
+
+
+def _shown(config_file: str | None) -> str:
+    return "the default config file" if config_file is None else f"the config file {config_file}"
 
 
 def _config_ssh(context: Context) -> str:

@@ -32,7 +32,7 @@ _FIXED = {
     "PreferredAuthentications": "publickey",
 }
 _HARMFUL = {
-    "KnownHostsCommand": "it fails for names without DNS, and the login with it",
+    "KnownHostsCommand": "it fails for names without DNS, so the login fails",
     "PKCS11Provider": "ssh may ask for a smart card",
 }
 _AUTHORITY = "ssh-ed25519"

@@ -157,7 +157,7 @@ def _load_or_make(directory: str | None, name: str) -> ed25519.Ed25519PrivateKey
     if file is None:
         return _make(path)
     if not file.is_private:
-        raise ConfigError(f"the authority's key {path} can be read by others", hint=file.hint)
+        raise ConfigError(f"the authority's key {path} is readable by other users", hint=file.hint)
     try:
         key = serialization.load_ssh_private_key(file.data, None)
     except (ValueError, UnsupportedAlgorithm) as error:

@@ -122,7 +122,7 @@ def _refuse_as_root(parent: str) -> None:
     status = os.stat(parent)
     if os.geteuid() == 0 != status.st_uid and not status.st_mode & stat.S_ISVTX:
         raise StateError(
-            f"{parent} belongs to user id {status.st_uid}, who could not use what root creates"
+            f"{parent} belongs to user id {status.st_uid}, which could not use what root creates"
             " there",
             hint="run it as that user, without sudo; for root itself: sudo -H",
         )
@@ -139,7 +139,7 @@ def make_private_directory(path: str) -> None:
     if not os.path.exists(path):
         raise StateError(
             f"{path} is a link to a missing directory",
-            hint=f"make that directory, or remove the link: rm {shlex.quote(path)}",
+            hint=f"create that directory, or remove the link: rm {shlex.quote(path)}",
         )
     check_private_directory(path)
 

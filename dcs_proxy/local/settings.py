@@ -149,7 +149,7 @@ def _read(path: str, *, must_exist: bool) -> Settings:
     settings = _from_table(table, path)
     if settings.proxy is not None and settings.proxy.password and not file.is_private:
         raise ConfigError(
-            f"the config file {path} contains the proxy's password and can be read by others",
+            f"the config file {path} contains the proxy's password and is readable by other users",
             hint=file.hint,
         )
     return settings

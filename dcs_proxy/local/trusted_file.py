@@ -75,7 +75,7 @@ def read_trusted(
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except (FileNotFoundError, NotADirectoryError):
         if os.path.islink(path):
-            hint = f"make that file, or remove the link: rm {shlex.quote(path)}"
+            hint = f"create that file, or remove the link: rm {shlex.quote(path)}"
             raise error(f"{what} {path} is a link to a missing file", hint=hint) from None
         return None
     except OSError as failure:
@@ -141,7 +141,7 @@ def judge(path: str, status: os.stat_result) -> Distrust | None:
     if status.st_mode & 0o022 and not stat.S_ISLNK(status.st_mode) and not is_sticky:
         mode = stat.S_IMODE(status.st_mode)
         return Distrust(
-            path, f"can be changed by other users (mode {mode:04o})",
+            path, f"is writable by other users (mode {mode:04o})",
             f"chmod go-w {shlex.quote(path)}",
         )  # fmt: skip
     return None

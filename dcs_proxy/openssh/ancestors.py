@@ -11,7 +11,7 @@ from dcs_proxy.openssh.parent import connect_timeout
 # Programs that give up before a wake may be over, and resume it if the user tries again: by their
 # process name, with what to tell.
 _IMPATIENT = {
-    "gvfsd-sftp": "the file manager gives up after 40 s: open the folder again, the wake goes on",
+    "gvfsd-sftp": "the file manager gives up after 40 s: open the folder again; the wake continues",
 }
 # VS Code's Remote-SSH sets this for each ssh that it starts.
 _VSCODE = "VSCODE_SSH_ASKPASS_HANDLE"
@@ -30,7 +30,7 @@ def find_advice(pid: int, environment: Mapping[str, str], wake_seconds: int) -> 
     if environment.get(_VSCODE):
         seconds = (connect_timeout(pid) or _VSCODE_DEFAULT_S) + _VSCODE_MORE_S
         return (
-            f"VS Code gives up after {seconds} s: then press Retry, the wake goes on "
+            f"VS Code gives up after {seconds} s: then press Retry; the wake continues "
             "(to make VS Code wait: dcs-proxy config-ssh --vscode)"
             if seconds < wake_seconds
             else ""

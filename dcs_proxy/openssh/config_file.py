@@ -218,7 +218,7 @@ def _not_ours_to_write(path: str, error: StateError) -> ConfigError:
     return ConfigError(
         error.message,
         hint=f"write another file: dcs-proxy config-ssh --ssh-config {shlex.quote(other)}, and put"
-        f" the line Include {other} first in {path}, by whatever manages that file",
+        f" the line Include {other} first in {path}, with the tool that manages that file",
     )
 
 

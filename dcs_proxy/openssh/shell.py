@@ -70,9 +70,9 @@ def check_shell_is_silent(environment: Mapping[str, str]) -> None:
     shell = try_shell(environment.get("SHELL") or _DEFAULT, environment)
     if shell.output:
         raise ConfigError(
-            f"your shell {shell.path} prints something when it starts, and ssh takes that for the"
+            f"your shell {shell.path} prints something when it starts, which breaks the"
             f" connection: {quote_server(shell.output)}",
-            hint=f"look at {shell.start_files}; or run dcs-proxy config-ssh, which then avoids it",
+            hint=f"look at {shell.start_files}; or run dcs-proxy config-ssh, which works around it",
         )
 
 

@@ -58,8 +58,8 @@ def install_identity(
         ends_at = min(ends_at, attempt.key_ends_at)
     if ends_at <= now:
         raise Untrusted(
-            "the session that the API calls ready has already ended",
-            hint="is this computer's clock right?",
+            "the API says that the session is ready, but it has already ended",
+            hint="check this computer's clock",
         )
     bare_key = True
     if key is not None:

@@ -157,7 +157,7 @@ def _ambiguous(
     shown = [short[each] for each in candidates[:_MAX_SHOWN]]
     more = f" and {len(candidates) - _MAX_SHOWN} more" if len(candidates) > _MAX_SHOWN else ""
     return MachineNotFound(
-        f"short for {len(candidates)} machines: {', '.join(shown)}{more}",
+        f"this is short for {len(candidates)} machines: {', '.join(shown)}{more}",
         hint="type one of these names",
         machine=name,
     )

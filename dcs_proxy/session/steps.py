@@ -312,5 +312,5 @@ def _session_over(session: Session | None) -> SessionFailed:
     code = f" ({as_word(session.error_code)})" if session.error_code else ""
     return SessionFailed(
         f"the session is {as_word(session.status)}{said}{code}",
-        hint="try again; if it fails again, look at the machine in the console",
+        hint="try again; if this persists, look at the machine in the console",
     )

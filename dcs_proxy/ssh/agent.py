@@ -184,15 +184,15 @@ class Agent:
         request += lifetime_constraint(lifetime_s)
         if destination is not None:
             try:
-                self._command(request + destination_constraint(destination), f"take {what}")
+                self._command(request + destination_constraint(destination), f"add {what}")
             except AgentRefused:
                 pass
             else:
                 return True
         try:
-            self._command(request, f"take {what}")
+            self._command(request, f"add {what}")
         except AgentRefused as error:
-            message = f"the agent at {clean_text(self.path)} does not take {what}"
+            message = f"the agent at {clean_text(self.path)} does not accept {what}"
             raise AgentRefused(message, hint=_REFUSED_HINT) from error
         return False
 

@@ -247,7 +247,7 @@ def _strings(data: bytes) -> list[bytes]:
 def _check_texts(values: list[bytes]) -> None:
     """Raise WireError for a NUL, because OpenSSH refuses texts that C would cut there."""
     if any(b"\0" in value for value in values):
-        raise WireError("a text holds a NUL")
+        raise WireError("a string contains a NUL")
 
 
 def _check_user_certificate(
@@ -256,7 +256,7 @@ def _check_user_certificate(
     if certificate.kind != _USER:
         raise ValueError("it is not a user certificate")
     if certificate.public != public:
-        raise ValueError("it is for another key")
+        raise ValueError("it certifies another key")
     # To OpenSSH an empty list means any user; a session's certificate must name its login.
     if username.encode() not in certificate.principals:
         raise ValueError(f"it is not for the session's login name {username}")

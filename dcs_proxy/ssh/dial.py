@@ -167,4 +167,4 @@ class _Race:
 
 def _check_client(client_gone: Callable[[], bool]) -> None:
     if client_gone():
-        raise ClientGone("the program that asked for the connection is gone")
+        raise ClientGone("the program that asked for the connection has exited")

@@ -57,7 +57,7 @@ def hand_over(sock: socket.socket, fd: int = 1) -> None:
         try:
             channel.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
         except OSError:
-            raise ClientGone("ssh has gone before it got its connection") from None
+            raise ClientGone("ssh exited before it got its connection") from None
         await_received(channel)
 
 

@@ -44,7 +44,7 @@ def check_speaks(
             return
     raise GatewayUnreachable(
         f"the gateway {where} accepts connections but sends nothing",
-        hint="try again in a minute; if it stays silent, report it to the service's support",
+        hint="try again in a minute; if this persists, report it to the service's support",
     )
 
 
@@ -55,7 +55,7 @@ def _wait(
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         if client_gone():
-            raise ClientGone("the program that asked for the connection is gone")
+            raise ClientGone("the program that asked for the connection has exited")
         ready, _, _ = select.select(sockets, [], [], min(left, _TURN_S))
         if ready:
             return ready

@@ -98,7 +98,7 @@ def read_head(sock: socket.socket, until: float, client_gone: Callable[[], bool]
     head = b""
     while True:
         if client_gone():
-            raise ClientGone("the program that asked for the connection is gone")
+            raise ClientGone("the program that asked for the connection has exited")
         if time.monotonic() >= until:
             raise TimeoutError
         try:
@@ -124,7 +124,7 @@ def _status(status_line: str) -> str:
 def _hint(status_line: str) -> str:
     status = _status(status_line)
     if status == "407":
-        return 'log in to it: set proxy = "http://user:password@host:port" in the config file'
+        return 'set the login in the config file: proxy = "http://user:password@host:port"'
     if status.startswith("4"):
         return "ask the proxy's administrator to allow CONNECT to the gateway"
     if status.startswith("5"):

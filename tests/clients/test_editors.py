@@ -119,7 +119,7 @@ def test_the_panel_tells_what_to_do_until_a_retry_gets_in(
     wait_until(lambda: "waking up" in panel.read_text())
     said = [line for line in panel.read_text().splitlines() if line.startswith("dcs-proxy:")]
     assert said == [
-        "dcs-proxy: dm-foo: VS Code gives up after 17 s: then press Retry, the wake goes on "
+        "dcs-proxy: dm-foo: VS Code gives up after 17 s: then press Retry; the wake continues "
         "(to make VS Code wait: dcs-proxy config-ssh --vscode)",
         "dcs-proxy: dm-foo: waking up, at most 300 s",
     ]

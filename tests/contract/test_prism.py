@@ -68,7 +68,7 @@ def test_a_session_made_up_from_the_schema_is_not_used(
         point(user, url)
         done = user.proxy("wake", "dm-foo")
     assert done.returncode == 8, done.stderr
-    assert "dm-foo: the API answered about another machine" in done.stderr
+    assert "dm-foo: the API's response is about another machine" in done.stderr
     assert not user.record("dm-foo").get("connection")
 
 

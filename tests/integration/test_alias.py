@@ -31,7 +31,7 @@ def test_an_alias_is_written_used_listed_and_removed(ready: User) -> None:
     done = ready.proxy("alias", "dm-web", "398f")
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr == (
-        f"dcs-proxy: dm-web is dm-{WEB}\n"
+        f"dcs-proxy: dm-web now means dm-{WEB}\n"
         "dcs-proxy: 1 machine is not listed in your ssh config: run dcs-proxy config-ssh\n"
     )
     assert file.read_text() == f'{before}\n[aliases]\ndm-web = "dm-{WEB}"\n'
@@ -62,7 +62,7 @@ def test_a_missing_file_is_made_for_its_owner_alone(ready: User) -> None:
         ((f"dm-{CODE}", "398f"), 2, f"dm-{CODE} is the name of a machine"),
         (("dm-web", "beef"), 6, "dm-beef: no such machine"),
         (("dm-web", "07"), 6, "dm-07: no such machine"),
-        (("dm-web",), 2, "name the machine, too"),
+        (("dm-web",), 2, "name the machine as well"),
         (("dm-We!", "398f"), 2, "is not the name of a machine"),
         (("--remove", "dm-web"), 1, "there is no alias dm-web"),
         (("--remove", "dm-web", "dm-x"), 2, "--remove takes no other names"),

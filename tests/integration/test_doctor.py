@@ -131,7 +131,7 @@ BROKEN: dict[str, tuple[Callable[[Patient], object], str, str, str]] = {
             (p.user.root / "key").chmod(0o644),
             p.user.settings(f'key_file = "{p.user.root}/key"\n'),
         ),
-        "key", "can be read by others", "chmod 600",
+        "key", "is readable by other users", "chmod 600",
     ),
     "the API down": (
         lambda p: p.user.environment.update(DEDALUS_BASE_URL=p.closed),
@@ -155,7 +155,7 @@ BROKEN: dict[str, tuple[Callable[[Patient], object], str, str, str]] = {
     ),
     "an agent that refuses": (
         Patient.lock_agent,
-        "agent", "does not take an identity", "ssh-add -X",
+        "agent", "does not accept an identity", "ssh-add -X",
     ),
     "an agent of the user's that is not there": (
         lambda p: p.user.settings('agent = "user"\n'),
@@ -195,7 +195,7 @@ BROKEN: dict[str, tuple[Callable[[Patient], object], str, str, str]] = {
     ),
     "a launcher that others can change": (
         lambda p: (p.user.state / "launcher").chmod(0o777),
-        "block", r"runs .*/launcher can be changed by other users", "config-ssh",
+        "block", r"runs .*/launcher is writable by other users", "config-ssh",
     ),
     "a block for another state directory": (
         lambda p: p.user.environment.update(DCS_PROXY_HOME=f"{p.user.root}/other"),
@@ -203,7 +203,7 @@ BROKEN: dict[str, tuple[Callable[[Patient], object], str, str, str]] = {
     ),
     "a block for another config file": (
         lambda p: p.user.environment.pop("DCS_PROXY_CONFIG"),
-        "block", "uses the config file .*toml, not the default one", "config-ssh",
+        "block", "uses the config file .*toml, not the default config file", "config-ssh",
     ),
     "Host * User above ours": (
         lambda p: p.above("Host *\n    User me\n"),
@@ -259,7 +259,7 @@ BROKEN: dict[str, tuple[Callable[[Patient], object], str, str, str]] = {
     ),
     "a config file that others can change": (
         lambda p: (p.user.root / "config.toml").chmod(0o666),
-        "settings", r"can be changed by other users \(mode 0666\)", "chmod go-w",
+        "settings", r"is writable by other users \(mode 0666\)", "chmod go-w",
     ),
     "a key file that others can change": (
         lambda p: (
@@ -268,7 +268,7 @@ BROKEN: dict[str, tuple[Callable[[Patient], object], str, str, str]] = {
             (p.user.root / "key").chmod(0o622),
             p.user.settings(f'key_file = "{p.user.root}/key"\n'),
         ),
-        "key", "can be changed by other users", "chmod go-w",
+        "key", "is writable by other users", "chmod go-w",
     ),
     "a proxy variable that cannot work": (
         lambda p: p.user.environment.update(
@@ -521,7 +521,7 @@ def test_doctor_says_what_an_editor_would_miss(
         status, checks = patient.doctor()
         assert status == 0, checks
         assert checks["api"]["text"].endswith("variables: set proxy and ca_file")
-        assert checks["key"]["text"].endswith("which may not have it: dcs-proxy login")
+        assert checks["key"]["text"].endswith("dcs-proxy login stores the key for them")
         user.settings(f'proxy = "{proxy.url}"\nca_file = "{tmp_path}/tls.pem"\n')
         assert "editors" not in patient.doctor()[1]["api"]["text"]
 
@@ -563,7 +563,7 @@ def test_a_bundle_overwrites_nothing(patient: Patient) -> None:
     path.write_text("mine\n")
     done = patient.user.proxy("doctor", "--bundle", str(path))
     assert done.returncode == 2 and done.stdout == ""
-    assert "precious exists already" in done.stderr
+    assert "precious already exists" in done.stderr
     assert path.read_text() == "mine\n"
 
 

@@ -307,7 +307,7 @@ def test_the_kinds_of_fault_are_listed() -> None:
 @pytest.mark.parametrize(
     ("mode", "text", "said"),
     [
-        (0o644, "dsk-mine", "can be read by others"),
+        (0o644, "dsk-mine", "is readable by other users"),
         (0o600, "two words", "must be printable ASCII without spaces"),
         (None, "", "does not exist"),
     ],

@@ -214,4 +214,4 @@ def test_fdpass_without_a_socket_is_an_error(start_emulator: Start, user: User) 
     done = user.ssh("-o", "ProxyUseFdpass=no",
                     "-o", f"ProxyCommand={OURS} --fdpass %h %p", "dm-foo", "true")  # fmt: skip
     assert done.returncode == 255
-    assert "--fdpass needs a socket of ssh's as stdin and stdout" in done.stderr
+    assert "--fdpass needs a socket from ssh as stdin and stdout" in done.stderr

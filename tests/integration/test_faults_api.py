@@ -196,7 +196,7 @@ TRUST: list[tuple[str, str, str]] = [
     (value("connection.ssh_username", "a b"), "dm-foo", "is not a login name"),
 ]
 CERTIFICATE = [
-    ("other-key", "the API's certificate cannot be used: it is for another key"),
+    ("other-key", "the API's certificate cannot be used: it certifies another key"),
     ("other-principal", "it is not for the session's login name"),
     ("host", "it is not a user certificate"),
     ("expired", "it ended at"),

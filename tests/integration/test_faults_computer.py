@@ -68,7 +68,7 @@ def test_an_agent_that_refuses_everything(play: Callable[..., Play]) -> None:
     with fake_agent() as agent:
         stage = play(settings='agent = "user"\n')
         stage.user.environment["SSH_AUTH_SOCK"] = agent.path
-        stage.meet("agent refuses everything", "does not take an identity\n.*1Password")
+        stage.meet("agent refuses everything", "does not accept an identity\n.*1Password")
         assert not stage.emulator.creates(), "no session is asked for that nobody could use"
 
 

@@ -27,7 +27,7 @@ def test_vs_code_is_told_that_a_retry_goes_on(start_emulator: Start, user: User)
     user.environment["VSCODE_SSH_ASKPASS_HANDLE"] = "/run/user/1000/vscode.sock"
     woken = user.ssh("-v", "-T", "-o", "ConnectTimeout=15", "dm-foo", "echo in")
     assert (woken.returncode, woken.stdout) == (0, "in\n"), woken.stderr
-    assert woken.stderr.count(ADVICE) == 1 and "press Retry, the wake goes on" in woken.stderr
+    assert woken.stderr.count(ADVICE) == 1 and "press Retry; the wake continues" in woken.stderr
     assert ADVICE not in user.ssh("dm-foo", "true").stderr, "it is awake"
 
 

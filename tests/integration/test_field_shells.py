@@ -71,7 +71,7 @@ def test_a_shell_that_runs_no_commands_is_named(
     user.environment["SHELL"] = str(shell)
     user.use(start_emulator("--machine", "dm-foo"), config=False)
     written = user.proxy("config-ssh", "--ssh-config", str(user.config))
-    assert f"{shell}, with which ssh starts programs, does not run commands" in written.stderr
+    assert f"{shell}, with which ssh runs commands, does not run commands" in written.stderr
     assert "hint: set SHELL to a shell that runs commands" in written.stderr
 
 

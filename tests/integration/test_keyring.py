@@ -167,7 +167,7 @@ def test_a_window_that_nobody_sees_ends_with_the_limit(
     assert done.returncode == 255
     lines = done.stderr.splitlines()
     assert lines[0] == (
-        "dcs-proxy: waiting for the system keyring: is there a window that asks to unlock it?"
+        "dcs-proxy: waiting for the system keyring: look for a window that asks to unlock it"
     )
     assert lines[1] == (
         "dcs-proxy: dm-foo: the system keyring has not answered in 15 s; it may be "

@@ -31,7 +31,7 @@ def emulator(start_emulator: Start, user: User) -> Emulator:
 
 def told(done: subprocess.CompletedProcess[str]) -> list[str]:
     """Return the lines on stderr, but for the one that only a slow keyring brings about."""
-    return [line for line in done.stderr.splitlines() if "is there a window that asks" not in line]
+    return [line for line in done.stderr.splitlines() if "look for a window that asks" not in line]
 
 
 def key_file(user: User) -> str:

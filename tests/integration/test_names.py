@@ -71,7 +71,7 @@ def test_a_short_name_of_several_wakes_none_and_names_them(emulator: Emulator, r
     done = ready.ssh("dm-398f", "true")
     assert done.returncode == 255
     assert done.stderr.startswith(
-        "dcs-proxy: dm-398f: short for 2 machines: dm-7398f, dm-8398f\n"
+        "dcs-proxy: dm-398f: this is short for 2 machines: dm-7398f, dm-8398f\n"
         "dcs-proxy: hint: type one of these names\n"
     )
     assert not emulator.creates()

@@ -108,7 +108,10 @@ def test_a_proxy_that_wants_a_password_is_named_with_what_it_says(
         f"dcs-proxy: dm-foo: the gateway ssh.test:{emulator.ready['gateway']} cannot be reached: "
         f'the HTTP proxy {proxy.url} answered "HTTP/1.1 407 Proxy Authentication Required"\n'
     ) in done.stderr
-    assert 'hint: log in to it: set proxy = "http://user:password@host:port"' in done.stderr
+    assert (
+        'hint: set the login in the config file: proxy = "http://user:password@host:port"'
+        in done.stderr
+    )
 
 
 def test_doctor_goes_through_the_proxy_as_ssh_does(

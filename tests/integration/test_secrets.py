@@ -233,7 +233,7 @@ def test_a_config_file_of_others_does_not_say_where_the_key_is_sent(
         os.chown(config, 65534, -1)
     else:
         (config if fault == "mode" else config.parent).chmod(0o777)
-    said = "belongs to another user" if fault == "owner" else "can be changed by other users"
+    said = "belongs to another user" if fault == "owner" else "is writable by other users"
     for command in (["list"], ["doctor"], ["prepare", "dm-foo"], ["login", "--stdin", "--yes"]):
         done = user.proxy(*command, input=emulator.key)
         assert done.returncode != 0

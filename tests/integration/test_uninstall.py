@@ -16,7 +16,7 @@ from tests.support.terminal import Terminal
 from tests.support.user import User
 
 Start = Callable[..., Emulator]
-NOW = "dcs-proxy: now remove the program itself, such as by: pipx uninstall dcs-proxy"
+NOW = "dcs-proxy: now remove the program itself, for example: pipx uninstall dcs-proxy"
 OWN = "Host other\n    Port 2222\n"
 
 
@@ -146,7 +146,7 @@ def test_what_is_not_ours_stays_and_is_named(settled: tuple[Emulator, User]) -> 
     settings.write_text('{"remote.SSH.remotePlatform": {"dm-*": "linux"}}')
     done = user.proxy("uninstall", "--yes")
     assert done.returncode == 0
-    assert f"dcs-proxy: {user.state}: our files removed\n" in done.stdout
+    assert f"dcs-proxy: {user.state}: the files of dcs-proxy removed\n" in done.stdout
     for path in mine:
         assert path.exists() and str(path) in done.stdout
     assert f'dcs-proxy: left: the settings for "dm-*" in {settings}\n' in done.stdout

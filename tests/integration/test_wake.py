@@ -111,7 +111,7 @@ def test_names_are_not_looked_up_in_the_list(start_emulator: Start, user: User) 
     for wrong in ([], ["--all", "dm-a"]):
         done = user.proxy("wake", *wrong)
         assert done.returncode == 2
-        assert "name machines, or give --all" in done.stderr
+        assert "name the machines, or use --all" in done.stderr
 
 
 def test_a_policy_does_not_bind_who_wakes_by_hand(start_emulator: Start, user: User) -> None:

@@ -110,7 +110,7 @@ def test_a_list_without_an_end_is_told(
 def test_a_list_that_comes_back_to_a_page_is_not_read_again(fake: FakeApi, tmp_path: Path) -> None:
     pages = [Answer(200, {"items": [], "next_cursor": cursor}) for cursor in "abca"]
     fake.answers = pages
-    with pytest.raises(ApiProtocolError, match="comes back to a page before"):
+    with pytest.raises(ApiProtocolError, match="repeats a page"):
         api_of(fake, tmp_path).list_machines()
     assert len(fake.asked) == 4
 

@@ -118,7 +118,7 @@ def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path, mode: int) -
     path = tmp_path / "key"
     path.write_text("dsk-file")
     path.chmod(mode)
-    with pytest.raises(CredentialsError, match="can be read by others") as caught:
+    with pytest.raises(CredentialsError, match="is readable by other users") as caught:
         load_credentials({}, str(path))
     assert caught.value.hint == f"chmod 600 {path}"
 
@@ -150,6 +150,6 @@ def test_a_key_that_a_link_leads_to_is_removed_too(tmp_path: Path, kind: str) ->
 @pytest.mark.parametrize("text", ["DEDALUS_API_KEY=dsk-a", "export X=dsk-a", '"dsk-a"', "'dsk-a'"])
 def test_a_key_file_written_as_for_a_shell_is_named(tmp_path: Path, text: str) -> None:
     write_key_file(str(tmp_path / "key"), text)
-    with pytest.raises(CredentialsError, match="must be the key alone") as caught:
+    with pytest.raises(CredentialsError, match="must contain nothing but the key") as caught:
         load_credentials({}, str(tmp_path / "key"))
     assert "dsk-a" not in caught.value.one_line()

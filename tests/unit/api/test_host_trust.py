@@ -54,7 +54,7 @@ def test_without_host_trust_of_a_kind_that_is_known_nobody_is_trusted() -> None:
         check_host_trust(None, "ssh.example", NAME)
     assert missing.value.one_line() == (
         "dm-foo: the API sent no host trust, so the gateway's identity cannot be verified; "
-        "hint: try again; if it happens again, report it to the service's support"
+        "hint: try again; if this persists, report it to the service's support"
     )
     with pytest.raises(Untrusted) as unknown:
         check_host_trust(HostTrust("pinned\x1b[0m", "*", "k"), "ssh.example", NAME)

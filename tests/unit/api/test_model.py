@@ -174,7 +174,7 @@ def test_what_is_no_json_object_is_refused(parse: Any, data: bytes, said: str) -
 def test_an_answer_about_another_machine_is_refused(parse: Any) -> None:
     with pytest.raises(ApiProtocolError) as caught:
         parse(body(machine_id="dm-bar"), NAME)
-    assert caught.value.one_line() == "dm-foo: the API answered about another machine"
+    assert caught.value.one_line() == "dm-foo: the API's response is about another machine"
 
 
 JSON = st.recursive(
@@ -397,7 +397,7 @@ def test_a_machine_may_have_none_of_something() -> None:
     ("body", "what"),
     [
         (b"{}", "is missing"),
-        (b'{"items": [1]}', "holds something that is not a machine"),
+        (b'{"items": [1]}', "contains something that is not a machine"),
         (b'{"items": 1}', "has the wrong type"),
     ],
 )

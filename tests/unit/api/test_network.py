@@ -149,7 +149,7 @@ def test_a_ca_file_that_others_can_change_is_refused(tmp_path: Path) -> None:
     path.write_text(PEM)
     path.chmod(0o666)
     error = refusal(Settings(base_url="https://api.test", ca_file=str(path)))
-    assert error.message == f"the CA file {path} can be changed by other users (mode 0666)"
+    assert error.message == f"the CA file {path} is writable by other users (mode 0666)"
 
 
 def test_the_setting_comes_before_the_variables(

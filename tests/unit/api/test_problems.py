@@ -203,7 +203,7 @@ def caused_by(cause: Exception, error: Exception) -> Exception:
          "cannot be reached: Reset", True),
         (requests.exceptions.ChunkedEncodingError("x"), "sent an incomplete response", True),
         (requests.ConnectionError("x"), "sent an incomplete response", True),
-        (requests.exceptions.InvalidURL("x"), "cannot be asked: InvalidURL", False),
+        (requests.exceptions.InvalidURL("x"), "cannot be queried: InvalidURL", False),
     ],
 )  # fmt: skip
 def test_each_exception_is_told_in_a_few_words(

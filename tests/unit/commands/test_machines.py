@@ -35,7 +35,7 @@ def test_a_pattern_that_means_nothing_and_a_wrong_name_are_told() -> None:
     with pytest.raises(UsageError, match="not the name of a machine"):
         chosen("Web_")
     for arguments in ({}, {"everything": True}):
-        with pytest.raises(UsageError, match="name machines, or give --all"):
+        with pytest.raises(UsageError, match="name the machines, or use --all"):
             chosen(*(["dm-a"] if arguments else []), **arguments)
 
 

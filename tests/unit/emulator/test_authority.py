@@ -29,9 +29,9 @@ def test_the_keys_are_made_once_for_their_owner_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "bits", "said"),
     [
-        ("user_ca", 0o640, "can be read by others"),
-        ("user_ca", 0o622, "can be changed by other users"),
-        (".", 0o777, "can be changed by other users"),
+        ("user_ca", 0o640, "is readable by other users"),
+        ("user_ca", 0o622, "is writable by other users"),
+        (".", 0o777, "is writable by other users"),
     ],
 )
 def test_a_key_that_others_can_use_is_refused(

@@ -118,7 +118,7 @@ def test_a_directory_that_others_can_replace_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StateError) as caught:
         make_private_directory(str(tmp_path / "a"))
     assert caught.value.one_line() == (
-        f"the state directory {tmp_path}/a is not trusted: {tmp_path} can be changed by other users"
+        f"the state directory {tmp_path}/a is not trusted: {tmp_path} is writable by other users"
         f" (mode 0777); hint: chmod go-w {tmp_path}"
     )
 

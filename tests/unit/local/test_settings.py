@@ -245,7 +245,7 @@ def test_a_proxys_password_is_for_its_owner_alone(tmp_path: Path, mode: int) -> 
     path = tmp_path / "config.toml"
     path.write_text('proxy = "http://me:secret@proxy.example:3128"')
     path.chmod(mode)
-    with pytest.raises(ConfigError, match="the proxy's password and can be read by") as caught:
+    with pytest.raises(ConfigError, match="the proxy's password and is readable by") as caught:
         load_settings({}, str(path))
     assert caught.value.hint == f"chmod 600 {path}"
     path.chmod(0o600)

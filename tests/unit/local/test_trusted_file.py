@@ -51,7 +51,7 @@ def test_what_others_can_read_is_not_private(tmp_path: Path, mode: int, private:
 def test_a_file_that_others_can_change_is_refused(tmp_path: Path, mode: int) -> None:
     path = make(tmp_path / "file", mode)
     assert refusal(path).one_line() == (
-        f"the config file {path} can be changed by other users (mode {mode:04o}); "
+        f"the config file {path} is writable by other users (mode {mode:04o}); "
         f"hint: chmod go-w {path}"
     )
 
@@ -66,7 +66,7 @@ def test_a_directory_on_the_way_that_others_can_change_is_refused(
     directory = path.parents[above]
     directory.chmod(0o777)
     assert refusal(path).one_line() == (
-        f"the config file {path} is not trusted: {directory} can be changed by other users "
+        f"the config file {path} is not trusted: {directory} is writable by other users "
         f"(mode 0777); hint: chmod go-w {directory}"
     )
     # In a sticky directory, such as /tmp, only the owner of a file can replace it.
@@ -84,7 +84,7 @@ def test_the_way_through_links_is_looked_at_too(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / name).chmod(0o770)
         error = refusal(tmp_path / "a" / "link")
-        assert f"is not trusted: {tmp_path}/{name} can be changed" in error.message
+        assert f"is not trusted: {tmp_path}/{name} is writable" in error.message
         (tmp_path / name).chmod(0o700)
 
 
@@ -117,7 +117,7 @@ def test_the_home_directory_is_the_users_own_affair(
     monkeypatch.setenv("HOME", str(home))
     assert read(home / "sub" / "file") == b"data"
     (home / "sub").chmod(0o777)
-    assert f"{home}/sub can be changed" in refusal(home / "sub" / "file").message
+    assert f"{home}/sub is writable" in refusal(home / "sub" / "file").message
 
 
 @as_root
@@ -145,7 +145,7 @@ def test_another_user_reads_what_belongs_to_root_but_not_what_others_can_change(
     monkeypatch.setattr(os, "geteuid", lambda: STRANGER)
     assert read(path) == b"data"
     path.chmod(0o666)
-    assert "can be changed by other users" in refusal(path).message
+    assert "is writable by other users" in refusal(path).message
 
 
 def test_only_files_are_read(tmp_path: Path) -> None:
@@ -197,5 +197,5 @@ def test_a_fifo_that_is_silent_or_has_no_end_is_refused(
     finally:
         os.close(fd)
     os.chmod(path, 0o622)
-    assert "can be changed by other users" in refusal(path).message
+    assert "is writable by other users" in refusal(path).message
     assert stat.S_ISFIFO(path.stat().st_mode)

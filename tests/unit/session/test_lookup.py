@@ -84,7 +84,7 @@ def test_several_are_told_apart_by_their_shortest_names(world: World) -> None:
     with pytest.raises(MachineNotFound) as caught:
         world.find("dm-398f")
     assert world.asked == 1
-    assert caught.value.message == "short for 2 machines: dm-7398f, dm-8398f"
+    assert caught.value.message == "this is short for 2 machines: dm-7398f, dm-8398f"
     assert caught.value.hint == "type one of these names"
     assert caught.value.machine == "dm-398f"
     assert world.find("dm-7398f") == name_of(FIRST)

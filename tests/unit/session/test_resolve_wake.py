@@ -32,7 +32,7 @@ def test_each_step_is_in_the_debug_log(fakes: Fakes) -> None:
         "step machine=dm-foo step=Wait",
         "step machine=dm-foo step=Accept",
         "clock machine=dm-foo ahead_s=400",
-        'agent asked="take a certificate identity" reply=6 ms=N',
+        'agent asked="add a certificate identity" reply=6 ms=N',
         'agent asked="remove an identity" reply=6 ms=N',
         "ready machine=dm-foo session=wssh-0 login=wssh-0 seconds=N ms=N",
         "step machine=dm-foo step=Confirm",
@@ -132,7 +132,7 @@ def test_a_session_that_ends_while_waiting_is_a_clear_failure(fakes: Fakes, stat
         fakes.resolve()
     assert caught.value.one_line() == (
         f'dm-foo: the session is {status}: "it broke" (BOOM); '
-        "hint: try again; if it fails again, look at the machine in the console"
+        "hint: try again; if this persists, look at the machine in the console"
     )
     assert fakes.store.held == {}
     assert fakes.state.load(NAME) is None

@@ -135,7 +135,7 @@ def test_an_agent_that_takes_no_certificate_is_named(fake: FakeAgent, failure: b
     fake.answer = framed(failure)
     with pytest.raises(AgentRefused) as refused:
         add_certificate(Agent(fake.path), DESTINATION)
-    expected = f"the agent at {fake.path} does not take a certificate identity"
+    expected = f"the agent at {fake.path} does not accept a certificate identity"
     assert refused.value.message == expected
     assert "ssh-add -X" in refused.value.hint and 'agent = "user"' in refused.value.hint
     assert len(fake.requests) == 2
@@ -210,7 +210,7 @@ def test_a_refusal_to_list_is_a_refusal(fake: FakeAgent) -> None:
 def test_an_agent_that_takes_no_key_is_named(fake: FakeAgent) -> None:
     with pytest.raises(AgentRefused) as refused:
         Agent(fake.path).add_key(KEY, comment="c", lifetime_s=60)
-    assert refused.value.message == f"the agent at {fake.path} does not take an identity"
+    assert refused.value.message == f"the agent at {fake.path} does not accept an identity"
 
 
 def test_each_reply_is_logged_for_who_wants_to_know(fake: FakeAgent, tmp_path: Path) -> None:
@@ -224,9 +224,9 @@ def test_each_reply_is_logged_for_who_wants_to_know(fake: FakeAgent, tmp_path: P
     said = [re.fullmatch(r"\S+ \[\d+/\d+\] (.*) ms=\d{1,5}", line) for line in lines]
     assert [match and match[1] for match in said] == [
         'agent asked="list identities" reply=12',
-        'agent asked="take an identity" reply=6',
-        'agent asked="take a certificate identity" reply=5',
-        'agent asked="take a certificate identity" reply=6',
+        'agent asked="add an identity" reply=6',
+        'agent asked="add a certificate identity" reply=5',
+        'agent asked="add a certificate identity" reply=6',
         'agent asked="remove an identity" reply=6',
     ]
 

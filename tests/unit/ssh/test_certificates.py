@@ -70,7 +70,7 @@ REPORT = "no connection was made; report it to the service's support"
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ("certificate-other-key", "it is for another key"),
+        ("certificate-other-key", "it certifies another key"),
         ("certificate-other-principal", "it is not for the session's login name wssh-1"),
         ("certificate-host", "it is not a user certificate"),
         ("certificate-critical", "it has a critical option that OpenSSH does not know"),

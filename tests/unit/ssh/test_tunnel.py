@@ -60,13 +60,13 @@ def test_without_a_proxy_the_way_is_direct() -> None:
 @pytest.mark.parametrize(
     ("answer", "said", "hint"),
     [
-        (b"HTTP/1.1 407 Who?\r\n\r\n", 'answered "HTTP/1.1 407 Who?"', "log in to it"),
+        (b"HTTP/1.1 407 Who?\r\n\r\n", 'answered "HTTP/1.1 407 Who?"', "set the login"),
         (b"HTTP/1.0 403 No\r\nA: b\r\n\r\n", 'answered "HTTP/1.0 403 No"', "to allow CONNECT"),
         (b"HTTP/1.1 502 \x1b[31m\x07Bad\r\n\r\n", 'answered "HTTP/1.1 502 [31m Bad"', "try again"),
         (b"HTTP/1.1 502\r\n\r\n", 'answered "HTTP/1.1 502"', "try again"),
         (b"HTTP/1.1 302 Go\r\nLocation: x\r\n\r\n", 'answered "HTTP/1.1 302 Go"', "check proxy"),
-        (b"HTTP/1.1 407 secret\r\n\r\n", 'answered "HTTP/1.1 407 [masked]"', "log in to it"),
-        (b"HTTP/1.1 407 bWU6c2VjcmV0\r\n\r\n", '"HTTP/1.1 407 [masked]"', "log in to it"),
+        (b"HTTP/1.1 407 secret\r\n\r\n", 'answered "HTTP/1.1 407 [masked]"', "set the login"),
+        (b"HTTP/1.1 407 bWU6c2VjcmV0\r\n\r\n", '"HTTP/1.1 407 [masked]"', "set the login"),
         (b"SSH-2.0-OpenSSH\r\n\r\n", 'answered "SSH-2.0-OpenSSH"', "check proxy"),
         (b"HTTP/1.1 2000 OK\r\n\r\n", 'answered "HTTP/1.1 2000 OK"', "check proxy"),
         (b"\n\n", 'answered ""', "check proxy"),
