@@ -14,6 +14,7 @@ import json
 import os
 import resource
 import shlex
+import shutil
 import socket
 import statistics
 import subprocess
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge_memory import Load, draw
+from yardsticks import official, official_in_node
 
 import dcs_proxy
 from dcs_proxy.emulator.authority import Authorities
@@ -37,6 +39,7 @@ from dcs_proxy.ssh.keys import KeyPair, public_line
 from dcs_proxy.ssh.private_agents import PrivateAgents
 from tests.support.bridge import set_rekeying
 from tests.support.emulator import Emulator
+from tests.support.processes import agent_pid
 from tests.support.sshd import authorised_sshd
 from tests.support.user import User, helpers_for
 from tests.support.waiting import wait_until
@@ -158,7 +161,7 @@ def row_prepare(bench: Bench) -> Iterator[Figure]:
         {"bare": lambda: call(bench, BARE), "prepare": lambda: call(bench, command)},
         bench.rounds * 4,
     )
-    yield compare("prepare", "warm prepare", "python -I -S -c pass", 1.25,
+    yield compare("prepare", "warm prepare", "python -I -S -c pass", 1.2,
                   found["prepare"], found["bare"])  # fmt: skip
 
 
@@ -193,7 +196,8 @@ def row_warm(bench: Bench) -> Iterator[Figure]:
         {name: lambda c=command: ignore(bench.run(*c, "true")) for name, command in cases.items()},
         bench.rounds * 3,
     )
-    yield compare("warm", "warm ssh dm-foo true", "plain ssh", 1.0, found["ours"], found["plain"])
+    yield compare("warm", "warm ssh dm-foo true", "plain ssh", 0.95, found["ours"],
+                  found["plain"])  # fmt: skip
     yield compare("warm", "warm ssh dm-foo true", "ssh through nc", 1.0,
                   found["ours"], found["nc"])  # fmt: skip
 
@@ -208,52 +212,27 @@ def forget(bench: Bench, user: User | None = None) -> None:
             path.unlink()
 
 
-OFFICIAL = """
-set -eu
-rm -f "$W"/k "$W"/k.pub "$W"/k-cert.pub
-ssh-keygen -q -t ed25519 -N '' -f "$W/k"
-ask() { curl -sS --fail ${CA:+--cacert "$CA"} -H "x-api-key: $DEDALUS_API_KEY" "$@"; }
-field() { sed -n 's/.*"'"$1"'": *"\\([^"]*\\)".*/\\1/p' "$W/s"; }
-ask -X POST -H "Idempotency-Key: $(cat /proc/sys/kernel/random/uuid)" \\
-    -H 'Content-Type: application/json' \\
-    -d "{\\"public_key\\": \\"$(cut -d' ' -f1,2 "$W/k.pub")\\"}" \\
-    "$DEDALUS_BASE_URL/v1/machines/dm-foo/ssh" >"$W/s"
-while [ "$(field status)" != ready ]; do
-    sleep 0.5
-    ask "$DEDALUS_BASE_URL/v1/machines/dm-foo/ssh/$(field session_id)" >"$W/s"
-done
-field user_certificate >"$W/k-cert.pub"
-echo "@cert-authority $(field host_pattern) $(field public_key)" >"$W/kh"
-port=$(sed -n 's/.*"port": *\\([0-9]*\\).*/\\1/p' "$W/s")
-exec ssh -F none -i "$W/k" -o IdentitiesOnly=yes -o UserKnownHostsFile="$W/kh" \\
-    -o StrictHostKeyChecking=yes -p "$port" "$(field ssh_username)@$(field endpoint)" true
-"""
-
-
-def official(bench: Bench, user: User, ca: str = "") -> None:
-    """Log in like the official command line client: with a new key and session each time."""
-    place = bench.root / "official"
-    place.mkdir(exist_ok=True)
-    environment = {**user.environment, "W": str(place), "CA": ca}
-    done = user.run(["bash", "-c", OFFICIAL], env=environment)
-    assert done.returncode == 0, done.stderr
-
-
 def row_cold(bench: Bench) -> Iterator[Figure]:
     """cold ssh dm-foo true, the API on loopback answering at once"""
 
     def cold() -> None:
         bench.run(*bench.ours, "true")
 
-    times: dict[str, list[float]] = {"ours": [], "official": []}
+    place = bench.root / "official"
+    cases = {"ours": cold, "curl": lambda: official(bench.user, place)}
+    if shutil.which("node"):
+        cases["node"] = lambda: official_in_node(bench.user, place)
+    times: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(bench.rounds):
         forget(bench)  # not part of the time
-        for name, case in (("ours", cold), ("official", lambda: official(bench, bench.user))):
+        for name, case in cases.items():
             start = time.perf_counter()
             case()
             times[name].append(time.perf_counter() - start)
-    yield compare("cold", "cold ssh dm-foo true", "the official client's way", 1.25,
-                  times["ours"], times["official"])  # fmt: skip
+    for name, target in (("curl", 1.15), ("node", 0.85)):
+        if name in times:
+            yield compare("cold", "cold ssh dm-foo true", f"the official client's way, by {name}",
+                          target, times["ours"], times[name])  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -305,7 +284,7 @@ def row_far(bench: Bench) -> Iterator[Figure]:
 
             def theirs() -> None:
                 for _ in range(10):
-                    official(bench, user, pem)
+                    official(user, bench.root / "official", pem)
 
             found = interleave({"ours": ours, "official": theirs}, max(2, bench.rounds // 5))
     finally:
@@ -557,8 +536,8 @@ def row_hundred(bench: Bench) -> Iterator[Figure]:
                 seconds, used = at_once(bench, commands)
                 wall[name].append(seconds)
                 cpu[name].append(used)
-    for what, found in (("wall", wall), ("CPU", cpu)):
-        yield compare("hundred", f"100 at once, {what}", "plain ssh", 1.3, found["ours"],
+    for what, target, found in (("wall", 1.3, wall), ("CPU", 1.35, cpu)):
+        yield compare("hundred", f"100 at once, {what}", "plain ssh", target, found["ours"],
                       found["plain"])  # fmt: skip
 
 
@@ -627,36 +606,72 @@ def row_thousand(bench: Bench) -> Iterator[Figure]:
         for name, count in (("one", 0), ("thousand", 999)):
             found[name] += warm_times(bench, crowd, count)
     crowd.change(0)
-    yield compare("thousand", "warm ssh with 1,000 machines", "with one", 1.1,
+    yield compare("thousand", "warm ssh with 1,000 machines", "with one", 1.08,
                   found["thousand"], found["one"])  # fmt: skip
 
 
+def row_agents(bench: Bench) -> Iterator[Figure]:
+    """the private agents of 31 sessions: processes and their own memory"""
+    bench.user.end_agents()
+    forget(bench)
+    bench.warm_up()
+    crowd = Crowd(bench)
+    crowd.change(30)
+    pids = [agent_pid(path) for path in crowd.agents.paths()]
+    memory = sum(own_memory(pid) for pid in pids if pid is not None)
+    crowd.change(0)
+    yield compare("agents", "agents of 31 machines", "four", 1.0, [float(len(pids))], [4.0],
+                  unit="processes")  # fmt: skip
+    yield compare("agents", "memory of their own", "8 MiB", 1.0, [memory], [8.0], unit="MiB")
+
+
 def row_list(bench: Bench) -> Iterator[Figure]:
-    """10,000 machines listed by config-ssh"""
-    seconds: dict[int, float] = {}
-    parse: dict[int, float] = {}
-    for count in (1000, 10_000):
-        directory = bench.root / f"list{count}"
-        directory.mkdir()
-        words = [w for n in range(count) for w in ("--machine", f"dm-l{n:05}")]
-        emulator = Emulator(directory, *words)
-        user = User()
-        try:
-            user.use(emulator, config=False)
+    """10,000 machines: list, config-ssh, and a short name"""
+    small, large = account_times(bench, 1000), account_times(bench, 10_000)
+    yield compare("list", "config-ssh with 10,000 machines", "2 s", 1.0,
+                  large["config-ssh"], [2.0])  # fmt: skip
+    for command in ("list", "config-ssh"):
+        yield compare("list", f"{command} with 10,000 machines", "ten times 1,000 (linear)", 1.0,
+                      large[command], [10 * small[command][0]])  # fmt: skip
+    yield compare("list", "ssh's own parse, 10,000 listed", "1 s", 1.0, large["parse"], [1.0])
+    yield compare("list", "warm prepare of a short name of 10,000", "of a complete name", 1.3,
+                  large["short"], large["complete"])  # fmt: skip
+
+
+def account_times(bench: Bench, count: int) -> dict[str, list[float]]:
+    """Return the seconds that commands take for an account with so many machines."""
+    names = [f"dm-l{number:05}" for number in range(count)]
+    directory = bench.root / f"list{count}"
+    directory.mkdir()
+    emulator = Emulator(directory, *(word for n in names for word in ("--machine", n)),
+                        *bench.arguments)  # fmt: skip
+    user = User()
+    times: dict[str, list[float]] = {}
+    hosts = {"complete": names[-1], "short": f"dm-{names[-1][-4:]}"}
+    try:
+        user.settings("reuse_seconds = 3600\n")
+        user.use(emulator, config=False)
+        ssh_config = ["--ssh-config", str(user.config)]
+        for command, words in {"config-ssh": ["config-ssh", *ssh_config], "list": ["list"]}.items():
             start = time.perf_counter()
-            done = user.proxy("config-ssh", "--ssh-config", str(user.config))
-            seconds[count] = time.perf_counter() - start
-            assert f"{count} machines listed" in done.stdout
-            start = time.perf_counter()
-            assert user.ssh("-G", "other.example").returncode == 0
-            parse[count] = time.perf_counter() - start
-        finally:
-            user.close()
-            emulator.stop()
-    yield compare("list", "config-ssh with 10,000 machines", "2 s", 1.0, [seconds[10_000]], [2.0])
-    yield compare("list", "10,000 machines", "ten times 1,000 (linear)", 1.0,
-                  [seconds[10_000]], [10 * seconds[1000]])  # fmt: skip
-    yield compare("list", "ssh's own parse, 10,000 listed", "1 s", 1.0, [parse[10_000]], [1.0])
+            assert user.proxy(*words).returncode == 0
+            times[command] = [time.perf_counter() - start]
+        start = time.perf_counter()
+        assert user.ssh("-G", "other.example").returncode == 0
+        times["parse"] = [time.perf_counter() - start]
+        for host in [*hosts.values()] * 2:
+            assert user.ssh(host, "true").returncode == 0
+        prepare = {what: [*BARE[:3], str(START), "--home", str(user.state), "--config",
+                          str(user.root / "config.toml"), "prepare", host]
+                   for what, host in hosts.items()}  # fmt: skip
+        times |= interleave(
+            {what: (lambda w=words: ignore(user.run(w))) for what, words in prepare.items()},
+            bench.rounds,
+        )
+    finally:
+        user.close()
+        emulator.stop()
+    return times
 
 
 ROWS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
