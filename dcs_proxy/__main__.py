@@ -1,4 +1,4 @@
-"""Run the program: as ``python -m dcs_proxy``, or by path, as fastpath/helper.py does for ssh."""
+"""Run the program: as ``python -m dcs_proxy``, or by path, as start.py does for ssh."""
 
 import os
 import sys

@@ -3,7 +3,7 @@
 start.py runs it as ``start.py --home DIR [--config FILE] prepare HOST`` and ``start.py --home DIR
 [--config FILE] --login USER HOST PORT``.  It imports builtins, _socket, posix and time only.  It
 reads one fast entry, asks the agent, connects and hands over.  For anything that it does not
-recognise the full program takes its place, in the same process.
+recognise it returns, and start.py runs the full program in the same process.
 
 A fast entry, ``sessions/HOST.warm`` in the state directory, says what must still be true for the
 next ssh to use the session without the full program.  publish/fast_entry.py writes it, from the
@@ -51,7 +51,6 @@ PEER_OPTIONS = (
 )
 
 _PACKAGE = __file__.rpartition("/fastpath/")[0]
-_FULL = _PACKAGE + "/__main__.py"
 _START = _PACKAGE + "/start.py"
 _AGENT_S = 2
 # OpenSSH's agents and clients have the same limit, without the length.
@@ -66,8 +65,8 @@ _SILENCE_S = 2
 _IDLE_S = 60
 
 
-def main(words: "list[str]") -> int:
-    """Do what ssh asks for and return 0, if it is warm; else become the full program.
+def main(words: "list[str]") -> "int | None":
+    """Do what ssh asks for and return 0, if it is warm; None if the full program has to do it.
 
     Return 1 for a host that is not expanded: the programs that evaluate Match exec so (asyncssh,
     VS Code for each host that it lists) do not log in with what `prepare` makes ready.
@@ -78,9 +77,7 @@ def main(words: "list[str]") -> int:
         done = run(words)
     except Exception:  # whatever it is, the full program does the work or explains it
         done = False
-    if not done:
-        posix.execv(sys.executable, [sys.executable, "-I", _FULL, *words])
-    return 0
+    return 0 if done else None
 
 
 def run(words: "list[str]") -> bool:
@@ -461,5 +458,6 @@ def _has_spoken() -> bool:
 
 
 if __name__ == "__main__":
-    # Without the interpreter's clean-up, which would be a seventh of the whole cost.
-    posix._exit(main(sys.argv[1:]))
+    if (_status := main(sys.argv[1:])) is not None:
+        # Without the interpreter's clean-up, which would be a seventh of the whole cost.
+        posix._exit(_status)
