@@ -231,7 +231,7 @@ def row_cold(bench: Bench) -> Iterator[Figure]:
             times[name].append(time.perf_counter() - start)
     for name, target in (("curl", 1.15), ("node", 0.85)):
         if name in times:
-            yield compare("cold", "cold ssh dm-foo true", f"the official client's way, by {name}",
+            yield compare("cold", "cold ssh dm-foo true", f"the official way by {name}",
                           target, times["ours"], times[name])  # fmt: skip
 
 
@@ -290,7 +290,7 @@ def row_far(bench: Bench) -> Iterator[Figure]:
     finally:
         user.close()
         emulator.stop()
-    yield compare("far", "ten connections, API over TLS 80 ms away", "the official client's way",
+    yield compare("far", "ten connections, API over TLS 80 ms away", "the official way by curl",
                   0.7, found["ours"], found["official"])  # fmt: skip
 
 
