@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shlex
 import stat
 import threading
+from collections.abc import Callable
 
 from dcs_proxy.errors import StateError
 from dcs_proxy.local.trusted_file import distrusted, find_distrust, judge
+
+# Of <fcntl.h> and <linux/fs.h>, and of macOS's <sys/stdio.h>.
+_AT_FDCWD, _RENAME_EXCHANGE, _RENAME_SWAP = -100, 2, 2
 
 WRITE_HINT = "free some space or fix its permissions, or set DCS_PROXY_HOME to another directory"
 
 
 def write_atomically(
-    path: str, data: bytes, mode: int = 0o600, owner: tuple[int, int] | None = None
+    path: str,
+    data: bytes,
+    mode: int = 0o600,
+    owner: tuple[int, int] | None = None,
+    put: Callable[[str, str], None] | None = None,
 ) -> None:
     """Replace the file at `path`, or the file that a symbolic link there points to.
 
     Readers see either the old bytes or the new ones, even after a crash.  `owner` is the user and
-    group number of the new file, by default ours.  Raises StateError.
+    group number of the new file, by default ours.  `put` moves the new file from the first path to
+    the second, by default with :func:`os.replace`.  Raises StateError.
     """
     target = os.path.realpath(path)
     # Two threads of one process may write the same file at the same time.
@@ -38,12 +48,35 @@ def write_atomically(
                 file.write(data)
                 file.flush()
                 _sync(fd)
-            os.replace(temporary, target)
+            (put or os.replace)(temporary, target)
         except BaseException:
             _unlink_quietly(temporary)
             raise
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def exchange(one: str, other: str) -> bool:
+    """Let two files change places at once; return False if the system or file system cannot.
+
+    Raises OSError.
+    """
+    import ctypes  # rarely needed
+
+    library = ctypes.CDLL(None, use_errno=True)
+    names = (os.fsencode(one), os.fsencode(other))
+    if hasattr(library, "renameat2"):  # Linux: renameat2(2)
+        failed = library.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE)
+    elif hasattr(library, "renamex_np"):  # macOS: rename(2)
+        failed = library.renamex_np(*names, _RENAME_SWAP)
+    else:
+        return False
+    number = ctypes.get_errno() if failed else 0
+    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    if number:
+        raise OSError(number, os.strerror(number))
+    return True
 
 
 def _sync(fd: int) -> None:

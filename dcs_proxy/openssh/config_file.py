@@ -27,7 +27,13 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from dcs_proxy.errors import ConfigError, StateError
-from dcs_proxy.local.files import make_directories, remove_file, write_atomically
+from dcs_proxy.local.files import (
+    cannot_write,
+    exchange,
+    make_directories,
+    remove_file,
+    write_atomically,
+)
 from dcs_proxy.local.lock import FileLock, wait_for_lock
 from dcs_proxy.values import dataclass
 
@@ -133,33 +139,63 @@ def edit(path: str, change: Callable[[bytes | None], bytes | None]) -> bool:
 
     None stands for a file that does not exist.  Return whether the file has changed.  A symbolic
     link stays one, mode and owner stay the same, and the write is atomic if it can be.  What
-    another program writes to the file meanwhile is kept.  Raises ConfigError as :func:`read` or if
-    the file cannot be written, StateError if the disk is full, and whatever `change` raises.
+    another program writes to the file meanwhile is kept, and a file that it puts in its place is
+    changed in turn.  Raises ConfigError as :func:`read` or if the file cannot be written,
+    StateError if the disk is full, and whatever `change` raises.
     """
     target = os.path.realpath(path)
     old, status = read(target)
     new = change(old)
     if new == old:
         return False
-    if old is None:
-        _replace(path, target, status, new)
+    if status is None or old is None:
+        if not _create(target, new or b""):
+            edit(path, change)
         return True
-    with open(target, "rb") as replaced:
-        _replace(path, target, status, new)
-        late = old if _is_at(replaced, target) else _read_to_the_end(replaced)
+    late = _take_away(target) if new is None else _replace(path, target, status, old, new)
     if late.startswith(old) and (added := late[len(old) :]):
         edit(path, lambda text: change((text or b"") + added))
     elif late != old:
-        edit(path, lambda _text: change(late))
+        edit(path, lambda text: change(late if text == new else text))
     return True
 
 
-def _is_at(file: BinaryIO, path: str) -> bool:
-    """Return whether a file that was open before is still the one at `path`."""
+def _create(target: str, new: bytes) -> bool:
+    """Write a file; return False if there is one by now."""
+
+    def put(temporary: str, target: str) -> None:
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            os.replace(temporary, target)
+        else:
+            os.unlink(temporary)
+
+    make_directories(os.path.dirname(target))
     try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except FileNotFoundError:
+        write_atomically(target, new, put=put)
+    except StateError as error:
+        if not isinstance(error.__cause__, FileExistsError):
+            raise
         return False
+    return True
+
+
+def _take_away(target: str) -> bytes:
+    """Remove a file; return what was in it then."""
+    out = f"{target}.{os.getpid()}.tmp"
+    try:
+        os.rename(target, out)
+        with open(out, "rb") as file:
+            late = _read_to_the_end(file)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise cannot_write(target, error) from None
+    remove_file(out)
+    return late
 
 
 def _read_to_the_end(file: BinaryIO) -> bytes:
@@ -180,24 +216,36 @@ def _read_to_the_end(file: BinaryIO) -> bytes:
     return file.read()
 
 
-def _replace(path: str, target: str, status: os.stat_result | None, new: bytes | None) -> None:
-    """Write or remove `target`, to which `path` leads; see edit()."""
-    if new is None:
-        remove_file(target)
-        return
-    if status is None:
-        make_directories(os.path.dirname(target))
-        write_atomically(target, new)
-        return
+def _replace(path: str, target: str, status: os.stat_result, old: bytes, new: bytes) -> bytes:
+    """Write `target`, to which `path` leads; return what was in the file that it replaces."""
+    late = old
+
+    def put(temporary: str, target: str) -> None:
+        nonlocal late
+        with open(target, "rb") as before:
+            if not exchange(temporary, target):
+                os.replace(temporary, target)
+                late = _read_to_the_end(before)
+                return
+        # Whatever was at the path until now, also if an editor has just saved it.
+        try:
+            with open(temporary, "rb") as replaced:
+                late = _read_to_the_end(replaced)
+        except OSError:
+            exchange(temporary, target)
+            raise
+        os.unlink(temporary)
+
     owner = (status.st_uid, status.st_gid)
     try:
-        write_atomically(target, new, stat.S_IMODE(status.st_mode), owner)
+        write_atomically(target, new, stat.S_IMODE(status.st_mode), owner, put)
     except StateError as error:
         cause = error.__cause__
         if not isinstance(cause, OSError) or cause.errno not in _IRREPLACEABLE:
             raise
         if not _write_in_place(target, new):
             raise _not_ours_to_write(path, error) from None
+    return late
 
 
 def _write_in_place(path: str, data: bytes) -> bool:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcs_proxy.errors import ConfigError, StateError
+from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_file import (
     difference,
     edit,
@@ -330,6 +331,63 @@ def test_a_program_that_rewrites_the_file_meanwhile_has_its_way(tmp_path: Path) 
 
     edit(str(path), change)
     assert parse_blocks(path.read_bytes()).own == b"Host new\n"
+
+
+def save(path: Path, data: bytes) -> None:
+    """Replace a file as an editor does, by another one."""
+    other = path.with_name("saved")
+    other.write_bytes(data)
+    other.rename(path)
+
+
+@pytest.mark.parametrize("before", [b"Host mine\n", b"", None], ids=["file", "empty", "none"])
+@pytest.mark.parametrize("saved", [b"Host mine\nHost theirs\n", b"Host new\n", b""])
+def test_what_an_editor_saves_at_the_last_moment_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bytes | None, saved: bytes
+) -> None:
+    path = tmp_path / "config"
+    if before is not None:
+        path.write_bytes(before)
+    sync, saves = os.fsync, [saved]
+
+    def sync_then_save(fd: int) -> None:
+        sync(fd)
+        if saves:  # our file is written, and about to take its place
+            save(path, saves.pop())
+
+    monkeypatch.setattr(os, "fsync", sync_then_save)
+    edit(str(path), lambda old: install(old or b"", "Host a\n", "Host *\n", created=old is None))
+    parts = parse_blocks(path.read_bytes())
+    assert (parts.own, parts.top) == (saved, b"Host a\n")
+    assert os.listdir(tmp_path) == ["config"]
+
+
+def test_a_file_that_an_editor_saves_while_it_is_removed_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "config"
+    edit(str(path), lambda old: install(old or b"", TOP, END, created=old is None))
+    whole, is_first = path.read_bytes(), True
+
+    def change(old: bytes | None) -> bytes | None:
+        nonlocal is_first
+        if is_first:
+            is_first = False
+            save(path, whole + b"Host theirs\n")
+        return old and remove(old)
+
+    edit(str(path), change)
+    assert path.read_bytes() == b"Host theirs\n"
+    assert os.listdir(tmp_path) == ["config"]
+
+
+def test_where_files_cannot_be_exchanged_the_block_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config_file, "exchange", lambda *_: False)
+    path = tmp_path / "config"
+    path.write_bytes(b"Host mine\n")
+    edit(str(path), lambda old: install(old or b"", TOP, END))
+    assert path.read_bytes() == INSTALLED
+    assert os.listdir(tmp_path) == ["config"]
 
 
 def test_second_copies_of_our_blocks_are_dropped() -> None:
