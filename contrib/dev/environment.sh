@@ -1,5 +1,8 @@
 # Sourced by contrib/demo and contrib/test: a virtual environment of their own, and the system
-# programs that they need.  POSIX sh.
+# programs that they need.  What is installed is printed first; with $offline set, nothing is.
+# POSIX sh.
+
+offline=
 
 say() { printf '%s\n' "${0##*/}: $*" >&2; }
 
@@ -27,9 +30,13 @@ need() {
     # Debian ships venv without ensurepip unless python3-venv is there.
     "$python" -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
     [ -n "$missing" ] || return 0
+    if [ -n "$offline" ]; then
+        say "offline: not installed, and the tests that need them fail:$missing"
+        return 0
+    fi
     if [ "$(id -u)" = 0 ]; then sudo=; else sudo='sudo -n'; fi
     if command -v apt-get >/dev/null 2>&1 && { [ -z "$sudo" ] || $sudo true 2>/dev/null; }; then
-        say "installing$missing"
+        say "installing with apt-get:$missing"
         # shellcheck disable=SC2086
         { $sudo apt-get update -qq &&
             $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
@@ -54,7 +61,12 @@ make_venv() {
     shift 2
     stamp="$("$python" -V) $(cksum <"$root/setup.cfg") $root"
     if [ "$(cat "$venv/stamp" 2>/dev/null)" != "$stamp" ]; then
-        say "setting up the virtual environment ${venv##*/}"
+        if [ -n "$offline" ]; then
+            [ -x "$venv/bin/python" ] || die "offline: there is no virtual environment yet: $venv"
+            say "offline: $venv may lack what setup.cfg asks for by now"
+            return 0
+        fi
+        say "installing with pip into $venv: the packages that setup.cfg names for [$extra] $*"
         rm -rf "$venv"
         "$python" -m venv "$venv" || die "no virtual environment could be made"
         "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
@@ -68,7 +80,8 @@ make_venv() {
 # npm, or if it cannot install them, the tests that need them are skipped.
 make_node_modules() {
     if [ "$(cat "$venv/node/packages" 2>/dev/null)" != "$*" ]; then
-        if ! command -v npm >/dev/null 2>&1 ||
+        [ -n "$offline" ] || say "installing with npm: $*"
+        if [ -n "$offline" ] || ! command -v npm >/dev/null 2>&1 ||
             ! npm install --silent --no-audit --no-fund --prefix "$venv/node" "$@" >&2; then
             say "no npm packages ($*): the tests that need them are skipped"
             return
@@ -83,10 +96,17 @@ make_node_modules() {
 # own, and export where it is.
 make_old_sdk() {
     DCS_PROXY_OLD_SDK=$venv/sdk-oldest
-    [ -d "$DCS_PROXY_OLD_SDK/dedalus_sdk" ] ||
+    if [ ! -d "$DCS_PROXY_OLD_SDK/dedalus_sdk" ]; then
+        if [ -n "$offline" ]; then
+            say "offline: no dedalus-sdk 0.0.4: the tests that need it are skipped"
+            DCS_PROXY_OLD_SDK=
+            return 0
+        fi
+        say "installing with pip: dedalus-sdk 0.0.4"
         "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
             --target "$DCS_PROXY_OLD_SDK" dedalus-sdk==0.0.4 >&2 ||
-        die "dedalus-sdk 0.0.4 could not be installed"
+            die "dedalus-sdk 0.0.4 could not be installed"
+    fi
     export DCS_PROXY_OLD_SDK
 }
 
