@@ -17,7 +17,10 @@ from tests.support.user import User
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.rst"
-PAGES = [README, *(ROOT / "contrib" / "docs" / f"{name}.rst" for name in ("ci", "settings"))]
+PAGES = [
+    README,
+    *(ROOT / "contrib" / "docs" / f"{name}.rst" for name in ("ci", "editors", "settings")),
+]
 # These set up environments of their own: test_demo, test_package and the run itself show them.
 ELSEWHERE = {"contrib/demo", "contrib/test", "pipx install ."}
 LOGIN = "dcs-proxy login"
