@@ -255,3 +255,12 @@ def test_an_idempotency_key_is_a_compact_uuid_of_version_7() -> None:
 
 def test_no_two_idempotency_keys_are_the_same() -> None:
     assert len({new_idempotency_key() for _ in range(10_000)}) == 10_000
+
+
+def test_a_machine_that_is_being_destroyed_has_no_short_name(fake: FakeApi, tmp_path: Path) -> None:
+    phases = {"dm-a": "running", "dm-b": "destroying", "dm-c": "destroyed", "dm-d": "failed"}
+    items = [{"machine_id": name, "phase": phase} for name, phase in phases.items()]
+    fake.answers = [Answer(200, {"items": items})]
+    listing = api_of(fake, tmp_path).list_machines()
+    assert [machine.name for machine in listing.machines] == list(phases)
+    assert KnownMachines(str(tmp_path), "account").load().ids == ("dm-a", "dm-d")

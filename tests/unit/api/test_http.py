@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from dcs_proxy.api.credentials import Credentials
 from dcs_proxy.api.http import HttpClient, Request
@@ -29,6 +30,7 @@ from dcs_proxy.local.http_proxy import HttpProxy
 from dcs_proxy.local.log import Log
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
+from dcs_proxy.text import add_secret
 from dcs_proxy.values import replace
 from tests.support.connect_proxy import ConnectProxy, connect_proxy
 from tests.support.fake_api import Answer, FakeApi, fake_api
@@ -452,3 +454,74 @@ def test_an_environments_proxy_with_a_password_is_not_shown(
     assert "cannot be reached: the proxy: Connection refused" in caught.value.message
     assert "HTTPS_PROXY" in caught.value.hint
     assert "wr0ng" not in caught.value.one_line()
+
+
+class Recording(Waits):
+    """A deadline that notes the time limit of each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.limits: list[float] = []
+
+    def call(self, function: Callable[[], Any], *, within_s: float) -> Any:
+        self.limits.append(within_s)
+        return super().call(function, within_s=within_s)
+
+
+def test_a_response_may_take_15_seconds_and_a_connection_10(
+    fake: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timeouts = []
+    send = requests.Session.request
+
+    def record(session: requests.Session, *words: Any, **options: Any) -> requests.Response:
+        timeouts.append(options["timeout"])
+        return send(session, *words, **options)
+
+    monkeypatch.setattr(requests.Session, "request", record)
+    deadline = Recording()
+    fake.answers = [Answer(200, ANSWER)]
+    client_of(fake, tmp_path, deadline).send(READ)
+    assert (deadline.limits, timeouts) == ([15], [(10, 15)])
+
+
+class TimesOutOnce(Waits):
+    """A deadline whose second call sends the request, but takes too long to return."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def call(self, function: Callable[[], Any], *, within_s: float) -> Any:
+        self.calls += 1
+        result = super().call(function, within_s=within_s)
+        if self.calls == 2:
+            raise TimeoutError
+        return result
+
+
+def test_a_connection_whose_response_took_too_long_is_not_used_again(
+    fake: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    open_session = requests.Session
+
+    def record() -> requests.Session:
+        opened.append(open_session())
+        return opened[-1]
+
+    monkeypatch.setattr(requests, "Session", record)
+    fake.answers = [Answer(200, ANSWER)]
+    client = client_of(fake, tmp_path, TimesOutOnce())
+    client.send(READ)
+    assert len(opened) == 1
+    client.send(READ)
+    assert (len(opened), len(fake.asked)) == (2, 3)
+
+
+def test_a_key_that_the_api_sends_back_in_a_header_is_masked(fake: FakeApi, tmp_path: Path) -> None:
+    add_secret(SECRET)
+    fake.answers = [Answer(200, ANSWER, {"X-Request-Id": f"id-{SECRET}"})]
+    response = client_of(fake, tmp_path).send(READ)
+    assert response.headers["x-request-id"] == "id-[masked]"
+    assert SECRET not in (tmp_path / "log").read_text()

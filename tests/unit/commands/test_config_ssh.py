@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from dcs_proxy.commands.config_ssh import _program_warnings
+from dcs_proxy.commands.config_ssh import _program_warnings, _report
 from dcs_proxy.openssh.config_text import Program
 
 
@@ -24,3 +26,18 @@ def test_a_program_that_nothing_has_installed_is_named(place: str, is_temporary:
     warnings = list(_program_warnings(Program(("/usr/bin/python3", "-I", "-S", start), "/s")))
     assert bool(warnings) is is_temporary
     assert all(start in line or "pipx or uv tool" in line for line in warnings)
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_refused"), [(0o600, False), (0o644, False), (0o620, True), (0o602, True)]
+)
+def test_a_file_that_ssh_will_refuse_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: int, is_refused: bool
+) -> None:
+    path = tmp_path / "config"
+    path.touch()
+    path.chmod(mode)
+    _report(str(path), True, 1)
+    shown = capsys.readouterr()
+    assert shown.out == f"dcs-proxy: {path}: written, 1 machine listed\n"
+    assert (f"hint: chmod go-w {path}" in shown.err) is is_refused

@@ -16,6 +16,8 @@ from dcs_proxy.names import MachineName
         ({"vcpu": 2, "memory_mib": 4096, "storage_gib": 20}, "2 vCPU 4 GiB 20 GiB"),
         ({"vcpu": 0.25, "memory_mib": 512, "storage_gib": 20}, "0.25 vCPU 512 MiB 20 GiB"),
         ({"vcpu": 1, "memory_mib": 1536}, "1 vCPU 1.5 GiB"),
+        ({"memory_mib": 1023}, "1023 MiB"),
+        ({"memory_mib": 1024}, "1 GiB"),
         ({"storage_gib": 0}, "0 GiB"),
         ({"memory_mib": 2.0**52}, "4398046511104 GiB"),
         ({}, "-"),

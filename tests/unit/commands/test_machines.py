@@ -4,11 +4,16 @@ import argparse
 
 import pytest
 
-from dcs_proxy.api.model import Listing, UnusableMachine
-from dcs_proxy.commands._machines import names_to_list, select_machines, show_unusable
+from dcs_proxy.api.model import Listing, Machine, UnusableMachine
+from dcs_proxy.commands._machines import (
+    names_to_list,
+    select_machines,
+    show_unusable,
+    usable_names,
+)
 from dcs_proxy.errors import MachineNotFound, UsageError
 from dcs_proxy.local.settings import Settings
-from dcs_proxy.names import MachineName
+from dcs_proxy.names import MachineId, MachineName
 
 KNOWN = [MachineName(name) for name in ("dm-a", "dm-b", "dm-ci-1", "dm-ci-2")]
 SETTINGS = Settings(aliases={"dm-web": KNOWN[0], "dm-wiki": KNOWN[1]})
@@ -64,3 +69,9 @@ def test_many_machines_that_ssh_cannot_name_take_few_lines(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 21
     assert lines[-1] == "dcs-proxy: ssh cannot name 480 more machines"
+
+
+def test_a_machine_that_is_being_destroyed_has_no_usable_name() -> None:
+    phases = {"dm-a": "running", "dm-b": "destroying", "dm-c": "destroyed", "dm-d": "sleeping"}
+    machines = [Machine(MachineId(name), phase) for name, phase in phases.items()]
+    assert usable_names(Listing(machines)) == ["dm-a", "dm-d"]

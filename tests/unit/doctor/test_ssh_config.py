@@ -1,11 +1,30 @@
+"""The checks of the ssh config file: its mode and owner, and our two blocks in it."""
+
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcs_proxy.doctor.ssh_config import read_program
+from dcs_proxy.app import Options, find_program
+from dcs_proxy.doctor.context import Context
+from dcs_proxy.doctor.runner import Check
+from dcs_proxy.doctor.ssh_config import check_block, check_permissions, read_program
+from dcs_proxy.names import MachineName
+from dcs_proxy.openssh import config_file
+from dcs_proxy.openssh.config_text import Program, render_end, render_top
+from dcs_proxy.openssh.version import Client, Version
+from dcs_proxy.publish.launcher import write_launcher
+from dcs_proxy.session.directory import StateDirectory
+
+VERSION = Version(9, 2)
+HOSTS = [MachineName("dm-a"), MachineName("dm-b")]
 
 
 @given(st.text())
@@ -13,3 +32,136 @@ def test_any_block_names_a_program_or_none(text: str) -> None:
     assert read_program(text) is None
     assert read_program(f'Match originalhost x exec "exec {text} prepare %h"') is None
     assert read_program(f'Match originalhost x exec "exec /bin/sh {os.devnull} prepare %h"') is None
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    """A context whose ssh config has blocks as config-ssh writes them."""
+    options = Options(str(tmp_path / "state"))
+    found = Context(options, {"HOME": str(tmp_path)}, str(tmp_path / "config"), False, None)
+    found.state = StateDirectory(options.state_directory(found.environment))
+    found.ssh = Client("/usr/bin/ssh", "OpenSSH_9.2p1", VERSION)
+    program = find_program(options, found.environment)
+    write_launcher(program)
+    write(found, program)
+    return found
+
+
+def write(context: Context, program: Program, version: Version = VERSION) -> None:
+    top, end = render_top(program, HOSTS, version, hands_over=True), render_end(program, version)
+    Path(context.ssh_config).write_bytes(config_file.install(b"Host mine\n", top, end))
+    os.chmod(context.ssh_config, 0o600)
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_refused"),
+    [(0o600, False), (0o644, False), (0o444, False), (0o620, True), (0o602, True), (0o666, True)],
+)
+def test_an_ssh_config_that_others_can_change_is_refused_by_ssh(
+    context: Context, mode: int, is_refused: bool
+) -> None:
+    os.chmod(context.ssh_config, mode)
+    check = check_permissions(context)
+    assert check.ok is not is_refused
+    assert f"mode {mode:04o}" in check.text
+    assert check.hint == (f"chmod go-w {context.ssh_config}" if is_refused else "")
+
+
+@pytest.mark.parametrize(("owner", "is_refused"), [(0, False), (4242, True), (None, False)])
+def test_an_ssh_config_of_another_user_is_refused_by_ssh(
+    context: Context, monkeypatch: pytest.MonkeyPatch, owner: int | None, is_refused: bool
+) -> None:
+    uid = os.geteuid() if owner is None else owner
+    status = os.stat_result((stat.S_IFREG | 0o600, 1, 1, 1, uid, 0, 0, 0, 0, 0))
+    monkeypatch.setattr(config_file, "read", lambda path: (b"", status))
+    check = check_permissions(context)
+    assert check.ok is not is_refused
+    assert check.hint.startswith("sudo chown") is is_refused
+
+
+def test_an_ssh_config_that_is_missing_is_to_be_written(context: Context) -> None:
+    os.unlink(context.ssh_config)
+    check = check_permissions(context)
+    assert check.ok is False and check.text.endswith("/config does not exist")
+    assert check.hint == f"dcs-proxy config-ssh --ssh-config '{context.ssh_config}'"
+
+
+def test_a_block_as_config_ssh_writes_it_passes(context: Context) -> None:
+    check = check_block(context)
+    assert check.ok, check
+    assert check.text == f"{context.ssh_config}: up to date, 2 machines listed"
+
+
+def replace_in_block(context: Context, old: str, new: str) -> None:
+    """Edit the top block as an earlier version might have written it: with a valid digest."""
+    parts = config_file.parse_blocks(Path(context.ssh_config).read_bytes())
+    assert parts.top is not None and parts.end is not None
+    top = parts.top.decode()
+    assert old in top
+    text = config_file.install(parts.own, top.replace(old, new), parts.end.decode())
+    Path(context.ssh_config).write_bytes(text)
+
+
+CHANGES: dict[str, tuple[Callable[[Context], object], str]] = {
+    "another Python": (
+        lambda c: write_launcher(
+            replace(
+                find_program(c.options, c.environment), words=("/gone/python", "/gone/start.py")
+            )
+        ),
+        "the block runs /gone/python, which no longer exists",
+    ),
+    "another program": (
+        lambda c: write_launcher(
+            replace(find_program(c.options, c.environment), words=("/bin/sh", "/bin/cat"))
+        ),
+        "the block runs another dcs-proxy: /bin/cat, not /",
+    ),
+    "another directory for the config": (
+        lambda c: write_launcher(
+            replace(find_program(c.options, c.environment), config_home="/elsewhere")
+        ),
+        "the block uses the config in /elsewhere, not /",
+    ),
+    "an option that this version does not write": (
+        lambda c: replace_in_block(c, "StrictHostKeyChecking yes", "StrictHostKeyChecking no"),
+        "is not what this version writes",
+    ),
+    "an OpenSSH that can do more": (
+        lambda c: setattr(c, "ssh", Client("/usr/bin/ssh", "OpenSSH_8.1", Version(8, 1))),
+        "is for OpenSSH 9.2, but /usr/bin/ssh is 8.1",
+    ),
+    "no launcher": (
+        lambda c: os.unlink(Path(c.options.state_directory(c.environment), "launcher")),
+        "/launcher, which no longer exists",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_block_that_has_to_be_written_again_is_told(context: Context, what: str) -> None:
+    change, text = CHANGES[what]
+    change(context)
+    check = check_block(context)
+    assert check.ok is False
+    assert text in check.text
+    assert check.hint == f"dcs-proxy config-ssh --ssh-config '{context.ssh_config}'"
+
+
+def without(context: Context, kind: str) -> Check:
+    """Return the check of the config without one of the blocks."""
+    text = Path(context.ssh_config).read_text()
+    start = text.index(f"# >>> dcs-proxy {kind}")
+    mark = f"# <<< dcs-proxy {kind} <<<\n"
+    end = text.index(mark) + len(mark)
+    Path(context.ssh_config).write_text(text[:start] + text[end:])
+    context.ssh = None
+    return check_block(context)
+
+
+def test_each_block_is_missed(context: Context) -> None:
+    text = Path(context.ssh_config).read_text()
+    assert without(context, "top").text.endswith("/config has no dcs-proxy block")
+    Path(context.ssh_config).write_text(text)
+    check = without(context, "end")
+    assert check.text.endswith("/config has no second dcs-proxy block, at the end")

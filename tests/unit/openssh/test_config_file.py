@@ -406,3 +406,17 @@ def test_second_copies_of_our_blocks_are_dropped() -> None:
 )  # fmt: skip
 def test_the_users_own_use_of_the_program_is_no_block(line: bytes) -> None:
     assert remove(install(line, TOP, END)) == line
+
+
+def test_a_replaced_file_keeps_its_owner_and_mode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "config"
+    path.write_bytes(b"old\n")
+    path.chmod(0o640)
+    written = []
+    monkeypatch.setattr(
+        config_file, "write_atomically", lambda target, data, *rest: written.append(rest)
+    )
+    config_file.edit(str(path), lambda _: b"new\n")
+    assert written[0] == (0o640, (path.stat().st_uid, path.stat().st_gid))

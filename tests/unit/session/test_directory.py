@@ -174,3 +174,28 @@ def test_saved_names_that_are_no_names_are_left_out(state: StateDirectory) -> No
     Path(state.file("machines")).write_bytes(b"dm-foo\n\nnot a name\n\xff\n* ssh-rsa AAAA\ndm-b")
     Path(state.file("machines")).chmod(0o600)
     assert state.saved_machines() == [NAME, "dm-b"]
+
+
+def test_garbage_of_one_machine_is_not_that_of_one_whose_name_begins_alike(
+    state: StateDirectory,
+) -> None:
+    longer = MachineName("dm-foo-2")
+    state.save(longer, replace(RECORD, ready=replace(READY, ends_at=90_000.0)))
+    with state.lock(NAME, Deadline(1)):
+        state.save(NAME, RECORD)
+    os.utime(state.session_path(NAME, ".lock"), (1000.0, 1000.0))
+    state.collect_garbage(now=50_000.0)
+    assert state.load(NAME) is None
+    assert state.load(longer) is not None
+
+
+@pytest.mark.parametrize("is_other", [False, True])
+def test_only_the_record_that_was_read_is_marked_for_a_question(
+    state: StateDirectory, is_other: bool
+) -> None:
+    written = replace(RECORD, previous_username="another") if is_other else RECORD
+    state.save(NAME, written)
+    state.expire(NAME, RECORD, 5.0)
+    loaded = state.load(NAME)
+    assert loaded is not None and loaded.ready is not None
+    assert loaded.ready.proved_at == (READY.proved_at if is_other else 5.0)

@@ -64,3 +64,10 @@ def test_the_identity_is_the_certificate_or_the_bare_key() -> None:
 @given(st.binary())
 def test_any_bytes_are_a_failure_or_none(data: bytes) -> None:
     assert parse_failure(data) is None
+
+
+def test_the_logins_are_those_of_the_session_and_of_the_one_before_it() -> None:
+    assert RECORD.logins == ["wssh-1", "wssh-0"]
+    assert replace(RECORD, previous_username="").logins == ["wssh-1"]
+    assert Record(ATTEMPT).logins == []
+    assert Record(ATTEMPT, previous_username="wssh-0").logins == ["wssh-0"]

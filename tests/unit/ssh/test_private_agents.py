@@ -12,7 +12,7 @@ import pytest
 from dcs_proxy.errors import StateError
 from dcs_proxy.local.log import Log
 from dcs_proxy.ssh.private_agents import PrivateAgents, end_idle_agents
-from tests.support.fake_agent import socket_directory
+from tests.support.fake_agent import FakeAgent, socket_directory
 
 
 def test_the_sockets_are_in_the_order_in_which_they_are_used(tmp_path: Path) -> None:
@@ -103,3 +103,32 @@ def test_a_directory_that_another_user_has_made_first_is_refused_with_the_remedy
             PrivateAgents(str(tmp_path / ("x" * 100)))
     assert f"sudo rm -r {base}" in caught.value.hint
     assert "DCS_PROXY_HOME to a shorter path" in caught.value.hint
+
+
+def test_a_runtime_directory_is_used_if_it_leaves_room_for_a_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = str(tmp_path / ("d" * 90))
+    with socket_directory() as short:
+        long = f"{short}/{'r' * 50}"
+        os.mkdir(long)
+        places = {}
+        for runtime in (short, long, f"{short}/missing", "relative", ""):
+            monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+            places[runtime] = os.path.dirname(PrivateAgents(deep, create=False).place)
+    assert places.pop(short) == f"{short}/dcs-proxy"
+    assert set(places.values()) == {f"/tmp/dcs-proxy-{os.geteuid()}"}
+
+
+def test_an_agent_that_does_not_answer_properly_is_left_alone() -> None:
+    with socket_directory() as state:
+        agents = PrivateAgents(state)
+        agent = FakeAgent(agents.path(1))
+        agent.answer = lambda request: b""  # closes the connection instead
+        agent.thread.start()
+        try:
+            assert agents.end(timeout_s=30) == []
+            assert agents.holders() == {}
+        finally:
+            agent.stop()
+        assert agents.paths() == [agents.path(1)]
