@@ -162,8 +162,10 @@ def test_a_master_outlives_its_session_under_a_name_without_the_login(
         # A master holds on to our stderr: a pipe would not end before it does.
         return user.ssh(*shared, "dm-foo", command, stderr=None).stdout
 
-    def end_masters() -> None:
-        for path in user.root.glob("*.master"):
+    def end_masters(count: int) -> None:
+        paths = list(user.root.glob("*.master"))
+        assert len(paths) == count
+        for path in paths:
             assert user.ssh("-S", str(path), "-O", "exit", "dm-foo").returncode == 0
 
     assert run("echo one") == "one\n"
@@ -171,11 +173,11 @@ def test_a_master_outlives_its_session_under_a_name_without_the_login(
     assert run("echo two") == "two\n"
     # %C holds the login, which is the session's: the next session has a master of its own.
     assert len(emulator.events(event="login")) == logins
-    end_masters()
+    end_masters(logins)
     assert run("echo three") == "three\n"
     assert len(emulator.events(event="login")) == logins + 1
     assert len(emulator.sessions_created()) == 2
-    end_masters()
+    end_masters(1)
 
 
 @needs("tmux")

@@ -76,6 +76,7 @@ def test_every_character_of_a_shell_is_excluded_or_inside_quotes() -> None:
     for character in set(string.punctuation) - set('-*?,"='):
         assert f"!*{character}*" in HOST_PATTERNS, character
     top = render_top(PROGRAM, [], SSH)
+    assert (top.count("'%h'"), top.count("'%r'")) == (2, 1)
     for line in top.splitlines():
         assert line.count("%h") == line.count("'%h'")
         assert line.count("%r") == line.count("'%r'")

@@ -243,8 +243,8 @@ def test_an_abandoned_session_that_cannot_be_closed_is_logged(fakes: Fakes) -> N
     assert events(fakes, "close-failed") == ['close-failed machine=dm-foo what="the API is down"']
 
 
-@pytest.mark.parametrize("error", [ClientGone("gone"), ApiUnavailable("down")])
-def test_an_interrupted_wake_is_resumed(fakes: Fakes, error: DcsError) -> None:
+def assert_resumed(fakes: Fakes, error: DcsError) -> None:
+    """Interrupt a wake with `error`; check that the next process resumes it."""
     fakes.api.statuses = ["wake_in_progress", error, "ready"]
     with pytest.raises(type(error)):
         fakes.resolve()
@@ -252,6 +252,11 @@ def test_an_interrupted_wake_is_resumed(fakes: Fakes, error: DcsError) -> None:
     assert len(fakes.api.keys) == 1
     assert record.ready is not None and record.ready.bare_key
     assert fakes.guest_waits == [record.attempt.session_id], "the machine has woken"
+
+
+@pytest.mark.parametrize("error", [ClientGone("gone"), ApiUnavailable("down")])
+def test_an_interrupted_wake_is_resumed(fakes: Fakes, error: DcsError) -> None:
+    assert_resumed(fakes, error)
 
 
 def test_an_ssh_that_exits_is_no_failure_of_the_machine(fakes: Fakes) -> None:
@@ -264,13 +269,13 @@ def test_an_ssh_that_exits_is_no_failure_of_the_machine(fakes: Fakes) -> None:
 @pytest.mark.parametrize("field", ["expires_at", "began_at"])
 def test_a_wake_is_resumed_if_the_api_gives_no_times(fakes: Fakes, field: str) -> None:
     fakes.api.changes = {field: None}
-    test_an_interrupted_wake_is_resumed(fakes, ClientGone("gone"))
+    assert_resumed(fakes, ClientGone("gone"))
 
 
 @pytest.mark.parametrize("ahead_s", [3600.0, -3600.0])
 def test_a_wake_is_resumed_whatever_our_clock_says(fakes: Fakes, ahead_s: float) -> None:
     fakes.api.clock_ahead_s, fakes.api.life_s = ahead_s, 100
-    test_an_interrupted_wake_is_resumed(fakes, ClientGone("gone"))
+    assert_resumed(fakes, ClientGone("gone"))
 
 
 @pytest.mark.parametrize("status", ["failed", None])
