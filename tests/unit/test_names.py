@@ -159,3 +159,33 @@ def test_uuids_are_in_the_order_of_their_characters() -> None:
     ends = ["-0000-4000-8000-00000000c0de", "-0000-4000-8000-00000000c0df"]
     names = [MachineName(f"dm-{start}{end}") for start in ("10000000", "9a000000") for end in ends]
     assert natural_order(reversed(names)) == names
+
+
+@pytest.mark.parametrize(
+    ("machine_id", "why"),
+    [
+        ("", "it has no id"),
+        ("a" * 251, "its id is too long for a host name"),
+        ("A" * 251, "its id is too long for a host name"),
+        ("web.example", "its id has characters other than lower-case letters, digits and hyphens"),
+        ("A" * 250, "its id has characters other than lower-case letters, digits and hyphens"),
+        ("-web", "its id begins or ends with a hyphen"),
+        ("web-", "its id begins or ends with a hyphen"),
+    ],
+)
+def test_the_reason_why_ssh_cannot_name_a_machine_is_the_right_one(
+    machine_id: str, why: str
+) -> None:
+    assert why_unusable(machine_id) == why
+
+
+def test_a_stem_is_shortened_from_201_characters_on_and_does_not_change() -> None:
+    assert file_stem(name_of("a" * 197)) == "dm-" + "a" * 197
+    # Files of earlier versions have this name.
+    digest = "93bd3f194c1699b1153069766f3917f6"
+    assert file_stem(name_of("a" * 198)) == f"dm-{'a' * 147}.{digest}"
+
+
+def test_two_uuids_that_differ_in_their_first_character_are_not_shortened() -> None:
+    names = [name_of(f"{first}{UUID[1:]}") for first in "01"]
+    assert short_names(names) == {name: name for name in names}

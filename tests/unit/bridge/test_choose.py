@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -115,3 +118,64 @@ def test_the_network_is_not_served(pipes: tuple[int, int, int]) -> None:
                 for stdin, stdout in ((served.fileno(), pipes[2]), (pipes[0], served.fileno())):
                     with pytest.raises(UsageError, match="is a network connection"):
                         check_descriptors("", stdin, stdout)
+
+
+def test_a_greeting_that_comes_in_parts_is_read_to_its_end(pipes: tuple[int, int, int]) -> None:
+    stdin, far, stdout = pipes
+    reading = threading.Event()
+    poll = select.poll
+
+    class Poll:
+        """Tells when our side waits for more."""
+
+        def __init__(self) -> None:
+            self._poll = poll()
+            self.register = self._poll.register
+
+        def poll(self, limit_ms: float) -> list[tuple[int, int]]:
+            reading.set()
+            return self._poll.poll(limit_ms)
+
+    def write() -> None:
+        for part in (b"SSH-2.0-Open", b"SSH_9.2", b"\r\n"):
+            assert reading.wait(30)
+            reading.clear()
+            os.write(far, part)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(select, "poll", Poll)
+        writer = threading.Thread(target=write)
+        writer.start()
+        assert choose_way("me", stdin, stdout) == (Way.RELAY, b"SSH-2.0-OpenSSH_9.2\r\n")
+        writer.join()
+
+
+@pytest.mark.parametrize("said", [b"", b"SSH-2.0-OpenSSH"])
+def test_a_client_that_says_no_more_is_waited_for_ten_seconds(
+    pipes: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    stdin, far, stdout = pipes
+    os.write(far, said)
+    now = 1000.0
+    limits = []
+
+    class Poll:
+        """Has nothing to read after what was said, and lets the time pass."""
+
+        def register(self, fd: int, events: int) -> None:
+            assert (fd, events) == (stdin, select.POLLIN)
+
+        def poll(self, limit_ms: float) -> list[int]:
+            nonlocal now
+            limits.append(limit_ms)
+            if said and len(limits) == 1:
+                now += 4
+                return [stdin]
+            now += limit_ms / 1000
+            return []
+
+    monkeypatch.setattr(select, "poll", Poll)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    way = Way.RELAY if said else Way.BRIDGE
+    assert choose_way("me", stdin, stdout) == (way, said)
+    assert limits == ([10_000, 6_000] if said else [10_000])

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from dcs_proxy.app import Options
+from dcs_proxy.app import Options, find_program
 from dcs_proxy.doctor.context import NO_MACHINE, Context
-from dcs_proxy.doctor.ssh_options import check_options, find_faults
+from dcs_proxy.doctor.ssh_options import check_host_options, check_options, find_faults
+from dcs_proxy.names import MachineName
 from dcs_proxy.openssh import config_file
+from dcs_proxy.openssh.config_text import render_top
 from dcs_proxy.openssh.version import Client, Version
+from dcs_proxy.publish.launcher import write_launcher
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.ssh.private_agents import PrivateAgents
 
@@ -157,3 +160,58 @@ def test_three_faults_are_told_and_the_rest_counted(context: WithOptions) -> Non
     wrong = {option: ["wrong"] for option in FIXED}
     context.printed = {**context.printed, **wrong}
     assert check_options(context).text.endswith("; and 4 more")
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_only_faults_beyond_the_third_are_counted(context: WithOptions, count: int) -> None:
+    wrong = {option: ["wrong"] for option in list(FIXED)[:count]}
+    context.printed = {**context.printed, **wrong}
+    check = check_options(context)
+    assert check.text.count(" is wrong") == 3
+    assert check.text.endswith("; and 1 more") is (count == 4)
+    assert check.hint.startswith("lines for dm- hosts belong below")
+
+
+@pytest.mark.parametrize("hands_over", [True, False])
+def test_the_command_of_the_block_is_needed_and_a_block_of_pipes_needs_no_socket(
+    context: WithOptions, hands_over: bool
+) -> None:
+    program = find_program(context.options, context.environment)
+    write_launcher(program)
+    block = render_top(program, [], Version(9, 2), hands_over=hands_over)
+    Path(context.ssh_config).write_bytes(config_file.install(b"", block, "Host *\n"))
+    assert check_options(context).text.startswith("ProxyCommand is not set")
+    command = program.launch("--login", "'%r'", "'%h'", "%p")
+    context.printed = {**context.printed, "proxycommand": [command], "proxyusefdpass": ["no"]}
+    check = check_options(context)
+    assert (check.ok, check.text) == (
+        (False, "ProxyUseFdpass is no") if hands_over else
+        (True, f"ssh -G {NO_MACHINE} prints what a session needs")
+    )  # fmt: skip
+
+
+def test_the_users_machine_needs_the_options_of_its_own_session(context: WithOptions) -> None:
+    context.host = "dm-foo"
+    assert context.state is not None
+    path = Path(context.state.snippet_path(MachineName("dm-foo")))
+    path.write_text('Match originalhost dm-foo\n    User wssh-7\n    IdentityFile "/a b%%c"\n')
+    path.chmod(0o600)
+    context.printed = {**context.printed, "user": ["wssh-7"], "identityfile": ["/a b%c"]}
+    assert check_host_options(context).text == "ssh -G dm-foo prints what a session needs"
+    context.printed = {**context.printed, "user": ["me"]}
+    assert check_host_options(context).text == "User is me"
+
+
+def test_a_jump_is_the_first_fault_to_mend() -> None:
+    faults = find_faults({**GOOD, "user": ["root"], "proxyjump": ["hop"]}, WANTED)
+    assert [fault.option for fault in faults] == ["ProxyJump", "User"]
+
+
+def test_a_missing_list_of_algorithms_is_a_fault_with_its_hint() -> None:
+    faults = find_faults({"user": ["wssh-1"], "identityfile": ["/state/x-cert.pub"]}, WANTED)
+    assert [fault.option for fault in faults] == [
+        "HostKeyAlgorithms", "PubkeyAccepted(Algorithms|KeyTypes)"
+    ]  # fmt: skip
+    assert {fault.hint for fault in faults} == {
+        "begin the list with + or ^ to keep the algorithms of certificates"
+    }

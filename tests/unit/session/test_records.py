@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,3 +72,14 @@ def test_the_logins_are_those_of_the_session_and_of_the_one_before_it() -> None:
     assert replace(RECORD, previous_username="").logins == ["wssh-1"]
     assert Record(ATTEMPT).logins == []
     assert Record(ATTEMPT, previous_username="wssh-0").logins == ["wssh-0"]
+
+
+def test_a_record_is_of_use_until_its_session_ends_or_until_its_key_does() -> None:
+    assert RECORD.ends_at() == 3000
+    assert Record(ATTEMPT).ends_at() == 2000
+
+
+@pytest.mark.parametrize("data", [b"[]", b"1", b"null", b'"attempt"', b"{", b"[" * 100_000])
+def test_json_that_is_no_object_is_no_record(data: bytes) -> None:
+    assert parse_record(data) is None
+    assert parse_failure(data) is None
