@@ -1,6 +1,6 @@
 """Apply the bugs of plausible.txt to a copy of the checkout, and run the tests of each.
 
-First all of these tests have to pass without a bug.
+First every bug has to apply, and all of these tests have to pass without a bug.
 
 The file holds blocks like this one; lines that begin with "#" are comments::
 
@@ -60,6 +60,8 @@ def main() -> int:
         finally:
             copies.put(copy)
 
+    for bug in bugs:
+        apply(bug, (copies_of[0] / "dcs_proxy" / bug.file).read_text())
     for arguments in sorted({tuple(bug.tests) for bug in bugs}):
         if not run_tests(copies_of[0], arguments):
             raise SystemExit(f"fails without any bug: {shlex.join(arguments)}")
@@ -85,7 +87,10 @@ def read_bugs(text: str) -> list[Bug]:
                                 if tests.split()[0] == "unit" else tests)  # fmt: skip
             bugs.append(Bug(file, words))
         elif mark in ("-", "+"):
-            (bugs[-1].old if mark == "-" else bugs[-1].new).append(rest)
+            if mark == "-":
+                bugs[-1].old.append(rest)
+            else:
+                bugs[-1].new.append(line[1:].removeprefix(" ").rstrip())
         elif mark not in ("", "#"):
             raise ValueError(line)
     return bugs
@@ -104,9 +109,11 @@ def copy_of(checkout: Path, copy: Path) -> Path:
 
 
 def apply(bug: Bug, text: str) -> str:
-    """Return a file's text with the bug in it.  Raises ValueError if its lines are not there once.
+    """Return a file's text with the bug in it.
 
     The replacement has the indentation of the first line that it replaces, and keeps its own.
+    Raises ValueError if the lines are not there once, or if the result is not Python, which any
+    test would notice.
     """
     lines = text.splitlines()
     stripped = [line.strip() for line in lines]
@@ -117,7 +124,12 @@ def apply(bug: Bug, text: str) -> str:
     (at,) = places
     margin = lines[at][: len(lines[at]) - len(stripped[at])]
     lines[at : at + size] = [margin + line for line in bug.new]
-    return "\n".join([*lines, ""])
+    wrong = "\n".join([*lines, ""])
+    try:
+        compile(wrong, bug.file, "exec")
+    except SyntaxError as error:
+        raise ValueError(f"{error}: {bug}") from None
+    return wrong
 
 
 def is_noticed(bug: Bug, copy: Path) -> bool:

@@ -15,7 +15,7 @@ from dcs_proxy.bridge.outbox import Outbox
 from dcs_proxy.bridge.packets import Payload
 from dcs_proxy.bridge.side import Farewell
 from dcs_proxy.bridge.stream import Stream
-from dcs_proxy.ssh.wire import Reader, pack_string
+from dcs_proxy.ssh.wire import Reader, pack_string, pack_u32
 from tests.support.waiting import wait_until
 from tests.unit.bridge.wire import KEX_INIT, KEX_REPLY, KEXINIT, Peer, kexinit
 
@@ -287,3 +287,32 @@ def test_a_request_after_the_login_is_not_answered(served: Served) -> None:
     waiting.transport.close()
     assert served.ended.wait(60)
     assert sent == []
+
+
+def test_a_farewell_is_said_once(served: Served) -> None:
+    served.peer.greet()
+    assert served.peer.receive()[0] == KEXINIT
+    for text in ("first", "second"):
+        served.client.disconnect(Farewell(11, text), 60)
+    assert served.peer.receive() == (1, pack_u32(11) + pack_string(b"first") + bytes(4))
+    # Nothing else is on its way: what was sent has been written when disconnect() returns.
+    served.peer.sock.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        served.peer.receive()
+
+
+def test_a_request_about_host_keys_is_refused_if_it_wants_a_reply(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = (b"hostkeys-00@openssh.com", b"hostkeys-prove-00@openssh.com", b"keepalive@openssh.com")
+    passed: list[bytes] = []
+    monkeypatch.setattr(
+        served.outbox, "put", lambda message, may_wait: passed.append(message.asbytes())
+    )
+    for name in names:
+        for wants_reply in (0, 1):
+            request = bytes([80]) + pack_string(name) + bytes([wants_reply]) + b"more"
+            served.client._pass_on_request(Payload(request))
+    refused = bytes([80]) + pack_string(b"withheld@dcs-proxy") + b"\x01"
+    kept = [bytes([80]) + pack_string(names[2]) + bytes([reply]) + b"more" for reply in (0, 1)]
+    assert passed == [refused, refused, *kept]

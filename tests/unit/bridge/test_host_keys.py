@@ -137,3 +137,16 @@ def test_known_hosts_keeps_the_names_of_thousands_of_machines(state: StateDirect
     os.unlink(ensure_host_keys(state)[0])
     write_known_hosts(state)
     assert len(read(path).splitlines()) == 2 * 3001
+
+
+def test_known_hosts_of_keys_that_were_replaced_is_written_anew(state: StateDirectory) -> None:
+    path = Path(write_known_hosts(state, ["dm-foo"]))
+    before = path.read_text()
+    for key in ensure_host_keys(state):
+        os.unlink(key)
+    write_known_hosts(state)
+    after = path.read_text()
+    hosts = [line.split()[0] for line in after.splitlines()]
+    assert hosts == [line.split()[0] for line in before.splitlines()]
+    assert hosts == ["dm-*", "dm-*", "dm-foo", "dm-foo"]
+    assert not {line.split()[2] for line in before.splitlines()} & set(after.split())

@@ -87,3 +87,9 @@ def test_a_password_that_is_no_utf8_is_masked() -> None:
 def test_no_text_makes_the_search_slow(unit: str) -> None:
     """A cubic pattern took 19 s for 54 lines; it would not come to the end of this."""
     mask(unit * 50_000, [])
+
+
+def test_a_user_without_a_password_is_the_secret() -> None:
+    assert secrets_in_url("https://p%40ss@api.example") >= {"p%40ss", "p@ss"}
+    assert secrets_in_url("https://me:p%40ss@api.example") >= {"me:p%40ss", "p%40ss", "p@ss"}
+    assert secrets_in_url("https://api.example/p%40ss") == set()

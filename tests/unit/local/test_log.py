@@ -167,3 +167,9 @@ def test_a_line_is_about_the_machine_that_it_names() -> None:
     assert is_about(line, {MachineName("dm-foo"), MachineName("dm-x")})
     assert not is_about(line, {MachineName("dm-fo")})
     assert not is_about("2026-01-01T00:00:00.000Z [1/2] doctor", {MachineName("dm-foo")})
+
+
+def test_a_line_that_is_longer_than_one_read_is_one_line(tmp_path: Path) -> None:
+    lines = ["a" * 70_000, "b", "c" * 140_000]
+    (tmp_path / "log").write_text("".join(f"{line}\n" for line in lines))
+    assert list(read_log(str(tmp_path / "log"))) == lines

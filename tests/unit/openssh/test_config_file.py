@@ -420,3 +420,8 @@ def test_a_replaced_file_keeps_its_owner_and_mode(
     )
     config_file.edit(str(path), lambda _: b"new\n")
     assert written[0] == (0o640, (path.stat().st_uid, path.stat().st_gid))
+
+
+def test_of_two_copies_of_a_block_the_first_counts_as_it_does_for_ssh() -> None:
+    first, second = (config_file.install(b"", f"Host {name}\n", "") for name in ("one", "two"))
+    assert config_file.parse_blocks(first + second).top == b"Host one\n"

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -146,3 +148,19 @@ def test_withdrawing_takes_every_file_of_the_machine_and_no_other(state: StateDi
     assert files(state) == kept | {"dm-foo.lock"}
     assert os.listdir(state.file("hosts")) == ["dm-foo-2.conf"]
     unpublish(state, NAME)
+
+
+def test_each_of_several_agents_keeps_its_file(state: StateDirectory) -> None:
+    with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as two:
+        directory = tempfile.mkdtemp(prefix="dcs")
+        paths = [f"{directory}/one", f"{directory}/two"]
+        one.bind(paths[0])
+        two.bind(paths[1])
+        publish_user_agent(state, paths[0])
+        assert os.listdir(state.file("agents")) == ["only.conf"]
+        publish_user_agent(state, paths[1])
+        expected = {f"{path.encode().hex()}.conf" for path in paths}
+        assert set(os.listdir(state.file("agents"))) == expected
+        publish_user_agent(state, "")
+        assert set(os.listdir(state.file("agents"))) == expected
+        shutil.rmtree(directory)

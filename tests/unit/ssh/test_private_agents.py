@@ -132,3 +132,12 @@ def test_an_agent_that_does_not_answer_properly_is_left_alone() -> None:
         finally:
             agent.stop()
         assert agents.paths() == [agents.path(1)]
+
+
+def test_the_length_of_a_path_is_that_of_its_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "")
+    for name, is_outside in (("a" * 60, False), ("é" * 60, True)):
+        state = f"/nowhere/{name}"
+        assert PrivateAgents(state, create=False).is_outside(state) is is_outside

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from dcs_proxy.app import Options
+from dcs_proxy.commands import prepare
+from dcs_proxy.errors import NotWoken
+
+
+@pytest.fixture
+def prepared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The hosts for which a session was made ready."""
+    hosts: list[str] = []
+
+    def note(host: str, options: Options, parent: int) -> int:
+        hosts.append(host)
+        return 0
+
+    monkeypatch.setattr(prepare, "_prepare", note)
+    monkeypatch.setattr(prepare, "wants_session", lambda pid: True)
+    return hosts
+
+
+@pytest.mark.parametrize("is_ssh", [True, False])
+def test_a_host_is_prepared_in_lower_case(
+    tmp_path: Path, prepared: list[str], monkeypatch: pytest.MonkeyPatch, is_ssh: bool
+) -> None:
+    monkeypatch.setattr(prepare, "is_ssh", lambda pid: is_ssh)
+    assert prepare.run(argparse.Namespace(host="DM-Foo"), Options(str(tmp_path))) == 0
+    assert prepared == ["dm-foo"]
+
+
+def test_an_ssh_that_will_not_log_in_prepares_nothing(
+    tmp_path: Path, prepared: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "wants_session", lambda pid: False)
+    assert prepare.run(argparse.Namespace(host="dm-foo"), Options(str(tmp_path))) == 0
+    assert prepared == []
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_parent_that_is_not_known_may_only_show_its_options(
+    tmp_path: Path, prepared: list[str], monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    def refuse(host: str, options: Options, parent: int) -> int:
+        raise NotWoken("asleep")
+
+    monkeypatch.setattr(prepare, "_prepare", refuse)
+    monkeypatch.setattr(prepare, "is_ssh", lambda pid: False)
+    monkeypatch.setattr(prepare, "is_known", lambda pid: is_known)
+    arguments = argparse.Namespace(host="dm-foo")
+    if is_known:
+        with pytest.raises(NotWoken):
+            prepare.run(arguments, Options(str(tmp_path)))
+    else:
+        assert prepare.run(arguments, Options(str(tmp_path))) == 1
