@@ -108,3 +108,9 @@ def test_nothing_is_masked_that_is_empty() -> None:
 def test_an_error_is_safe_whatever_is_in_it(text: str) -> None:
     error = DcsError(text, hint=text)
     assert all(line.replace("\t", "").isprintable() for line in error.lines())
+
+
+def test_a_secret_is_masked_before_a_text_is_cut() -> None:
+    add_secret("dsk-very-secret")
+    assert clean_text(" " * 30 + "dsk-very-secret", 10) == "[masked]"
+    assert clean_text("x dsk-very-secret", 10) == "x [masked]"

@@ -96,3 +96,19 @@ def test_a_gateway_that_closes_is_left_to_ssh() -> None:
 def test_a_client_that_has_gone_is_noticed() -> None:
     with gateway(say_nothing) as connect, connect() as sock, pytest.raises(ClientGone):
         silence.check_speaks(sock, connect, where="gw", timeout_s=20, client_gone=lambda: True)
+
+
+def test_a_second_connection_that_breaks_says_nothing_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(silence, "_FIRST_S", 0.01)
+    first, far = socket.socketpair()
+    with first, far:
+
+        def connect_again() -> socket.socket:
+            second, gone = socket.socketpair()
+            gone.close()
+            return second
+
+        with pytest.raises(GatewayUnreachable, match="accepts connections but sends nothing"):
+            check(connect_again, first)
