@@ -1,4 +1,4 @@
-"""Wire the parts together: from options and environment to what a command works with."""
+"""Wire the parts together: turn options and the environment into what a command needs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from dcs_proxy.ssh.user_agent import UserAgent
 from dcs_proxy.values import dataclass
 
 _MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
-# Time to notice a window and type a password.  Editors give ssh little more than the first.
+# Time to notice a window and type a password.  Editors wait for ssh little longer than the first.
 _KEYRING_IN_SSH_S = 15
 _KEYRING_S = 120
 
@@ -64,7 +64,7 @@ class Options:
 
 
 def show_notice(text: str) -> None:
-    """Show the user a line on stderr: one that is not a result."""
+    """Show the user a line on stderr that is not a result."""
     show(f"dcs-proxy: {text}")
 
 
@@ -104,7 +104,7 @@ class ApiFactory:
 def open_factory(
     options: Options, environment: Mapping[str, str], settings: Settings
 ) -> ApiFactory:
-    """Return what opens the control plane of `settings` in one command."""
+    """Return the factory that opens the control plane of `settings` for one command."""
     known = open_known(options, environment, settings)
     return ApiFactory(settings, environment, open_log(options, environment), known)
 
@@ -127,7 +127,7 @@ def internal_error(error: Exception, log: Log) -> DcsError:
 
 @contextlib.contextmanager
 def explaining_bugs(options: Options) -> Iterator[None]:
-    """Raise an exception that no user should see as a DcsError that says so."""
+    """Turn an unexpected exception into a DcsError that reports a bug."""
     try:
         yield
     except DcsError:
@@ -143,9 +143,9 @@ def open_log(options: Options, environment: Mapping[str, str]) -> Log:
 
 
 def find_program(options: Options, environment: Mapping[str, str]) -> Program:
-    """Return how ssh is to start this very program, with what it has found here.
+    """Return how ssh must start this program, with the paths that it has now.
 
-    Raises ConfigError if ssh's config cannot hold one of the paths.
+    Raises ConfigError if the ssh config cannot contain one of the paths.
     """
     return Program(
         program_words(),
@@ -163,7 +163,7 @@ def program_words() -> tuple[str, ...]:
 
 def _open_progress(parent: int, environment: Mapping[str, str], settings: Settings) -> Progress:
     in_place = can_draw()
-    # In a terminal of its own VS Code sees that something happens, and does not give up.
+    # Output in VS Code's own terminal keeps VS Code from giving up.
     advice = "" if in_place else find_advice(parent, environment, settings.wake_seconds)
     return Progress(is_quiet=wants_quiet(parent), in_place=in_place, advice=advice)
 
@@ -180,7 +180,7 @@ def open_context(
     """Return the context of one command.  Raises ConfigError, StateError or AgentUnavailable.
 
     `progress` shows a wake; by default as quietly as the parent ssh wants.  Nothing slow happens
-    here: the API is opened, and an agent started, when it is first needed.
+    here: the API is opened, and an agent started, on first use.
     """
     require_open_files()
     settings = settings or options.settings(environment)
@@ -216,7 +216,7 @@ def open_context(
 
 
 def open_lookup(context: Context) -> Lookup:
-    """Return what finds machines by what the user typed."""
+    """Return the lookup of machines by what the user typed."""
     known = KnownMachines(context.state.path, context.account)
     return Lookup(context.settings, known, lambda: context.open_api().list_machines())
 

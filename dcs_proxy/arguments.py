@@ -1,4 +1,4 @@
-"""The command line: parsers of every command with argparse, and what a wrong one is told."""
+"""The command line: argparse parsers for every command, and the errors of a wrong one."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _EXAMPLES = (
 _WRAP: Any = {"break_on_hyphens": False, "break_long_words": False}
 _WITH_VALUE = frozenset({"--home", "--config", "--login"})
 _FLAGS = frozenset({"--help", "--version", "--bridge", "--relay", "--fdpass", "--"})
-# Without a command, these are complete.
+# These need no command.
 _ENOUGH = frozenset({"-h", "--help", "-V", "--version"})
 
 

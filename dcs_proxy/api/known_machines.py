@@ -105,7 +105,7 @@ class KnownMachines:
         try:
             write_atomically(self._path, json.dumps(document).encode())
         except StateError:
-            pass  # a read-only or full disk: the list goes on being asked for
+            pass  # a read-only or full disk: the API is asked each time instead
         return known
 
 

@@ -1,4 +1,4 @@
-"""Prove a gateway for an ssh that was told not to: check its host certificate beforehand.
+"""Check a gateway's host certificate for an ssh whose own check is turned off.
 
 ``-o StrictHostKeyChecking=no`` on ssh's command line, as Ansible adds it, overrides the block.  The
 connection that ssh will use cannot be checked without being used up, so another one is.  That finds

@@ -1,4 +1,4 @@
-"""Run one piece of work for each of many machines, a few at a time."""
+"""Do the same work for many machines, a few at a time."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Batch:
     def run(self) -> int:
         """Return the exit code of the first of `names` that failed, 0 if none did.
 
-        After KeyboardInterrupt, all work has ended and `outcomes` has what was done until then.
+        After KeyboardInterrupt, all work has ended and `outcomes` has the results up to then.
         """
         for name in self._names:
             self._waiting.put(name)

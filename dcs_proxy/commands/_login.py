@@ -15,7 +15,7 @@ _MAX_SHOWN = 80
 
 
 def check_login(login: str, host: str, record: Record, *, was_prepared: bool) -> None:
-    """Raise LoginMismatch if ssh is about to log in as another user than the session's.
+    """Raise LoginMismatch if ssh is about to log in under a name other than the session's.
 
     `was_prepared` is whether `prepare` could know that ssh would log in.
     """

@@ -28,7 +28,7 @@ SSH_CONFIG = "~/.ssh/config"
 
 
 def add_host_arguments(parser: argparse.ArgumentParser, all_means: str) -> None:
-    """Declare HOST... and ``--all``, with what it means in words."""
+    """Declare HOST... and ``--all``; `all_means` is the help of ``--all``."""
     parser.add_argument(
         "hosts",
         metavar="HOST",
@@ -95,7 +95,7 @@ def list_machines(factory: ApiFactory, state: StateDirectory) -> Listing:
 
 
 def _expire_sleeping(listing: Listing, state: StateDirectory, settings: Settings) -> None:
-    """Let no ssh use the session of a machine that is not awake without asking the API first."""
+    """Have the API confirm the session of each machine that is not awake before ssh uses it."""
     for machine in listing.machines:
         record = None if machine.is_awake else state.load(machine.name)
         if record is not None and record.ready is not None and record.ready.proved_at != NEVER:

@@ -43,7 +43,7 @@ DESCRIPTION = (
 )
 EXAMPLES = (("Close every session", "dcs-proxy close --all"),)
 
-# For one machine.  A running wake holds the machine's lock for longer.
+# For each machine.  A running wake holds the machine's lock for longer.
 _CLOSE_S = 30.0
 
 
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
 
 
 class Closer:
-    """Closes one session after the other, in several threads at once.
+    """Closes sessions in several threads at once.
 
     `holders` are the private agents that hold identities of each machine.
     """
@@ -139,7 +139,7 @@ class Closer:
         return attempt.session_id
 
     def _remove_leftovers(self, name: MachineName) -> None:
-        """Remove what private agents hold of the machine, also of its earlier sessions."""
+        """Remove the machine's identities, also those of earlier sessions, from private agents."""
         for path in self._holders.get(name, ()):
             # Whether the agent of the session itself answers is checked after this.
             with contextlib.suppress(AgentRefused, AgentUnavailable):

@@ -1,10 +1,10 @@
 """``dcs-proxy HOST PORT``: what an SSH client runs as its ProxyCommand.
 
-The session says where the gateway is; the port that the client names is not used.
+The session has the gateway's address and port; the port that the client gives is ignored.
 
 An error goes to stderr if the client is an OpenSSH, which then gets a disconnect message that
 refers to it.  Under ControlPersist OpenSSH discards stderr, and other clients may: there the
-disconnect message says everything.
+disconnect message has the whole error.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from dcs_proxy.ssh.silence import check_speaks
 from dcs_proxy.ssh.tunnel import reach
 from dcs_proxy.text import clean_text
 
-if TYPE_CHECKING:  # argparse and paramiko: only those who need them pay for them
+if TYPE_CHECKING:  # argparse and paramiko are imported only where they are used
     import argparse
 
     from dcs_proxy.bridge.gateway import Gateway
@@ -121,7 +121,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         is_openssh = fdpass or is_openssh_line(first)
         send_disconnect(_report(error, arguments.host, is_openssh=is_openssh), fdpass=fdpass)
         raise
-    # The client has sent something meanwhile, so it does not expect a handover.
+    # The client has already sent something, so it does not expect a handover.
     return 0 if is_done else _bridge(arguments, options, b"")
 
 
@@ -136,7 +136,7 @@ def _choose(arguments: argparse.Namespace) -> tuple[Way, bytes]:
 
 
 def _report(error: DcsError, host: str, *, is_openssh: bool) -> str:
-    """Show the error on stderr, once; return what the client is to be told."""
+    """Show the error on stderr, once; return the text of the client's disconnect message."""
     if is_openssh and (error.was_shown or not is_discarded()):
         text = f"{clean_text(host)}: not connected; the reason is shown above"
     else:
@@ -192,7 +192,7 @@ def _log_in_once(bridge: Bridge, name: MachineName, record: Record, context: Con
 
 
 def _doubt(name: MachineName, record: Record, context: Context) -> None:
-    """Make sure that the API is asked before the session in `record` is used again."""
+    """Have the session in `record` confirmed by the API before it is used again."""
     context.log.event("login-refused", machine=name, session=record.attempt.session_id)
     context.state.expire(name, record, context.now() - context.settings.reuse_seconds)
 
@@ -254,7 +254,7 @@ def _dial(record: Record, context: Context) -> socket.socket:
 
 
 def _prove_gateway(name: MachineName, record: Record, context: Context) -> None:
-    """Check the gateway for an ssh whose command line says not to.
+    """Check the gateway's host certificate for an ssh whose command line turns the check off.
 
     Raises Untrusted, GatewayUnreachable or ClientGone.
     """

@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     """Store the key.  Raises UsageError, ConfigError, CredentialsError or what the API raises."""
     settings = options.settings(os.environ)
     keyring = open_keyring(settings, os.environ)
-    # Before the user types the key: it could be in vain.
+    # Checked before the user types the key.
     if not arguments.file:
         keyring.name()
     elif not arguments.yes and not _agrees(settings.key_file):

@@ -1,4 +1,4 @@
-"""``dcs-proxy uninstall``: remove what the program has left on this computer, and say so.
+"""``dcs-proxy uninstall``: remove what the program has written on this computer.
 
 The blocks in ssh's config go first: as long as one is there, ssh needs the files.  An API that does
 not answer is no reason to stop: sessions end by themselves.
@@ -51,7 +51,7 @@ EXAMPLES = (("The API key and the config file too, without asking", "dcs-proxy u
 _DEFAULT_CONFIG = "~/.ssh/config"
 _KEY_FILE = "api-key"
 _CONFIG_FILES = ("config.toml", _KEY_FILE)
-# Whether the API answers at all.
+# Long enough to see whether the API answers.
 _API_S = 5.0
 _AGENTS_S = 30.0
 _COMPLETIONS = (
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, options: Options) -> int:
-    """Remove everything.  Raises ConfigError if a block has to stay, and then removes nothing."""
+    """Remove everything.  Raises ConfigError if a block cannot be removed, before all else."""
     home = options.state_directory(os.environ)
     named = [os.path.abspath(os.path.expanduser(each)) for each in arguments.ssh_config]
     default = os.path.expanduser(_DEFAULT_CONFIG)
@@ -203,7 +203,7 @@ def _has_key(keyring: SystemKeyring) -> bool:
 
 
 def _report_others(settings: Settings | None, options: Options) -> None:
-    """Name what the user has put elsewhere, or made with our help."""
+    """Report what the user has put elsewhere or created with our help."""
     directory = config_home(os.environ)
     chosen = [options.config_file(os.environ), settings.key_file if settings else None]
     others = [path for path in chosen if path and os.path.dirname(path) != directory]

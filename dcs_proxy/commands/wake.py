@@ -109,7 +109,7 @@ class _BatchProgress(Progress):
 
 
 class _Waker:
-    """Wakes machines, in several threads at once; `typed` is what the user called each."""
+    """Wakes machines, in several threads at once; `typed` has what the user typed for each."""
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class _Waker:
 
 
 def _interrupted(state: StateDirectory, left: list[MachineName]) -> str:
-    """Return what becomes of the machines that were not ready when the user interrupted."""
+    """Describe the state of the machines that were not ready when the user interrupted."""
     waking = sum(1 for name in left if _is_waking(state.load(name)))
     parts = []
     if waking:

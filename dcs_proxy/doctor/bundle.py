@@ -77,7 +77,7 @@ def render_bundle(context: Context, checks: Sequence[Check]) -> str:
             lines += part()
         except DcsError as error:
             lines.append(error.one_line())
-        except Exception as error:  # the other parts are still of use
+        except Exception as error:  # the other parts are still useful
             lines.append(internal_error(error, context.log).one_line())
     return "".join(f"{line}\n" for line in lines)
 
@@ -101,7 +101,7 @@ def _environment(context: Context) -> Iterator[str]:
         yield f"{name} {'set' if context.environment.get(name) else 'not set'}"
     for name in _VARIABLES:
         if name in context.environment:
-            # Before repr, which writes some characters of a secret otherwise.
+            # Masked before repr, which would escape some characters of a secret.
             value = context.environment[name]
             value = mask_url(value) if name in _URLS else mask(value, context.secrets())
             yield f"{name}={value!r}"

@@ -1,4 +1,4 @@
-"""HTTPS on loopback, with a self-signed certificate that clients must be told to trust."""
+"""HTTPS on loopback, with a self-signed certificate that clients must be configured to trust."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def distrusted(path: str, what: str, error: type[DcsError], distrust: Distrust) 
 
 def judge(path: str, status: os.stat_result) -> Distrust | None:
     """Return why the file or directory `path` with this status is not trusted, None if it is."""
-    # Root is nobody in a namespace without it, so whatever owns / is trusted in its place.
+    # In a user namespace without root, root's files belong to the overflow user, which then owns /.
     if status.st_uid not in (os.geteuid(), 0, os.stat("/").st_uid):
         return Distrust(
             path,

@@ -1,4 +1,4 @@
-"""The programs that run the ssh that runs us, as far as they matter to what the user is told."""
+"""The programs that run the ssh that runs us, where they change the messages."""
 
 from __future__ import annotations
 

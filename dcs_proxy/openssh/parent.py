@@ -52,7 +52,7 @@ def is_ssh(pid: int) -> bool:
 
 
 def wants_session(pid: int) -> bool:
-    """Return whether process `pid` is an ssh that will log in; true if that cannot be told."""
+    """Return whether process `pid` is an ssh that will log in; true if that is unknown."""
     return not any(letter in _WITHOUT_SESSION for letter, _ in parse_options(_arguments(pid)))
 
 

@@ -89,7 +89,7 @@ def _log_in(command: list[str], deadline: Deadline) -> str:
         done = run(command, environment=environment, limit_s=_TRY_S, turn=deadline.check)
     except TimeoutError:
         return "no answer"
-    if done.is_cut:  # a guest that prints without end has let us in
+    if done.is_cut:  # a guest that prints without end has accepted the login
         return ""
     found = _NOT_READY.search(done.stderr.decode(errors="replace"))
     return found[0] if found and done.status else ""

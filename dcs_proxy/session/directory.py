@@ -44,7 +44,7 @@ from dcs_proxy.names import MachineName, file_stem, is_machine_name, natural_ord
 from dcs_proxy.session.records import Failure, Record, parse_failure, parse_record, render
 from dcs_proxy.values import replace
 
-# Bytes of names: more than a hundred thousand of them.
+# In bytes: room for more than a hundred thousand names.
 _MAX_NAMES = 8 * 1024 * 1024
 
 _PARTS = ("", "hosts", "sessions", "agents")
@@ -70,8 +70,8 @@ def read_ssh_configs(state_directory: str) -> list[str]:
 class StateDirectory:
     """The files of one user's sessions under `path`.
 
-    It is created if missing, unless `create` is False: then a missing one is as good as an empty
-    one.  Raises StateError if the directory cannot be trusted or used.
+    It is created if missing, unless `create` is False: then a missing one counts as empty.
+    Raises StateError if the directory cannot be trusted or used.
     """
 
     def __init__(self, path: str, *, create: bool = True) -> None:
@@ -111,9 +111,9 @@ class StateDirectory:
         remove_file(self.session_path(name, ".json"))
 
     def expire(self, name: MachineName, record: Record, proved_at: float) -> None:
-        """Have the API asked before the ready session in `record` is used again.
+        """Require the API to confirm the ready session in `record` before it is used again.
 
-        `proved_at` is the last confirmation that it is to have had.  Nothing happens if another
+        `proved_at` is the time of the last confirmation to write.  Nothing happens if another
         process has written a record since.  Raises StateError.
         """
         if record.ready is not None and self.load(name) == record:
@@ -122,7 +122,7 @@ class StateDirectory:
     def save_use(self, name: MachineName, pid: int, until: float) -> None:
         """Write that the API was asked about the session for the ssh `pid`.
 
-        Until the unix time `until` it need not be asked again.  Raises StateError.
+        Until the unix time `until` no further confirmation is needed.  Raises StateError.
         """
         write_atomically(self.use_path(name), helper.render_use(pid, until))
 
@@ -167,7 +167,7 @@ class StateDirectory:
         return [MachineName(name) for name in text.splitlines() if is_machine_name(name)]
 
     def add_ssh_config(self, path: str) -> None:
-        """Remember that a file has our block, for uninstall.  Raises StateError."""
+        """Record for uninstall that a file has our block.  Raises StateError."""
         known = read_ssh_configs(self.path)
         if path not in known:
             text = "".join(f"{each}\n" for each in [*known, path])

@@ -18,7 +18,7 @@ from dcs_proxy.session.directory import FAILED
 from dcs_proxy.session.last_failure import to_error, to_failure
 from dcs_proxy.session.records import parse_failure, render
 
-# ssh goes on at once.  A longer time would do harm where process numbers are used again.
+# ssh continues at once.  A longer time would be wrong where process ids are soon reused.
 _VALID_S = 10.0
 
 

@@ -17,7 +17,7 @@ from dcs_proxy.values import dataclass
 
 @dataclass(frozen=True)
 class _Identity:
-    """What the agent is to hold: `lifetime_s` in seconds, `comment` as `ssh-add -l` shows it."""
+    """An identity for the agent: `lifetime_s` in seconds, `comment` as `ssh-add -l` shows it."""
 
     key: KeyPair
     certificate: UserCertificate | None

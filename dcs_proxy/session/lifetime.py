@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-# The life of a session whose end the API does not tell.
+# The life of a session for which the API gives no end.
 UNKNOWN_LIFE_S = 3600
 # No session is used for longer, whatever the API says: an agent would hold its key for years.
 LONGEST_LIFE_S = 7 * 24 * 3600
-# How long an ssh may take from `prepare` to its ProxyCommand.  It has committed itself to the
-# session by then: asking the API again would only cost time, and another session the login.
+# How long an ssh may take from `prepare` to its ProxyCommand.  By then it is committed to the
+# session: asking the API again would only cost time, and another session the login.
 COMMITTED_S = 60
 _MARGIN_S = 30.0
 # How often in `reuse_seconds` the API is asked, at most, because an ssh has ended.

@@ -28,7 +28,7 @@ from dcs_proxy.session.next_step import Half
 from dcs_proxy.session.records import Record
 from dcs_proxy.session.resolve import resolve
 
-# A list that is newer is used as it is: each ssh looks twice, and many may run at the same time.
+# A newer list is used as it is, because each ssh looks twice and many may run at the same time.
 _FRESH_S = 5.0
 _MAX_SHOWN = 8
 

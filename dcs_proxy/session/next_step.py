@@ -1,4 +1,4 @@
-"""Decide what to do next on the way to a session that ssh can use.
+"""Decide the next step towards a session that ssh can use.
 
 No I/O and no clock: a Situation in, a step out.  resolve.py gathers the one and does the other.
 """
@@ -89,7 +89,7 @@ class Situation:
             limit_s += COMMITTED_S  # `prepare` may have come at the very end of `reuse_s`
         elif self.is_doubtful:
             return False
-        # A negative age means that the clock was set back: then nothing is known.
+        # A negative age means that the clock was set back, so the age is unknown.
         return 0 <= self.now - ready.proved_at < limit_s
 
     def is_fresh(self, session: Session) -> bool:
@@ -159,7 +159,7 @@ class Resume:
 class Create:
     """Create a session; `old` is the record that the new one replaces.
 
-    `abandoned` is an attempt whose key is lost: its session, of no use to any process, is closed
+    `abandoned` is an attempt whose key is lost: its session, which no process can use, is closed
     first.
     """
 
@@ -185,7 +185,7 @@ class Accept:
 
 @dataclass(frozen=True)
 class Confirm:
-    """Write that the session is good now; after a wake, first wait until the guest lets us in."""
+    """Write that the session is good now; after a wake, wait until the guest accepts a login."""
 
     record: Record
     ready: ReadySession
@@ -275,7 +275,7 @@ def _keep_asleep(situation: Situation) -> Step | None:
     machine = situation.machine
     if machine is None:
         return LookAtMachine()
-    # That a machine is being destroyed, the API says in its own words.
+    # If the machine is being destroyed, the API's own error says so.
     return None if machine.is_awake or machine.is_going else StayAsleep(machine)
 
 

@@ -1,7 +1,7 @@
 """Questions to the API that change nothing: how a session is, whether a machine is awake.
 
-A session in doubt is good unless something has happened.  So its question is asked once, within a
-short time, and without an answer the session is used as before.
+A session in doubt is usually still good.  So the API is asked once, with a short time limit, and
+without an answer the session is used as before.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DOUBT_S = 3.0
 
 
 class StillDoubtful(Exception):
-    """The API has not answered in time; the session is used as before, and the doubt is gone."""
+    """The API did not answer in time, so the session is used as before."""
 
 
 def ask(work: Work, question: Callable[[SessionPoller, bool], T]) -> T:
@@ -44,7 +44,7 @@ def ask(work: Work, question: Callable[[SessionPoller, bool], T]) -> T:
 
 
 def look_at_machine(work: Work) -> None:
-    """Learn whether the machine is awake.  Raises NotWoken if this API does not say."""
+    """Ask the API whether the machine is awake.  Raises NotWoken if this API does not say."""
     try:
         machine = ask(work, lambda poller, once: poller.api.get_machine(work.name, once=once))
     except StillDoubtful:
@@ -52,7 +52,7 @@ def look_at_machine(work: Work) -> None:
     except (MachineNotFound, ApiProtocolError):
         if _has_list(work.poller().api):
             raise
-        # A deployment with only the POST of the contract, which would wake the machine.
+        # This deployment has only the contract's POST, which would wake the machine.
         if work.situation.is_doubtful:
             _give_up_doubt(work, "the API does not say")
             return
@@ -84,7 +84,7 @@ def _give_up_doubt(work: Work, what: str) -> StillDoubtful:
 
 
 def _has_list(api: ControlPlane) -> bool:
-    """Return whether the API lists machines, as one does that tells of each."""
+    """Return whether the API lists machines; then it also describes each one."""
     try:
         api.list_machines()
     except (MachineNotFound, ApiProtocolError):

@@ -70,7 +70,7 @@ class ReadySession:
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a machine: the attempt, the session once ready, and the one before it."""
+    """What is known about a machine: the attempt, the session once ready, and the one before it."""
 
     attempt: Attempt
     ready: ReadySession | None = None
@@ -97,7 +97,7 @@ class Record:
         return [name for name in names if name]
 
     def ends_at(self) -> float:
-        """Return the unix time from which nothing in the record is of use."""
+        """Return the unix time after which nothing in the record can be used."""
         return self.ready.ends_at if self.ready else self.attempt.key_ends_at
 
 

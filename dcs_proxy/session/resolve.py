@@ -104,7 +104,7 @@ def _take_lock(work: Work, lock: contextlib.ExitStack) -> None:
     )
     ms = milliseconds_since(start)
     context.log.debug("lock", machine=work.name, held=is_taken, ms=ms)
-    # Without the lock, what another process has found may be gone again.
+    # Without the lock, another process may already have removed the session.
     _reload(work)
     if is_taken:
         work.learn(phase=Phase.LOCKED)

@@ -9,8 +9,8 @@ that the next one can resume:
 4. the certificate goes into the agent as an identity of its own, and is written;
 5. the bare key leaves the agent.
 
-Where no agent has room, steps 1 and 2 change places: one is started only for a session that the API
-has answered for.  A process that is killed in between leaves a session that no process uses.
+Where no agent has room, steps 1 and 2 change places: an agent is started only after the API has
+created a session.  A process that is killed in between leaves a session that no process uses.
 
 A process that resumes at step 3 has no private key to add a certificate with, because an agent
 never returns one.  Then ssh uses the bare key in the agent, beside the certificate's file.
@@ -64,12 +64,12 @@ from dcs_proxy.ssh.keys import KeyPair
 from dcs_proxy.text import as_word, quote_server
 from dcs_proxy.values import replace
 
-# A larger difference is a fault of its own: ssh checks the gateway's certificate by our clock.
+# A larger difference is reported, because ssh checks the gateway's certificate by our clock.
 _CLOCK_NOTICE_S = 300
 
 
 def do(step: Step, work: Work) -> None:
-    """Do a step of work, and learn what comes of it.  Raises DcsError."""
+    """Do one step, and record its result.  Raises DcsError."""
     match step:
         case AskAgent(record):
             work.learn(is_held=holds(record, work.context))
@@ -124,7 +124,7 @@ def _wait(work: Work, record: Record, session: Session) -> None:
 
 
 def _note(work: Work, record: Record, session: Session | None) -> None:
-    """Learn what the API said of a session, and write what is new while the machine wakes.
+    """Take in what the API said about a session, and save what is new while the machine wakes.
 
     A session that is ready is written once the agent has its identity, with all of this.
     """
@@ -157,7 +157,7 @@ def _create(work: Work, old: Record | None, abandoned: Attempt | None) -> None:
         except IdempotencyConflict:
             if has_conflicted:
                 raise
-            # Another request has used our random key: once is an accident.
+            # Another request has used our random key; once may be an accident.
             has_conflicted = True
             work.context.log.event("idempotency-conflict", machine=work.name)
             work.discard_attempt()
@@ -225,7 +225,7 @@ def _send_attempt(work: Work, old: Record | None) -> None:
 def _start_agent(work: Work, key: KeyPair, attempt: Attempt, session: Session) -> Attempt:
     """Add the key to an agent, started if none has room; return the attempt with that agent.
 
-    Raises AgentUnavailable, AgentRefused or StateError, once the session, of no use, is closed.
+    Raises AgentUnavailable, AgentRefused or StateError, after closing the useless session.
     """
     try:
         return replace(attempt, agent_path=work.add_key(key, may_start=True))
@@ -242,7 +242,7 @@ def _accept(work: Work, record: Record, session: Session) -> None:
         work.name, session, record.attempt, key,
         agent=work.agent(record), context=context, clock_ahead_s=situation.clock_ahead_s,
     )  # fmt: skip
-    # A machine that was running lets us in.  One that has woken has yet to show that it does.
+    # A machine that was running accepts logins.  One that has just woken may not yet.
     has_woken = work.is_announced or key is None
     ready = replace(ready, proved_at=NEVER if has_woken else context.now())
     if not has_woken:
@@ -256,7 +256,7 @@ def _accept(work: Work, record: Record, session: Session) -> None:
 
 
 def _confirm(work: Work, record: Record, ready: ReadySession) -> None:
-    """Write that the session is good now; after a wake, wait until the guest lets us in."""
+    """Write that the session is good now; after a wake, wait until the guest accepts a login."""
     _tell_of_clock(work)
     if ready.proved_at == NEVER:
         work.context.await_guest(work.name, record)
@@ -266,7 +266,7 @@ def _confirm(work: Work, record: Record, ready: ReadySession) -> None:
 
 
 def _close(work: Work, abandoned: Attempt) -> None:
-    """End a session whose key is lost; it is of no use, and not worth a wait.
+    """Close a session whose key is lost, without waiting for it.
 
     If its id is lost too, the same request is sent again, which returns the same session.  Raises
     what that raises.
