@@ -125,7 +125,7 @@ class Closer:
         attempt = record.attempt
         if attempt.account != account(self._factory.settings):
             raise ConfigError(
-                "the session belongs to another API or organisation than the configured one",
+                "the session was created with another API or organisation",
                 hint="set DEDALUS_BASE_URL and DEDALUS_ORG_ID as they were when it was created",
             )
         try:
