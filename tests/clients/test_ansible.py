@@ -226,19 +226,27 @@ def check_patience(
 
 
 @works
-def test_the_example_runs_as_it_is(start_emulator: Start, controller: Controller) -> None:
+def test_the_example_runs_wherever_it_is_copied(
+    start_emulator: Start, controller: Controller
+) -> None:
     user = controller.user
-    shutil.copytree(SOURCE, user.root / "ansible")
-    example = user.root / "ansible" / "example"
+    example = user.root / "a copy"
+    shutil.copytree(SOURCE / "example", example)
     del user.environment["ANSIBLE_COLLECTIONS_PATH"]
     homes = user.root / "machines"
     emulator = start_emulator(
         *machines("dm-foo:sleeping", "dm-bar"), "--wake-seconds", "1", "--home", str(homes)
     )
     user.use(emulator)
+    install = ["ansible-galaxy", "collection", "install", "--force", str(SOURCE)]
+    # Twice, as after a git pull.
     for command in (
-        ["ansible-galaxy", "collection", "install", "-r", "requirements.yml", "-p", "collections"],
+        install,
+        install,
         ["ansible-playbook", "site.yml"],
+        # What the command line names, and a list of hosts, are inventories as well.
+        ["ansible", "-i", "dm-foo,", "all", "-m", "ping"],
+        ["ansible", "-i", "inventory/hosts.yml", "servers", "-m", "ping"],
     ):
         done = controller.run(*command, cwd=example)
         assert (done.returncode, done.stderr) == (0, ""), done.stdout
