@@ -21,7 +21,7 @@ options:
   config:
     description:
       - The config file (C(dcs-proxy --config)), if it is not the default one.
-      - C(ssh) must use the same one: write the ssh config with it.
+      - The ssh config must be written with the same one.
     type: path
   api_key:
     description:
