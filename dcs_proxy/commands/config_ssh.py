@@ -29,6 +29,7 @@ from dcs_proxy.local.lock import FileLock
 from dcs_proxy.local.programs import Output
 from dcs_proxy.local.programs import run as run_program
 from dcs_proxy.local.settings import Settings
+from dcs_proxy.local.trusted_file import judge
 from dcs_proxy.names import MachineName, natural_order
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import Program, listed_hosts, render_end, render_top
@@ -252,6 +253,6 @@ def _show(text: str) -> None:
 def _report(path: str, is_changed: bool, machines: int) -> None:
     done = "written" if is_changed else "already up to date"
     put(f"dcs-proxy: {path}: {done}, {machines} machine{'s' * (machines != 1)} listed")
-    if os.stat(path).st_mode & 0o022:
-        _show(f"{path} is writable by other users, so ssh will refuse it")
-        _show(f"hint: chmod go-w {shlex.quote(path)}")
+    if distrust := judge(path, os.stat(path)):
+        _show(f"{path} {distrust.problem}, so ssh will refuse it")
+        _show(f"hint: {distrust.hint}")

@@ -52,6 +52,8 @@ PEER_OPTIONS = (
 
 _PACKAGE = __file__.rpartition("/fastpath/")[0]
 _START = _PACKAGE + "/start.py"
+# Of st_mode: S_IFMT and S_IFREG.
+_FILE_TYPE, _REGULAR = 0o170000, 0o100000
 _AGENT_S = 2
 # OpenSSH's agents and clients have the same limit, without the length.
 _MAX_REPLY = 256 * 1024 + 4
@@ -160,13 +162,19 @@ def _is_zombie(pid: int) -> bool:
 def write_line(path: str, parent: int, text: str) -> int:
     """Append one line to the log at `path`, made 0600 if missing; return how long the log is now.
 
-    One write for one line: O_APPEND keeps the lines of many processes whole.
+    One write for one line: O_APPEND keeps the lines of many processes whole.  Nothing is written to
+    what others may have put there: a FIFO, their file, another name of a file of ours.  Raises
+    OSError.
     """
     now = time()
     moment = f"{strftime('%Y-%m-%dT%H:%M:%S', gmtime(now))}.{int(now % 1 * 1000):03}Z"
     flags = posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC | posix.O_NOFOLLOW
-    fd = posix.open(path, flags, 0o600)
+    fd = posix.open(path, flags | posix.O_NONBLOCK, 0o600)
     try:
+        status = posix.fstat(fd)
+        is_ours = posix.geteuid() in (0, status.st_uid)
+        if status.st_mode & _FILE_TYPE != _REGULAR or status.st_nlink != 1 or not is_ours:
+            raise OSError("not a log of ours")
         line = f"{moment} [{posix.getpid()}/{parent}] {text}\n"
         posix.write(fd, line.encode("utf-8", "replace"))
         return posix.lseek(fd, 0, 1)

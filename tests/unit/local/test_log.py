@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import posix
 import re
 import subprocess
 import sys
@@ -40,6 +41,38 @@ def test_an_event_is_one_line_with_time_process_and_parent(tmp_path: Path) -> No
     where = f"[{os.getpid()}/{os.getppid()}]"
     assert line.endswith(f"Z {where} ready machine=dm-foo ok=yes what=\"a 'b' c\" ms=7")
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("reader", [True, False], ids=["read", "unread"])
+def test_a_fifo_in_the_place_of_the_log_is_not_written_to(tmp_path: Path, reader: bool) -> None:
+    path = tmp_path / "log"
+    os.mkfifo(path)
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if reader else -1
+    Log(str(path)).event("ready", machine="dm-foo")
+    if reader:
+        assert os.read(fd, 100) == b""
+        os.close(fd)
+
+
+def test_another_file_by_the_logs_name_is_not_written_to(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("mine\n")
+    os.link(mine, tmp_path / "hard")
+    (tmp_path / "soft").symlink_to(mine)
+    for name in ("hard", "soft"):
+        Log(str(tmp_path / name)).event("ready", machine="dm-foo")
+    assert mine.read_text() == "mine\n"
+
+
+def test_the_log_of_another_user_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log"
+    path.touch(0o666)
+    other = path.stat().st_uid + 1
+    monkeypatch.setattr(posix, "geteuid", lambda: other)
+    Log(str(path)).event("ready", machine="dm-foo")
+    assert path.read_text() == ""
 
 
 @given(st.lists(st.text(), max_size=3))

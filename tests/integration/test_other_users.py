@@ -1,0 +1,88 @@
+"""Files and directories of other users, which could decide for this one.
+
+The agent of another user is in test_agent_of_others.py, a config file in test_secrets.py.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.emulator import Emulator
+from tests.support.user import User
+
+Start = Callable[..., Emulator]
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+
+STRANGER = 65534
+# What another user does where the parent of the state directory lets them.
+REPLACE = """
+import os, sys
+os.setgid(int(sys.argv[2]))
+os.setuid(int(sys.argv[2]))
+os.rename(sys.argv[1], sys.argv[1] + ".old")
+os.mkdir(sys.argv[1], 0o777)
+os.mkfifo(sys.argv[1] + "/log", 0o666)
+"""
+
+
+def test_a_state_directory_that_another_user_could_replace_is_refused(
+    start_emulator: Start, user: User
+) -> None:
+    emulator = start_emulator("--machine", "dm-foo")
+    user.state = user.root / "shared" / "state"
+    user.environment["DCS_PROXY_HOME"] = str(user.state)
+    user.use(emulator)
+    user.state.parent.chmod(0o777)
+    user.root.chmod(0o711)
+    done = user.ssh("dm-foo", "true")
+    assert done.returncode == 255
+    assert f"{user.state.parent} can be changed by other users" in done.stderr
+    assert f"chmod go-w '{user.state.parent}'" in done.stderr
+    assert not emulator.creates()
+    # And rightly so.  The other user's log may be a FIFO, which would keep the writer waiting.
+    subprocess.run([sys.executable, "-c", REPLACE, str(user.state), str(STRANGER)], check=True)
+    done = user.proxy("prepare", "dm-foo")
+    assert done.returncode != 0
+    assert "belongs to another user" in done.stderr
+    assert os.listdir(user.state) == ["log"]
+    assert (user.state / "log").is_fifo()
+    user.state.parent.chmod(0o700)
+    user.state = user.state.with_name("state.old")
+
+
+def test_a_directory_for_sockets_that_another_user_has_made_first_is_refused(user: User) -> None:
+    # In the place of the user's number, so that no other test and no real user meets it.
+    number = 1_000_000 + os.getpid()
+    taken = Path(f"/tmp/dcs-proxy-{number}")
+    taken.mkdir(mode=0o777)
+    try:
+        os.chown(taken, STRANGER, STRANGER)
+        state = user.root / ("x" * 100)
+        done = user.run(
+            ["unshare", "--user", f"--map-user={number}", "--map-group=0",
+             sys.executable, "-m", "dcs_proxy", "--home", str(state), "status"],
+        )  # fmt: skip
+        assert done.returncode != 0, done.stdout
+        assert f"{taken} belongs to another user" in done.stderr
+        assert f"sudo rm -r {taken}" in done.stderr
+        assert os.listdir(taken) == []
+    finally:
+        taken.rmdir()
+
+
+def test_an_ssh_config_of_another_user_is_reported(start_emulator: Start, user: User) -> None:
+    user.use(start_emulator("--machine", "dm-foo"))
+    os.chown(user.config, STRANGER, STRANGER)
+    said = f"{user.config} belongs to another user"
+    written = user.proxy("config-ssh", "--ssh-config", str(user.config))
+    assert f"{said} (user id {STRANGER}), so ssh will refuse it" in written.stderr
+    assert user.config.stat().st_uid == STRANGER
+    checked = user.proxy("doctor", "--ssh-config", str(user.config))
+    assert checked.returncode == 1
+    assert said in checked.stdout
