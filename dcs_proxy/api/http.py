@@ -218,6 +218,8 @@ class HttpClient:
         return session
 
     def _read(self, response: requests.Response) -> Response:
+        # urllib3 reads the line with a chunk's size without limit; http.client, below it, has one.
+        response.raw.chunked = False
         # Unpacked, a small body may be a large one.
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             what = "sent a compressed response, which was not requested"

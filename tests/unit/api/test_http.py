@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -525,3 +527,58 @@ def test_a_key_that_the_api_sends_back_in_a_header_is_masked(fake: FakeApi, tmp_
     response = client_of(fake, tmp_path).send(READ)
     assert response.headers["x-request-id"] == "id-[masked]"
     assert SECRET not in (tmp_path / "log").read_text()
+
+
+class ServesAnEndlessChunkSize:
+    """A server whose response has one line of a chunk's size, of `size` bytes."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.sent = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        sock, _ = self._listener.accept()
+        with sock, contextlib.suppress(OSError):  # the client has closed it
+            sock.recv(65536)
+            sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            while self.sent < self.size:
+                self.sent += sock.send(bytes(65536).replace(b"\0", b"0"))
+
+    def close(self) -> None:
+        self._thread.join(60)
+        self._listener.close()
+
+
+def test_the_size_of_a_chunk_is_not_read_without_end(tmp_path: Path) -> None:
+    # Far more than the kernel holds for a socket.
+    server = ServesAnEndlessChunkSize(64 * 1024 * 1024)
+    credentials = Credentials(SECRET, None, "DEDALUS_API_KEY")
+    settings = Settings(base_url=server.url)
+    client = HttpClient(settings, credentials, Waits(), Log(str(tmp_path / "log")), print)
+    with pytest.raises(ApiUnavailable, match="sent an incomplete response"):
+        client.send(replace(READ, once=True))
+    server.close()
+    assert server.sent < server.size
+
+
+def test_a_chunked_response_is_read(tmp_path: Path) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            sock, _ = listener.accept()
+            with sock:
+                sock.recv(65536)
+                sock.sendall(head + b'4;x=y\r\n{"a"\r\n3\r\n:1}\r\n0\r\nX: y\r\n\r\n')
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        settings = Settings(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        credentials = Credentials(SECRET, None, "DEDALUS_API_KEY")
+        client = HttpClient(settings, credentials, Waits(), Log(str(tmp_path / "log")), print)
+        assert client.send(READ).body == b'{"a":1}'
+        thread.join(60)
