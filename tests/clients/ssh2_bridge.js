@@ -1,5 +1,6 @@
 // Use a machine with node's ssh2 through a ProxyCommand, as editors that are built on it do: a command,
-// a shell, files, and a forwarded connection.  Prints one line of JSON with what came of each.
+// a shell, files, and a forwarded connection.  Prints one line of JSON with what came of each, and
+// "ready" on stderr when it is let in.
 // Usage: node ssh2_bridge.js READY_TIMEOUT_MS PORT PROGRAM [ARGUMENT...]
 'use strict';
 
@@ -62,6 +63,9 @@ function end(error) {
 }
 
 client.on('banner', (text) => seen.banners.push(text));
-client.on('ready', () => run().then(() => end(), end));
+client.on('ready', () => {
+  process.stderr.write('ready\n');
+  run().then(() => end(), end);
+});
 client.on('error', end);
 client.connect({ sock, username: 'anybody', readyTimeout: Number(readyTimeout) });

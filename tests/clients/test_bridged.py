@@ -252,15 +252,20 @@ needs_ssh2 = pytest.mark.skipif(
 def test_ssh2_of_node_runs_commands_a_shell_and_sftp_and_forwards(
     start_emulator: Start, user: User
 ) -> None:
-    """Editors such as open-remote-ssh are built on it; the machine wakes longer than it waits."""
-    write_config(user, start_emulator("--machine", "dm-foo:sleeping", "--wake-seconds", "6"))
+    """Editors such as open-remote-ssh are built on it.  It is let in before the machine wakes."""
+    emulator = start_emulator("--machine", "dm-foo:sleeping", "--wake-seconds", "600")
+    write_config(user, emulator)
     environment = {**user.environment, "NODE_PATH": str(_NODE_MODULES)}
     with socket.create_server(("127.0.0.1", 0)) as far:
         port = far.getsockname()[1]
         script = str(_HERE / "ssh2_bridge.js")
         node = user.start(
-            "node", script, "3000", str(port), "dcs-proxy", "'dm-foo'", "22", env=environment
+            "node", script, "100000", str(port), "dcs-proxy", "'dm-foo'", "22", env=environment
         )
+        assert node.stderr is not None
+        while (line := node.stderr.readline()) != b"ready\n":
+            assert line, "it ended"
+        emulator.control("PUT", "machines/dm-foo", phase="running")
         far.settimeout(60)
         connection, _ = far.accept()
         with connection:
