@@ -199,7 +199,7 @@ def test_a_session_of_another_api_is_not_asked_for_here(start_emulator: Start, u
     user.use(other, config=False)
     done = user.proxy("close", "dm-foo")
     assert done.returncode == 3
-    assert "dm-foo: the session belongs to another API or organisation" in done.stderr
+    assert "dm-foo: the session was created with another API or organisation" in done.stderr
     assert not other.events(method="DELETE")
     assert len(identities(user)) == 1
 

@@ -44,6 +44,6 @@ def test_a_session_of_another_account_is_neither_closed_nor_forgotten(tmp_path: 
     state = StateDirectory(str(tmp_path))
     record = Record(Attempt("k", "ab" * 32, "", 2000.0, "another account", "wssh-1"))
     state.save(NAME, record)
-    with pytest.raises(ConfigError, match="belongs to another API or organisation"):
+    with pytest.raises(ConfigError, match="created with another API or organisation"):
         closer(state).close(NAME, print, lambda: False)
     assert state.load(NAME) == record
