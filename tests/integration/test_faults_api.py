@@ -1,4 +1,7 @@
-"""Faults of the API, met by the real ssh (faults.py)."""
+"""Faults of the API, met by `dcs-proxy prepare`, and one or two of each kind by the real ssh.
+
+How a failure of `prepare` reaches the user of ssh does not depend on the fault: test_errors_once.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.faults import GETS_IN_AFTER_WAKE, IN, WAKES, Play, Start
+from tests.support.faults import DENIED, GETS_IN_AFTER_WAKE, IN, WAKES, FaultCase, Start
 from tests.support.waiting import wait_until
 
 
@@ -62,104 +65,122 @@ ONCE_THRICE_EVER: dict[str, tuple[str, str, str]] = {
     "503": (IN, IN, DOWN),
 }
 API += [
-    (f"dm-foo={status}{times}", said)
+    (f"dm-foo={status}{times}", expected)
     for status, outcomes in ONCE_THRICE_EVER.items()
-    for times, said in zip(("@1", "@3", ""), outcomes, strict=True)
+    for times, expected in zip(("@1", "@3", ""), outcomes, strict=True)
 ]
 
 
-@pytest.mark.parametrize(("fault", "said"), API, ids=[fault for fault, _ in API])
-def test_faults_of_the_api(play: Callable[..., Play], fault: str, said: str) -> None:
-    stage = play(machine="dm-foo:sleeping" if "/GET" in fault else "dm-foo", said=said)
-    stage.set(fault)
-    stage.meet(fault, said)
-    stage.recovers()
-
-
-def test_more_refusals_than_failures_are_borne(play: Callable[..., Play]) -> None:
-    stage = play(said=IN)
-    stage.set("dm-foo=429@8")
-    stage.meet("429@8", IN)
-    assert len(stage.emulator.creates()) == 9
-    assert len(stage.emulator.sessions_created()) == 1
-
-
-@pytest.mark.parametrize("fault", ["404/GET", "405/GET", "503/GET@3", "html/GET@3", "reset/GET@2"])
-def test_faults_while_polling_are_outlasted(play: Callable[..., Play], fault: str) -> None:
-    stage = play(machine="dm-foo:sleeping", said=GETS_IN_AFTER_WAKE)
-    stage.set(f"dm-foo={fault}")
-    stage.meet(fault, GETS_IN_AFTER_WAKE)
-    assert len(stage.emulator.sessions_created()) == 1
+@pytest.mark.parametrize(("fault", "expected"), API, ids=[fault for fault, _ in API])
+def test_faults_of_the_api(fault_case: Callable[..., FaultCase], fault: str, expected: str) -> None:
+    machine = "dm-foo:sleeping" if "/GET" in fault else "dm-foo"
+    case = fault_case(machine=machine, expected=expected)
+    case.set(fault)
+    case.check_prepare(fault, expected)
+    case.prepare_recovers()
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [("401", "does not accept the key"), ("403", "the API denied permission")]
+    "fault", ["stall", "reset@2", "html", "not-json", "401", "404", "409@1", "429@3", "503"]
+)
+def test_ssh_meets_faults_of_the_api(fault_case: Callable[..., FaultCase], fault: str) -> None:
+    expected = dict(API)[f"dm-foo={fault}"]
+    case = fault_case(expected=expected)
+    case.set(f"dm-foo={fault}")
+    case.check_ssh(fault, expected)
+    case.recovers()
+
+
+def test_more_refusals_than_failures_are_borne(fault_case: Callable[..., FaultCase]) -> None:
+    case = fault_case(expected=IN)
+    case.set("dm-foo=429@8")
+    case.check_prepare("429@8", IN)
+    assert len(case.emulator.creates()) == 9
+    assert len(case.emulator.sessions_created()) == 1
+
+
+@pytest.mark.parametrize("fault", ["404/GET", "405/GET", "503/GET@3", "html/GET@3", "reset/GET@2"])
+def test_faults_while_polling_are_outlasted(
+    fault_case: Callable[..., FaultCase], fault: str
+) -> None:
+    case = fault_case(machine="dm-foo:sleeping", expected=GETS_IN_AFTER_WAKE)
+    case.set(f"dm-foo={fault}")
+    case.check_prepare(fault, GETS_IN_AFTER_WAKE)
+    assert len(case.emulator.sessions_created()) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("401", "does not accept the key"), ("403", "the API denied permission")]
 )
 def test_faults_while_polling_that_nothing_mends(
-    play: Callable[..., Play], kind: str, said: str
+    fault_case: Callable[..., FaultCase], kind: str, expected: str
 ) -> None:
-    stage = play(machine="dm-foo:sleeping")
-    stage.set(f"dm-foo={kind}/GET")
-    stage.meet(f"{kind}/GET", said)
-    stage.recovers()
+    case = fault_case(machine="dm-foo:sleeping")
+    case.set(f"dm-foo={kind}/GET")
+    case.check_prepare(f"{kind}/GET", expected)
+    case.prepare_recovers()
 
 
-def test_a_redirect_takes_the_key_nowhere(play: Callable[..., Play], start_emulator: Start) -> None:
-    stage = play()
+def test_a_redirect_takes_the_key_nowhere(
+    fault_case: Callable[..., FaultCase], start_emulator: Start
+) -> None:
+    case = fault_case()
     other = start_emulator("--machine", "dm-foo")
-    stage.set(f"dm-foo=redirect:{other.api}/v1/machines/dm-foo/ssh")
-    stage.meet("redirect to another host", "answered with a redirect, which is not followed")
+    case.set(f"dm-foo=redirect:{other.api}/v1/machines/dm-foo/ssh")
+    case.check_ssh("redirect to another host", "answered with a redirect, which is not followed")
     assert not other.events(event="request")
-    stage.recovers()
+    case.recovers()
 
 
-def test_nobody_listens_for_the_api(play: Callable[..., Play]) -> None:
-    stage = play()
-    right = stage.user.environment["DEDALUS_BASE_URL"]
-    stage.user.environment["DEDALUS_BASE_URL"] = "http://127.0.0.1:1"
-    stage.meet("API connection refused", "http://127.0.0.1:1 cannot be reached: Connection refused")
-    stage.user.environment["DEDALUS_BASE_URL"] = right
-    stage.recovers()
+def test_nobody_listens_for_the_api(fault_case: Callable[..., FaultCase]) -> None:
+    case = fault_case()
+    right = case.user.environment["DEDALUS_BASE_URL"]
+    case.user.environment["DEDALUS_BASE_URL"] = "http://127.0.0.1:1"
+    case.check_ssh(
+        "API connection refused", "http://127.0.0.1:1 cannot be reached: Connection refused"
+    )
+    case.user.environment["DEDALUS_BASE_URL"] = right
+    case.recovers()
 
 
-def test_the_apis_name_cannot_be_looked_up(play: Callable[..., Play]) -> None:
+def test_the_apis_name_cannot_be_looked_up(fault_case: Callable[..., FaultCase]) -> None:
     alone = ["unshare", "--map-root-user", "--net"]
     if subprocess.run([*alone, "true"], check=False, capture_output=True).returncode:
         pytest.skip(
             "no namespace without a network can be made: test_problems has the same, without ssh"
         )
-    stage = play()
-    stage.user.environment["DEDALUS_BASE_URL"] = "https://api.invalid"
-    done = stage.user.run([*alone, "ssh", "-F", str(stage.user.config), "dm-foo", "true"])
+    case = fault_case()
+    case.user.environment["DEDALUS_BASE_URL"] = "https://api.invalid"
+    done = case.user.run([*alone, "ssh", "-F", str(case.user.config), "dm-foo", "true"])
     assert done.returncode == 255
     assert "cannot look up api.invalid\n" in done.stderr
 
 
-def test_tls_that_is_not_trusted(play: Callable[..., Play], tmp_path: Path) -> None:
-    stage = play("--tls", str(tmp_path / "tls.pem"))
-    stage.meet("TLS certificate not trusted", "presents a TLS certificate that is not trusted")
-    assert not stage.emulator.events(event="request", machine="dm-foo")
-    stage.user.environment["REQUESTS_CA_BUNDLE"] = str(tmp_path / "tls.pem")
-    assert stage.user.ssh("dm-foo", "echo in").stdout == "in\n"
+def test_tls_that_is_not_trusted(fault_case: Callable[..., FaultCase], tmp_path: Path) -> None:
+    case = fault_case("--tls", str(tmp_path / "tls.pem"))
+    case.check_ssh("TLS certificate not trusted", "presents a TLS certificate that is not trusted")
+    assert not case.emulator.events(event="request", machine="dm-foo")
+    case.user.environment["REQUESTS_CA_BUNDLE"] = str(tmp_path / "tls.pem")
+    assert case.user.ssh("dm-foo", "echo in").stdout == "in\n"
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
-def test_a_clock_that_is_wrong(play: Callable[..., Play], hours: int) -> None:
-    stage = play("--session-seconds", "9000", "--fault", f"*=clock:{hours * 3600}")
+def test_a_clock_that_is_wrong(fault_case: Callable[..., FaultCase], hours: int) -> None:
+    case = fault_case("--session-seconds", "9000", "--fault", f"*=clock:{hours * 3600}")
     how = "behind" if hours > 0 else "ahead of"
-    said = f"^dcs-proxy: this computer's clock is 60 min {how} the API's: set it$"
-    stage.meet(f"clock {hours:+} h", said, gets_in=True)
+    expected = f"^dcs-proxy: this computer's clock is 60 min {how} the API's: set it$"
+    case.check_ssh(f"clock {hours:+} h", expected, gets_in=True)
 
 
 def test_a_clock_that_is_wrong_is_named_for_a_session_from_before(
-    play: Callable[..., Play],
+    fault_case: Callable[..., FaultCase],
 ) -> None:
-    stage = play("--session-seconds", "9000", settings="reuse_seconds = 0\n")
-    assert stage.user.ssh("dm-foo", "true").stderr == ""
-    stage.set("*=clock:7200")
-    said = "dcs-proxy: this computer's clock is 120 min behind the API's: set it"
+    case = fault_case("--session-seconds", "9000", settings="reuse_seconds = 0\n")
+    assert case.user.ssh("dm-foo", "true").stderr == ""
+    case.set("*=clock:7200")
+    expected = "dcs-proxy: this computer's clock is 120 min behind the API's: set it"
     for _ in range(2):
-        assert said in stage.user.ssh("dm-foo", "true").stderr
+        assert expected in case.user.ssh("dm-foo", "true").stderr
 
 
 SESSION: list[tuple[str, str, str]] = [
@@ -208,51 +229,78 @@ CERTIFICATE = [
     ("critical", "a critical option that OpenSSH does not know"),
     ("garbage", "not a certificate that OpenSSH can read"),
     ("two-lines", "not one line of text"),
-    ("rsa", "Permission denied"),
-    ("ecdsa", "Permission denied"),
+    ("rsa", DENIED),
+    ("ecdsa", DENIED),
 ]
 VALUES = [
     *SESSION, *TRUST,
-    *((f"dm-foo=certificate-{kind}", "dm-foo", said) for kind, said in CERTIFICATE),
+    *((f"dm-foo=certificate-{kind}", "dm-foo", expected) for kind, expected in CERTIFICATE),
 ]  # fmt: skip
 
 
+# Only the gateway can refuse these certificates, and only ssh can tell that a pattern matches.
+IN_SSH = [
+    *(row for row in VALUES if row[2] == DENIED or '"*"' in row[0]),
+    SESSION[0], SESSION[3], SESSION[13], TRUST[1], TRUST[7], VALUES[len(SESSION) + len(TRUST)],
+]  # fmt: skip
+
+
+def ids_of(rows: list[tuple[str, str, str]]) -> list[str]:
+    return [ascii(fault) for fault, _, _ in rows]
+
+
 @pytest.mark.parametrize(
-    ("fault", "machine", "said"), VALUES, ids=[ascii(fault) for fault, _, _ in VALUES]
+    ("fault", "machine", "expected"),
+    IN_PREPARE := [row for row in VALUES if row[2] != DENIED],
+    ids=ids_of(IN_PREPARE),
 )
 def test_faults_of_what_the_api_says(
-    play: Callable[..., Play], fault: str, machine: str, said: str
+    fault_case: Callable[..., FaultCase], fault: str, machine: str, expected: str
 ) -> None:
-    # Whatever a bad session leads to, it must not be met again a minute long.
-    stage = play(machine=machine, settings="reuse_seconds = 0\n", said=said)
-    stage.set(fault)
-    stage.meet(fault.replace("dm-foo=", "", 1), said)
-    if "Permission denied" in said:
-        # A certificate that only the gateway can refuse stays until its session is closed.
-        stage.emulator.control("POST", "machines/dm-foo/close-sessions")
-    stage.recovers()
+    # The next command must not meet the session again, which is usable for a minute.
+    case = fault_case(machine=machine, settings="reuse_seconds = 0\n", expected=expected)
+    case.set(fault)
+    case.check_prepare(fault.replace("dm-foo=", "", 1), expected)
+    case.prepare_recovers()
 
 
-def test_a_failure_full_of_escapes_is_one_clean_line(play: Callable[..., Play]) -> None:
-    stage = play()
+@pytest.mark.parametrize(("fault", "machine", "expected"), IN_SSH, ids=ids_of(IN_SSH))
+def test_ssh_meets_faults_of_what_the_api_says(
+    fault_case: Callable[..., FaultCase], fault: str, machine: str, expected: str
+) -> None:
+    case = fault_case(machine=machine, settings="reuse_seconds = 0\n", expected=expected)
+    case.set(fault)
+    case.check_ssh(fault.replace("dm-foo=", "", 1), expected)
+    if expected == DENIED:
+        # The session stays in use until it is closed.
+        case.emulator.control("POST", "machines/dm-foo/close-sessions")
+    case.recovers()
+
+
+def test_a_failure_full_of_escapes_is_one_clean_line(fault_case: Callable[..., FaultCase]) -> None:
+    case = fault_case()
     text = "\x1b]0;title\x07\r\n\u202e" + "A" * 100_000
-    stage.set(value("status", "failed"), value("error_message", text))
-    errors = stage.meet("failed with escapes and 100 kB", 'the session is failed: "]0;title AAA')
+    case.set(value("status", "failed"), value("error_message", text))
+    errors = case.check_ssh(
+        "failed with escapes and 100 kB", 'the session is failed: "]0;title AAA'
+    )
     assert max(map(len, errors.splitlines())) < 700
-    stage.recovers()
+    case.recovers()
 
 
-def test_a_failure_of_a_megabyte(play: Callable[..., Play]) -> None:
-    stage = play()
-    stage.set(value("status", "failed"), value("error_message", "\x1b" * 10**6))
-    stage.meet("failed with 1 MB of escapes", "sent more than 1 MiB")
-    stage.recovers()
+def test_a_failure_of_a_megabyte(fault_case: Callable[..., FaultCase]) -> None:
+    case = fault_case()
+    case.set(value("status", "failed"), value("error_message", "\x1b" * 10**6))
+    case.check_ssh("failed with 1 MB of escapes", "sent more than 1 MiB")
+    case.recovers()
 
 
-def test_a_session_that_closes_between_prepare_and_connect(play: Callable[..., Play]) -> None:
-    stage = play(settings="reuse_seconds = 1\n")
-    stage.set("dm-foo=closes@1")
-    stage.meet("closed between prepare and connect", "Permission denied")
-    record = stage.user.record("dm-foo")
+def test_a_session_that_closes_between_prepare_and_connect(
+    fault_case: Callable[..., FaultCase],
+) -> None:
+    case = fault_case(settings="reuse_seconds = 1\n")
+    case.set("dm-foo=closes@1")
+    case.check_ssh("closed between prepare and connect", DENIED)
+    record = case.user.record("dm-foo")
     wait_until(lambda: time.time() > record["ready"]["proved_at"] + 1)
-    stage.recovers()
+    case.recovers()

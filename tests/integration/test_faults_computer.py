@@ -12,106 +12,106 @@ from collections.abc import Callable
 import pytest
 
 from dcs_proxy.fastpath import helper
-from tests.support.faults import IN, Play, readable
+from tests.support.faults import IN, FaultCase, readable
 from tests.support.user import helpers_for
 from tests.support.waiting import LIMIT_S, wait_until
 
 
-def test_an_agent_that_was_killed(play: Callable[..., Play]) -> None:
-    stage = play()
-    assert stage.user.ssh("dm-foo", "true").returncode == 0
-    stage.user.end_agents()
-    stage.meet("private agent killed", IN)
+def test_an_agent_that_was_killed(fault_case: Callable[..., FaultCase]) -> None:
+    case = fault_case()
+    assert case.user.ssh("dm-foo", "true").returncode == 0
+    case.user.end_agents()
+    case.check_ssh("private agent killed", IN)
 
 
-def test_a_socket_that_nobody_listens_on(play: Callable[..., Play]) -> None:
-    stage = play()
-    assert stage.user.ssh("dm-foo", "true").returncode == 0
-    stage.user.kill_agent()
-    assert stage.user.agent() in stage.user.agents()
-    stage.meet("agent socket stale", IN)
+def test_a_socket_that_nobody_listens_on(fault_case: Callable[..., FaultCase]) -> None:
+    case = fault_case()
+    assert case.user.ssh("dm-foo", "true").returncode == 0
+    case.user.kill_agent()
+    assert case.user.agent() in case.user.agents()
+    case.check_ssh("agent socket stale", IN)
 
 
-def test_an_agent_that_is_locked(play: Callable[..., Play]) -> None:
-    stage = play()
-    assert stage.user.ssh("dm-foo", "true").returncode == 0
-    password = stage.user.root / "password"
-    environment = {**stage.user.environment, "SSH_AUTH_SOCK": stage.user.agent(),
+def test_an_agent_that_is_locked(fault_case: Callable[..., FaultCase]) -> None:
+    case = fault_case()
+    assert case.user.ssh("dm-foo", "true").returncode == 0
+    password = case.user.root / "password"
+    environment = {**case.user.environment, "SSH_AUTH_SOCK": case.user.agent(),
                    "SSH_ASKPASS": str(password), "SSH_ASKPASS_REQUIRE": "force"}  # fmt: skip
     password.write_text("#!/bin/sh\necho x\n")
     password.chmod(0o700)
-    assert stage.user.run(["ssh-add", "-x"], env=environment).returncode == 0
-    stage.meet("private agent locked", IN)
+    assert case.user.run(["ssh-add", "-x"], env=environment).returncode == 0
+    case.check_ssh("private agent locked", IN)
 
 
-def test_an_agent_that_refuses_certificates(play: Callable[..., Play]) -> None:
+def test_an_agent_that_refuses_certificates(fault_case: Callable[..., FaultCase]) -> None:
     from tests.support.fake_agent import Store, fake_agent
 
     with fake_agent() as agent:
         store = Store()
         store.refuses_certificates = True
         agent.answer = store
-        stage = play(settings='agent = "user"\n')
-        stage.user.environment["SSH_AUTH_SOCK"] = agent.path
+        case = fault_case(settings='agent = "user"\n')
+        case.user.environment["SSH_AUTH_SOCK"] = agent.path
         # It takes the bare key but, being no real agent, cannot sign.
-        stage.meet("agent refuses certificates", "Permission denied|agent refused")
-        assert "agent-refused-certificate" in stage.user.log()
+        case.check_ssh("agent refuses certificates", "Permission denied|agent refused")
+        assert "agent-refused-certificate" in case.user.log()
         agent.answer = lambda _: b"\0\0\0\1\5"
-        stage.user.environment.pop("SSH_AUTH_SOCK")
-    stage.settings = ""
-    stage.recovers()
+        case.user.environment.pop("SSH_AUTH_SOCK")
+    case.settings = ""
+    case.recovers()
 
 
-def test_an_agent_that_refuses_everything(play: Callable[..., Play]) -> None:
+def test_an_agent_that_refuses_everything(fault_case: Callable[..., FaultCase]) -> None:
     from tests.support.fake_agent import fake_agent
 
     with fake_agent() as agent:
-        stage = play(settings='agent = "user"\n')
-        stage.user.environment["SSH_AUTH_SOCK"] = agent.path
-        stage.meet("agent refuses everything", "does not accept an identity\n.*1Password")
-        assert not stage.emulator.creates(), "no session is asked for that nobody could use"
+        case = fault_case(settings='agent = "user"\n')
+        case.user.environment["SSH_AUTH_SOCK"] = agent.path
+        case.check_ssh("agent refuses everything", "does not accept an identity\n.*1Password")
+        assert not case.emulator.creates(), "no session is asked for that nobody could use"
 
 
-def test_agent_user_without_an_agent(play: Callable[..., Play]) -> None:
-    stage = play(settings='agent = "user"\n')
-    stage.meet('agent = "user", no SSH_AUTH_SOCK', "SSH_AUTH_SOCK is not set")
+def test_agent_user_without_an_agent(fault_case: Callable[..., FaultCase]) -> None:
+    case = fault_case(settings='agent = "user"\n')
+    case.check_ssh('agent = "user", no SSH_AUTH_SOCK', "SSH_AUTH_SOCK is not set")
 
 
-def test_a_state_directory_of_another_user(play: Callable[..., Play]) -> None:
-    stage = play()
+def test_a_state_directory_of_another_user(fault_case: Callable[..., FaultCase]) -> None:
+    case = fault_case()
     if os.geteuid() == 0:
-        os.chown(stage.user.state, 65534, -1)
-        stage.meet("state directory of another user", "belongs to another user")
-        os.chown(stage.user.state, 0, -1)
-        stage.recovers()
+        os.chown(case.user.state, 65534, -1)
+        case.check_ssh("state directory of another user", "belongs to another user")
+        os.chown(case.user.state, 0, -1)
+        case.recovers()
     else:
-        stage.user.environment["DCS_PROXY_HOME"] = "/"
+        case.user.environment["DCS_PROXY_HOME"] = "/"
         assert (
-            "belongs to another user" in stage.user.proxy("--home", "/", "prepare", "dm-foo").stderr
+            "belongs to another user" in case.user.proxy("--home", "/", "prepare", "dm-foo").stderr
         )
 
 
 @pytest.mark.parametrize("when", ["cold", "warm"])
 @pytest.mark.parametrize("part", ["", "sessions", "hosts", "agents", "sockets"])
 def test_a_state_directory_that_others_can_write_to(
-    play: Callable[..., Play], part: str, when: str
+    fault_case: Callable[..., FaultCase], part: str, when: str
 ) -> None:
-    stage = play()
+    case = fault_case()
     if when == "warm":
         for _ in range(2):
-            assert stage.user.ssh("dm-foo", "true").returncode == 0
-    (stage.user.state / part).mkdir(exist_ok=True)
-    (stage.user.state / part).chmod(0o770)
+            assert case.user.ssh("dm-foo", "true").returncode == 0
+    (case.user.state / part).mkdir(exist_ok=True)
+    (case.user.state / part).chmod(0o770)
     fault = f"state directory {part or 'itself'} group-writable, {when}"
-    stage.meet(fault, "is writable by other users")
-    (stage.user.state / part).chmod(0o700)
-    stage.recovers()
+    case.check_ssh(fault, "is writable by other users")
+    (case.user.state / part).chmod(0o700)
+    case.recovers()
 
 
-def test_a_disk_that_takes_nothing(play: Callable[..., Play]) -> None:
-    stage = play()
+def test_a_disk_that_takes_nothing(fault_case: Callable[..., FaultCase]) -> None:
+    case = fault_case()
     # The kernel refuses every write to a file, as it does when the disk is full.
-    meet_on_disk(stage, "disk takes nothing", ["prlimit", "--fsize=0"], "File too large")
+    check_on_disk(case, "disk takes nothing", ["prlimit", "--fsize=0"], "File too large")
 
 
 DISKS = {
@@ -132,80 +132,80 @@ DISKS = {
 
 
 @pytest.mark.parametrize("kind", DISKS)
-def test_a_disk_that_is(play: Callable[..., Play], kind: str) -> None:
+def test_a_disk_that_is(fault_case: Callable[..., FaultCase], kind: str) -> None:
     alone = ["unshare", "--map-root-user", "--mount"]
     if subprocess.run([*alone, "true"], check=False, capture_output=True).returncode:
         pytest.skip("no namespace with mounts of its own can be made: see the test above")
-    stage = play()
+    case = fault_case()
     mount, reason = DISKS[kind]
     command = [*alone, "sh", "-c", f'{mount} && exec "$@"', "sh"]
-    meet_on_disk(stage, f"disk {kind}", command, reason)
+    check_on_disk(case, f"disk {kind}", command, reason)
 
 
-def meet_on_disk(stage: Play, fault: str, place: list[str], reason: str) -> None:
+def check_on_disk(case: FaultCase, fault: str, place: list[str], reason: str) -> None:
     """Type ssh where `place` (a command's first words) lets nothing be written."""
     start = time.monotonic()
-    done = stage.user.run([*place, "ssh", "-F", str(stage.user.config), "dm-foo", "echo in"])
+    done = case.user.run([*place, "ssh", "-F", str(case.user.config), "dm-foo", "echo in"])
     seconds = time.monotonic() - start
-    left = stage.left_behind()
-    stage.record("fault", [fault, done.returncode, round(seconds, 1), left or "nothing",
+    left = case.left_behind()
+    case.record("fault", [fault, done.returncode, round(seconds, 1), left or "nothing",
                            readable(done.stderr)])  # fmt: skip
     assert done.returncode == 255
     written = f"(cannot be written|cannot open the lock .*): {reason}"
     assert re.search(written, done.stderr), done.stderr
     assert "free some space" in done.stderr and "Traceback" not in done.stderr
     assert not left
-    assert not stage.emulator.creates(), "no session is asked for that could not be kept"
-    stage.recovers()
+    assert not case.emulator.creates(), "no session is asked for that could not be kept"
+    case.recovers()
 
 
 def test_a_state_directory_that_cannot_be_written_is_reported_once(
-    play: Callable[..., Play],
+    fault_case: Callable[..., FaultCase],
 ) -> None:
-    stage = play()
-    runtime = stage.user.root / "runtime"
+    case = fault_case()
+    runtime = case.user.root / "runtime"
     runtime.mkdir(mode=0o700)
-    stage.user.environment["XDG_RUNTIME_DIR"] = str(runtime)
-    sessions = stage.user.state / "sessions"
+    case.user.environment["XDG_RUNTIME_DIR"] = str(runtime)
+    sessions = case.user.state / "sessions"
     sessions.chmod(0o500)
     # As root the tests may write everywhere, until the right to do so is taken away.
     powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
-    words = [*(powerless if os.geteuid() == 0 else ()), "ssh", "-F", str(stage.user.config)]
-    done = stage.user.run([*words, "dm-foo", "true"])
+    words = [*(powerless if os.geteuid() == 0 else ()), "ssh", "-F", str(case.user.config)]
+    done = case.user.run([*words, "dm-foo", "true"])
     sessions.chmod(0o700)
     assert done.returncode == 255
     assert done.stderr.count("Permission denied") == 1, done.stderr
     assert os.listdir(runtime) == []
 
 
-def test_a_state_directory_that_cannot_be_made(play: Callable[..., Play]) -> None:
-    stage = play()
-    (stage.user.root / "file").touch()
-    done = stage.user.proxy("--home", f"{stage.user.root}/file/state", "prepare", "dm-foo")
+def test_a_state_directory_that_cannot_be_made(fault_case: Callable[..., FaultCase]) -> None:
+    case = fault_case()
+    (case.user.root / "file").touch()
+    done = case.user.proxy("--home", f"{case.user.root}/file/state", "prepare", "dm-foo")
     assert done.returncode == 14
     assert "Not a directory" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_files_cut_short_anywhere(play: Callable[..., Play]) -> None:
-    stage = play()
-    assert stage.user.ssh("dm-foo", "true").returncode == 0
+def test_files_cut_short_anywhere(fault_case: Callable[..., FaultCase]) -> None:
+    case = fault_case()
+    assert case.user.ssh("dm-foo", "true").returncode == 0
     kinds = ["hosts/*.conf", "sessions/*.json", "sessions/*.known_hosts", "sessions/*-cert.pub"]
     for kind in kinds:
         for part in (0, 0.001, 0.3, 0.5, 0.8, 0.999):
-            newest = max(stage.user.state.glob(kind), key=lambda path: path.stat().st_mtime_ns)
+            newest = max(case.user.state.glob(kind), key=lambda path: path.stat().st_mtime_ns)
             whole = newest.read_bytes()
             newest.write_bytes(whole[: int(len(whole) * part)])
-            done = stage.user.ssh("dm-foo", "echo in")
+            done = case.user.ssh("dm-foo", "echo in")
             assert (done.returncode, done.stdout) == (0, "in\n"), (kind, part, done.stderr)
 
 
-def test_a_lock_held_by_a_process_that_is_stopped(play: Callable[..., Play]) -> None:
-    stage = play("--wake-seconds", "60", machine="dm-foo:sleeping")
-    first = stage.user.start_ssh("dm-foo", "true")
-    wait_until(lambda: stage.user.record("dm-foo").get("attempt", {}).get("session_id"))
-    (helper,) = helpers_for(stage.user)
+def test_a_lock_held_by_a_process_that_is_stopped(fault_case: Callable[..., FaultCase]) -> None:
+    case = fault_case("--wake-seconds", "60", machine="dm-foo:sleeping")
+    first = case.user.start_ssh("dm-foo", "true")
+    wait_until(lambda: case.user.record("dm-foo").get("attempt", {}).get("session_id"))
+    (helper,) = helpers_for(case.user)
     os.kill(helper, 19)
-    done = stage.user.ssh("dm-foo", "true")
+    done = case.user.ssh("dm-foo", "true")
     assert done.returncode == 255
     assert f"another dcs-proxy (process {helper}) has been working on this machine for 4 s" in (
         done.stderr
@@ -213,35 +213,35 @@ def test_a_lock_held_by_a_process_that_is_stopped(play: Callable[..., Play]) -> 
     assert f"ps -o stat,lstart,args {helper}" in done.stderr
     os.kill(helper, 9)
     first.communicate(timeout=LIMIT_S)
-    assert len(stage.emulator.creates()) == 1
+    assert len(case.emulator.creates()) == 1
 
 
 @pytest.mark.parametrize("change", ["more", "fewer"])
-def test_a_record_of_another_version(play: Callable[..., Play], change: str) -> None:
-    stage = play()
-    assert stage.user.ssh("dm-foo", "true").returncode == 0
-    record = stage.user.record("dm-foo")
+def test_a_record_of_another_version(fault_case: Callable[..., FaultCase], change: str) -> None:
+    case = fault_case()
+    assert case.user.ssh("dm-foo", "true").returncode == 0
+    record = case.user.record("dm-foo")
     if change == "more":
         record["attempt"]["brand_new"] = 1
     else:
         del record["ready"]["began_at"]
-    path = stage.user.state / "sessions" / "dm-foo.json"
+    path = case.user.state / "sessions" / "dm-foo.json"
     path.write_text(json.dumps(record))
-    stage.meet(f"a record with {change} fields", IN)
+    case.check_ssh(f"a record with {change} fields", IN)
 
 
-def test_a_clock_set_back(play: Callable[..., Play]) -> None:
-    stage = play()
-    assert stage.user.ssh("dm-foo", "true").returncode == 0
-    record = stage.user.record("dm-foo")
+def test_a_clock_set_back(fault_case: Callable[..., FaultCase]) -> None:
+    case = fault_case()
+    assert case.user.ssh("dm-foo", "true").returncode == 0
+    record = case.user.record("dm-foo")
     for name in ("proved_at", "began_at"):
         record["ready"][name] += 7200
-    (stage.user.state / "sessions" / "dm-foo.json").write_text(json.dumps(record))
-    warm = stage.user.state / "sessions" / "dm-foo.warm"
+    (case.user.state / "sessions" / "dm-foo.json").write_text(json.dumps(record))
+    warm = case.user.state / "sessions" / "dm-foo.warm"
     fields = warm.read_text().split("\0")
     for number in (helper.PREPARE_TIMES, helper.CONNECT_TIMES):
         begin, end = map(float, fields[number].split())
         fields[number] = f"{begin + 7200} {end + 7200}"
     warm.write_text("\0".join(fields))
-    stage.meet("clock set back two hours", IN)
-    assert stage.emulator.events(method="GET", status=200, machine="dm-foo")
+    case.check_ssh("clock set back two hours", IN)
+    assert case.emulator.events(method="GET", status=200, machine="dm-foo")

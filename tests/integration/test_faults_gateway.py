@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.faults import GETS_IN_AFTER_WAKE, Play
+from tests.support.faults import GETS_IN_AFTER_WAKE, FaultCase
 from tests.support.user import User
 
 GATEWAY = [
@@ -20,17 +20,21 @@ GATEWAY = [
 ]
 
 
-@pytest.mark.parametrize(("fault", "said"), GATEWAY, ids=[fault for fault, _ in GATEWAY])
-def test_faults_of_the_gateway(play: Callable[..., Play], fault: str, said: str) -> None:
-    stage = play(settings="reuse_seconds = 0\n")
-    stage.set(f"dm-foo={fault}")
-    stage.meet(fault, said, "-o", "ConnectTimeout=2")
-    assert not stage.emulator.events(event="login")
-    stage.recovers()
+@pytest.mark.parametrize(("fault", "expected"), GATEWAY, ids=[fault for fault, _ in GATEWAY])
+def test_faults_of_the_gateway(
+    fault_case: Callable[..., FaultCase], fault: str, expected: str
+) -> None:
+    case = fault_case(settings="reuse_seconds = 0\n")
+    case.set(f"dm-foo={fault}")
+    case.check_ssh(fault, expected, "-o", "ConnectTimeout=2")
+    assert not case.emulator.events(event="login")
+    case.recovers()
 
 
-def test_ssh_waits_for_a_silent_gateway_only_so_long(user: User, play: Callable[..., Play]) -> None:
-    play()
+def test_ssh_waits_for_a_silent_gateway_only_so_long(
+    user: User, fault_case: Callable[..., FaultCase]
+) -> None:
+    fault_case()
     assert "connecttimeout 30\n" in user.ssh("-G", "dm-foo").stdout
     assert "connecttimeout 5\n" in user.ssh("-G", "-o", "ConnectTimeout=5", "dm-foo").stdout
 
@@ -41,19 +45,21 @@ CODES = ["SSH_TUNNEL_NOT_READY", "SSH_GUEST_CONNECT_FAILED", "SSH_GUEST_AUTH_FAI
 
 @pytest.mark.parametrize("code", CODES)
 def test_a_guest_that_lags_behind_its_wake_is_waited_for(
-    play: Callable[..., Play], code: str
+    fault_case: Callable[..., FaultCase], code: str
 ) -> None:
-    stage = play(machine="dm-foo:sleeping", said=GETS_IN_AFTER_WAKE)
-    stage.set(f"dm-foo=guest:{code}@2")
-    stage.meet(f"guest:{code} twice after a wake", GETS_IN_AFTER_WAKE)
-    assert len(stage.emulator.creates()) == 1
-    assert stage.user.log().count("guest-not-ready") == 2
+    case = fault_case(machine="dm-foo:sleeping", expected=GETS_IN_AFTER_WAKE)
+    case.set(f"dm-foo=guest:{code}@2")
+    case.check_ssh(f"guest:{code} twice after a wake", GETS_IN_AFTER_WAKE)
+    assert len(case.emulator.creates()) == 1
+    assert case.user.log().count("guest-not-ready") == 2
 
 
-def test_a_guest_that_never_comes_is_named_at_the_deadline(play: Callable[..., Play]) -> None:
-    stage = play(machine="dm-foo:sleeping")
-    stage.set("dm-foo=guest")
-    said = r"no login succeeded within 4 s \(SSH_TUNNEL_NOT_READY\)"
-    stage.meet("guest for ever after a wake", said)
-    stage.recovers()
-    assert len(stage.emulator.creates()) == 1
+def test_a_guest_that_never_comes_is_named_at_the_deadline(
+    fault_case: Callable[..., FaultCase],
+) -> None:
+    case = fault_case(machine="dm-foo:sleeping")
+    case.set("dm-foo=guest")
+    expected = r"no login succeeded within 4 s \(SSH_TUNNEL_NOT_READY\)"
+    case.check_ssh("guest for ever after a wake", expected)
+    case.recovers()
+    assert len(case.emulator.creates()) == 1

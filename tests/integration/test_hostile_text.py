@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.emulator import Emulator
 from tests.support.fake_api import Answer, fake_api
-from tests.support.faults import KEY, Play
+from tests.support.faults import KEY, FaultCase
 from tests.support.user import User
 
 Start = Callable[..., Emulator]
@@ -73,12 +73,18 @@ def test_whatever_is_typed_is_shown_in_safe_lines(
     ],
 )  # fmt: skip
 def test_a_key_that_comes_back_in_a_session_is_written_nowhere(
-    play: Callable[..., Play], fault: str
+    fault_case: Callable[..., FaultCase], fault: str
 ) -> None:
-    stage = play()
-    stage.set(f"dm-foo={fault.replace('KEY', KEY)}")
-    # meet() looks for the key in what ssh says and in every file.
-    stage.meet(fault, "dcs-proxy: dm-foo: ", gets_in=False)
+    case = fault_case()
+    case.set(f"dm-foo={fault.replace('KEY', KEY)}")
+    # check_prepare() looks for the key in what is printed and in every file.
+    case.check_prepare(fault, "dcs-proxy: dm-foo: ")
+
+
+def test_ssh_writes_a_key_that_comes_back_nowhere(fault_case: Callable[..., FaultCase]) -> None:
+    case = fault_case()
+    case.set(f'dm-foo=set:connection.ssh_username="{KEY}"')
+    case.check_ssh("the key as a login", "dcs-proxy: dm-foo: ")
 
 
 _SAYS_KEY: dict[str, Any] = {

@@ -9,18 +9,21 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.emulator import Emulator, key_file
 from tests.support.emulator_processes import fork, start_program
 from tests.support.fake_agent import socket_directory
-from tests.support.faults import GETS_IN_AFTER_WAKE, IN, KEY, PATIENT_S, WAKE_S, Play, Start
+from tests.support.faults import DENIED, GETS_IN, KEY, PATIENT_S, WAKE_S, FaultCase, Start
 from tests.support.prism import compared
 from tests.support.private_agents import Authority, Place, make_authority
-from tests.support.secret_service import SecretService
 from tests.support.user import User
 from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from tests.support.secret_service import SecretService
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -83,6 +86,9 @@ def user(make_user: Callable[..., User]) -> User:
 @pytest.fixture
 def keyring(user: User) -> Iterator[SecretService]:
     """The user's keyring, unlocked and empty."""
+    # Its libraries exist on Linux only.
+    from tests.support.secret_service import SecretService
+
     service = SecretService(user)
     yield service
     service.close()
@@ -107,29 +113,28 @@ def authority(tmp_path: Path) -> Authority:
 
 
 @pytest.fixture
-def play(
+def fault_case(
     start_emulator: Start,
     user: User,
     record_property: Callable[[str, object], None],
+    capfd: pytest.CaptureFixture[str],
     tmp_path: Path,
-) -> Callable[..., Play]:
-    """Set the stage; the arguments are the emulator's.
+) -> Callable[..., FaultCase]:
+    """Make a FaultCase; the arguments are the emulator's.
 
-    `said` is what ssh will say: where it gets in, it may take its time.
+    `expected` is what the command will print: where it gets a session, it may take its time.
     """
 
-    def start(*arguments: str, settings: str = "", machine: str = "dm-foo", said: str = "") -> Play:
+    def make(
+        *arguments: str, settings: str = "", machine: str = "dm-foo", expected: str = ""
+    ) -> FaultCase:
         emulator = start_emulator(
-            "--machine",
-            machine,
-            "--wake-seconds",
-            "1",
-            "--api-key-file",
-            key_file(tmp_path, KEY),
-            *arguments,
-        )
-        limit_s = PATIENT_S if said in (IN, GETS_IN_AFTER_WAKE) else WAKE_S
+            "--machine", machine, "--wake-seconds", "1",
+            "--api-key-file", key_file(tmp_path, KEY), *arguments,
+        )  # fmt: skip
+        limit_s = PATIENT_S if expected in (*GETS_IN, DENIED) else WAKE_S
         user.settings(f"wake_seconds = {limit_s}\n{settings}")
-        return Play(user.use(emulator), emulator, record_property, settings)
+        user.use(emulator)
+        return FaultCase(user, emulator, record_property, lambda: capfd.readouterr().err, settings)
 
-    return start
+    return make
