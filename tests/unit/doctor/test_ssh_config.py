@@ -125,7 +125,7 @@ CHANGES: dict[str, tuple[Callable[[Context], object], str]] = {
     ),
     "an option that this version does not write": (
         lambda c: replace_in_block(c, "StrictHostKeyChecking yes", "StrictHostKeyChecking no"),
-        "is not what this version writes",
+        "is not what this version of dcs-proxy writes",
     ),
     "an OpenSSH that can do more": (
         lambda c: setattr(c, "ssh", Client("/usr/bin/ssh", "OpenSSH_8.1", Version(8, 1))),
