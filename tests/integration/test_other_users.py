@@ -42,7 +42,7 @@ def test_a_state_directory_that_another_user_could_replace_is_refused(
     user.root.chmod(0o711)
     done = user.ssh("dm-foo", "true")
     assert done.returncode == 255
-    assert f"{user.state.parent} can be changed by other users" in done.stderr
+    assert f"{user.state.parent} is writable by other users" in done.stderr
     assert f"chmod go-w '{user.state.parent}'" in done.stderr
     assert not emulator.creates()
     # And rightly so.  The other user's log may be a FIFO, which would keep the writer waiting.
