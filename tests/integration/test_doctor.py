@@ -520,7 +520,7 @@ def test_doctor_says_what_an_editor_would_miss(
         patient = Patient(user.use(emulator), emulator, "")
         status, checks = patient.doctor()
         assert status == 0, checks
-        assert checks["api"]["text"].endswith("variables: set proxy and ca_file")
+        assert checks["api"]["text"].endswith("variables, so set proxy and ca_file")
         assert checks["key"]["text"].endswith("dcs-proxy login stores the key for them")
         user.settings(f'proxy = "{proxy.url}"\nca_file = "{tmp_path}/tls.pem"\n')
         assert "editors" not in patient.doctor()[1]["api"]["text"]

@@ -102,7 +102,7 @@ def test_a_wrong_login_of_a_machine_that_is_awake_is_refused(
     done = user.run(["ssh", "-F", str(user.config), *map(os.fsencode, LOGINS[name]), "true"])
     assert done.returncode == 255 and "Permission denied" not in done.stderr
     if name != "-l, a blank":  # which ssh must not pass to a shell
-        assert "dm-foo: ssh is about to log in as" in done.stderr
+        assert "dm-foo: ssh is about to log in " in done.stderr
     assert len(asleep.creates()) == 1
 
 

@@ -30,6 +30,7 @@ RESULTS = [
     ["wake", "dm-foo"], ["wake", "--all"], ["close", "dm-foo"], ["close", "--all"],
     ["prepare", "dm-foo"],
     ["login", "--stdin", "--file", "--yes"], ["logout", "--file"], ["--version"],
+    ["version"], ["help"], ["help", "list"],
     ["uninstall", "--yes"],
 ]  # fmt: skip
 # It writes nothing to stdout but the connection.
