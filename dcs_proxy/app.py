@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 from dcs_proxy.api.client import Api, account
 from dcs_proxy.api.credentials import Credentials, load_credentials
@@ -32,7 +33,6 @@ from dcs_proxy.session.lookup import Lookup
 from dcs_proxy.session.records import Record
 from dcs_proxy.ssh.private_agents import PrivateAgents
 from dcs_proxy.ssh.user_agent import UserAgent
-from dcs_proxy.values import dataclass
 
 _MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
 # Time to notice a window and type a password.  Editors wait for ssh little longer than the first.

@@ -19,6 +19,8 @@ import paramiko
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 with atheris.instrument_imports(include=["dcs_proxy"]):
+    from dataclasses import replace
+
     from dcs_proxy.api.host_trust import check_host_trust
     from dcs_proxy.api.model import (
         parse_error_body,
@@ -51,7 +53,6 @@ with atheris.instrument_imports(include=["dcs_proxy"]):
     )
     from dcs_proxy.ssh.keys import public_line as key_line
     from dcs_proxy.ssh.wire import WireError, pack_string, pack_u32
-    from dcs_proxy.values import replace
 
 NAME = MachineName("dm-foo")
 KEY = generate_key()

@@ -9,6 +9,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from dcs_proxy.api.credentials import Credentials
@@ -28,7 +29,6 @@ from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.log import Log
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineId, MachineName
-from dcs_proxy.values import dataclass, replace
 
 # Pages may be smaller than asked for.
 _MAX_PAGES = 1_000

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from dcs_proxy.api import keyring as system_keyring
 from dcs_proxy.errors import CredentialsError, KeyringUnusable, StateError
 from dcs_proxy.local.files import make_directories, remove_file, write_atomically
 from dcs_proxy.local.trusted_file import distrusted, find_distrust, read_trusted
 from dcs_proxy.text import add_secret
-from dcs_proxy.values import dataclass, field
 
 MAX_KEY = 4096
 _NOT_ALONE = ("DEDALUS_", "export ", '"', "'")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from dcs_proxy.errors import Untrusted
 from dcs_proxy.names import MachineName, matches
 from dcs_proxy.text import quote_server
-from dcs_proxy.values import dataclass
 
 _HOST_PATTERN = re.compile(r"[A-Za-z0-9.,:*?!\[\]_-]{1,1024}\Z")
 

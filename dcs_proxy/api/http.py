@@ -9,6 +9,7 @@ import importlib
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dcs_proxy import __version__
@@ -22,7 +23,6 @@ from dcs_proxy.local.log import Log
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
 from dcs_proxy.text import mask
-from dcs_proxy.values import dataclass, field
 
 if TYPE_CHECKING:
     import requests

@@ -20,12 +20,12 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from dcs_proxy.errors import StateError
 from dcs_proxy.local.files import read_small, write_atomically
 from dcs_proxy.names import PREFIX, MachineId, MachineName, bare, is_uuid, machine_name
-from dcs_proxy.values import asdict, dataclass, field, replace
 
 # With more machines than this none are stored, and short names are looked up in the API.
 MAX_IDS = 20_000

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -26,7 +27,6 @@ from dcs_proxy.names import (
     why_unusable,
 )
 from dcs_proxy.text import clean_text, mask
-from dcs_proxy.values import dataclass
 
 READY = "ready"
 OVER = frozenset({"closed", "expired", "failed"})

@@ -11,12 +11,12 @@ import os
 import re
 import shlex
 import stat
+from dataclasses import dataclass, field
 
 from dcs_proxy.errors import ConfigError
 from dcs_proxy.local.http_proxy import HttpProxy, parse_http_proxy
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.local.trusted_file import read_trusted
-from dcs_proxy.values import dataclass, field
 
 # In the order in which requests reads them.
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import dataclass
 
 from dcs_proxy.local.log import Log
 from dcs_proxy.names import MachineName
@@ -10,7 +11,6 @@ from dcs_proxy.session.records import Record
 from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.certificates import Authority, parse_authority
 from dcs_proxy.ssh.wire import Reader
-from dcs_proxy.values import dataclass
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import paramiko
@@ -15,7 +16,6 @@ from dcs_proxy.bridge.packets import Packets, Payload
 from dcs_proxy.bridge.stream import Stream
 from dcs_proxy.ssh.wire import Reader, WireError, pack_string, pack_u32
 from dcs_proxy.text import clean_text, safe_line
-from dcs_proxy.values import dataclass
 
 # RFC 4250 §4.1.2.
 _DISCONNECT, _EXT_INFO, _KEXINIT, _NEWKEYS, _GLOBAL_REQUEST = 1, 7, 20, 21, 80

@@ -11,6 +11,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from dcs_proxy.api.client import account, new_idempotency_key
 from dcs_proxy.app import ApiFactory, Options, open_factory
@@ -33,7 +34,6 @@ from dcs_proxy.session.records import Record
 from dcs_proxy.ssh.agent import Agent, AgentMissing
 from dcs_proxy.ssh.keys import public_blob
 from dcs_proxy.ssh.private_agents import PrivateAgents, machine_of
-from dcs_proxy.values import replace
 
 HELP = "close sessions and remove certificates"
 DESCRIPTION = (

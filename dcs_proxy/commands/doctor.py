@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 
 from dcs_proxy import __version__
 from dcs_proxy.app import Options
@@ -21,7 +22,6 @@ from dcs_proxy.doctor.plan import steps_for
 from dcs_proxy.doctor.redact import mask
 from dcs_proxy.doctor.runner import Check, run_steps
 from dcs_proxy.local.log import milliseconds_since
-from dcs_proxy.values import replace
 
 HELP = "check everything and suggest fixes"
 DESCRIPTION = (

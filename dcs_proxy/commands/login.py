@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 import warnings
+from dataclasses import replace
 
 from dcs_proxy.api.credentials import (
     MAX_KEY,
@@ -27,7 +28,6 @@ from dcs_proxy.console.stdout import put
 from dcs_proxy.errors import CredentialsError, UsageError
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.settings import Settings
-from dcs_proxy.values import replace
 
 HELP = "store the API key in the system keyring"
 DESCRIPTION = (

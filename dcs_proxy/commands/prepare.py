@@ -7,6 +7,7 @@ stderr.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dcs_proxy.app import Options, explaining_bugs, open_context, open_fast_entry, open_lookup
@@ -22,7 +23,6 @@ from dcs_proxy.publish.publish import first_address, publish_session
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.first_half import FirstHalf
 from dcs_proxy.session.lookup import resolve_typed
-from dcs_proxy.values import replace
 
 if TYPE_CHECKING:
     import argparse

@@ -24,6 +24,7 @@ import argparse
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 from dcs_proxy.api.model import parse_time
 from dcs_proxy.app import ApiFactory, Options, open_factory
@@ -36,7 +37,6 @@ from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.lookup import find_locally
 from dcs_proxy.session.report import Agents, AgentStatus, CertificateStatus, SessionStatus, sessions
 from dcs_proxy.ssh.private_agents import PrivateAgents
-from dcs_proxy.values import asdict, dataclass
 
 HELP = "show sessions, certificates and agents"
 DESCRIPTION = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+from dataclasses import replace
 
 from dcs_proxy.api.credentials import remove_key_file
 from dcs_proxy.api.keyring import SystemKeyring
@@ -36,7 +37,6 @@ from dcs_proxy.openssh import config_file
 from dcs_proxy.session.directory import StateDirectory, read_ssh_configs
 from dcs_proxy.session.removal import remove_sockets, remove_state
 from dcs_proxy.ssh.private_agents import PrivateAgents
-from dcs_proxy.values import replace
 
 HELP = "remove everything dcs-proxy has written"
 DESCRIPTION = (

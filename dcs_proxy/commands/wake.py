@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from dcs_proxy.api.credentials import Credentials
 from dcs_proxy.app import (
@@ -41,7 +42,6 @@ from dcs_proxy.session.context import Context
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.lookup import Lookup, names_of, resolve_typed
 from dcs_proxy.session.records import NEVER, Record
-from dcs_proxy.values import replace
 
 HELP = "wake machines, eight at a time"
 DESCRIPTION = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from dcs_proxy.api.credentials import Credentials
 from dcs_proxy.api.network import find_network
@@ -12,7 +13,6 @@ from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.errors import ApiUnavailable
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.settings import Settings, config_path
-from dcs_proxy.values import replace
 
 PROXY_VARIABLES = (
     "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy",

@@ -6,6 +6,7 @@ import os
 import platform
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields
 
 from dcs_proxy import __version__
 from dcs_proxy.api.network import CA_VARIABLES
@@ -22,7 +23,6 @@ from dcs_proxy.openssh import config_file
 from dcs_proxy.session.records import parse_record
 from dcs_proxy.ssh.agent import LIST_S, Agent
 from dcs_proxy.ssh.private_agents import PrivateAgents
-from dcs_proxy.values import fields
 
 _LOG_LINES = 500
 _VARIABLES = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from dcs_proxy.api.client import Probe
@@ -19,7 +19,6 @@ from dcs_proxy.openssh.version import Client
 from dcs_proxy.session.context import Context as SessionContext
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import ReadySession
-from dcs_proxy.values import replace
 
 T = TypeVar("T")
 

@@ -12,10 +12,10 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from dcs_proxy.local.files import read_small
 from dcs_proxy.local.settings import Settings
-from dcs_proxy.values import dataclass
 
 CONNECT_TIMEOUT = "remote.SSH.connectTimeout"
 CONFIG_FILE = "remote.SSH.configFile"

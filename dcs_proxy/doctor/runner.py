@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from dcs_proxy.app import internal_error
 from dcs_proxy.errors import DcsError
 from dcs_proxy.local.log import Log
-from dcs_proxy.values import dataclass, replace
 
 T = TypeVar("T")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from dcs_proxy.doctor.context import NO_MACHINE, Context, required
 from dcs_proxy.doctor.runner import Check, failed, passed
@@ -20,7 +21,6 @@ from dcs_proxy.openssh.config_text import Snippet, render_snippet, uses_pipes
 from dcs_proxy.ssh.keys import CERTIFICATE_TYPE
 from dcs_proxy.ssh.private_agents import PrivateAgents
 from dcs_proxy.text import clean_text
-from dcs_proxy.values import dataclass
 
 _FIXED = {
     "ProxyUseFdpass": "yes",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlsplit
 
 from dcs_proxy.local.host_names import parse_host
 from dcs_proxy.text import add_secret
-from dcs_proxy.values import dataclass, field
 
 _FORM = '"http://host:port" or "http://user:password@host:port"'
 # Where the part of a URL with user, host and port ends (RFC 3986 §3.2).

@@ -11,9 +11,8 @@ import os
 import selectors
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
-
-from dcs_proxy.values import dataclass
 
 if TYPE_CHECKING:
     import subprocess

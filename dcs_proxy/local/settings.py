@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +20,6 @@ from dcs_proxy.local.http_proxy import HttpProxy, parse_http_proxy
 from dcs_proxy.local.trusted_file import read_trusted
 from dcs_proxy.names import MachineName, is_machine_name, parse_machine_name, pattern_means
 from dcs_proxy.text import clean_text, quote_server, quote_typed
-from dcs_proxy.values import dataclass, field, replace
 
 DEFAULT_BASE_URL = "https://dcs.dedaluslabs.ai"
 WAKE_POLICIES = ("always", "never")

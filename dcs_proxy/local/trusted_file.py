@@ -15,9 +15,9 @@ import shlex
 import stat
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from dcs_proxy.errors import DcsError
-from dcs_proxy.values import dataclass
 
 _LIMIT = 256 * 1024
 # Password managers offer a secret as a FIFO, and may ask the user before they write to it.

@@ -24,6 +24,7 @@ import shlex
 import stat
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from dcs_proxy.errors import ConfigError, StateError
@@ -35,7 +36,6 @@ from dcs_proxy.local.files import (
     write_atomically,
 )
 from dcs_proxy.local.lock import FileLock, wait_for_lock
-from dcs_proxy.values import dataclass
 
 _BEGIN = re.compile(
     rb"[ \t]*# >>> dcs-proxy (top|end) ([0-9a-f]{16})((?: [a-z-]+)*) >>> [^\n]*\n", re.MULTILINE

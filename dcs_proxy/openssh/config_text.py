@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from dcs_proxy.errors import ConfigError
 from dcs_proxy.names import MachineName, is_machine_name
 from dcs_proxy.openssh.version import FORWARDS_ANY_AGENT, Version, missing_features
-from dcs_proxy.values import dataclass
 
 # A pattern list cannot express * ? , and ".  Upper case letters are compared in lower case, so they
 # cannot be excluded either.  asyncssh splits a word at =.

@@ -11,11 +11,11 @@ import pwd
 import socket
 import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from dcs_proxy.errors import ConfigError
 from dcs_proxy.local.programs import start
 from dcs_proxy.text import clean_text, quote_server
-from dcs_proxy.values import dataclass
 
 _DEFAULT = "/bin/sh"
 _LIMIT_S = 10.0

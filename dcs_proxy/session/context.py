@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from dcs_proxy.api.model import Listing, Machine, Session
@@ -15,7 +16,6 @@ from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import Record
 from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.keys import KeyPair
-from dcs_proxy.values import dataclass
 
 
 class ControlPlane(Protocol):

@@ -28,6 +28,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from dcs_proxy.errors import DeadlineExceeded
 from dcs_proxy.fastpath import helper
@@ -42,7 +43,6 @@ from dcs_proxy.local.files import (
 from dcs_proxy.local.lock import describe_holder, lock_holder, try_lock
 from dcs_proxy.names import MachineName, file_stem, is_machine_name, natural_order
 from dcs_proxy.session.records import Failure, Record, parse_failure, parse_record, render
-from dcs_proxy.values import replace
 
 # In bytes: room for more than a hundred thousand names.
 _MAX_NAMES = 8 * 1024 * 1024

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from dcs_proxy.api.host_trust import check_host_trust
 from dcs_proxy.api.model import Connection, Session
 from dcs_proxy.errors import AgentRefused, SessionFailed, Untrusted
@@ -12,7 +14,6 @@ from dcs_proxy.session.records import Attempt, ReadySession
 from dcs_proxy.ssh.agent import Agent, Destination
 from dcs_proxy.ssh.certificates import UserCertificate, check_user_certificate, parse_authority
 from dcs_proxy.ssh.keys import KeyPair
-from dcs_proxy.values import dataclass
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ No I/O and no clock: a Situation in, a step out.  resolve.py gathers the one and
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from dcs_proxy.api.model import Connection, Machine, Session
 from dcs_proxy.errors import ApiUnavailable, DeadlineExceeded, MachineNotFound, SessionFailed
 from dcs_proxy.session.lifetime import COMMITTED_S, UNKNOWN_LIFE_S, margin_s
 from dcs_proxy.session.records import NEVER, Attempt, Failure, ReadySession, Record
-from dcs_proxy.values import dataclass
 
 # Failures that would meet any process that asks for the machine.
 _SHARED = frozenset(

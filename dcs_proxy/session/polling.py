@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dcs_proxy.api.model import Session
 from dcs_proxy.errors import IdempotencyConflict
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.context import ControlPlane
 from dcs_proxy.session.records import Attempt
 from dcs_proxy.ssh.keys import public_line
-from dcs_proxy.values import replace
 
 
 class SessionPoller:

@@ -7,10 +7,10 @@ another version wrote with other fields, counts as missing.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
 from dcs_proxy.ssh.keys import public_blob
-from dcs_proxy.values import asdict, dataclass, fields
 
 T = TypeVar("T")
 

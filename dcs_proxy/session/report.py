@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from dcs_proxy.api.known_machines import Known
 from dcs_proxy.console.format import rfc3339
@@ -14,7 +15,6 @@ from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import NEVER, Record
 from dcs_proxy.ssh.agent import LIST_S, Agent, AgentMissing
 from dcs_proxy.ssh.certificates import read_terms
-from dcs_proxy.values import dataclass
 
 # The field names are the keys of `status --json`, which is documented: they stay.
 

@@ -18,6 +18,8 @@ never returns one.  Then ssh uses the bare key in the agent, beside the certific
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dcs_proxy.api.client import new_idempotency_key
 from dcs_proxy.api.model import Machine, Session
 from dcs_proxy.api.retry import new_machine_wait_s, poll_wait_s
@@ -62,7 +64,6 @@ from dcs_proxy.ssh.agent import LIST_S, Agent
 from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.keys import KeyPair
 from dcs_proxy.text import as_word, quote_server
-from dcs_proxy.values import replace
 
 # A larger difference is reported, because ssh checks the gateway's certificate by our clock.
 _CLOCK_NOTICE_S = 300

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from dcs_proxy.names import MachineName
@@ -11,7 +12,6 @@ from dcs_proxy.session.polling import SessionPoller
 from dcs_proxy.session.records import Record
 from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.keys import KeyPair
-from dcs_proxy.values import replace
 
 # How long the bare key outlives the longest wait, so that the next try still finds it.
 _KEY_GRACE_S = 300

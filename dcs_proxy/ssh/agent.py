@@ -12,6 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from dcs_proxy.errors import AgentRefused, AgentUnavailable
 from dcs_proxy.fastpath import helper
@@ -19,7 +20,6 @@ from dcs_proxy.local.log import Log, milliseconds_since
 from dcs_proxy.ssh.keys import CERTIFICATE_TYPE, KEY_TYPE, KeyPair
 from dcs_proxy.ssh.wire import Reader, WireError, pack_string, pack_u32
 from dcs_proxy.text import clean_text
-from dcs_proxy.values import dataclass
 
 # RFC 9987 §6.1; 30 and 102 are failures of older agents, as in OpenSSH's authfd.c.
 _FAILURES = (5, 30, 102)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from types import MappingProxyType
 
@@ -18,7 +19,6 @@ from dcs_proxy.names import MachineName
 from dcs_proxy.ssh.keys import CERTIFICATE_TYPE, KEY_TYPE, KeyPair
 from dcs_proxy.ssh.wire import Reader, WireError
 from dcs_proxy.text import clean_text
-from dcs_proxy.values import dataclass
 
 # The types of host certificates, and the number of fields that a public key has in each.
 _HOST_TYPES = {

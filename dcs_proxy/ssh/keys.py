@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from binascii import b2a_base64
+from dataclasses import dataclass, field
 
 from dcs_proxy.ssh.wire import pack_string
-from dcs_proxy.values import dataclass, field
 
 KEY_TYPE = b"ssh-ed25519"
 CERTIFICATE_TYPE = b"ssh-ed25519-cert-v01@openssh.com"

@@ -87,7 +87,7 @@ def test_the_warm_path_imports_next_to_nothing(warm: tuple[User, Emulator]) -> N
 
 @pytest.mark.both_ids
 def test_a_cold_start_imports_no_more_than_it_needs(warm: tuple[User, Emulator]) -> None:
-    """argparse and dataclasses (with inspect) cost a third of all our own modules together."""
+    """argparse and the parsers would be a tenth of it."""
     user, _ = warm
     for part in ("sessions", "hosts"):
         for path in (user.state / part).iterdir():
@@ -98,8 +98,8 @@ def test_a_cold_start_imports_no_more_than_it_needs(warm: tuple[User, Emulator])
     done = user.run([*command, *options, "prepare", "dm-foo"])
     modules = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
     assert {"requests", "dcs_proxy.session.steps"} <= modules, done.stderr
-    rare = {"argparse", "asyncio", "dataclasses", "difflib", "inspect", "keyring", "paramiko",
-            "secretstorage", "shtab", "tomlkit"}  # fmt: skip
+    rare = {"argparse", "asyncio", "difflib", "keyring", "paramiko", "secretstorage", "shtab",
+            "tomlkit"}  # fmt: skip
     assert modules & rare == set()
 
 

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import textwrap
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,6 @@ from dcs_proxy.commands.status import Status
 from dcs_proxy.errors import ConfigError, exit_codes
 from dcs_proxy.local.settings import Settings, load_settings
 from dcs_proxy.session.report import AgentStatus, CertificateStatus, SessionStatus
-from dcs_proxy.values import fields
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "contrib" / "man" / f"dcs-proxy.{section}" for section in (1, 5)]

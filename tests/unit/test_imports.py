@@ -12,7 +12,7 @@ import dcs_proxy
 PACKAGE = Path(dcs_proxy.__file__).parent
 # Lowest first: a module imports only from its own room and from those before it.
 ROOMS = [
-    "__init__", "values", "text", "errors", "names", "fastpath", "local", "console", "openssh",
+    "__init__", "text", "errors", "names", "fastpath", "local", "console", "openssh",
     "api", "ssh", "session", "publish", "bridge", "app", "doctor", "arguments", "emulator",
     "commands", "cli", "__main__",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,6 @@ from dcs_proxy.local.log import Log
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
 from dcs_proxy.text import add_secret
-from dcs_proxy.values import replace
 from tests.support.connect_proxy import ConnectProxy, connect_proxy
 from tests.support.fake_api import Answer, FakeApi, fake_api
 

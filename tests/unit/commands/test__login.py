@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from dcs_proxy.commands._login import check_login
 from dcs_proxy.errors import LoginMismatch
 from dcs_proxy.session.records import Attempt, ReadySession, Record
-from dcs_proxy.values import replace
 
 ATTEMPT = Attempt("key-1", "ab" * 32, "/agent.sock", 2000.0, "account", "wssh-1", True)
 READY = ReadySession("ssh.example", 22, "wssh-1", "a", "", True, 3000.0, 1000.0, 1000.0)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,6 @@ from dcs_proxy.commands.wake import _interrupted
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import NEVER, Attempt, ReadySession, Record
-from dcs_proxy.values import replace
 
 # Longer than a whole run of the tests takes, because this is when they are collected.
 LIFE_S = 86400

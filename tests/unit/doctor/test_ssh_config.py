@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,6 @@ from dcs_proxy.openssh.config_text import Program, render_end, render_top
 from dcs_proxy.openssh.version import Client, Version
 from dcs_proxy.publish.launcher import write_launcher
 from dcs_proxy.session.directory import StateDirectory
-from dcs_proxy.values import replace
 
 VERSION = Version(9, 2)
 HOSTS = [MachineName("dm-a"), MachineName("dm-b")]

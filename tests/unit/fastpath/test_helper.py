@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from dcs_proxy.publish.includes import mark_checked, publish_user_agent
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import Attempt, ReadySession, Record
 from dcs_proxy.ssh.wire import pack_string, pack_u32
-from dcs_proxy.values import replace
 from tests.support.fake_agent import FakeAgent, Store, fake_agent, socket_directory
 
 HOST = MachineName("dm-foo")

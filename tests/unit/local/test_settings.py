@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from pathlib import Path
 
 import docutils.core
@@ -12,7 +13,6 @@ from dcs_proxy.local import settings as module
 from dcs_proxy.local.http_proxy import HttpProxy
 from dcs_proxy.local.settings import Settings, config_path, load_settings
 from dcs_proxy.names import MachineName
-from dcs_proxy.values import fields
 
 
 def load(tmp_path: Path, toml: str, **environment: str) -> Settings:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,6 @@ from dcs_proxy.names import MachineName
 from dcs_proxy.publish.fast_entry import FastEntry
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import Attempt, ReadySession, Record
-from dcs_proxy.values import replace
 
 HOST = MachineName("dm-web")
 ATTEMPT = Attempt("k", "ab" * 32, "/agent.sock", 20_000.0, "account")

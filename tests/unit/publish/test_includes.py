@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,6 @@ from dcs_proxy.publish.includes import publish, publish_user_agent, remove_broke
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import Attempt, ReadySession, Record
 from dcs_proxy.ssh.private_agents import PrivateAgents
-from dcs_proxy.values import replace
 
 NAME, ALIAS = MachineName("dm-foo"), MachineName("dm-web")
 READY = ReadySession(

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,6 @@ from dcs_proxy.local.lock import FileLock, try_lock
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import Attempt, Failure, ReadySession, Record
-from dcs_proxy.values import asdict, replace
 
 NAME = MachineName("dm-foo")
 ATTEMPT = Attempt("key-1", "ab" * 32, "/agent.sock", 2000.0, "account", "wssh-1", True)

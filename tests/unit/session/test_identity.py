@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ import pytest
 from dcs_proxy.api.model import Session
 from dcs_proxy.errors import Untrusted
 from dcs_proxy.ssh import certificates as certificate
-from dcs_proxy.values import replace
 from tests.unit.session.fakes import Fakes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -38,7 +39,6 @@ from dcs_proxy.session.next_step import (
     next_step,
 )
 from dcs_proxy.session.records import NEVER, Attempt, Failure, ReadySession, Record
-from dcs_proxy.values import replace
 
 NAME = MachineName("dm-foo")
 NOW = 10_000.0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,6 @@ from hypothesis import strategies as st
 
 from dcs_proxy.session.records import Attempt, ReadySession, Record, parse_failure, parse_record
 from dcs_proxy.ssh.keys import public_blob
-from dcs_proxy.values import asdict, replace
 
 ATTEMPT = Attempt("key-1", "ab" * 32, "/agent.sock", 2000.0, "account", "wssh-1", True)
 READY = ReadySession(

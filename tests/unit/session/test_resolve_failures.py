@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -18,7 +19,6 @@ from dcs_proxy.errors import (
     Untrusted,
 )
 from dcs_proxy.ssh.user_agent import UserAgent
-from dcs_proxy.values import replace
 from tests.unit.session.fakes import AUTHORITIES, NAME, Fakes, events
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -24,7 +25,6 @@ from dcs_proxy.local.log import Log
 from dcs_proxy.session import questions, steps
 from dcs_proxy.session.next_step import Half
 from dcs_proxy.ssh.agent import LIST_S, Agent
-from dcs_proxy.values import replace
 from tests.unit.session.fakes import AUTHORITIES, NAME, Fakes
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 
 from dcs_proxy.errors import ClientGone, MachineNotFound, NotWoken
-from dcs_proxy.values import replace
 from tests.unit.session.fakes import Fakes
 
 
