@@ -54,7 +54,8 @@ class Editor:
     `timeout_s` is the time limit of Remote-SSH, None if the editor has no Remote-SSH that has one.
     `ssh_path` and `config_file` are "" if they are not set; `uses_local_server` is Remote-SSH's
     default mode, in which the output of ssh does not end the time limit.  `runs_here` is false if
-    the editor has another file system than we have: a Flatpak's, or that of Windows.
+    the editor has another file system than we have, a Flatpak's or that of Windows, or if other
+    users can change its settings.
     """
 
     name: str
@@ -152,7 +153,9 @@ def _read(name: str, path: str, extensions: str, runs_openssh: bool) -> Editor |
     """Return the editor, None if it has neither Remote-SSH nor settings for it."""
     text = _read_settings(path) or ""
     config_file = os.path.expanduser(str(find_value(text, CONFIG_FILE) or ""))
-    runs_here = extensions.startswith("/") and "/.var/app/" not in extensions
+    # Settings that others can change may not choose a program for doctor to run.
+    is_ours = read_small(path, _MAX_SETTINGS) is not None
+    runs_here = is_ours and extensions.startswith("/") and "/.var/app/" not in extensions
     if not runs_openssh:
         editor = Editor(name, path, False, runs_here=runs_here, config_file=config_file)
         return editor if config_file else None

@@ -70,3 +70,19 @@ def test_the_config_of_an_editor_with_ssh2_needs_the_block_itself(
     assert result and result.ok is has_block
     expected = "VSCodium has the block" if has_block else f"VSCodium reads {config} as its ssh"
     assert result.text.startswith(expected)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o664, 0o666])
+def test_settings_that_others_can_change_choose_no_program_for_doctor(
+    home: Path, mode: int
+) -> None:
+    program, marker = home / "ssh", home / "ran"
+    program.write_text(f"#!/bin/sh\n: >'{marker}'\n")
+    program.chmod(0o755)
+    settings = home / ".config" / "Code" / "User" / "settings.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(f'{{"remote.SSH.path": "{program}", "remote.SSH.connectTimeout": 20}}')
+    settings.chmod(mode)
+    result = check(home)
+    assert result and not result.ok and result.text.startswith("VS Code ")
+    assert marker.exists() is (mode == 0o644)
