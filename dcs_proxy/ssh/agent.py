@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dcs_proxy.errors import AgentRefused, AgentUnavailable
@@ -55,6 +55,10 @@ _REFUSED_HINT = (
 
 class AgentMissing(AgentUnavailable):
     """Nothing listens on the socket: it does not exist, or its agent has exited."""
+
+
+class _ConnectionLost(AgentUnavailable):
+    """The agent closed the connection before it had answered."""
 
 
 @dataclass(frozen=True)
@@ -223,6 +227,14 @@ class Agent:
         Requests and replies are without their length prefixes.
         """
         deadline = time.monotonic() + self._timeout_s
+        try:
+            return self._exchange_once(requests, deadline)
+        except _ConnectionLost:
+            # One that exits at this moment, as when another command ends it, is missing from now
+            # on.  To ask twice for the same does no harm.
+            return self._exchange_once(requests, deadline)
+
+    def _exchange_once(self, requests: Sequence[bytes], deadline: float) -> list[bytes]:
         with self._connection(deadline) as sock:
             return [self._ask(sock, request, deadline) for request in requests]
 
@@ -236,6 +248,8 @@ class Agent:
                 yield sock
         except TimeoutError as error:
             raise self._unavailable(f"did not answer within {self._timeout_s:.3g} s") from error
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise self._lost() from error
         except OSError as error:
             raise self._unavailable(f"cannot be used: {error.strerror or error}") from error
 
@@ -276,9 +290,14 @@ class Agent:
             _set_timeout(sock, deadline)
             part = sock.recv(size - len(received))
             if not part:
-                raise self._unavailable("closed the connection in the middle of a request")
+                raise self._lost()
             received += part
         return received
+
+    def _lost(self) -> AgentUnavailable:
+        path = clean_text(self.path)
+        message = f"the agent at {path} closed the connection in the middle of a request"
+        return _ConnectionLost(message, hint=_UNAVAILABLE_HINT)
 
     def _unavailable(self, what: str) -> AgentUnavailable:
         message = f"the agent at {clean_text(self.path)} {what}"

@@ -331,6 +331,33 @@ def test_no_socket_and_no_listener_are_a_missing_agent() -> None:
             Agent(path).identities()
 
 
+@pytest.mark.parametrize("has_read", [True, False], ids=["after the request", "before it"])
+def test_an_agent_that_exits_while_it_is_asked_is_missing(has_read: bool) -> None:
+    with socket_directory() as directory, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path := os.path.join(directory, "agent.sock"))
+        listener.listen()
+
+        def exit_when_asked() -> None:
+            connection, _ = listener.accept()
+            # What is not read when a connection is closed resets it.
+            connection.recv(5 if has_read else 1)
+            listener.close()
+            connection.close()
+
+        thread = threading.Thread(target=exit_when_asked)
+        thread.start()
+        with pytest.raises(AgentMissing):
+            Agent(path).identities()
+        thread.join()
+
+
+def test_an_agent_that_drops_one_connection_is_asked_again(fake: FakeAgent) -> None:
+    answers = [b"", pack_string(answer_list((b"k", b"c")))]
+    fake.answer = lambda _request: answers.pop(0)
+    assert Agent(fake.path).identities() == [Identity(b"k", "c")]
+    assert len(fake.requests) == 2
+
+
 def test_a_path_that_no_socket_can_have_is_unavailable(fake: FakeAgent) -> None:
     for path, why in (
         ("/tmp/" + "x" * 150, "AF_UNIX path too long"), (fake.path + "/x", "Not a directory")
