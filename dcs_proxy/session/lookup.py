@@ -126,12 +126,13 @@ def find_locally(
 ) -> MachineName:
     """Return the machine among `names`, or among the known ones, without asking the API.
 
-    Raises UsageError, or MachineNotFound for a short name of several.
+    As in `Lookup.find`, the full name of any of them comes before a short name.  Raises UsageError,
+    or MachineNotFound for a short name of several.
     """
     name = settings.machine(typed)
+    if is_uuid(bare(name)) or name in names or name in known.by_name:
+        return name
     for these in (names, known.by_name):
-        if name in these or is_uuid(bare(name)):
-            return name
         candidates = names_ending_so(name, these)
         if len(candidates) == 1:
             return candidates[0]

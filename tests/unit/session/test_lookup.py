@@ -207,6 +207,7 @@ def known_ids(*ids: str) -> Known:
         ("web", [THIRD], [FIRST], FIRST),
         ("nobody", [THIRD], [FIRST], "nobody"),
         ("c0de", [THIRD, "c0de"], [], "c0de"),
+        ("c0de", [THIRD], ["dm-c0de", THIRD], "c0de"),
     ],
 )
 def test_commands_that_ask_nothing_look_where_sessions_are_first(
