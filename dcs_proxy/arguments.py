@@ -84,7 +84,7 @@ class Parser(argparse.ArgumentParser):
     """Report a wrong command line like every other error.
 
     `examples` are pairs of a purpose and a command line; `commands` are the parsers of the
-    subcommands by name, and `summaries` a few words about each.
+    subcommands by name, and `summaries` a few words about each that is not hidden.
     """
 
     def __init__(self, *, examples: Examples = (), epilog: str = "", **more: Any) -> None:
@@ -133,12 +133,15 @@ def build_parser(only: str | None = None) -> Parser:
     for name, path in _COMMANDS.items():
         if only in (None, name):
             module = importlib.import_module(path)
+            # Commands that ssh runs have no HELP, and no list shows them.
+            shown = {"help": module.HELP} if hasattr(module, "HELP") else {}
             command = commands.add_parser(
-                name, help=module.HELP, description=module.DESCRIPTION, examples=module.EXAMPLES
+                name, description=module.DESCRIPTION, examples=module.EXAMPLES, **shown
             )
             _add_command(command, module)
             parser.commands[name] = command
-            parser.summaries[name] = module.HELP
+            if shown:
+                parser.summaries[name] = module.HELP
     return parser
 
 

@@ -18,7 +18,6 @@ from dcs_proxy.ssh.handover import client_gone, hand_over, is_fdpass
 from dcs_proxy.ssh.tunnel import reach
 from dcs_proxy.text import quote_server
 
-HELP = "connect through the proxy; run by ssh"
 DESCRIPTION = (
     "Connect to a gateway through the proxy in the config file and pass the socket to ssh "
     "(ProxyUseFdpass). The short ssh that waits until a woken machine accepts a login runs this."

@@ -15,8 +15,6 @@ EXAMPLES = (("Everything about one command", "dcs-proxy help wake"),)
 _TITLE = "dcs-proxy makes ssh dm-foo work for Dedalus Cloud Services"
 _FIRST = ("dcs-proxy login", "dcs-proxy config-ssh", "ssh dm-foo")
 _MORE = "More: dcs-proxy help COMMAND, --help, man dcs-proxy"
-# ssh runs the last two; --help lists them all.
-_UNLISTED = ("help", "prepare", "dial")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,9 +26,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     """Print the help.  Raises UsageError for an unknown command."""
     parser = build_parser()
     if arguments.command is None:
-        rows = [
-            (f"  {name}", text) for name, text in parser.summaries.items() if name not in _UNLISTED
-        ]
+        rows = [(f"  {name}", text) for name, text in parser.summaries.items() if name != "help"]
         begin = [f"  {line}" for line in _FIRST]
         put(_TITLE, "", "To begin:", *begin, "", "Commands:", *columns(rows), "", _MORE)
     elif arguments.command in parser.commands:

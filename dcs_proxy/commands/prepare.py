@@ -27,7 +27,6 @@ from dcs_proxy.session.lookup import resolve_typed
 if TYPE_CHECKING:
     import argparse
 
-HELP = "make a session ready; run by ssh"
 DESCRIPTION = (
     "Wake the machine, create a session, add its certificate to the agent and write the files "
     "that ssh includes. The block in the ssh config runs this (Match exec); run it yourself for a "
