@@ -14,7 +14,9 @@ import ansible.constants as C
 from ansible.plugins.action import ActionBase
 
 from ..plugin_utils.program import OPTIONS, Program, ProgramFailed
-from ..plugin_utils.waking import Outcome, machine_of, wake_machines
+from ..plugin_utils.waking import Outcome, find_forged, machine_of, wake_machines
+
+_FORGED = "which only the inventory may set: the machine, or a cacheable set_fact, has sent it"
 
 
 class ActionModule(ActionBase):
@@ -33,6 +35,12 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         result["changed"] = False
         host = str(task_vars["inventory_hostname"])
+        if name := find_forged(task_vars):
+            return {
+                **result,
+                "failed": True,
+                "msg": f"the facts of {host} contain {name}, {_FORGED}",
+            }
         arguments = {key: value for key, value in self._task.args.items() if value}
         names = _as_list(arguments.pop("names", None))
         if not names and machine_of(host, task_vars) is None:
@@ -73,7 +81,7 @@ def _peers(
     found = {}
     for host in task_vars["ansible_play_batch"]:
         variables = task_vars["hostvars"][host]
-        machine = machine_of(host, variables)
+        machine = None if find_forged(variables) else machine_of(host, variables)
         if machine is not None and _account(arguments, variables) == options:
             found[str(host)] = machine
     return found

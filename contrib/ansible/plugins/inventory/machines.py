@@ -15,7 +15,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.unsafe_proxy import wrap_var
 
-from ..plugin_utils.listing import list_machines, matches
+from ..plugin_utils.listing import check_machines, list_machines, matches
 from ..plugin_utils.options import check_options
 from ..plugin_utils.program import Program, ProgramFailed
 
@@ -284,7 +284,11 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         # `cache` is false if the user asks to refresh the cache.
         if not cache or key not in self._cache:
             self._cache[key] = self._list()
-        return list(self._cache[key])
+        try:
+            return check_machines(self._cache[key])
+        except ProgramFailed as error:
+            hint = "flush it with --flush-cache, and check who can write to it"
+            raise AnsibleParserError(f"the cached list is wrong: {error}; hint: {hint}") from None
 
     def _account(self) -> str:
         """Return a digest of what determines the account; the key cannot be guessed from it."""

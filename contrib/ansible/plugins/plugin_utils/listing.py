@@ -21,7 +21,7 @@ def list_machines(program: Program, timeout_s: int) -> list[dict[str, Any]]:
         message = join_lines(done.stderr) or f"{program.path} failed without a message"
         raise ProgramFailed(f"{message} (exit code {done.returncode})")
     try:
-        return _checked(json.loads(done.stdout))
+        return check_machines(json.loads(done.stdout))
     except ValueError as error:
         raise ProgramFailed(f"{program.path} list --json printed no JSON: {error}") from None
 
@@ -33,8 +33,12 @@ def matches(machine: dict[str, Any], patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name.lower(), pattern) for name in known for pattern in folded)
 
 
-def _checked(machines: Any) -> list[dict[str, Any]]:
-    """Return the list if the parts used here have the right form.  Raises ProgramFailed."""
+def check_machines(machines: Any) -> list[dict[str, Any]]:
+    """Return the list if the parts used here have the right form.  Raises ProgramFailed.
+
+    It comes from the program, or from a cache that others may have changed.  A host of any other
+    name could be an option of ssh, or another host of the inventory.
+    """
     if not isinstance(machines, list):
         raise ProgramFailed("dcs-proxy list --json printed something other than a list")
     for machine in machines:
@@ -45,6 +49,8 @@ def _checked(machines: Any) -> list[dict[str, Any]]:
         aliases = machine.get("aliases")
         if not isinstance(aliases, list):
             raise ProgramFailed("dcs-proxy list --json printed a machine without aliases")
+        if not isinstance(machine.get("machine_id"), str):
+            raise ProgramFailed("dcs-proxy list --json printed a machine without an id")
         for name in (machine.get("name"), machine.get("short_name"), *aliases):
             if not isinstance(name, str) or not NAME.match(name):
                 raise ProgramFailed(f"{name!r} is not the name of a machine")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,14 +25,15 @@ class ProgramFailed(Exception):
 class Program:
     """The program, with the options of the doc fragment dedalus.dcs.program.
 
-    Attributes: `path`; `environment`, which has the API key, since other users may read arguments.
+    Attributes: `path`, for messages; `environment`, which has the API key, since other users may
+    read arguments.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        """`options` has those that are set.  Raises ProgramFailed if the key cannot be read."""
+        """`options` has those that are set.  Raises ProgramFailed without a program or a key."""
         given = {name: str(options[name]) for name in OPTIONS if options.get(name)}
         self.path = os.path.expanduser(given.get("program", "dcs-proxy"))
-        self._words = [self.path]
+        self._words = [_find(self.path)]
         for name in ("home", "config"):
             if name in given:
                 self._words += [f"--{name}", os.path.expanduser(given[name])]
@@ -54,10 +57,7 @@ class Program:
                 stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace",
             )  # fmt: skip
         except OSError as error:
-            raise ProgramFailed(
-                f"cannot run {self.path}: {error.strerror}; hint: install dcs-proxy, or set the"
-                " option program to its path"
-            ) from None
+            raise ProgramFailed(_cannot_run(self.path, error.strerror)) from None
         except subprocess.TimeoutExpired:
             raise ProgramFailed(
                 f"{self.path} {words[0]} did not finish within {timeout_s} s"
@@ -72,10 +72,41 @@ def join_lines(stderr: str) -> str:
     return "; ".join(line.removeprefix("dcs-proxy: ") for line in stderr.splitlines())
 
 
+def _cannot_run(path: str, why: str | None) -> str:
+    return (
+        f"cannot run {path}: {why}; hint: install dcs-proxy, or set the option program to its path"
+    )
+
+
+def _find(program: str) -> str:
+    """Return the path of a program; one that is named without a path is looked for in PATH.
+
+    Relative entries of PATH are skipped: the current directory is often a project of others.
+    Raises ProgramFailed if there is none.
+    """
+    if "/" in program:
+        return program
+    for directory in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        path = os.path.join(directory, program)
+        if os.path.isabs(directory) and os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    raise ProgramFailed(_cannot_run(program, os.strerror(errno.ENOENT)))
+
+
 def _read_key(path: str) -> str:
+    """Return the key in a file that only its owner can use.  Raises ProgramFailed."""
     path = os.path.expanduser(path)
     try:
         with open(path, encoding="utf-8") as file:
+            status = os.fstat(file.fileno())
+            # In a container without root, root's files belong to the overflow user, as / does.
+            if status.st_uid not in (os.geteuid(), 0, os.stat("/").st_uid):
+                raise ProgramFailed(f"the API key file {path} belongs to another user")
+            if status.st_mode & 0o077:
+                raise ProgramFailed(
+                    f"the API key file {path} is readable or writable by other users; hint: chmod"
+                    f" 600 {shlex.quote(path)}"
+                )
             return file.read().strip()
     except OSError as error:
         raise ProgramFailed(f"cannot read the API key file {path}: {error.strerror}") from None

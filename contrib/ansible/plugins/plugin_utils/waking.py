@@ -8,13 +8,21 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .listing import NAME, list_machines
-from .program import Program, ProgramFailed, join_lines
+from .program import OPTIONS, Program, ProgramFailed, join_lines
 
 _LIST_S = 60
 _READY = re.compile(r"(dm-\S+): ready after ([0-9.]+) s")
 _MESSAGE = re.compile(r"dcs-proxy: (dm-[^\s:]+): (.*)")
 _HINT = "dcs-proxy: hint: "
 _WAKING = "waking up"
+# What decides which machine is woken, how and for which account: the variables of a host and those
+# of the role.
+_OWN = (
+    "dcs_name",
+    *(f"dcs_{each}" for each in OPTIONS),
+    "wake_hosts",
+    *(f"wake_{each}" for each in OPTIONS),
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,16 @@ def machine_of(host: str, variables: Mapping[str, Any]) -> str | None:
         if name:
             return str(name) if NAME.match(str(name)) else None
     return None
+
+
+def find_forged(variables: Mapping[str, Any]) -> str | None:
+    """Return a fact of a host that has the name of one of our variables, None if there is none.
+
+    Facts come from the machine, and Ansible lets them override the inventory: a machine could name
+    the program to run here, or the server that gets the API key.
+    """
+    facts = variables.get("ansible_facts") or {}
+    return next((name for name in _OWN if name in facts), None)
 
 
 def wake_machines(program: Program, names: Sequence[str]) -> dict[str, Outcome]:
