@@ -61,6 +61,11 @@ def test_the_entry_says_what_the_next_ssh_relies_on(state: StateDirectory) -> No
     assert {name: entry[getattr(helper, name)] for name in named} == named
 
 
+def test_an_ssh_by_any_name_is_noted_in_one_place_for_the_machine(state: StateDirectory) -> None:
+    record = replace(RECORD, attempt=replace(ATTEMPT, machine="dm-foo"))
+    assert write(state, record)[helper.USE] == state.use_path(MachineName("dm-foo"))
+
+
 @pytest.mark.parametrize(
     ("reuse_s", "ends_at", "prepare_until", "connect_until"),
     [

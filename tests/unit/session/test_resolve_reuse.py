@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from dcs_proxy.api.host_trust import HostTrust
 from dcs_proxy.api.model import Connection
 from dcs_proxy.emulator.authority import public_line
 from dcs_proxy.errors import (
+    AgentUnavailable,
     ApiProtocolError,
     ApiUnavailable,
     CredentialsError,
@@ -25,6 +27,7 @@ from dcs_proxy.local.log import Log
 from dcs_proxy.session import questions, steps
 from dcs_proxy.session.next_step import Half
 from dcs_proxy.ssh.agent import LIST_S, Agent
+from dcs_proxy.ssh.user_agent import UserAgent
 from tests.unit.session.fakes import AUTHORITIES, NAME, Fakes
 
 
@@ -178,6 +181,24 @@ def test_a_session_that_is_over_is_replaced(fakes: Fakes, status: str) -> None:
     assert second.previous_token == first.attempt.token
     # Never taken out: another ssh may be using it this moment.
     assert first.identity in fakes.store.held
+
+
+def test_one_that_is_over_is_forgotten_before_anything_else_can_fail(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: UserAgent) -> None:
+        raise AgentUnavailable("not installed")
+
+    fakes.resolve()
+    snippet = Path(fakes.state.snippet_path(NAME))
+    snippet.touch()
+    fakes.settings = replace(fakes.settings, reuse_seconds=0)
+    fakes.api.statuses = ["closed"]
+    monkeypatch.setattr(UserAgent, "check", fail)
+    with pytest.raises(AgentUnavailable):
+        fakes.resolve()
+    assert fakes.state.load(NAME) is None
+    assert not snippet.exists()
 
 
 def test_a_session_near_its_end_is_replaced(fakes: Fakes) -> None:
