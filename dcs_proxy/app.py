@@ -20,7 +20,7 @@ from dcs_proxy.console.stderr import can_draw, show
 from dcs_proxy.errors import DcsError
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.limits import require_open_files
-from dcs_proxy.local.log import VARIABLE, Log
+from dcs_proxy.local.log import VARIABLE, Log, milliseconds_since
 from dcs_proxy.local.settings import Settings, config_path, load_settings
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh.ancestors import find_advice
@@ -140,6 +140,19 @@ def open_log(options: Options, environment: Mapping[str, str]) -> Log:
     """Return the log of the state directory."""
     path = os.path.join(options.state_directory(environment), "log")
     return Log(path, environment.get(VARIABLE, ""))
+
+
+def log_failure(error: DcsError, options: Options, environment: Mapping[str, str]) -> None:
+    """Log an error, unless that has been done.
+
+    To be called before a client learns of the error: some end their ProxyCommand at once then.
+    """
+    if not error.was_logged:
+        open_log(options, environment).event(
+            "failed", machine=error.machine, code=error.exit_code, what=error.summary(),
+            ms=milliseconds_since(),
+        )  # fmt: skip
+        error.was_logged = True
 
 
 def find_program(options: Options, environment: Mapping[str, str]) -> Program:

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from dcs_proxy.app import Options, internal_error, open_log
+from dcs_proxy.app import Options, internal_error, log_failure, open_log
 from dcs_proxy.console.stderr import show
 from dcs_proxy.errors import ClientGone, DcsError, ReaderGone
-from dcs_proxy.local.log import milliseconds_since
 from dcs_proxy.ssh.private_agents import end_idle_agents
 
 
@@ -34,10 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ReaderGone as error:
         return error.exit_code
     except DcsError as error:
-        open_log(options, os.environ).event(
-            "failed", machine=error.machine, code=error.exit_code, what=error.summary(),
-            ms=milliseconds_since(),
-        )  # fmt: skip
+        log_failure(error, options, os.environ)
         if not error.was_shown and not isinstance(error, ClientGone):
             show(*error.lines())
         return error.exit_code

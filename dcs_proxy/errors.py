@@ -23,7 +23,8 @@ class DcsError(Exception):
     """An error that users see; the base class of all others.
 
     `message` says what happened, `hint` what to do or type next (may be empty), `machine` which
-    machine it is about, if any.  `was_shown` says that the user has seen the error already.
+    machine it is about, if any.  `was_shown` says that the user has seen the error already,
+    `was_logged` that the log has it.
     """
 
     exit_code = 1
@@ -34,6 +35,7 @@ class DcsError(Exception):
         super().__init__(self.message)
         self.machine = machine
         self.was_shown = False
+        self.was_logged = False
 
     def one_line(self) -> str:
         """Return message and hint on one line, as in the disconnect message that ssh shows."""

@@ -13,7 +13,14 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from dcs_proxy.app import Options, explaining_bugs, open_context, open_fast_entry, open_lookup
+from dcs_proxy.app import (
+    Options,
+    explaining_bugs,
+    log_failure,
+    open_context,
+    open_fast_entry,
+    open_lookup,
+)
 from dcs_proxy.bridge.choose import (
     Way,
     check_descriptors,
@@ -118,6 +125,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
             check_shell_is_silent(os.environ)
         raise
     except DcsError as error:
+        log_failure(error, options, os.environ)
         is_openssh = fdpass or is_openssh_line(first)
         send_disconnect(_report(error, arguments.host, is_openssh=is_openssh), fdpass=fdpass)
         raise
@@ -161,6 +169,7 @@ def _bridge(arguments: argparse.Namespace, options: Options, first: bytes) -> in
             )
             gateway = _log_in(bridge, arguments.host, context)
     except DcsError as error:
+        log_failure(error, options, os.environ)
         bridge.fail(error)
         error.was_shown = bridge.shows_reasons
         raise

@@ -154,6 +154,19 @@ def test_a_client_that_knows_no_patterns_finds_the_host_key_under_each_name(
     wait_until_gone(user)
 
 
+@pytest.mark.client("paramiko", ONE_LINE)
+def test_the_log_says_why_paramiko_was_not_let_in(place: User) -> None:
+    proxy = paramiko.ProxyCommand("dcs-proxy dm-none 22")
+    client = paramiko.SSHClient()
+    client.set_missing_host_key_policy(paramiko.WarningPolicy())
+    with pytest.warns(UserWarning, match="dm-none"), pytest.raises(paramiko.SSHException):
+        client.connect("dm-none", username="any", password="any", sock=proxy)
+    # It ends its ProxyCommand as soon as it is disconnected, and shows nobody the reason.
+    proxy.close()
+    proxy.process.communicate()
+    assert "no such machine" in place.proxy("log", "dm-none").stdout
+
+
 @pytest.mark.client("Fabric", ONE_LINE)
 def test_fabric_runs_commands_and_puts_files(place: User, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text\n")
