@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from sysconfig import get_path
 
@@ -20,6 +21,7 @@ from tests.clients.ansible_controller import (
     machines,
     pinged,
 )
+from tests.support.bridge import wait_until_gone
 from tests.support.emulator import Emulator
 from tests.support.sshd import authorised_sshd
 from tests.support.user import helpers_for
@@ -43,6 +45,17 @@ MITOGEN = {
 works = pytest.mark.client("Ansible", "works")
 mitogen = pytest.mark.client("Mitogen", PATIENT)
 PING = ("-m", "ansible.builtin.ping")
+# Any login and password: the bridge accepts the program that started it.
+PARAMIKO = {
+    "ansible_connection": "ansible.builtin.paramiko_ssh",
+    "ansible_paramiko_proxy_command": "dcs-proxy %h %p",
+    "ansible_user": "any",
+    "ansible_password": "any",
+}
+needs_paramiko = pytest.mark.skipif(
+    find_spec("ansible.plugins.connection.paramiko_ssh") is None,
+    reason="ansible-core 2.21 and later have no paramiko_ssh",
+)
 
 
 @works
@@ -141,8 +154,42 @@ def test_mitogen_moves_files(start_emulator: Start, controller: Controller, tmp_
         check_moves(controller, emulator, tmp_path, env)
 
 
+@needs_paramiko
+@pytest.mark.client("Ansible: -c paramiko_ssh", "with: ansible_paramiko_proxy_command")
+def test_paramiko_moves_files_through_the_bridge(
+    start_emulator: Start, controller: Controller, tmp_path: Path
+) -> None:
+    with authorised_sshd(tmp_path) as (_, arguments):
+        emulator = start_emulator("--machine", "dm-foo:sleeping", "--wake-seconds", "1", *arguments)
+        trust_bridge(controller, emulator)
+        check_moves(controller, emulator, tmp_path, {}, PARAMIKO)
+    wait_until_gone(controller.user)
+
+
+@needs_paramiko
+@pytest.mark.client("Ansible: -c paramiko_ssh", "with: ansible_paramiko_proxy_command")
+def test_the_log_says_why_paramiko_failed(start_emulator: Start, controller: Controller) -> None:
+    trust_bridge(controller, start_emulator("--machine", "dm-foo", "--fault", "dm-foo=403/POST"))
+    done = controller.run("ansible", "-i", "dm-foo,", "-e", json.dumps(PARAMIKO), "all", *PING)
+    # paramiko drops the text of a disconnect message.
+    assert "transport shut down" in unreachable(done.stdout)["dm-foo"]
+    wait_until_gone(controller.user)
+    assert "the API denied permission" in controller.user.proxy("log", "dm-foo").stdout
+
+
+def trust_bridge(controller: Controller, emulator: Emulator) -> None:
+    """Put the bridge's host keys where paramiko_ssh looks for them."""
+    user = controller.user.use(emulator)
+    (user.home / ".ssh").mkdir(mode=0o700)
+    (user.home / ".ssh" / "known_hosts").write_bytes((user.state / "known_hosts").read_bytes())
+
+
 def check_moves(
-    controller: Controller, emulator: Emulator, directory: Path, env: dict[str, str]
+    controller: Controller,
+    emulator: Emulator,
+    directory: Path,
+    env: dict[str, str],
+    variables: dict[str, str] | None = None,
 ) -> None:
     """Assert that files come to the machine and back, and that one session is enough."""
     remote = directory / "remote files"
@@ -152,7 +199,7 @@ def check_moves(
     controller.write("template.j2", "{{ inventory_hostname }} {{ ansible_facts.system }}\n")
     site = controller.write("site.yml", FILES)
     controller.user.use(emulator)
-    extra = ["-e", json.dumps({"remote": str(remote)})]
+    extra = ["-e", json.dumps({"remote": str(remote), **(variables or {})})]
     done = controller.run(
         "ansible-playbook", "-i", "dm-foo,", *extra, site, env={**env, **below(directory)}
     )

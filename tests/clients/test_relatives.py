@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,14 @@ from tests.support.user import User
 
 # GNOME's daemons; Debian puts them outside PATH.
 _SFTP_DAEMON = Path("/usr/libexec/gvfsd-sftp")
+
+
+def rclone_runs_ssh() -> bool:
+    """Return whether rclone is installed and can use the system's ssh, as it can since 1.63."""
+    if not shutil.which("rclone"):
+        return False
+    done = subprocess.run(["rclone", "help", "flags"], capture_output=True, text=True, check=False)
+    return "--sftp-ssh " in done.stdout
 
 
 @pytest.fixture
@@ -74,4 +83,22 @@ def test_unison_synchronises_both_ways(emulator: Emulator, user: User, short: Pa
     succeed(user, ["unison", "-batch", "-ui", "text", str(short / "here"), remote])
     for name in ("here", "there"):
         assert sorted(os.listdir(short / name)) == ["from-here", "from-there"]
+    assert len(emulator.creates()) == 1
+
+
+@pytest.mark.skipif(not rclone_runs_ssh(), reason="rclone 1.63 or later: not installed")
+@pytest.mark.client("rclone", "with: ssh = ssh dm-foo")
+def test_rclone_copies_lists_and_checks(emulator: Emulator, user: User, short: Path) -> None:
+    (short / "here").mkdir()
+    (short / "here" / "file").write_text("text\n")
+    config = short / "rclone.conf"
+    config.write_text("[foo]\ntype = sftp\nssh = ssh dm-foo\nknown_hosts_file = none\n")
+    rclone = ["rclone", "--config", str(config)]
+    here, there = str(short / "here"), f"foo:{short}/there"
+    succeed(user, [*rclone, "copy", here, there])
+    assert (short / "there" / "file").read_text() == "text\n"
+    assert succeed(user, [*rclone, "lsf", there]) == "file\n"
+    done = user.run([*rclone, "check", here, there])
+    assert done.returncode == 0 and "0 differences found" in done.stderr, done.stderr
+    assert "host key" not in done.stderr
     assert len(emulator.creates()) == 1

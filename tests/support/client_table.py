@@ -39,6 +39,7 @@ _VERSIONS: dict[str, tuple[str, ...] | str] = {
     "plink": ("plink", "-V"),
     "pscp": ("pscp", "-V"),
     "psftp": ("psftp", "-V"),
+    "rclone": ("rclone", "version"),
     "rsync": ("rsync", "--version"),
     "ssh2 (node)": ("node", "-p", _SSH2),
     "ssh-python": "ssh-python",
