@@ -2,23 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import re
-import shlex
-from collections.abc import Mapping
-from typing import Any
-
-from ansible.errors import AnsibleError, AnsibleParserError
-from ansible.module_utils.parsing.convert_bool import boolean
-from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
-from ansible.utils.unsafe_proxy import wrap_var
-
-from ..plugin_utils.listing import check_machines, list_machines, matches
-from ..plugin_utils.options import check_options
-from ..plugin_utils.program import Program, ProgramFailed
-
 DOCUMENTATION = r"""
 name: machines
 short_description: Machines of Dedalus Cloud Services
@@ -198,6 +181,23 @@ cache_plugin: jsonfile
 cache_connection: ~/.cache/ansible-dcs
 cache_timeout: 3600
 """
+
+import hashlib
+import json
+import os
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.errors import AnsibleError, AnsibleParserError
+from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
+from ansible.utils.unsafe_proxy import wrap_var
+
+from ..plugin_utils.listing import check_machines, list_machines, matches
+from ..plugin_utils.options import check_options
+from ..plugin_utils.program import Program, ProgramFailed
 
 _NAMES = ("dcs.yml", "dcs.yaml")
 _GOING = ("destroying", "destroyed", "failed")
