@@ -171,3 +171,7 @@ class _LoginRequests(AuthHandler):
         except WireError as error:
             raise paramiko.SSHException(f"a malformed request: {error}") from None
         client.ask()
+
+    def _parse_userauth_info_response(self, message: paramiko.Message) -> None:
+        # paramiko would make a list of as many answers as the client says there are.
+        raise paramiko.SSHException("an answer to no question")

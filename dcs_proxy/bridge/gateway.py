@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import paramiko
+from paramiko.auth_handler import AuthHandler
 
 from dcs_proxy.bridge.login import Login
 from dcs_proxy.bridge.outbox import Outbox
@@ -21,6 +22,8 @@ from dcs_proxy.ssh.wire import Reader, WireError
 
 _CERTIFIED = "-cert-v01@openssh.com"
 _POST_QUANTUM = "mlkem768x25519-sha256"
+# RFC 4253 §10, RFC 4252 §6.
+_SERVICE_ACCEPT, _FAILURE, _SUCCESS = 6, 51, 52
 
 
 class Gateway(Side):
@@ -64,10 +67,13 @@ class Gateway(Side):
         super().start()
 
     def log_in(self) -> None:
-        """Send the login request; `has_answered` is set when the gateway has answered."""
+        """Send the login request; `has_answered` is set when the gateway has answered or gone."""
+        self.auth_handler = _LoginAnswers(self)
         identity = _Identity(self._login, self._binding)
-        # It has everything that paramiko needs from a key.
-        self.auth_publickey(self._login.username, identity, self.has_answered)  # type: ignore[arg-type]
+        try:
+            self.auth_handler.auth_publickey(self._login.username, identity, self.has_answered)
+        except (EOFError, OSError):
+            self.has_answered.set()  # the connection is broken
 
     def _verify_key(self, host_key: bytes, signature: bytes) -> None:
         """Check the gateway's certificate and its signature of the exchange.
@@ -97,6 +103,33 @@ class Gateway(Side):
             kind = ""
         if f"{kind}{_CERTIFIED}" != self.host_key_type:
             raise Untrusted("the gateway's signature does not use the negotiated algorithm")
+
+
+class _LoginAnswers(AuthHandler):
+    """Takes the gateway's answers to a login (RFC 4252): one to each of our two requests.
+
+    paramiko would sign once more whenever the gateway accepts the service, and would take a yes
+    after a no.
+    """
+
+    _expected: tuple[int, ...] = (_SERVICE_ACCEPT,)
+
+    def _parse_service_accept(self, message: paramiko.Message) -> None:
+        self._expect(_SERVICE_ACCEPT, then=(_SUCCESS, _FAILURE))
+        super()._parse_service_accept(message)
+
+    def _parse_userauth_success(self, message: paramiko.Message) -> None:
+        self._expect(_SUCCESS)
+        super()._parse_userauth_success(message)
+
+    def _parse_userauth_failure(self, message: paramiko.Message) -> None:
+        self._expect(_FAILURE)
+        super()._parse_userauth_failure(message)
+
+    def _expect(self, number: int, then: tuple[int, ...] = ()) -> None:
+        if number not in self._expected:
+            raise paramiko.SSHException(f"message {number} answers no request")
+        self._expected = then
 
 
 class _Identity:

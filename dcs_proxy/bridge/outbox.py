@@ -9,6 +9,7 @@ here.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 
 from paramiko import SSHException, Transport
@@ -73,8 +74,13 @@ class Outbox:
 
     def wait_until_empty(self, timeout_s: float) -> None:
         """Return when nothing is held, or after `timeout_s`."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._held, timeout_s)
+        end = time.monotonic() + timeout_s
+        # A thread that is sending to a peer that reads nothing has the lock.
+        if self._changed.acquire(timeout=timeout_s):
+            try:
+                self._changed.wait_for(lambda: not self._held, max(0.0, end - time.monotonic()))
+            finally:
+                self._changed.release()
 
     def _hold(self, message: Payload) -> None:
         self._held.append(message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import threading
@@ -22,6 +23,7 @@ from dcs_proxy.bridge.stream import Stream
 from dcs_proxy.console.progress import Progress
 from dcs_proxy.errors import ClientGone, DcsError, GatewayUnreachable, LoginRefused, Untrusted
 from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.ssh.handover import client_gone
 from dcs_proxy.text import clean_text, quote_server
 
 # OpenSSH waits for its login as long as necessary.  Other clients may give up after a few seconds
@@ -33,6 +35,8 @@ _SHOW_REASONS = (_OPENSSH, "SSH-2.0-dropbear", "SSH-2.0-PuTTY")
 # From the gateway's first byte to the end of the login.
 _LOGIN_S = 30.0
 _TURN_S = 0.1
+# How often to look whether the client is still there.
+_LOOK_S = 1.0
 # How long the last messages to one side may take when the other has ended.
 _LAST_S = 5.0
 # The same after a signal.
@@ -63,8 +67,11 @@ class Bridge:
         self._patience.start()
 
     def client_gone(self) -> bool:
-        """Return whether the client has disconnected."""
-        return self._client.ended.is_set()
+        """Return whether the client has disconnected.
+
+        Its own thread does not notice while it waits for a gateway that reads nothing.
+        """
+        return self._client.ended.is_set() or client_gone()
 
     @property
     def client_version(self) -> str:
@@ -80,7 +87,7 @@ class Bridge:
         """Return the gateway on the connected `sock`, logged in.
 
         Raises Untrusted, LoginRefused, GatewayUnreachable, ClientGone, AgentRefused or
-        AgentUnavailable; then `sock` is closed.
+        AgentUnavailable; then `sock` is of no more use.
         """
         gateway = Gateway(sock, login, self._to_gateway, self._to_client, self._bell.ring)
         gateway.start()
@@ -98,8 +105,8 @@ class Bridge:
             with contextlib.suppress(OSError):  # the gateway has gone
                 sock.shutdown(socket.SHUT_RDWR)
             # The next socket may get this one's number, and the gateway's thread must not read it.
-            gateway.ended.wait()
-            sock.close()
+            if gateway.ended.wait(_LAST_S):
+                sock.close()
             raise
         return gateway
 
@@ -113,8 +120,8 @@ class Bridge:
         self._client.let_in()
         self._to_gateway.open(gateway)
         while not (self._signal or self.client_gone() or gateway.ended.is_set()):
-            self._bell.wait()
-        if self._signal:
+            self._bell.wait(_LOOK_S)
+        if self._signal or not gateway.ended.is_set():
             # ssh sends SIGHUP when it ends.  What it has written before must still be passed on.
             self._client.ended.wait(_SIGNALLED_S / 2)
         if gateway.ended.is_set() and not self.client_gone():
@@ -190,9 +197,10 @@ class _Bell:
         with contextlib.suppress(BlockingIOError):  # the pipe is full: the thread will wake up
             os.write(self._write, b"!")
 
-    def wait(self) -> None:
-        """Wait until `ring` has been called since the last wait."""
-        os.read(self._read, 1024)
+    def wait(self, timeout_s: float) -> None:
+        """Wait until `ring` has been called since the last wait, or for `timeout_s`."""
+        if select.select([self._read], [], [], timeout_s)[0]:
+            os.read(self._read, 1024)
 
 
 def explain_failure(gateway: Gateway, login: Login) -> DcsError:

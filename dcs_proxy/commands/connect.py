@@ -9,6 +9,7 @@ disconnect message has the whole error.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -52,6 +53,7 @@ from dcs_proxy.session.first_half import FirstHalf
 from dcs_proxy.session.lookup import resolve_typed
 from dcs_proxy.session.next_step import Half
 from dcs_proxy.session.records import Record
+from dcs_proxy.ssh.dial import address_of
 from dcs_proxy.ssh.disconnect import send_disconnect
 from dcs_proxy.ssh.handover import become_relay, client_gone, hand_over, is_fdpass
 from dcs_proxy.ssh.silence import check_speaks
@@ -191,7 +193,7 @@ def _log_in(bridge: Bridge, host: str, context: Context) -> Gateway:
 
 def _log_in_once(bridge: Bridge, name: MachineName, record: Record, context: Context) -> Gateway:
     sock = _dial(record, context)
-    address = sock.getpeername()[0]
+    address = address_of(sock)
     gateway = bridge.log_in(sock, login_of(name, record, context.log))
     context.log.event(
         "bridged", machine=name, session=record.attempt.session_id,
@@ -227,15 +229,17 @@ def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool, firs
     sock = _dial(record, context)
     if waits_too_long(os.getppid()):
         _check_speaks(sock, record, context)
+    address = address_of(sock)
     context.log.event(
         "connected", machine=name, session=record.attempt.session_id, fdpass=fdpass,
-        address=sock.getpeername()[0], ms=milliseconds_since(),
+        address=address, ms=milliseconds_since(),
     )  # fmt: skip
     _note_use(name, context)
     fast_entry = open_fast_entry(options, os.environ, settings, context.state)
-    fast_entry.write(arguments.host, record, files, address=sock.getpeername()[0])
+    fast_entry.write(arguments.host, record, files, address=address)
     if not fdpass:
-        sock.sendall(first)
+        with contextlib.suppress(OSError):  # the gateway has gone, as the relay will find
+            sock.sendall(first)
         become_relay(sock, arguments.host, context.state.path)
     hand_over(sock)
     return True

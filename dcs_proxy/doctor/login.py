@@ -12,6 +12,7 @@ from dcs_proxy.local.programs import SECRET_VARIABLES, Output, run
 from dcs_proxy.names import MachineName, parse_machine_name
 from dcs_proxy.publish.includes import publish
 from dcs_proxy.session.resolve import resolve
+from dcs_proxy.ssh.dial import address_of
 from dcs_proxy.ssh.tunnel import reach
 from dcs_proxy.text import clean_text, quote_server
 
@@ -55,7 +56,7 @@ def check_gateway(context: Context) -> Check:
     )  # fmt: skip
     where = f"{session.endpoint} port {session.port}"
     with sock:
-        way = f"through {proxy}" if proxy else f"at {sock.getpeername()[0]}"
+        way = f"through {proxy}" if proxy else f"at {address_of(sock)}"
         banner = _read_banner(sock, limit)
     if not banner.startswith("SSH-"):
         said = f"sends {quote_server(banner)}, which is not SSH" if banner else "sends nothing"

@@ -5,6 +5,7 @@ Only tunnel.py calls dial(): its reach() is the way to a gateway, because it kno
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -50,8 +51,18 @@ def dial(
             hint="check the network; a firewall may block this port",
         )
     sock.setblocking(True)
-    set_options(sock)
+    # macOS refuses it for a connection that has been reset, which the caller will notice.
+    with contextlib.suppress(OSError):
+        set_options(sock)
     return sock
+
+
+def address_of(sock: socket.socket) -> str:
+    """Return the address that `sock` was connected to; "" if the other end has reset it since."""
+    try:
+        return str(sock.getpeername()[0])
+    except OSError:
+        return ""
 
 
 def look_up(

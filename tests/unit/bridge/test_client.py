@@ -275,6 +275,15 @@ def test_a_login_to_another_service_ends_the_connection(served: Served) -> None:
     assert served.ended.wait(60)
 
 
+def test_answers_that_nobody_asked_for_are_not_counted(served: Served) -> None:
+    """paramiko makes a list of as many as the client says there are (RFC 4256 §3.4)."""
+    transport = negotiated(served)
+    message = paramiko.Message(b"\x3d" + pack_u32(2**32 - 1))
+    transport._send_message(message)
+    assert served.ended.wait(60)
+    assert "an answer to no question" in str(served.client.get_exception())
+
+
 def test_a_request_after_the_login_is_not_answered(served: Served) -> None:
     """The client would take an answer for a message of the connection protocol (RFC 4252 §5.1)."""
     waiting = Waiting(served, "none")

@@ -1,6 +1,11 @@
-"""Whom the gateway's side believes, in its first key exchange and in later ones."""
+"""Whom the gateway's side believes, in key exchanges and in the login."""
 
 from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import paramiko
 import pytest
@@ -8,10 +13,20 @@ import pytest
 from dcs_proxy.bridge import gateway as module
 from dcs_proxy.bridge.gateway import Gateway
 from dcs_proxy.bridge.login import Login
+from dcs_proxy.bridge.outbox import Outbox
 from dcs_proxy.errors import Untrusted
-from dcs_proxy.ssh.agent import Agent
-from dcs_proxy.ssh.certificates import Authority
-from dcs_proxy.ssh.wire import pack_string
+from dcs_proxy.names import MachineName
+from dcs_proxy.ssh.agent import Agent, SessionBinding
+from dcs_proxy.ssh.certificates import Authority, parse_authority
+from dcs_proxy.ssh.wire import pack_string, pack_u32
+from tests.support.rogue_gateway import (
+    FAILURE,
+    SERVICE_ACCEPT,
+    SUCCESS,
+    RogueGateway,
+    rogue_gateway,
+)
+from tests.support.waiting import LIMIT_S
 
 LOGIN = Login("ssh.example", 22, "me", Authority(b"ca"), Agent("/nowhere"), b"key", b"key")
 RSA = pack_string(b"rsa-sha2-512") + pack_string(b"signature")
@@ -64,3 +79,108 @@ def test_each_new_certificate_is_checked_and_the_agent_is_bound_to_the_first_exc
     assert checked == [b"first", b"second", b"forged"]
     assert gateway._binding is not None
     assert gateway._binding.host_key == b"first"
+
+
+class Signing:
+    """An agent that signs anything, and counts."""
+
+    count = 0
+
+    def sign(self, blob: bytes, data: bytes, binding: SessionBinding) -> bytes:
+        self.count += 1
+        return pack_string(b"ssh-ed25519") + pack_string(bytes(64))
+
+
+@dataclass
+class Reached:
+    """The gateway's side, connected to a rogue gateway."""
+
+    rogue: RogueGateway
+    agent: Signing = field(default_factory=Signing)
+    outbox: Outbox = field(default_factory=Outbox)
+    sock: socket.socket = field(init=False)
+    side: Gateway = field(init=False)
+
+    def connect(self) -> Gateway:
+        """Connect, and exchange keys."""
+        line = (self.rogue.authorities / "host_ca.pub").read_text()
+        login = Login(
+            "localhost", self.rogue.port, "me", parse_authority(line, MachineName("dm-foo")),
+            self.agent, b"key", b"\0\0\0\x0bssh-ed25519",  # type: ignore[arg-type]
+        )  # fmt: skip
+        self.sock = socket.create_connection(("127.0.0.1", self.rogue.port))
+        self.side = Gateway(self.sock, login, Outbox(), self.outbox, lambda: None)
+        self.side.start()
+        assert self.side.is_negotiated.wait(LIMIT_S)
+        return self.side
+
+    def log_in(self) -> bool:
+        """Log in; return whether the gateway said yes."""
+        self.connect().log_in()
+        assert self.side.has_answered.wait(LIMIT_S)
+        return self.side.is_authenticated()
+
+
+@pytest.fixture
+def reached(tmp_path: Path) -> Iterator[Reached]:
+    with rogue_gateway(tmp_path) as rogue:
+        made = Reached(rogue)
+        yield made
+        made.side.close()
+        assert made.side.ended.wait(LIMIT_S)
+        made.sock.close()
+
+
+def test_a_yes_is_a_login(reached: Reached) -> None:
+    assert reached.log_in()
+    assert reached.agent.count == 1
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [SUCCESS, FAILURE], [SUCCESS, SUCCESS], [FAILURE, FAILURE], [FAILURE, SUCCESS],
+        [SERVICE_ACCEPT], [SUCCESS, SERVICE_ACCEPT],
+    ],
+)  # fmt: skip
+def test_a_request_is_answered_once(reached: Reached, answers: list[bytes]) -> None:
+    """No message of the session is passed on after an answer too many."""
+    reached.rogue.answers = [*answers, *[b"\x5e" + bytes(100_000)] * 50]
+    reached.log_in()
+    assert reached.side.ended.wait(LIMIT_S)
+    assert "answers no request" in str(reached.side.get_exception())
+    assert reached.agent.count == 1
+    assert not reached.outbox._held
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        # Keyboard-interactive, a change of password, a key that is accepted.
+        b"\x3c" + pack_string(b"") * 3 + pack_u32(1) + pack_string(b"API key: ") + b"\0",
+        b"\x3c" + pack_string(b"change your password") + pack_string(b""),
+    ],
+)
+def test_no_question_is_answered(reached: Reached, question: bytes) -> None:
+    reached.rogue.answers = [question]
+    reached.log_in()
+    assert not reached.side.is_authenticated()
+    assert reached.side.ended.wait(LIMIT_S)
+    assert reached.rogue.served[0].heard == [50]
+
+
+@pytest.mark.parametrize("number", [80, 90, 94, 98, 100, 127])
+def test_no_message_is_passed_on_before_the_gateway_says_yes(reached: Reached, number: int) -> None:
+    reached.rogue.answers = [bytes([number]) + pack_string(b"session") + bytes(12)]
+    assert not reached.log_in()
+    assert reached.side.ended.wait(LIMIT_S)
+    assert not reached.outbox._held
+
+
+def test_a_gateway_that_leaves_before_the_login_is_noticed(reached: Reached) -> None:
+    side = reached.connect()
+    reached.sock.shutdown(socket.SHUT_RDWR)
+    assert side.ended.wait(LIMIT_S)
+    side.log_in()
+    assert side.has_answered.is_set()
+    assert not side.is_authenticated()

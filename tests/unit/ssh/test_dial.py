@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import select
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 from dcs_proxy.emulator.loopback import closed_port, listen
 from dcs_proxy.errors import ClientGone, GatewayUnreachable
 from dcs_proxy.ssh import dial as dial_module
-from dcs_proxy.ssh.dial import _Race, dial
+from dcs_proxy.ssh.dial import _Race, address_of, dial
 
 
 @pytest.fixture
@@ -149,3 +150,16 @@ def test_the_deadline_of_all_holds_for_each_address_and_for_the_lookup(
     with pytest.raises(GatewayUnreachable, match="no answer"):
         call("slow.example", 22, timeout_s=600, deadline=time.monotonic() + 0.2)
     never.set()
+
+
+def test_a_connection_that_was_reset_has_no_address() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sock = socket.create_connection(server.getsockname())
+        assert address_of(sock) == "127.0.0.1"
+        accepted, _ = server.accept()
+        # Closed with nothing to linger for, a connection is reset.
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        accepted.close()
+        select.select([sock], [], [], 60)
+        assert address_of(sock) == ""
+        sock.close()
