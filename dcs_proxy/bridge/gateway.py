@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import paramiko
 from paramiko.auth_handler import AuthHandler
@@ -69,7 +70,8 @@ class Gateway(Side):
     def log_in(self) -> None:
         """Send the login request; `has_answered` is set when the gateway has answered or gone."""
         self.auth_handler = _LoginAnswers(self)
-        identity = _Identity(self._login, self._binding)
+        # It has everything that paramiko needs from a key.
+        identity: Any = _Identity(self._login, self._binding)
         try:
             self.auth_handler.auth_publickey(self._login.username, identity, self.has_answered)
         except (EOFError, OSError):
@@ -116,15 +118,15 @@ class _LoginAnswers(AuthHandler):
 
     def _parse_service_accept(self, message: paramiko.Message) -> None:
         self._expect(_SERVICE_ACCEPT, then=(_SUCCESS, _FAILURE))
-        super()._parse_service_accept(message)
+        super()._parse_service_accept(message)  # type: ignore[misc]  # not in the stubs
 
     def _parse_userauth_success(self, message: paramiko.Message) -> None:
         self._expect(_SUCCESS)
-        super()._parse_userauth_success(message)
+        super()._parse_userauth_success(message)  # type: ignore[misc]  # not in the stubs
 
     def _parse_userauth_failure(self, message: paramiko.Message) -> None:
         self._expect(_FAILURE)
-        super()._parse_userauth_failure(message)
+        super()._parse_userauth_failure(message)  # type: ignore[misc]  # not in the stubs
 
     def _expect(self, number: int, then: tuple[int, ...] = ()) -> None:
         if number not in self._expected:

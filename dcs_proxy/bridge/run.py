@@ -218,11 +218,18 @@ def explain_failure(gateway: Gateway, login: Login) -> DcsError:
         why = f"no common algorithms: {quote_server(str(error))}"
     elif gateway.farewell is not None:
         why = f"it says {quote_server(gateway.farewell.text)}"
-    elif isinstance(error, EOFError) or error is None:
+    elif error is None or isinstance(_cause(error), EOFError):
         why = "it closed the connection"
+    elif isinstance(_cause(error), TimeoutError):
+        why = "it sends no version line"
     else:
         why = quote_server(str(error))
     return GatewayUnreachable(
         f"the gateway {where} did not complete the login: {why}",
         hint="try again; if this persists, report it to the service's support",
     )
+
+
+def _cause(error: Exception) -> BaseException:
+    """Return what really happened: paramiko calls every failure of the greeting an SSHException."""
+    return error.__context__ or error

@@ -1,4 +1,4 @@
-"""A gateway with the right host key that says whatever a test makes it say."""
+"""A gateway with the right host key, and a client, that say whatever a test makes them say."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import paramiko
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from dcs_proxy.emulator.authority import Authorities, private_pem
 from dcs_proxy.ssh.wire import pack_string
+from tests.support.waiting import LIMIT_S
 
 SERVICE_ACCEPT = b"\x06" + pack_string(b"ssh-userauth")
 SUCCESS, FAILURE = b"\x34", b"\x33" + pack_string(b"publickey") + b"\0"
-CERTIFICATE = "ssh-ed25519-cert-v01@openssh.com"
+LOGIN = b"\x32" + b"".join(map(pack_string, [b"anybody", b"ssh-connection", b"none"]))
+_CERTIFICATE = "ssh-ed25519-cert-v01@openssh.com"
 
 
 class Raw:
@@ -30,27 +33,61 @@ class Raw:
         return self._data
 
 
-class CertifiedKey(paramiko.Ed25519Key):
-    """A host key that is shown with its certificate, `line`."""
+class Rogue(paramiko.Transport):
+    """One end of a connection.
 
-    def __init__(self, path: Path, line: str) -> None:
-        super().__init__(filename=os.fspath(path))
-        self._certificate = paramiko.pkey.PublicBlob.from_string(line).key_blob
-
-    def get_name(self) -> str:
-        return CERTIFICATE
-
-    def asbytes(self) -> bytes:
-        return self._certificate
-
-
-class RogueServer(paramiko.Transport):
-    """One connection; says `answers` to each login request, and then calls `play` in a thread.
-
-    `heard` are the numbers of the messages that came.
+    `heard` are the messages of the connection protocol that came.  While `reads` is clear it reads
+    nothing.  `said` counts what it has sent.
     """
 
+    _preferred_ciphers = ("aes128-gcm@openssh.com", "aes128-ctr")
     _handler_table: dict[int, Callable[[paramiko.Message], None]]
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self.heard: list[bytes] = []
+        self.said = 0
+        self.reads = threading.Event()
+        self.reads.set()
+        for number in range(80, 128):
+            self._handler_table[number] = lambda m, number=number: self.hear(number, m)
+
+    def hear(self, number: int, message: paramiko.Message) -> None:
+        self.reads.wait()
+        self.heard.append(bytes([number]) + message.asbytes())
+
+    def say(self, *messages: bytes) -> None:
+        """Send messages, each with its number first."""
+        for message in messages:
+            data: Any = Raw(message)
+            self._send_message(data)
+            self.said += 1
+
+    def _ensure_authed(self, number: int, message: object) -> None:
+        pass
+
+
+class RogueClient(Rogue):
+    """A client on `sock`, which has exchanged keys and asked for nothing yet."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self.is_let_in = threading.Event()
+        self._handler_table[6] = lambda _: None
+        self._handler_table[51] = lambda _: None
+        self._handler_table[52] = lambda _: self.is_let_in.set()
+        self._handler_table[53] = lambda _: self.reads.wait() and None
+        self._handler_table[60] = lambda _: self.reads.wait() and None
+        self.start_client(timeout=LIMIT_S)
+
+    def log_in(self) -> None:
+        """Log in without a key."""
+        self.say(b"\x05" + pack_string(b"ssh-userauth"), LOGIN)
+        assert self.is_let_in.wait(LIMIT_S)
+
+
+class RogueServer(Rogue):
+    """A server; says `answers` to each login request, and then calls `play` in a thread."""
 
     def __init__(
         self,
@@ -61,40 +98,49 @@ class RogueServer(paramiko.Transport):
     ) -> None:
         super().__init__(sock)
         self.add_server_key(key)
-        self.heard: list[int] = []
+        self.logins = 0
         self._answers, self._play = answers, play
         self._handler_table[5] = lambda _: self.say(SERVICE_ACCEPT)
         self._handler_table[50] = self._answer
-        for number in range(80, 128):
-            self._handler_table[number] = lambda _, number=number: self.heard.append(number)
-
-    def say(self, *messages: bytes) -> None:
-        """Send messages, each with its number first."""
-        for message in messages:
-            self._send_message(Raw(message))
-
-    def _ensure_authed(self, number: int, message: object) -> None:
-        pass
+        self._handler_table[61] = lambda m: self.hear(61, m)
 
     def _answer(self, _: paramiko.Message) -> None:
-        self.heard.append(50)
-        self.say(*self._answers)
+        self.logins += 1
         threading.Thread(target=self._run_play, daemon=True).start()
 
     def _run_play(self) -> None:
         with contextlib.suppress(EOFError, OSError):  # the other side has had enough
+            self.say(*self._answers)
             self._play(self)
 
 
+class _CertifiedKey(paramiko.Ed25519Key):
+    """A host key that is shown with its certificate, `line`."""
+
+    def __init__(self, path: Path, line: str) -> None:
+        super().__init__(filename=os.fspath(path))
+        self._certificate = paramiko.pkey.PublicBlob.from_string(line).key_blob
+
+    def get_name(self) -> str:
+        return _CERTIFICATE
+
+    def asbytes(self) -> bytes:
+        return bytes(self._certificate)
+
+
 class RogueGateway:
-    """Listens on loopback, at `port`; `authorities` is the directory of those that sign for it."""
+    """Listens on loopback, at `port`; `authorities` is the directory of those that sign for it.
+
+    `serve` gets each connection; unless a test replaces it, that makes a RogueServer of it, which
+    is appended to `served`.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.authorities = directory / "authorities"
         key, path = ed25519.Ed25519PrivateKey.generate(), directory / "host_key"
         line = Authorities(str(self.authorities)).sign_host(key, "localhost")
         path.write_bytes(private_pem(key))
-        self.key: paramiko.PKey = CertifiedKey(path, line)
+        self._key = _CertifiedKey(path, line)
         self.answers: Sequence[bytes] = [SUCCESS]
         self.play: Callable[[RogueServer], None] = lambda _: None
         self.serve: Callable[[socket.socket], None] = self._serve
@@ -113,6 +159,7 @@ class RogueGateway:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for server in self.served:
+            server.reads.set()
             server.close()
 
     def _accept(self) -> None:
@@ -126,7 +173,7 @@ class RogueGateway:
             self.serve(sock)
 
     def _serve(self, sock: socket.socket) -> None:
-        server = RogueServer(sock, self.key, self.answers, self.play)
+        server = RogueServer(sock, self._key, self.answers, self.play)
         self.served.append(server)
         server.start_server(event=threading.Event(), server=paramiko.ServerInterface())
 

@@ -1,0 +1,100 @@
+"""Gateways and clients that break the protocol which the bridge speaks with both."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dcs_proxy.ssh.wire import pack_u32
+from tests.support.bridge import bridges_of, wait_until_gone, write_config
+from tests.support.emulator import Emulator
+from tests.support.rogues import FAILURE, SUCCESS, RogueGateway, rogue_gateway
+from tests.support.user import User
+from tests.support.waiting import LIMIT_S, wait_until
+
+Start = Callable[..., Emulator]
+DATA = b"\x5e" + pack_u32(0) + pack_u32(30_000) + bytes(30_000)
+
+
+@pytest.fixture
+def gateway(start_emulator: Start, user: User, tmp_path: Path) -> Iterator[RogueGateway]:
+    """A rogue gateway, and a user whose ssh to dm-foo reaches it through the bridge."""
+    with rogue_gateway(tmp_path) as made:
+        write_config(user, start_emulator("--machine", "dm-foo", *made.arguments))
+        yield made
+
+
+def test_a_gateway_that_changes_its_answer_and_floods_is_left(
+    gateway: RogueGateway, user: User
+) -> None:
+    """The thread that reads from it waited for a client that was never let in."""
+    gateway.answers = [SUCCESS, FAILURE, *[DATA] * 200]
+    done = user.ssh("dm-foo", "true")
+    assert done.returncode == 255
+    assert "internal error" not in done.stderr
+    wait_until_gone(user)
+
+
+def test_a_bridge_ends_with_its_client_although_the_gateway_reads_nothing(
+    gateway: RogueGateway, user: User
+) -> None:
+    with open("/dev/zero", "rb") as zeros:
+        ssh = user.start_ssh("dm-foo", "cat", stdin=zeros)
+        server = wait_until(lambda: gateway.served and gateway.served[0])
+        wait_until(lambda: server.logins and server.heard)
+        # The session is opened and its command accepted, with a window that never ends.
+        server.say(b"\x5b" + pack_u32(0) * 2 + pack_u32(2**31) + pack_u32(32768))
+        server.say(b"\x63" + pack_u32(0))
+        wait_until(lambda: any(message[0] == 94 for message in server.heard))
+        server.reads.clear()
+        wait_until_stuck(lambda: read_bytes(ssh))
+    # It sends no SIGHUP then.
+    os.kill(ssh.pid, signal.SIGKILL)
+    wait_until_gone(user)
+
+
+def read_bytes(program: subprocess.Popen[bytes]) -> int:
+    """Return how much a program has read."""
+    return int(Path(f"/proc/{program.pid}/io").read_text().split()[1])
+
+
+def wait_until_stuck(count: Callable[[], int], seconds: float = 1.0) -> None:
+    """Wait until a count no longer grows.  On a slow computer that may be too early."""
+    end, last, since = time.monotonic() + LIMIT_S, -1, time.monotonic()
+    while time.monotonic() - since < seconds:
+        if (now := count()) != last:
+            last, since = now, time.monotonic()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def reset(sock: socket.socket) -> None:
+    """Close a connection that has said nothing, so that the other end gets an error."""
+    time.sleep(0.2)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("-o", "ProxyUseFdpass=no"), None], ids=["handover", "relay", "bridge"]
+)
+def test_a_gateway_that_resets_the_connection_is_no_internal_error(
+    gateway: RogueGateway, user: User, options: tuple[str, ...] | None
+) -> None:
+    gateway.serve = reset
+    if options is not None:
+        assert user.proxy("config-ssh", "--ssh-config", str(user.config)).returncode == 0
+        options = (*options, "-o", "ConnectTimeout=300")
+    done = user.ssh(*(options or ()), "dm-foo", "true")
+    assert done.returncode == 255
+    assert "internal error" not in done.stderr
+    assert "reset" in done.stderr or "clos" in done.stderr
+    assert not bridges_of(user)
