@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import getpass
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.support.emulator import Emulator
+from tests.support.keys import line_of, make_key
 from tests.support.sshd import Sshd
 from tests.support.user import User, insert_between_blocks
 
@@ -61,22 +61,14 @@ def login_of(user: User) -> tuple[str, str]:
     return options["user"], options["identityagent"]
 
 
-def make_key(path: Path) -> str:
-    """Write a key pair; return the public half's line."""
-    subprocess.run(
-        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "own", "-f", path], check=True
-    )
-    return path.with_name(f"{path.name}.pub").read_text().strip()
-
-
 @contextlib.contextmanager
 def plain_sshd(user: User, directory: Path) -> Iterator[Sshd]:
     """Run a sshd that the user's own key opens; it is the host `other` of their ssh config."""
-    key = user.root / "own"
-    with Sshd(directory / "other", authorized_keys=[make_key(key)]) as sshd:
-        host_key = sshd.host_key.with_name("host_key.pub").read_text()
+    key = make_key(user.root / "own", comment="own")
+    with Sshd(directory / "other", authorized_keys=[line_of(key)]) as sshd:
+        host_key = line_of(sshd.host_key)
         known_hosts = user.root / "known_hosts"
-        known_hosts.write_text(f"[127.0.0.1]:{sshd.port} {host_key}")
+        known_hosts.write_text(f"[127.0.0.1]:{sshd.port} {host_key}\n")
         insert_between_blocks(
             user.config,
             f"Host other\n    HostName 127.0.0.1\n    Port {sshd.port}\n"

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from dcs_proxy.emulator.loopback import closed_port
 from tests.clients.programs import Start, needs, succeed, wrap_openssh
-from tests.integration.test_transfer import connects, free_port
-from tests.outside.test_config_parsers import as_editors_read
 from tests.support.emulator import Emulator
+from tests.support.ssh_config_package import as_editors_read
 from tests.support.sshd import authorised_sshd
 from tests.support.user import User
-from tests.support.waiting import wait_until
+from tests.support.waiting import connects, wait_until
 
 vs_code = pytest.mark.client("VS Code: the ssh of Remote-SSH", "works")
 
@@ -42,7 +42,7 @@ class Window:
 
     def __init__(self, user: User, log: Path | None = None, shell: str = "bash") -> None:
         """Start ssh; `log` gets what VS Code shows in its panel, ssh's stderr."""
-        self.socks = free_port()
+        self.socks = closed_port()
         environment = {**user.environment, "VSCODE_SSH_ASKPASS_HANDLE": HANDLE, "DISPLAY": ":0"}
         with (log or Path(os.devnull)).open("wb") as panel:
             self.ssh = user.start_ssh(

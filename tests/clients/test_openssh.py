@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.programs import GIT, Start, make_key, needs, plain_sshd, succeed
+from tests.clients.programs import GIT, Start, needs, plain_sshd, succeed
+from tests.support.keys import line_of, make_key
 from tests.support.sshd import Sshd, authorised_sshd
 from tests.support.user import User, insert_between_blocks
 from tests.support.waiting import wait_until
@@ -93,12 +94,13 @@ def test_a_connection_is_forwarded_to_stdio(either: User) -> None:
 def test_a_push_from_the_machine_is_signed_by_the_users_own_agent(
     either: User, tmp_path: Path
 ) -> None:
-    here, there, key = tmp_path / "work", tmp_path / "origin.git", either.root / "forwarded"
+    here, there = tmp_path / "work", tmp_path / "origin.git"
+    key = make_key(either.root / "forwarded")
     succeed(either, [*GIT, "init", "-q", "--bare", str(there)])
     succeed(either, [*GIT, "init", "-q", str(here)])
     succeed(either, [*GIT, "-C", str(here), "commit", "-q", "--allow-empty", "-m", "first"])
     either.start_agent()
-    with Sshd(tmp_path / "third", authorized_keys=[make_key(key)]) as third:
+    with Sshd(tmp_path / "third", authorized_keys=[line_of(key)]) as third:
         succeed(either, ["ssh-add", "-q", str(key)])
         ssh = "ssh -F none -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 import socket
 import subprocess
-from dataclasses import dataclass
+from getpass import getuser
 from pathlib import Path
 
 import pytest
@@ -16,18 +14,18 @@ from dcs_proxy.ssh.agent import Agent, Destination
 from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.keys import public_line
 from tests.support.fake_agent import fake_agent, framed
+from tests.support.keys import blob_of, public_file
+from tests.support.openssh import run
 from tests.support.private_agents import (
     Authority,
     Place,
     add,
-    blob_of,
     certified_key,
     listed,
     make_authority,
-    make_key,
-    run,
 )
-from tests.support.waiting import LIMIT_S, wait_until
+from tests.support.sshd import Sshd
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize("bound", [True, False])
@@ -97,76 +95,53 @@ def test_a_locked_agent_is_found_and_its_refusal_says_how_to_unlock(
         "SSH_ASKPASS_REQUIRE": "force",
         "DISPLAY": ":0",
     }
-    run("ssh-add", "-x", **environment)
+    assert run("ssh-add", "-x", **environment).returncode == 0
     locked = place.ensure()
     assert locked.identities() == []
     with pytest.raises(AgentRefused) as refused:
         locked.add_key(generate_key(), comment="", lifetime_s=60)
     assert agent.path in refused.value.message and "ssh-add -X" in refused.value.hint
-    run("ssh-add", "-X", **environment)
+    assert run("ssh-add", "-X", **environment).returncode == 0
     locked.add_key(generate_key(), comment="", lifetime_s=60)
 
 
-@dataclass(frozen=True)
-class Gateway:
-    """A real sshd with a certified host key, run anew for each connection (`sshd -i`)."""
-
-    command: str
-    known_hosts: Path
-
-    def ssh(self, agent: Agent, *options: str) -> subprocess.CompletedProcess[str]:
-        settings = {
-            "IdentityAgent": agent.path,
-            "IdentitiesOnly": "yes",
-            "HostKeyAlias": "gw.example",
-            "UserKnownHostsFile": str(self.known_hosts),
-            "GlobalKnownHostsFile": "none",
-            "StrictHostKeyChecking": "yes",
-            "BatchMode": "yes",
-            "ProxyCommand": self.command,
-        }
-        words = [word for pair in settings.items() for word in ("-o", "=".join(pair))]
-        return subprocess.run(
-            ["ssh", "-F", "none", "-v", *words, *options, f"{user_name()}@dm-foo", "echo in"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
-        )
+Done = subprocess.CompletedProcess[str]
 
 
-def user_name() -> str:
-    return pwd.getpwuid(os.geteuid()).pw_name
+def ssh(agent: Agent, gateway: Sshd, authority: Authority, *options: str) -> Done:
+    """Run ``echo in`` on the gateway, which ssh trusts by its authority, as gw.example."""
+    known_hosts = gateway.host_key.with_name("known_hosts")
+    known_hosts.write_text(f"@cert-authority gw.example {authority.line}\n")
+    settings = {
+        "IdentityAgent": agent.path,
+        "IdentitiesOnly": "yes",
+        "HostName": "127.0.0.1",
+        "Port": str(gateway.port),
+        "HostKeyAlias": "gw.example",
+        "UserKnownHostsFile": str(known_hosts),
+        "GlobalKnownHostsFile": "none",
+        "StrictHostKeyChecking": "yes",
+        "BatchMode": "yes",
+    }
+    words = [word for pair in settings.items() for word in ("-o", "=".join(pair))]
+    return run("ssh", "-F", "none", "-v", *words, *options, f"{getuser()}@dm-foo", "echo in")
 
 
-def make_gateway(directory: Path, host_ca: Authority, user_ca: Authority) -> Gateway:
-    directory.mkdir()
-    host_key = make_key(directory / "host")
-    certificate = host_ca.certify(host_key.with_suffix(".pub"), "-h", "-n", "gw.example")
-    if os.geteuid() == 0:
-        # Debian's sshd insists on it when root runs it; init makes it otherwise.
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    config = directory / "sshd_config"
-    config.write_text(
-        f"HostKey {host_key}\n"
-        f"HostCertificate {certificate}\n"
-        f"TrustedUserCAKeys {user_ca.path}.pub\n"
-        "AuthorizedKeysFile none\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
-        "PermitRootLogin yes\nUsePAM no\nStrictModes no\nPidFile none\nLogLevel ERROR\n"
-    )
-    known_hosts = directory / "known_hosts"
-    known_hosts.write_text(f"@cert-authority gw.example {host_ca.line}\n")
-    return Gateway(f"/usr/sbin/sshd -i -e -f {config}", known_hosts)
+def start_gateway(directory: Path, host_ca: Authority, user_ca: Authority) -> Sshd:
+    return Sshd(
+        directory, user_ca=public_file(user_ca.path), host_ca=host_ca.path,
+        principals=["gw.example"],
+    )  # fmt: skip
 
 
 def test_a_bound_certificate_logs_in_to_its_gateway(
     place: Place, authority: Authority, tmp_path: Path
 ) -> None:
     agent = place.ensure()
-    key, certificate = certified_key(tmp_path, authority, user_name())
+    key, certificate = certified_key(tmp_path, authority, getuser())
     assert add(agent, key, certificate, Destination("gw.example", authority.blob))
-    gateway = make_gateway(tmp_path / "gateway", authority, authority)
-    done = gateway.ssh(agent, "-i", str(certificate))
+    with start_gateway(tmp_path / "gateway", authority, authority) as gateway:
+        done = ssh(agent, gateway, authority, "-i", str(certificate))
     assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr
 
 
@@ -174,30 +149,31 @@ def test_a_bound_certificate_does_not_log_in_anywhere_else(
     place: Place, authority: Authority, tmp_path: Path
 ) -> None:
     agent = place.ensure()
-    key, certificate = certified_key(tmp_path, authority, user_name())
+    key, certificate = certified_key(tmp_path, authority, getuser())
     stranger = make_authority(tmp_path, "stranger")
-    gateway = make_gateway(tmp_path / "gateway", stranger, authority)
     destinations = [
         Destination("gw.example", authority.blob),
         Destination("other.example", stranger.blob),
     ]
-    for destination in destinations:
-        assert add(agent, key, certificate, destination)
-        done = gateway.ssh(agent, "-i", str(certificate))
-        assert done.returncode == 255 and "Permission denied" in done.stderr, done.stderr
-    # The gateway is not at fault: unbound, the same certificate is let in.
-    assert not add(agent, key, certificate, None)
-    assert gateway.ssh(agent, "-i", str(certificate)).stdout == "in\n"
+    with start_gateway(tmp_path / "gateway", stranger, authority) as gateway:
+        for destination in destinations:
+            assert add(agent, key, certificate, destination)
+            done = ssh(agent, gateway, stranger, "-i", str(certificate))
+            assert done.returncode == 255 and "Permission denied" in done.stderr, done.stderr
+        # The gateway is not at fault: unbound, the same certificate is let in.
+        assert not add(agent, key, certificate, None)
+        assert ssh(agent, gateway, stranger, "-i", str(certificate)).stdout == "in\n"
 
 
 def test_a_bare_key_in_the_agent_logs_in_with_a_certificate_from_a_file(
     place: Place, authority: Authority, tmp_path: Path
 ) -> None:
     agent = place.ensure()
-    key, certificate = certified_key(tmp_path, authority, user_name())
+    key, certificate = certified_key(tmp_path, authority, getuser())
     agent.add_key(key, comment="", lifetime_s=600)
-    gateway = make_gateway(tmp_path / "gateway", authority, authority)
-    done = gateway.ssh(
-        agent, "-i", str(tmp_path / "user.pub"), "-o", f"CertificateFile={certificate}"
-    )
+    with start_gateway(tmp_path / "gateway", authority, authority) as gateway:
+        done = ssh(
+            agent, gateway, authority, "-i", str(tmp_path / "user.pub"),
+            "-o", f"CertificateFile={certificate}",
+        )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr

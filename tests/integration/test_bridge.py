@@ -24,6 +24,7 @@ from tests.support.bridge import (
     write_config,
 )
 from tests.support.emulator import Emulator
+from tests.support.keys import make_key
 from tests.support.sshd import authorised_sshd
 from tests.support.terminal import Terminal
 from tests.support.user import User
@@ -281,9 +282,7 @@ def test_a_socks_proxy_leads_through_the_machine(either: User) -> None:
 
 def test_the_users_own_agent_is_forwarded_and_no_other(either: User) -> None:
     either.start_agent()
-    key = either.root / "own"
-    keygen = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "own", "-f", str(key)]
-    assert either.run(keygen).returncode == 0
+    key = make_key(either.root / "own", comment="own")
     assert either.run(["ssh-add", "-q", str(key)]).returncode == 0
     listed = either.ssh("-A", "dm-foo", "ssh-add -l")
     assert " own " in listed.stdout and "dm-foo" not in listed.stdout

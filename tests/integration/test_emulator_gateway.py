@@ -14,16 +14,10 @@ import pytest
 import requests
 
 from tests.support.emulator import Emulator
+from tests.support.keys import certify, line_of, make_key, public_file
 from tests.support.waiting import LIMIT_S
 
 Start = Callable[..., Emulator]
-
-
-def make_key(path: Path) -> Path:
-    """Make a key pair with ssh-keygen."""
-    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(path)]
-    subprocess.run(command, check=True, timeout=LIMIT_S)
-    return path
 
 
 @dataclass
@@ -98,7 +92,7 @@ def make_login(start_emulator: Start, tmp_path: Path) -> Callable[..., Login]:
         key = make_key(directory / "id")
         reply = requests.post(
             f"{emulator.api}/v1/machines/dm-foo/ssh",
-            json={"public_key": key.with_suffix(".pub").read_text()},
+            json={"public_key": line_of(key)},
             headers={"x-api-key": emulator.key, "Idempotency-Key": str(uuid.uuid4())},
             timeout=LIMIT_S,
         )
@@ -139,14 +133,10 @@ def test_a_certificate_of_another_authority_is_refused(
 ) -> None:
     login, authority = make_login(), make_key(tmp_path / "ca")
     for principals in (login.name, "another"):
-        subprocess.run(
-            ["ssh-keygen", "-q", "-s", str(authority), "-I", "id", "-n", principals,
-             str(login.key.with_suffix(".pub"))],
-            check=True, capture_output=True, timeout=LIMIT_S,
-        )  # fmt: skip
-        forged = login.key.with_name("id-cert.pub").read_text().strip()
-        login.key.with_name("id-cert.pub").unlink()
-        assert_refused(login.ssh("true", certificate=forged))
+        forged = certify(authority, public_file(login.key), "-I", "id", "-n", principals)
+        line = forged.read_text().strip()
+        forged.unlink()
+        assert_refused(login.ssh("true", certificate=line))
 
 
 def test_a_closed_session_lets_nobody_in(make_login: Callable[..., Login]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import dcs_proxy
 from dcs_proxy.fastpath import helper
 from dcs_proxy.ssh.agent import Agent
 from tests.support.emulator import Emulator
+from tests.support.keys import make_key
 from tests.support.user import User, helpers_for
 from tests.support.waiting import wait_until
 
@@ -226,9 +226,7 @@ def test_several_agents_are_told_apart(warm: tuple[User, Emulator], tmp_path: Pa
     wait_until(lambda: os.path.exists(second))
     for path in (second, first):
         user.environment["SSH_AUTH_SOCK"] = path
-        key = tmp_path / os.path.basename(path)
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", path, "-f", key],
-                       check=True)  # fmt: skip
+        key = make_key(tmp_path / os.path.basename(path), comment=path)
         assert user.run(["ssh-add", "-q", str(key)]).returncode == 0
     for path in (second, first, second):
         user.environment["SSH_AUTH_SOCK"] = path

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 
 import pytest
 
 from tests.support.emulator import Emulator
+from tests.support.keys import make_key
 from tests.support.user import User, insert_between_blocks
 
 Start = Callable[..., Emulator]
@@ -16,11 +16,7 @@ LIST = 'if [ -n "$SSH_AUTH_SOCK" ]; then ssh-add -l; else echo nothing forwarded
 
 def add_keys(user: User, count: int) -> None:
     for number in range(count):
-        key = user.root / f"key{number}"
-        subprocess.run(
-            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"own-{number}", "-f", key],
-            check=True,
-        )
+        key = make_key(user.root / f"key{number}", comment=f"own-{number}")
         assert user.run(["ssh-add", "-q", str(key)]).returncode == 0
 
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import shlex
 import shutil
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from dcs_proxy.emulator.authority import Authorities, private_pem
 from tests.support.emulator import Emulator
+from tests.support.keys import make_key
 from tests.support.user import User, insert_between_blocks
 
 Start = Callable[..., Emulator]
@@ -143,9 +143,9 @@ def test_only_our_identity_and_those_that_the_users_config_names_are_offered(
     )  # fmt: skip
     user.use(emulator)
     path = user.start_agent()
-    key = user.home / ".ssh" / "id_ed25519"
-    key.parent.mkdir(mode=0o700)
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    directory = user.home / ".ssh"
+    directory.mkdir(mode=0o700)
+    key = make_key(directory / "id_ed25519")
     added = user.run(["ssh-add", str(key)], env={**user.environment, "SSH_AUTH_SOCK": path})
     assert added.returncode == 0
     user.ssh("dm-foo", "true")

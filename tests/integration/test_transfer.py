@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from dcs_proxy.emulator.loopback import closed_port
 from tests.support.emulator import Emulator
 from tests.support.sshd import authorised_sshd
 from tests.support.user import User
-from tests.support.waiting import wait_until
+from tests.support.waiting import connects, wait_until
 
 Start = Callable[..., Emulator]
 
@@ -144,23 +145,10 @@ def test_git_clones(place: Place, tmp_path: Path) -> None:
     assert log.stdout == "first\n"
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-def connects(port: int) -> socket.socket | None:
-    try:
-        return socket.create_connection(("127.0.0.1", port), 1)
-    except OSError:
-        return None
-
-
 @pytest.mark.client("ssh: -L", "works")
 def test_a_local_port_is_forwarded(place: Place) -> None:
     with socket.create_server(("127.0.0.1", 0)) as far:
-        port = free_port()
+        port = closed_port()
         ssh = place.user.start_ssh(
             *place.options, "-N", "-L", f"127.0.0.1:{port}:127.0.0.1:{far.getsockname()[1]}",
             "dm-foo",
@@ -179,7 +167,7 @@ def test_a_local_port_is_forwarded(place: Place) -> None:
 @pytest.mark.client("ssh: -D", "works")
 def test_a_socks_proxy_is_offered(place: Place) -> None:
     with socket.create_server(("127.0.0.1", 0)) as far:
-        port = free_port()
+        port = closed_port()
         ssh = place.user.start_ssh(*place.options, "-N", "-D", f"127.0.0.1:{port}", "dm-foo")
         near = wait_until(lambda: connects(port))
         # SOCKS5 (RFC 1928): no authentication, CONNECT to an IPv4 address.

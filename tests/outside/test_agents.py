@@ -16,7 +16,7 @@ from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.keys import KeyPair, public_line
 from tests.support.emulator import Emulator
-from tests.support.openssh import blob_of, certify, make_key
+from tests.support.keys import blob_of, certify, make_key
 from tests.support.processes import agent_pid
 from tests.support.user import User
 from tests.support.waiting import wait_until
@@ -30,7 +30,8 @@ def certificate(tmp_path: Path) -> tuple[KeyPair, bytes]:
     key = generate_key()
     make_key(tmp_path / "authority")
     (tmp_path / "user.pub").write_text(f"{public_line(key.public)}\n")
-    return key, blob_of(certify(tmp_path / "authority", tmp_path / "user.pub", "-I", "id"))
+    certificate = certify(tmp_path / "authority", tmp_path / "user.pub", "-I", "id")
+    return key, blob_of(certificate.read_text())
 
 
 def lend(agent: Agent, certificate: tuple[KeyPair, bytes]) -> list[tuple[bytes, str]]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import getpass
-import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from dcs_proxy.openssh.version import OLDEST, Version
 from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.keys import public_line
 from tests.support.processes import clean_environment
+from tests.support.ssh_config_package import as_editors_read
 
 MACHINES = [MachineName("dm-bar"), MachineName("dm-foo")]
 USERS_LINES = "Host mine\n    User me\n    Port 2200\nHost *\n    ServerAliveInterval 7\n"
@@ -135,29 +134,7 @@ def test_asyncssh_reads_other_hosts_as_without_us(written: Written, host: str) -
     assert as_asyncssh_reads(written.config, host) == as_asyncssh_reads(written.alone, host)
 
 
-# --- the package ssh-config, with which VS Code's Remote-SSH and its relatives list hosts --------
-
-# All since 3.0, as contrib/dev/environment.sh installs them.
-VERSIONS = (
-    "3.0.0 3.0.1 4.0.2 4.0.4 4.0.5 4.0.6 4.1.1 4.1.2 4.1.3 4.1.4 4.1.5 4.1.6 4.2.0 4.2.1 4.4.0 "
-    "4.4.1 4.4.2 4.4.3 4.4.4 5.0.0 5.0.1 5.0.3 5.0.4 5.1.0 5.2.0 5.2.1 5.3.0"
-)
-
-
-def as_editors_read(config: Path, *hosts: str) -> dict[str, dict[str, Any]]:
-    """Return what each version of the package reads, by version."""
-    modules = os.environ.get("DCS_PROXY_NODE_MODULES")
-    node = shutil.which("node")
-    newest = f"ssh-config-{VERSIONS.split()[-1]}"
-    if not modules or not node or not Path(modules, newest).is_dir():
-        pytest.skip(f"node and its package {newest} (in DCS_PROXY_NODE_MODULES) are not there")
-    script = str(Path(__file__).with_name("read_config.js"))
-    done = subprocess.run(
-        [node, script, str(config), VERSIONS, *hosts],
-        capture_output=True, text=True, check=True, env={**os.environ, "NODE_PATH": modules},
-    )  # fmt: skip
-    found: dict[str, dict[str, Any]] = json.loads(done.stdout)
-    return found
+# --- npm's package ssh-config ---------------------------------------------------------------------
 
 
 def test_editors_find_the_name_of_every_machine(written: Written) -> None:

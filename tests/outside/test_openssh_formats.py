@@ -28,7 +28,8 @@ from dcs_proxy.ssh.certificates import (
 )
 from dcs_proxy.ssh.keys import public_blob, public_line
 from tests.support.forged_certificates import Forgery, packed
-from tests.support.openssh import Shown, blob_of, certify, keygen, make_key, run, show
+from tests.support.keys import blob_of, certify, keygen, make_key
+from tests.support.openssh import Shown, run, show
 
 NAME = MachineName("dm-foo")
 KEY = generate_key()
@@ -42,7 +43,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with an authority of each kind, and our public key as user.pub."""
     directory = tmp_path_factory.mktemp("keys")
     for name, bits in AUTHORITIES.items():
-        make_key(directory / name, name.partition("-")[0], bits)
+        make_key(directory / name, name.partition("-")[0], bits=bits)
     (directory / "user.pub").write_text(f"{public_line(KEY.public)}\n")
     return directory
 
@@ -126,7 +127,7 @@ SHIFTS = st.sampled_from([-START_TOLERANCE_S - 1, -START_TOLERANCE_S, 0, 8, 9]) 
 @example(wish=KNOWN, shift=-START_TOLERANCE_S - 1, choice=0)
 @example(wish=UNKNOWN, shift=0, choice=0)
 def test_openssh_and_we_read_the_same(keys: Path, wish: Wish, shift: int, choice: int) -> None:
-    line = certify(keys / wish.authority, keys / "user.pub", *wish.words())
+    line = certify(keys / wish.authority, keys / "user.pub", *wish.words()).read_text()
     shown = show(keys / "user-cert.pub")
     ours, terms = _parse_certificate(blob_of(line)), read_terms(line)
     assert shown is not None and terms is not None
@@ -171,7 +172,7 @@ def test_certificates_of_other_keys_are_refused_for_what_they_are(
         public.write_text(f"{kind} {base64.b64encode(blob).decode()}\n")
     else:
         make_key(tmp_path / "other", kind)
-    line = certify(keys / "ed25519", public, "-I", "x", "-n", "me")
+    line = certify(keys / "ed25519", public, "-I", "x", "-n", "me").read_text()
     shown = show(tmp_path / "other-cert.pub")
     assert shown is not None and shown.kind.startswith(f"{line.split()[0]} ")
     assert read_terms(line) is None
@@ -272,10 +273,11 @@ def lent(agent: Agent, keys: Path, tmp_path: Path) -> tuple[Path, Path]:
     """Our key and its certificate, both in the agent: the files of their public halves."""
     public = tmp_path / "lent.pub"
     public.write_text(f"{public_line(KEY.public)}\n")
-    line = certify(keys / "ed25519", public, "-I", "id", "-n", "me")
+    certificate = certify(keys / "ed25519", public, "-I", "id", "-n", "me")
     agent.add_key(KEY, comment="dm-foo", lifetime_s=600)
-    agent.add_certificate(KEY, blob_of(line), comment="dm-foo", lifetime_s=600, destination=None)
-    return public, tmp_path / "lent-cert.pub"
+    blob = blob_of(certificate.read_text())
+    agent.add_certificate(KEY, blob, comment="dm-foo", lifetime_s=600, destination=None)
+    return public, certificate
 
 
 def test_ssh_keygen_and_ssh_add_know_our_keys_by_one_fingerprint(

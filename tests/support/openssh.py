@@ -1,8 +1,7 @@
-"""OpenSSH's programs: keys and certificates that they make, what they say of ours, and an agent."""
+"""OpenSSH's programs: what they say about certificates, and an agent."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
 import shutil
@@ -25,33 +24,6 @@ def run(*command: str, **more: str) -> subprocess.CompletedProcess[str]:
         command, env={**os.environ, "TZ": "UTC", **more}, stdin=subprocess.DEVNULL,
         capture_output=True, text=True, errors="surrogateescape", timeout=LIMIT_S, check=False,
     )  # fmt: skip
-
-
-def keygen(*arguments: str, **more: str) -> str:
-    """Run ssh-keygen, which must succeed; return what it printed."""
-    program = shutil.which("ssh-keygen")
-    assert program, "ssh-keygen is missing"
-    done = run(program, *arguments, **more)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def make_key(path: Path, kind: str = "ed25519", bits: str = "") -> Path:
-    """Make a key without a passphrase at `path`; return the file of its public half."""
-    words = ["-b", bits] if bits else []
-    keygen("-q", "-t", kind, *words, "-N", "", "-C", "", "-f", str(path))
-    return path.with_suffix(".pub")
-
-
-def certify(authority: Path, public: Path, *options: str) -> str:
-    """Return the certificate that the authority's key file gives to a public key file."""
-    keygen("-q", "-s", str(authority), *options, str(public))
-    return public.with_name(f"{public.stem}-cert.pub").read_text()
-
-
-def blob_of(line: str) -> bytes:
-    """Return the blob in a line of a public key or certificate."""
-    return base64.b64decode(line.split()[1])
 
 
 @contextlib.contextmanager

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
-import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +13,9 @@ from dcs_proxy.ssh.agent import Agent, Destination
 from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.keys import KeyPair, public_line
 from dcs_proxy.ssh.private_agents import PrivateAgents
-
-LIMIT_S = 60
+from tests.support.keys import blob_of, certify, line_of, make_key
+from tests.support.openssh import run
+from tests.support.waiting import LIMIT_S
 
 
 @dataclass(frozen=True)
@@ -69,59 +66,23 @@ class Authority:
 
     @property
     def line(self) -> str:
-        return " ".join(self.path.with_suffix(".pub").read_text().split()[:2])
+        return line_of(self.path)
 
     @property
     def blob(self) -> bytes:
         return blob_of(self.line)
 
     def certify(self, public: Path, *options: str) -> Path:
-        run("ssh-keygen", "-q", "-s", str(self.path), "-I", "id", *options, str(public))
-        return public.with_name(public.name.replace(".pub", "-cert.pub"))
+        return certify(self.path, public, "-I", "id", *options)
 
 
 def make_authority(directory: Path, name: str) -> Authority:
     return Authority(make_key(directory / name))
 
 
-def make_key(path: Path) -> Path:
-    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(path))
-    return path
-
-
-def blob_of(line: str) -> bytes:
-    return base64.b64decode(line.split()[1])
-
-
-def run(*command: str, **environment: str) -> str:
-    done = subprocess.run(
-        command,
-        env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def listed(agent: Agent) -> list[str]:
     """Return what ssh-add shows, one line for each identity."""
-    done = subprocess.run(
-        ["ssh-add", "-L"],
-        env={**os.environ, "SSH_AUTH_SOCK": agent.path},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-    )
+    done = run("ssh-add", "-L", SSH_AUTH_SOCK=agent.path)
     return done.stdout.splitlines() if done.returncode == 0 else []
 
 

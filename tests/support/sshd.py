@@ -13,6 +13,7 @@ from types import TracebackType
 
 from dcs_proxy.emulator.authority import Authorities
 from dcs_proxy.emulator.loopback import closed_port
+from tests.support.keys import certify, make_key, public_file
 from tests.support.processes import clean_environment
 from tests.support.waiting import LIMIT_S, wait_until
 
@@ -55,7 +56,7 @@ class Sshd:
         self.port = closed_port()
         self.log = directory / "log"
         self.host_key = directory / "host_key"
-        _keygen("-t", "ed25519", "-N", "", "-f", str(self.host_key))
+        make_key(self.host_key)
         has_ipv6 = Path("/proc/net/if_inet6").exists()
         listen_6 = f"ListenAddress [::1]:{self.port}\n" if has_ipv6 else ""
         config = _CONFIG.format(port=self.port, directory=directory, listen_6=listen_6)
@@ -64,9 +65,10 @@ class Sshd:
         if user_ca is not None:
             config += f"TrustedUserCAKeys {user_ca}\n"
         if host_ca is not None:
-            names = ",".join(principals)
-            _keygen("-s", str(host_ca), "-I", "host", "-h", "-n", names, f"{self.host_key}.pub")
-            config += f"HostCertificate {self.host_key}-cert.pub\n"
+            certificate = certify(
+                host_ca, public_file(self.host_key), "-I", "host", "-h", "-n", ",".join(principals)
+            )
+            config += f"HostCertificate {certificate}\n"
         (directory / "config").write_text(config)
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
@@ -123,9 +125,3 @@ def authorised_sshd(
             "--ca-directory", str(authorities), "--gateway", f"localhost:{sshd.port}",
             "--login", getpass.getuser(),
         ]  # fmt: skip
-
-
-def _keygen(*arguments: str) -> None:
-    program = shutil.which("ssh-keygen")
-    assert program
-    subprocess.run([program, "-q", *arguments], check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -19,3 +20,11 @@ def wait_until(condition: Callable[[], T], limit_s: float = LIMIT_S) -> T:
             return value
         assert time.monotonic() < end, "the condition did not come true in time"
         time.sleep(0.02)
+
+
+def connects(port: int) -> socket.socket | None:
+    """Return a connection to a port on loopback; None if no program listens there yet."""
+    try:
+        return socket.create_connection(("127.0.0.1", port), 1)
+    except OSError:
+        return None

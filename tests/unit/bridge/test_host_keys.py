@@ -14,6 +14,7 @@ from dcs_proxy.bridge.host_keys import ensure_host_keys, write_known_hosts
 from dcs_proxy.errors import StateError
 from dcs_proxy.local.files import write_atomically
 from dcs_proxy.session.directory import StateDirectory
+from tests.support.keys import keygen
 
 
 @pytest.fixture
@@ -23,8 +24,7 @@ def state(tmp_path: Path) -> StateDirectory:
 
 def fingerprint(path: str) -> str:
     """Return ssh-keygen's word on a key file, which it refuses if others can read it."""
-    done = subprocess.run(["ssh-keygen", "-lf", path], capture_output=True, text=True, check=True)
-    return done.stdout
+    return keygen("-lf", path)
 
 
 def read(path: str) -> bytes:
@@ -110,10 +110,7 @@ def test_known_hosts_has_both_keys_for_every_machine_and_for_those_named(
     assert find(path, "other") == []
     keys = [f"{kind} {blob}" for _, kind, blob in lines[:2]]
     for key, private in zip(keys, ensure_host_keys(state), strict=True):
-        shown = subprocess.run(
-            ["ssh-keygen", "-yf", private], capture_output=True, text=True, check=True
-        )
-        assert shown.stdout.split()[:2] == key.split()
+        assert keygen("-yf", private).split()[:2] == key.split()
 
 
 def test_known_hosts_keeps_its_names_until_others_are_given(state: StateDirectory) -> None:

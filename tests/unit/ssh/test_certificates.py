@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import base64
-import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +24,7 @@ from dcs_proxy.ssh.certificates import (
 from dcs_proxy.ssh.keys import KeyPair
 from dcs_proxy.ssh.keys import public_line as key_line
 from tests.support.forged_certificates import Forgery, packed
+from tests.support.keys import keygen
 
 NAME = MachineName("dm-foo")
 AUTHORITIES = Authorities()
@@ -288,10 +287,6 @@ def test_an_authority_may_be_of_another_kind_that_is_known() -> None:
 
 
 def test_openssh_reads_the_certificate_as_we_do(tmp_path: Path) -> None:
-    program = shutil.which("ssh-keygen")
-    assert program
     (tmp_path / "cert.pub").write_text(sign() + "\n")
-    said = subprocess.run(
-        [program, "-L", "-f", tmp_path / "cert.pub"], capture_output=True, text=True, check=True
-    ).stdout
+    said = keygen("-L", "-f", str(tmp_path / "cert.pub"))
     assert "user certificate" in said and "wssh-1" in said

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
-import subprocess
 import time
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 
 from dcs_proxy.errors import Untrusted
 from dcs_proxy.ssh.certificates import Authority, check_host_certificate
+from tests.support.keys import blob_of, certify, line_of, make_key, public_file
 
 KINDS = ("ed25519", "ecdsa", "rsa")
 NAME = "gw.example"
@@ -26,32 +25,22 @@ class Keys:
     def key(self, name: str, kind: str) -> Path:
         path = self.directory / f"{name}_{kind}"
         if not path.exists():
-            keygen("-t", kind, "-N", "", "-C", "", "-f", str(path))
+            make_key(path, kind)
         return path
 
     def certificate(self, *options: str, key: str = "ed25519", ca: str = "ed25519") -> bytes:
         """Return the blob of a host certificate, unless options say otherwise for NAME."""
-        authority = self.key("ca", ca)
-        public = self.key("host", key).with_suffix(".pub")
+        public = public_file(self.key("host", key))
         options = options or ("-h", "-n", NAME)
-        keygen("-s", str(authority), "-I", "id", *options, str(public))
-        return blob_of(public.with_name(f"{public.stem}-cert.pub"))
+        return blob_of(certify(self.key("ca", ca), public, "-I", "id", *options).read_text())
 
     def authority(self, kind: str = "ed25519", name: str = "ca") -> Authority:
-        return Authority(blob_of(self.key(name, kind).with_suffix(".pub")))
+        return Authority(blob_of(line_of(self.key(name, kind))))
 
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
     return Keys(tmp_path_factory.mktemp("keys"))
-
-
-def keygen(*arguments: str) -> None:
-    subprocess.run(["ssh-keygen", "-q", *arguments], check=True, stdin=subprocess.DEVNULL)
-
-
-def blob_of(path: Path) -> bytes:
-    return base64.b64decode(path.read_text().split()[1])
 
 
 def check(
@@ -115,7 +104,7 @@ def test_a_signature_that_uses_sha1_is_refused(keys: Keys, key: str) -> None:
 def test_a_bare_key_is_refused(keys: Keys, kind: str) -> None:
     # The authority's own too.
     for name in ("host", "ca"):
-        bare = blob_of(keys.key(name, kind).with_suffix(".pub"))
+        bare = blob_of(line_of(keys.key(name, kind)))
         with pytest.raises(Untrusted, match="it is not a certificate"):
             check(bare, keys.authority(kind))
 
