@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from dcs_proxy.fastpath import helper
-from tests.support.faults import IN, FaultCase, readable
+from tests.support.faults import GIVES_UP_S, IN, FaultCase, readable
 from tests.support.user import helpers_for
 from tests.support.waiting import LIMIT_S, wait_until
 
@@ -205,6 +205,7 @@ def test_a_lock_held_by_a_process_that_is_stopped(fault_case: Callable[..., Faul
     wait_until(lambda: case.user.record("dm-foo").get("attempt", {}).get("session_id"))
     (helper,) = helpers_for(case.user)
     os.kill(helper, 19)
+    case.user.settings(f"wake_seconds = {GIVES_UP_S}\n")
     done = case.user.ssh("dm-foo", "true")
     assert done.returncode == 255
     assert f"another dcs-proxy (process {helper}) has been working on this machine for 4 s" in (

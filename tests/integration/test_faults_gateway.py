@@ -47,7 +47,7 @@ CODES = ["SSH_TUNNEL_NOT_READY", "SSH_GUEST_CONNECT_FAILED", "SSH_GUEST_AUTH_FAI
 def test_a_guest_that_lags_behind_its_wake_is_waited_for(
     fault_case: Callable[..., FaultCase], code: str
 ) -> None:
-    case = fault_case(machine="dm-foo:sleeping", expected=GETS_IN_AFTER_WAKE)
+    case = fault_case(machine="dm-foo:sleeping")
     case.set(f"dm-foo=guest:{code}@2")
     case.check_ssh(f"guest:{code} twice after a wake", GETS_IN_AFTER_WAKE)
     assert len(case.emulator.creates()) == 1
@@ -57,7 +57,7 @@ def test_a_guest_that_lags_behind_its_wake_is_waited_for(
 def test_a_guest_that_never_comes_is_named_at_the_deadline(
     fault_case: Callable[..., FaultCase],
 ) -> None:
-    case = fault_case(machine="dm-foo:sleeping")
+    case = fault_case(machine="dm-foo:sleeping", gives_up=True)
     case.set("dm-foo=guest")
     expected = r"no login succeeded within 4 s \(SSH_TUNNEL_NOT_READY\)"
     case.check_ssh("guest for ever after a wake", expected)

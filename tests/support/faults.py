@@ -29,7 +29,7 @@ KEY = f"dsk-marker-{os.getpid()}-0123456789abcdef"
 HOST_KEYS = ("bridge_ed25519_key", "bridge_ecdsa_key")
 PRIVATE = re.compile(rb"PRIVATE KEY|" + KEY.encode())
 # How long ssh waits for what never comes, and for what must come, on however busy a computer.
-WAKE_S, PATIENT_S = 4, 60
+GIVES_UP_S, PATIENT_S = 4, 60
 # ssh gets in, and nothing is said but that it took longer.
 AGAIN = "(dcs-proxy: dm-foo: .*; trying again)?"
 IN = f"^{AGAIN}$"

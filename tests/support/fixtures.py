@@ -16,7 +16,7 @@ import pytest
 from tests.support.emulator import Emulator, key_file
 from tests.support.emulator_processes import fork, start_program
 from tests.support.fake_agent import socket_directory
-from tests.support.faults import DENIED, GETS_IN, KEY, PATIENT_S, WAKE_S, FaultCase, Start
+from tests.support.faults import GIVES_UP_S, KEY, PATIENT_S, FaultCase, Start
 from tests.support.prism import compared
 from tests.support.private_agents import Authority, Place, make_authority
 from tests.support.user import User
@@ -122,17 +122,17 @@ def fault_case(
 ) -> Callable[..., FaultCase]:
     """Make a FaultCase; the arguments are the emulator's.
 
-    `expected` is what the command will print: where it gets a session, it may take its time.
+    Only a command that `gives_up`, because what it waits for never comes, has a short deadline.
     """
 
     def make(
-        *arguments: str, settings: str = "", machine: str = "dm-foo", expected: str = ""
+        *arguments: str, settings: str = "", machine: str = "dm-foo", gives_up: bool = False
     ) -> FaultCase:
         emulator = start_emulator(
             "--machine", machine, "--wake-seconds", "1",
             "--api-key-file", key_file(tmp_path, KEY), *arguments,
         )  # fmt: skip
-        limit_s = PATIENT_S if expected in (*GETS_IN, DENIED) else WAKE_S
+        limit_s = GIVES_UP_S if gives_up else PATIENT_S
         user.settings(f"wake_seconds = {limit_s}\n{settings}")
         user.use(emulator)
         return FaultCase(user, emulator, record_property, lambda: capfd.readouterr().err, settings)

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from dcs_proxy.openssh.parent import (
     wants_quiet,
     wants_session,
 )
+from tests.support.waiting import LIMIT_S, wait_until
 
 
 @pytest.mark.parametrize(
@@ -165,18 +165,19 @@ def test_where_nothing_tells_the_command_line_it_is_unknown(
 
 
 def hide_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave ps(1) as the only way to a command line, and give it the time that it takes."""
+
     def no_file(*_: object) -> None:
         raise FileNotFoundError
 
     monkeypatch.setattr(parent, "open", no_file, raising=False)
+    monkeypatch.setattr(parent, "_PS_S", LIMIT_S)
     parent._ask_ps.cache_clear()
 
 
 def wait_for_arguments(pid: int) -> None:
     """Wait until a process has a command line: right after exec(2) it is empty."""
-    deadline = time.monotonic() + 10
-    while not Path(f"/proc/{pid}/cmdline").read_bytes():
-        assert time.monotonic() < deadline
+    wait_until(Path(f"/proc/{pid}/cmdline").read_bytes)
 
 
 @contextlib.contextmanager
