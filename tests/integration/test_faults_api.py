@@ -25,10 +25,11 @@ def value(path: str, new: Any) -> str:
 SILENT = r"the API at \S+ has not answered in \d s"
 LIMITED = "limiting requests: .*RATE_LIMITED"
 DOWN = "temporarily unavailable: .*DEPENDENCY_UNAVAILABLE"
+NOT_ROUTABLE = r"the session is failed: .*\(machine_not_routable\)"
 NOT_READY = "not ready after 4 s"
 NOT_READY_AFTER_WAKE = f"{WAKES}\ndcs-proxy: dm-foo: {NOT_READY}"
 # What ends only with the deadline.
-AT_THE_DEADLINE = (SILENT, LIMITED, DOWN, NOT_READY, NOT_READY_AFTER_WAKE)
+AT_THE_DEADLINE = (SILENT, LIMITED, DOWN, NOT_ROUTABLE, NOT_READY, NOT_READY_AFTER_WAKE)
 API: list[tuple[str, str]] = [
     ("dm-foo=stall", SILENT),
     ("dm-foo=stall-body", SILENT),
@@ -42,7 +43,7 @@ API: list[tuple[str, str]] = [
     ("dm-foo=500", r'temporarily unavailable: "broken" \(HTTP 500\)'),
     ("dm-foo=502@2", IN),
     ("dm-foo=400", r'the API answered "the request is malformed" \(HTTP 400\)'),
-    ("dm-foo=fails", r"the session is failed: .*\(machine_not_routable\)"),
+    ("dm-foo=fails", NOT_ROUTABLE),
     ("dm-foo=not-json", "the API's response is not JSON"),
     ("dm-foo=body:[]", "not a JSON object"),
     ("dm-foo=body:null", "not a JSON object"),
