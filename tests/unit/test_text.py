@@ -14,6 +14,7 @@ from dcs_proxy.text import (
     clean_text,
     mask,
     quote_server,
+    quote_typed,
     safe_line,
 )
 
@@ -30,6 +31,13 @@ def test_cleaned_text_is_one_short_printable_line(text: str, limit: int) -> None
 def test_terminal_escapes_and_overrides_are_gone() -> None:
     assert quote_server("a\x1b[31mb\r\nc\u202ed\u2028e\x00") == '"a [31mb c d e"'
     assert quote_server("x" * 10**6) == '"' + "x" * 199 + '…"'
+    assert quote_server("x" * 10**6, 10) == '"' + "x" * 9 + '…"'
+
+
+def test_what_was_typed_keeps_its_spaces_and_shows_what_cannot_be_printed() -> None:
+    assert quote_typed('a  b\tc\x1b"d') == '"a  b?c?\'d"'
+    assert quote_typed("x" * 80) == '"' + "x" * 80 + '"'
+    assert quote_typed("x" * 81) == '"' + "x" * 79 + '…"'
 
 
 @given(st.text())
@@ -55,11 +63,18 @@ def test_a_safe_line_is_printable_but_for_tabs(text: str, limit: int | None) -> 
 
 def test_a_safe_line_keeps_spaces_and_tabs_and_shows_what_is_gone() -> None:
     assert safe_line("a  b\tc\x1b[2J\u202e\udcff\n") == "a  b\tc?[2J???"
+    assert [safe_line("abc", limit) for limit in (2, 3)] == ["a…", "abc"]
 
 
 @pytest.mark.parametrize("word", ["AUTH_INVALID", "a.b:c-d", "9"])
 def test_an_identifier_stands_without_quotation_marks(word: str) -> None:
     assert as_word(word) == word
+
+
+def test_an_identifier_is_cut_and_what_is_quoted_too() -> None:
+    assert as_word("x" * 60) == "x" * 60
+    assert as_word("x" * 61) == "x" * 59 + "…"
+    assert as_word("a b" * 30) == f'"{"a b" * 19}a …"'
 
 
 @pytest.mark.parametrize("text", ["", "x) hint: y", "a b", 'a"', "\u202e", "-x", "a\n"])
@@ -76,6 +91,8 @@ def test_a_secret_is_masked_in_every_form(sent: str) -> None:
     for shown in (mask(sent), clean_text(sent), quote_server(sent), safe_line(sent)):
         assert "[masked]" in shown
         assert "dsk-" not in shown
+    if sent.startswith("{"):
+        assert mask(sent) == '{"x": "[masked]"}'
 
 
 def test_a_secret_is_masked_before_the_text_is_cut() -> None:
@@ -88,12 +105,15 @@ def test_a_secret_is_masked_before_the_text_is_cut() -> None:
 def test_the_longer_of_two_secrets_is_masked_first() -> None:
     add_secret("dsk-short")
     add_secret("dsk-short-and-long")
-    assert mask("dsk-short-and-long, dsk-short") == "[masked], [masked]"
+    add_secret("a-dsk-short-b")
+    assert mask("dsk-short-and-long, dsk-short, a-dsk-short-b") == "[masked], [masked], [masked]"
 
 
 def test_a_short_secret_is_masked_where_it_stands_alone() -> None:
     add_secret("port")
     assert mask("port 22: import port") == "[masked] 22: import [masked]"
+    add_secret("sixsix")
+    assert mask("xsixsixx") == "x[masked]x"
     add_secret("1")
     assert mask("line 1") == "line 1"
 

@@ -44,6 +44,10 @@ def test_what_is_known_or_looks_like_a_secret_is_masked(text: str, masked: str) 
     assert mask(text, {"hunter22", "hunter2", 'hunter"22', "pw2", "ab", ""}) == masked
 
 
+def test_a_secret_that_is_part_of_another_leaves_nothing_of_it() -> None:
+    assert mask("a-zsecret-b", {"zsecret", "a-zsecret-b"}) == MASK
+
+
 @given(st.text(), st.text(alphabet="abcdefgh0123-_@:/?=&", min_size=6), st.text())
 def test_a_known_secret_is_gone_wherever_it_stands(before: str, secret: str, after: str) -> None:
     assert secret not in mask(f"{before}{secret}{after}".replace("[masked]", ""), {secret})
@@ -55,6 +59,7 @@ def test_a_known_secret_is_gone_wherever_it_stands(before: str, secret: str, aft
         ("http://me:pw@proxy:3128", "http://[masked]@proxy:3128"),
         ("http://me:p'w\"/x#?@y@proxy:3128", "http://[masked]@proxy:3128"),
         ("me:p/w@proxy:3128", "[masked]@proxy:3128"),
+        ("http://me:pw://x@proxy", "http://[masked]@proxy"),
         ("socks5://tok en@proxy", "socks5://[masked]@proxy"),
         ("http://proxy:3128", "http://proxy:3128"),
         ("http://proxy:3128/?token=abc", "http://proxy:3128/?token=[masked]"),
@@ -92,4 +97,5 @@ def test_no_text_makes_the_search_slow(unit: str) -> None:
 def test_a_user_without_a_password_is_the_secret() -> None:
     assert secrets_in_url("https://p%40ss@api.example") >= {"p%40ss", "p@ss"}
     assert secrets_in_url("https://me:p%40ss@api.example") >= {"me:p%40ss", "p%40ss", "p@ss"}
+    assert secrets_in_url("http://me:pw://x@proxy") >= {"me:pw://x", "pw://x"}
     assert secrets_in_url("https://api.example/p%40ss") == set()

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcs_proxy.app import Options, find_program
-from dcs_proxy.doctor.context import Context
-from dcs_proxy.doctor.runner import Check
+from dcs_proxy.doctor import ssh_config
+from dcs_proxy.doctor.context import NO_MACHINE, Context
+from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.doctor.ssh_config import check_block, check_permissions, read_program
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh import config_file
@@ -47,15 +48,18 @@ def context(tmp_path: Path) -> Context:
     return found
 
 
-def write(context: Context, program: Program, version: Version = VERSION) -> None:
-    top, end = render_top(program, HOSTS, version, hands_over=True), render_end(program, version)
+def write(
+    context: Context, program: Program, version: Version = VERSION, *, hands_over: bool = True
+) -> None:
+    top = render_top(program, HOSTS, version, hands_over=hands_over)
+    end = render_end(program, version)
     Path(context.ssh_config).write_bytes(config_file.install(b"Host mine\n", top, end))
     os.chmod(context.ssh_config, 0o600)
 
 
 @pytest.mark.parametrize(
     ("mode", "is_refused"),
-    [(0o600, False), (0o644, False), (0o444, False), (0o620, True), (0o602, True), (0o666, True)],
+    [(0o600, False), (0o645, False), (0o444, False), (0o620, True), (0o602, True), (0o666, True)],
 )
 def test_an_ssh_config_that_others_can_change_is_refused_by_ssh(
     context: Context, mode: int, is_refused: bool
@@ -71,12 +75,15 @@ def test_an_ssh_config_that_others_can_change_is_refused_by_ssh(
 def test_an_ssh_config_of_another_user_is_refused_by_ssh(
     context: Context, monkeypatch: pytest.MonkeyPatch, owner: int | None, is_refused: bool
 ) -> None:
-    uid = os.geteuid() if owner is None else owner
+    uid = 1000 if owner is None else owner
     status = os.stat_result((stat.S_IFREG | 0o600, 1, 1, 1, uid, 0, 0, 0, 0, 0))
     monkeypatch.setattr(config_file, "read", lambda path: (b"", status))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     check = check_permissions(context)
     assert check.ok is not is_refused
-    assert check.hint.startswith("sudo chown") is is_refused
+    if is_refused:
+        assert check.text == f"{context.ssh_config} belongs to another user, so ssh refuses it"
+        assert check.hint == f'sudo chown "$(id -un)" {context.ssh_config}'
 
 
 def test_an_ssh_config_that_is_missing_is_to_be_written(context: Context) -> None:
@@ -86,10 +93,78 @@ def test_an_ssh_config_that_is_missing_is_to_be_written(context: Context) -> Non
     assert check.hint == f"dcs-proxy config-ssh --ssh-config '{context.ssh_config}'"
 
 
-def test_a_block_as_config_ssh_writes_it_passes(context: Context) -> None:
-    check = check_block(context)
-    assert check.ok, check
-    assert check.text == f"{context.ssh_config}: up to date, 2 machines listed"
+def test_a_user_id_without_an_entry_in_the_database_is_named(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh_config, "passwd_home", lambda: None)
+    assert check_permissions(context) == failed(
+        f"user id {os.geteuid()} has no entry in the user database, and ssh needs one",
+        "add a line for it to /etc/passwd",
+    )
+
+
+def answers(context: Context, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """Let ``ssh -G`` print `command`, with the launcher's path, as the ProxyCommand."""
+    launcher = find_program(context.options, context.environment).launcher
+
+    def read(host: str) -> tuple[dict[str, list[str]], str]:
+        assert host == NO_MACHINE
+        return {"proxycommand": [command.replace("LAUNCHER", launcher)]} if command else {}, ""
+
+    monkeypatch.setattr(context, "read_options", read)
+
+
+@pytest.mark.parametrize(
+    ("command", "is_read"), [("", False), ("nc %h %p", False), ("exec LAUNCHER %h %p", True)]
+)
+def test_a_home_that_ssh_ignores_is_named_unless_ssh_runs_us(
+    context: Context, monkeypatch: pytest.MonkeyPatch, command: str, is_read: bool
+) -> None:
+    context.is_default_config = True
+    monkeypatch.setattr(ssh_config, "passwd_home", lambda: "/elsewhere")
+    answers(context, monkeypatch, command)
+    refused = failed(
+        f"ssh reads /elsewhere/.ssh/config, not {context.ssh_config}: it ignores HOME",
+        "dcs-proxy config-ssh --ssh-config '/elsewhere/.ssh/config'",
+    )
+    assert check_permissions(context) == (
+        passed(f"{context.ssh_config}, mode 0600") if is_read else refused
+    )
+    context.ssh = None
+    assert check_permissions(context) == refused
+    # A file that is named has no home to be found in.
+    context.is_default_config = False
+    assert check_permissions(context).ok
+
+
+def test_the_home_of_the_database_may_be_a_link(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context.is_default_config, context.ssh = True, None
+    home = tmp_path / "home"
+    home.symlink_to(tmp_path)
+    for passwd, variable in ((home, tmp_path), (tmp_path, home)):
+        monkeypatch.setattr(ssh_config, "passwd_home", lambda path=passwd: str(path))
+        monkeypatch.setenv("HOME", str(variable))
+        assert check_permissions(context).ok
+    os.unlink(context.ssh_config)
+    assert check_permissions(context).hint == "dcs-proxy config-ssh"
+
+
+@pytest.mark.parametrize("hands_over", [True, False])
+def test_a_block_as_config_ssh_writes_it_passes(context: Context, hands_over: bool) -> None:
+    program = find_program(context.options, context.environment)
+    write(context, program, hands_over=hands_over)
+    assert check_block(context) == passed(f"{context.ssh_config}: up to date, 2 machines listed")
+
+
+def test_a_block_for_paths_with_a_percent_sign_passes(tmp_path: Path, context: Context) -> None:
+    context.options = Options(str(tmp_path / "100%"))
+    context.state = StateDirectory(context.options.state_directory(context.environment))
+    program = find_program(context.options, context.environment)
+    write_launcher(program)
+    write(context, program)
+    assert check_block(context).ok
 
 
 def replace_in_block(context: Context, old: str, new: str) -> None:
@@ -100,6 +175,10 @@ def replace_in_block(context: Context, old: str, new: str) -> None:
     assert old in top
     text = config_file.install(parts.own, top.replace(old, new), parts.end.decode())
     Path(context.ssh_config).write_bytes(text)
+
+
+def launcher(context: Context) -> Path:
+    return Path(find_program(context.options, context.environment).launcher)
 
 
 CHANGES: dict[str, tuple[Callable[[Context], object], str]] = {
@@ -131,6 +210,38 @@ CHANGES: dict[str, tuple[Callable[[Context], object], str]] = {
         lambda c: setattr(c, "ssh", Client("/usr/bin/ssh", "OpenSSH_8.1", Version(8, 1))),
         "is for OpenSSH 9.2, but /usr/bin/ssh is 8.1",
     ),
+    "another program in one word": (
+        lambda c: write_launcher(
+            replace(find_program(c.options, c.environment), words=("/bin/cat",))
+        ),
+        "the block runs another dcs-proxy: /bin/cat, not /",
+    ),
+    "a config file": (
+        lambda c: write_launcher(
+            replace(find_program(c.options, c.environment), config_file="/a.toml")
+        ),
+        "the block uses the config file /a.toml, not the default config file",
+    ),
+    "no config file": (
+        lambda c: setattr(c, "options", replace(c.options, config="/a.toml")),
+        "the block uses the default config file, not the config file /a.toml",
+    ),
+    "no version": (
+        lambda c: replace_in_block(c, "9.2", "nine"),
+        "is not what this version of dcs-proxy writes",
+    ),
+    "bytes that are not UTF-8": (
+        lambda c: replace_in_block(c, "StrictHostKeyChecking yes", "StrictHostKeyChecking \udcff"),
+        "is not what this version of dcs-proxy writes",
+    ),
+    "a launcher that others can change": (
+        lambda c: launcher(c).chmod(0o722),
+        "/launcher is writable by other users",
+    ),
+    "a launcher that starts nothing": (
+        lambda c: launcher(c).write_text("#!/bin/sh\n"),
+        "/config is not what this version of dcs-proxy writes",
+    ),
     "no launcher": (
         lambda c: os.unlink(Path(c.options.state_directory(c.environment), "launcher")),
         "/launcher, which no longer exists",
@@ -161,7 +272,24 @@ def without(context: Context, kind: str) -> Check:
 
 def test_each_block_is_missed(context: Context) -> None:
     text = Path(context.ssh_config).read_text()
-    assert without(context, "top").text.endswith("/config has no dcs-proxy block")
+    hint = f"dcs-proxy config-ssh --ssh-config '{context.ssh_config}'"
+    assert without(context, "top") == failed(f"{context.ssh_config} has no dcs-proxy block", hint)
     Path(context.ssh_config).write_text(text)
-    check = without(context, "end")
-    assert check.text.endswith("/config has no second dcs-proxy block, at the end")
+    assert without(context, "end") == failed(
+        f"{context.ssh_config} has no second dcs-proxy block, at the end", hint
+    )
+
+
+def test_blocks_may_be_in_a_file_that_the_users_own_includes(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers(context, monkeypatch, "exec LAUNCHER %h %p")
+    text = Path(context.ssh_config).read_text()
+    Path(context.ssh_config).unlink()
+    assert check_block(context) == passed(f"in a file that {context.ssh_config} includes")
+    Path(context.ssh_config).write_text("Include other\n")
+    assert check_block(context) == passed(f"in a file that {context.ssh_config} includes")
+    # One block without the other is a mistake even so.
+    for kind in ("top", "end"):
+        Path(context.ssh_config).write_text(text)
+        assert not without(context, kind).ok

@@ -1,19 +1,25 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dcs_proxy.names import MachineName
-from dcs_proxy.publish.includes import publish, publish_user_agent, remove_broken, unpublish
+from dcs_proxy.openssh.config_text import render_agent_snippet
+from dcs_proxy.publish.includes import (
+    mark_checked,
+    publish,
+    publish_user_agent,
+    remove_broken,
+    unpublish,
+)
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import Attempt, ReadySession, Record
 from dcs_proxy.ssh.private_agents import PrivateAgents
+from tests.support.fake_agent import socket_directory
 
 NAME, ALIAS = MachineName("dm-foo"), MachineName("dm-web")
 READY = ReadySession(
@@ -34,9 +40,13 @@ def files(state: StateDirectory) -> set[str]:
     return set(os.listdir(state.file("sessions")))
 
 
-def test_publishing_twice_writes_once(state: StateDirectory) -> None:
+def test_publishing_twice_writes_once(
+    state: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     publish(state, NAME, NAME, record("ab"))
     before = os.stat(state.snippet_path(NAME))
+    # Nothing is looked for in a directory, which may have files of a thousand machines.
+    monkeypatch.setattr(os, "scandir", None)
     publish(state, NAME, NAME, record("ab"))
     assert os.stat(state.snippet_path(NAME)).st_ino == before.st_ino
 
@@ -67,6 +77,34 @@ def test_with_a_certificate_in_the_agent_ssh_names_only_the_certificate(
 
 
 @pytest.mark.parametrize(
+    ("bare_key", "certificate", "identity", "certificate_file"),
+    [
+        (True, "", ".pub", None),
+        (True, "kind Y2VydA==", ".pub", "-cert.pub"),
+        (False, "kind Y2VydA==", "-cert.pub", None),
+        (False, "", ".pub", None),
+    ],
+)
+def test_ssh_is_told_the_files_that_a_fast_entry_depends_on(
+    state: StateDirectory, bare_key: bool, certificate: str, identity: str,
+    certificate_file: str | None,
+) -> None:  # fmt: skip
+    ready = replace(READY, certificate=certificate, bare_key=bare_key)
+    files = publish(state, NAME, NAME, replace(record("ab"), ready=ready))
+    stem = state.session_path(NAME, f".{'ab' * 6}")
+    expected = [f"{stem}{suffix}" for suffix in (identity, certificate_file) if suffix]
+    known_hosts = f"{stem}.known_hosts"
+    assert files == [
+        state.session_path(NAME, ".json"), state.snippet_path(NAME), known_hosts, *expected
+    ]  # fmt: skip
+    assert all(os.path.exists(file) for file in files[1:])
+    options = Path(state.snippet_path(NAME)).read_text().splitlines()
+    assert f'    IdentityFile "{stem}{identity}"' in options
+    assert (f'    CertificateFile "{stem}-cert.pub"' in options) is (certificate_file is not None)
+    assert ("CertificateFile" in " ".join(options)) is (certificate_file is not None)
+
+
+@pytest.mark.parametrize(
     "data",
     [b"", b"Match originalhost dm-foo\n    User wssh", b"Garbage yes\n", b"\0" * 100, b"x" * 10**6,
      b'Match originalhost dm-foo\n    IdentityFile "/a\n', b"Host *\n    ProxyCommand id\n"],
@@ -81,10 +119,28 @@ def test_a_damaged_snippet_is_removed_and_the_others_stay(
     assert os.listdir(state.file("hosts")) == ["dm-foo.conf"]
 
 
-def test_what_ssh_would_refuse_to_read_is_mended(state: StateDirectory) -> None:
+def test_a_file_that_vanishes_meanwhile_does_not_hide_the_others(
+    state: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("dm-a.conf", "dm-b.conf"):
+        Path(state.file("hosts", name)).write_text("damaged")
+    entries = sorted(os.scandir(state.file("hosts")), key=lambda entry: entry.name)
+    os.unlink(entries[0].path)
+    monkeypatch.setattr(os, "scandir", lambda path: entries if path.endswith("hosts") else [])
+    remove_broken(state)
+    assert os.listdir(state.file("hosts")) == []
+
+
+def test_a_check_is_noted_in_an_empty_file(state: StateDirectory) -> None:
+    mark_checked(state)
+    assert Path(state.file("checked")).read_bytes() == b""
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o601, 0o400])
+def test_what_ssh_would_refuse_to_read_is_mended(state: StateDirectory, mode: int) -> None:
     publish(state, NAME, NAME, record("ab"))
     path = Path(state.snippet_path(NAME))
-    path.chmod(0o644)
+    path.chmod(mode)
     Path(state.file("hosts", "dm-bar.conf")).symlink_to(path)
     Path(state.file("hosts", "not-ours")).write_text("kept")
     remove_broken(state)
@@ -127,9 +183,13 @@ def test_agents_that_are_gone_are_forgotten(state: StateDirectory, tmp_path: Pat
 
 
 def test_our_own_agent_is_never_the_users(state: StateDirectory) -> None:
-    publish_user_agent(state, PrivateAgents(state.path).path(NAME))
-    publish_user_agent(state, "")
-    assert os.listdir(state.file("agents")) == []
+    with socket_directory() as directory, socket.socket(socket.AF_UNIX) as agent:
+        short = StateDirectory(directory)
+        path = PrivateAgents(directory).path(1)
+        agent.bind(path)
+        publish_user_agent(short, path)
+        publish_user_agent(short, "")
+        assert os.listdir(short.file("agents")) == []
 
 
 def test_withdrawing_takes_every_file_of_the_machine_and_no_other(state: StateDirectory) -> None:
@@ -151,16 +211,26 @@ def test_withdrawing_takes_every_file_of_the_machine_and_no_other(state: StateDi
 
 
 def test_each_of_several_agents_keeps_its_file(state: StateDirectory) -> None:
-    with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as two:
-        directory = tempfile.mkdtemp(prefix="dcs")
-        paths = [f"{directory}/one", f"{directory}/two"]
+    def written() -> dict[str, str]:
+        return {path.name: path.read_text() for path in Path(state.file("agents")).iterdir()}
+
+    with (
+        socket_directory() as directory,
+        socket.socket(socket.AF_UNIX) as one,
+        socket.socket(socket.AF_UNIX) as two,
+    ):
+        paths = [f"{directory}/one%d", f"{directory}/two"]
         one.bind(paths[0])
         two.bind(paths[1])
         publish_user_agent(state, paths[0])
-        assert os.listdir(state.file("agents")) == ["only.conf"]
+        alone = render_agent_snippet(paths[0], always=True)
+        assert written() == {"only.conf": alone} and alone and " exec " not in alone
+        Path(state.file("agents", "damaged.conf")).write_text("ForwardAgent")
         publish_user_agent(state, paths[1])
-        expected = {f"{path.encode().hex()}.conf" for path in paths}
-        assert set(os.listdir(state.file("agents"))) == expected
+        expected = {
+            f"{path.encode().hex()}.conf": render_agent_snippet(path, always=False)
+            for path in paths
+        }
+        assert written() == expected and all(" exec " in str(text) for text in expected.values())
         publish_user_agent(state, "")
-        assert set(os.listdir(state.file("agents"))) == expected
-        shutil.rmtree(directory)
+        assert written() == expected
