@@ -19,6 +19,7 @@ from dcs_proxy.console.progress import Progress
 from dcs_proxy.console.stderr import can_draw, show
 from dcs_proxy.errors import DcsError
 from dcs_proxy.local.deadline import Deadline
+from dcs_proxy.local.environment import config_base
 from dcs_proxy.local.limits import require_open_files
 from dcs_proxy.local.log import VARIABLE, Log, milliseconds_since
 from dcs_proxy.local.settings import Settings, config_path, load_settings
@@ -164,7 +165,7 @@ def find_program(options: Options, environment: Mapping[str, str]) -> Program:
         program_words(),
         options.state_directory(environment),
         options.config_file(environment),
-        os.path.abspath(environment.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")),
+        config_base(environment),
     )
 
 

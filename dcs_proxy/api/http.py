@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -207,6 +208,8 @@ class HttpClient:
     def _open_session(self) -> requests.Session:
         import requests
 
+        # Where the variable says, urllib3 would write what decrypts the connection, key and all.
+        os.environ.pop("SSLKEYLOGFILE", None)
         session = requests.Session()
         # requests reads the whole body of a redirect before it finds that it may not follow it.
         session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from dcs_proxy.api import keyring_process
+from dcs_proxy.api.keyring_trust import keyring_environment
 from dcs_proxy.errors import CredentialsError, DeadlineExceeded, KeyringUnusable
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.programs import start
@@ -84,7 +85,7 @@ class SystemKeyring:
             [sys.executable, *isolated, _PROGRAM, str(self._limit_s + _ORPHAN_S), command, *entry],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            environment=self._environment,
+            environment=keyring_environment(self._environment),
             new_session=True,
         )
         try:

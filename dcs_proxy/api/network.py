@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from dcs_proxy.errors import ConfigError
 from dcs_proxy.local.http_proxy import HttpProxy, parse_http_proxy
 from dcs_proxy.local.settings import Settings
-from dcs_proxy.local.trusted_file import read_trusted
+from dcs_proxy.local.trusted_file import find_distrust, judge, read_trusted
 
 # In the order in which requests reads them.
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -80,7 +80,7 @@ def check_ca(path: str, source: str) -> None:
     A broken certificate is found only when the file is used.
     """
     if source in CA_VARIABLES:
-        data = _read_variable(path, source)
+        data = _read_variable(os.path.abspath(path), path, source)
     else:
         file = read_trusted(path, "the CA file", ConfigError, limit=_MAX_CA_FILE)
         if file is None:
@@ -97,12 +97,21 @@ def check_ca(path: str, source: str) -> None:
     raise _wrong_ca(source, path, "has no PEM certificate", hint)
 
 
-def _read_variable(path: str, variable: str) -> bytes | None:
-    """Return the file that a variable names; None for a directory of certificates."""
+def _read_variable(absolute: str, path: str, variable: str) -> bytes | None:
+    """Return the file that a variable names as `path`; None for a directory of certificates."""
     try:
-        mode = os.stat(path).st_mode
+        status = os.stat(path)
+        mode = status.st_mode
+        distrust = find_distrust(absolute, status)
         if stat.S_ISDIR(mode):
-            if not any(map(_HASHED.match, os.listdir(path))):
+            hashed = [os.path.join(path, each) for each in os.listdir(path) if _HASHED.match(each)]
+            judged = (judge(each, os.stat(each)) for each in hashed)
+            distrust = distrust or next(filter(None, judged), None)
+        if distrust:
+            problem = f"is not trusted: {distrust.place} {distrust.problem}"
+            raise _wrong_ca(variable, path, problem, distrust.hint)
+        if stat.S_ISDIR(mode):
+            if not hashed:
                 raise _wrong_ca(variable, path, "is a directory without hashed certificates",
                                 f"openssl rehash {shlex.quote(path)}")  # fmt: skip
             return None

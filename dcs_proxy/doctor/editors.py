@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from dcs_proxy.local.environment import config_base
 from dcs_proxy.local.files import read_small
 from dcs_proxy.local.settings import Settings
 
@@ -125,7 +126,7 @@ def _places(environment: Mapping[str, str]) -> Iterator[tuple[str, str, str, boo
     A snap of VS Code keeps its settings where the ordinary program does.
     """
     home = os.path.expanduser("~")
-    config = environment.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
+    config = config_base(environment)
     if sys.platform == "darwin":
         config = os.path.join(home, "Library", "Application Support")
     for name, directory, extensions, runs_openssh in _PROGRAMS:

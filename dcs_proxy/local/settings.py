@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dcs_proxy.errors import ConfigError, DcsError
+from dcs_proxy.local.environment import config_base
 from dcs_proxy.local.host_names import parse_host
 from dcs_proxy.local.http_proxy import HttpProxy, parse_http_proxy
 from dcs_proxy.local.trusted_file import read_trusted
@@ -126,8 +127,7 @@ def load_settings(environment: Mapping[str, str], path: str | None = None) -> Se
 
 def config_home(environment: Mapping[str, str]) -> str:
     """Return the directory of the config file and the key file."""
-    home = environment.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    return os.path.join(home, "dcs-proxy")
+    return os.path.join(config_base(environment), "dcs-proxy")
 
 
 def _read(path: str, *, must_exist: bool) -> Settings:

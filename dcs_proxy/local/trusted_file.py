@@ -129,22 +129,31 @@ def distrusted(path: str, what: str, error: type[DcsError], distrust: Distrust) 
 
 def judge(path: str, status: os.stat_result) -> Distrust | None:
     """Return why the file or directory `path` with this status is not trusted, None if it is."""
-    # In a user namespace without root, root's files belong to the overflow user, which then owns /.
-    if status.st_uid not in (os.geteuid(), 0, os.stat("/").st_uid):
-        return Distrust(
-            path,
-            f"belongs to another user (user id {status.st_uid})",
-            f'sudo chown "$(id -un)" {shlex.quote(path)}',
-        )
-    # A link's mode means nothing; what is in a sticky directory only its owner can replace.
+    if found := judge_owner(path, status.st_uid):
+        return found
+    # A link's mode means nothing, and a socket's says who may connect.
+    is_other = stat.S_ISLNK(status.st_mode) or stat.S_ISSOCK(status.st_mode)
+    # What is in a sticky directory only its owner can replace.
     is_sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
-    if status.st_mode & 0o022 and not stat.S_ISLNK(status.st_mode) and not is_sticky:
+    if status.st_mode & 0o022 and not is_other and not is_sticky:
         mode = stat.S_IMODE(status.st_mode)
         return Distrust(
             path, f"is writable by other users (mode {mode:04o})",
             f"chmod go-w {shlex.quote(path)}",
         )  # fmt: skip
     return None
+
+
+def judge_owner(path: str, uid: int) -> Distrust | None:
+    """Return why what belongs to this user is not trusted, None if it is."""
+    # In a user namespace without root, root's files belong to the overflow user, which then owns /.
+    if uid in (os.geteuid(), 0, os.stat("/").st_uid):
+        return None
+    return Distrust(
+        path,
+        f"belongs to another user (user id {uid})",
+        f'sudo chown "$(id -un)" {shlex.quote(path)}',
+    )
 
 
 def _way(path: str) -> Iterator[str]:

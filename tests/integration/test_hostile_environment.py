@@ -1,0 +1,162 @@
+"""Variables that name what other users own, or what is in the current directory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.emulator import Emulator
+from tests.support.fake_agent import socket_directory
+from tests.support.user import User
+from tests.support.waiting import wait_until
+
+Start = Callable[..., Emulator]
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+
+STRANGER = 65534
+# A bus of another user, which answers whatever it is asked, and writes down what it hears.
+BUS = """
+import os, socket, sys
+os.setgid(int(sys.argv[3]))
+os.setuid(int(sys.argv[3]))
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1].replace("@", "\\0"))
+listener.listen()
+print("ready", flush=True)
+while True:
+    connection, _ = listener.accept()
+    connection.settimeout(10)
+    heard = connection.recv(65536)
+    with open(sys.argv[2], "ab") as file:
+        file.write(heard.hex().encode() + b"\\n")
+    connection.close()
+"""
+
+
+@pytest.fixture
+def tls(start_emulator: Start, user: User, tmp_path: Path) -> Path:
+    """The file with the authority of an API with TLS, which a variable of the user's names."""
+    authority = tmp_path / "tls.pem"
+    emulator = start_emulator("--machine", "dm-foo", "--tls", str(authority))
+    user.environment["REQUESTS_CA_BUNDLE"] = str(authority)
+    user.use(emulator)
+    return authority
+
+
+@pytest.mark.parametrize("kind", ["file", "fifo", "directory"])
+def test_the_secrets_of_tls_are_written_nowhere(
+    tls: Path, user: User, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "secrets"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    user.environment["SSLKEYLOGFILE"] = str(path)
+    done = user.proxy("list", timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    if kind == "file":
+        assert not path.exists()
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_authorities_of_others_are_not_believed(
+    tls: Path, user: User, tmp_path: Path, variable: str
+) -> None:
+    del user.environment["REQUESTS_CA_BUNDLE"]
+    directory = tmp_path / "authorities"
+    directory.mkdir()
+    (directory / "0a1b2c3d.0").write_bytes(tls.read_bytes())
+    for path, place in ((tls, tls), (directory, directory), (directory, directory / "0a1b2c3d.0")):
+        user.environment[variable] = str(path)
+        place.chmod(place.stat().st_mode | 0o022)
+        done = user.proxy("list")
+        assert done.returncode == 3
+        assert f"{variable} names {path}, which is not trusted: " in done.stderr
+        assert f"{place} is writable by other users" in done.stderr
+        place.chmod(place.stat().st_mode & ~0o022)
+        if os.geteuid() == 0:
+            os.chown(place, STRANGER, STRANGER)
+            done = user.proxy("list")
+            assert done.returncode == 3
+            assert f"{place} belongs to another user" in done.stderr
+            os.chown(place, 0, 0)
+    user.environment[variable] = str(tls)
+    assert user.proxy("list").returncode == 0
+
+
+def test_the_current_directory_holds_no_settings(
+    start_emulator: Start, user: User, tmp_path: Path
+) -> None:
+    user.use(start_emulator("--machine", "dm-foo"))
+    here = tmp_path / "repository"
+    (here / "dcs-proxy").mkdir(parents=True)
+    (here / "dcs-proxy" / "config.toml").write_text("not a config file\n")
+    (here / "python_keyring").mkdir()
+    (here / "python_keyring" / "keyringrc.cfg").write_text(
+        "[backend]\ndefault-keyring=trap.Trap\nkeyring-path=.\n"
+    )
+    (here / "trap.py").write_text("open('mark', 'w')\n")
+    del user.environment["DCS_PROXY_CONFIG"]
+    user.environment["XDG_CONFIG_HOME"] = "."
+    assert user.proxy("list", cwd=here).returncode == 0
+    del user.environment["DEDALUS_API_KEY"]
+    # As the installed program is started: with -m, Python itself looks in the current directory.
+    program = str(Path(sys.executable).with_name("dcs-proxy"))
+    done = user.run([program, "list"], cwd=here)
+    assert "there is no API key" in done.stderr
+    assert not (here / "mark").exists()
+
+
+@pytest.mark.parametrize("place", ["keyringrc.cfg", "python_keyring"])
+def test_others_do_not_choose_the_keyring(user: User, place: str) -> None:
+    directory = user.home / ".config" / "python_keyring"
+    directory.mkdir(parents=True)
+    chosen = directory / "keyringrc.cfg"
+    mark = user.root / "mark"
+    (directory / "trap.py").write_text(f"open({str(mark)!r}, 'w')\n")
+    chosen.write_text(f"[backend]\ndefault-keyring=trap.Trap\nkeyring-path={directory}\n")
+    wrong = chosen if place == chosen.name else directory
+    wrong.chmod(0o777)
+    done = user.proxy("list")
+    assert done.returncode == 4
+    assert f"{chosen} is not trusted" in done.stderr or f"{chosen} is writable" in done.stderr
+    assert "chmod go-w" in done.stderr
+    assert not mark.exists()
+    wrong.chmod(0o700)
+    assert user.proxy("list").returncode == 4
+    assert mark.exists(), "it would do harm"
+
+
+@only_root
+@pytest.mark.parametrize("kind", ["path", "abstract", "link"])
+def test_a_bus_of_another_user_is_told_nothing(user: User, kind: str) -> None:
+    with socket_directory() as directory:
+        os.chmod(directory, 0o1777)
+        path = f"{directory}/bus"
+        heard = Path(directory) / "heard"
+        words = [f"@{path}" if kind == "abstract" else path, str(heard), str(STRANGER)]
+        bus = subprocess.Popen([sys.executable, "-c", BUS, *words], stdout=subprocess.PIPE)
+        try:
+            assert bus.stdout and bus.stdout.readline() == b"ready\n"
+            if kind == "link":
+                os.symlink(path, f"{directory}/link")
+                path = f"{directory}/link"
+            address = f"unix:{'abstract' if kind == 'abstract' else 'path'}={path},guid=00"
+            user.environment["DBUS_SESSION_BUS_ADDRESS"] = address
+            for words in (["list"], ["logout"], ["login"], ["doctor"]):
+                done = user.proxy(*words)
+                said = done.stdout + done.stderr
+                assert "DBUS_SESSION_BUS_ADDRESS" in said, words
+                assert f"belongs to another user (user id {STRANGER})" in said
+            # It may be connected to, to see whose it is.
+            wait_until(lambda: kind != "abstract" or heard.exists())
+            assert not heard.exists() or set(heard.read_text().splitlines()) == {""}
+        finally:
+            bus.kill()
+            bus.communicate()
