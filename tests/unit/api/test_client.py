@@ -81,6 +81,17 @@ def test_a_missing_get_is_told_from_a_missing_machine(
         api.create_session(NAME, "k", "id-1")
 
 
+@pytest.mark.parametrize("status", [200, 202, 204, 404, 405, 409])
+def test_a_session_that_is_closed_or_closing_counts_as_closed(
+    fake: FakeApi, tmp_path: Path, status: int
+) -> None:
+    fake.answers = [Answer(status)]
+    api_of(fake, tmp_path).close_session(NAME, "wssh-1", "id-2")
+    (asked,) = fake.asked
+    assert (asked.method, asked.path) == ("DELETE", "/v1/machines/dm-foo/ssh/wssh-1")
+    assert asked.headers["idempotency-key"] == "id-2"
+
+
 def test_all_pages_are_listed_and_what_cannot_be_named_is_told(
     fake: FakeApi, tmp_path: Path
 ) -> None:

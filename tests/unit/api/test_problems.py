@@ -131,6 +131,8 @@ def test_retry_after_may_be_a_date() -> None:
     date = email.utils.formatdate(time.time() + 20, usegmt=True)
     wait_s = failure(503, b"", {"retry-after": date}).wait_s
     assert wait_s is not None and 15 < wait_s < 21
+    past = email.utils.formatdate(time.time() - 20, usegmt=True)
+    assert failure(503, b"", {"retry-after": past}).wait_s == 0
 
 
 @pytest.mark.parametrize("date", ["", "soon", "Mon, 99 Jan 2026 00:00:00 GMT"])

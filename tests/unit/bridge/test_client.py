@@ -124,6 +124,8 @@ def test_a_packet_of_any_size_is_not_waited_for(served: Served) -> None:
 def test_a_greeting_without_end_is_not_kept(served: Served) -> None:
     served.peer.sock.sendall(b"x" * 100_000)
     assert served.ended.wait(60)
+    # Not by paramiko's time limit.
+    assert "the greeting is too long" in str(served.client.get_exception())
 
 
 @pytest.mark.parametrize("number", [80, 90, 94, 98, 127])
@@ -210,6 +212,21 @@ def test_lines_are_shown_while_the_client_waits(served: Served) -> None:
     served.client.let_in()
     assert waiting.end().is_authenticated()
     served.client.show("too late, and not sent")
+
+
+def test_each_line_is_shown_once(served: Served) -> None:
+    sent: list[bytes] = []
+    # In place of the method, to see what reaches it.
+    served.client.send = sent.append  # type: ignore[method-assign]
+    served.client.show("one")
+    assert sent == [], "before the client may get one (RFC 4252 §5.4)"
+    served.client.ask()
+    served.client.show("two")
+    served.client.ask()
+    served.client.let_in()
+    served.client.show("too late")
+    lines = [b"\x35" + pack_string(line) + pack_string(b"") for line in (b"one\r\n", b"two\r\n")]
+    assert sent == [*lines, b"\x34"]
 
 
 def test_what_was_meant_for_the_client_comes_once_it_is_let_in(served: Served) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from dcs_proxy.app import Options
 from dcs_proxy.commands import prepare
-from dcs_proxy.errors import NotWoken
+from dcs_proxy.errors import ApiUnavailable, ClientGone, DcsError, NotWoken
 
 
 @pytest.fixture
@@ -57,3 +57,32 @@ def test_a_parent_that_is_not_known_may_only_show_its_options(
             prepare.run(arguments, Options(str(tmp_path)))
     else:
         assert prepare.run(arguments, Options(str(tmp_path))) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "is_discarded", "is_saved"),
+    [
+        (ApiUnavailable("down"), False, True),
+        (ApiUnavailable("down"), True, False),  # then the ProxyCommand has to tell it
+        (ClientGone("gone"), False, False),
+    ],
+)
+def test_the_second_half_repeats_an_error_that_the_user_has_seen(
+    tmp_path: Path,
+    prepared: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: DcsError,
+    is_discarded: bool,
+    is_saved: bool,
+) -> None:
+    def fail(host: str, options: Options, parent: int) -> int:
+        raise error
+
+    (tmp_path / "sessions").mkdir(mode=0o700)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(prepare, "_prepare", fail)
+    monkeypatch.setattr(prepare, "is_ssh", lambda pid: True)
+    monkeypatch.setattr(prepare, "is_discarded", lambda: is_discarded)
+    with pytest.raises(type(error)):
+        prepare.run(argparse.Namespace(host="dm-foo"), Options(str(tmp_path)))
+    assert bool(list((tmp_path / "sessions").glob("*.failed"))) is is_saved

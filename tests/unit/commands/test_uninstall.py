@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,3 +34,21 @@ def test_agents_are_ended_whether_or_not_they_hold_keys(
         "dcs-proxy: 1 private agents ended",
         "dcs-proxy: left: the agents at /a/agent-2.sock, which did not end",
     ]
+
+
+@pytest.mark.parametrize("agreed", [True, False])
+def test_what_the_user_has_typed_in_goes_only_with_consent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, agreed: bool
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setattr(uninstall, "confirm", lambda question: False)
+    directory = tmp_path / "dcs-proxy"
+    directory.mkdir()
+    for name in ("config.toml", "api-key"):
+        (directory / name).write_text("content")
+        os.link(directory / name, tmp_path / f"{name}.other")
+    uninstall._remove_choices(None, agreed=agreed)
+    assert directory.exists() is not agreed
+    # The key must not stay anywhere (api/credentials.py); other files keep their other names.
+    assert (tmp_path / "api-key.other").read_text() == ("" if agreed else "content")
+    assert (tmp_path / "config.toml.other").read_text() == "content"

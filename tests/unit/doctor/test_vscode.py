@@ -8,6 +8,7 @@ from dcs_proxy.app import Options
 from dcs_proxy.doctor.context import Context
 from dcs_proxy.doctor.runner import Check
 from dcs_proxy.doctor.vscode import check_vscode
+from dcs_proxy.local.settings import Settings
 from dcs_proxy.openssh.config_file import install
 
 
@@ -17,15 +18,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def check(home: Path, **settings: str) -> Check | None:
-    """Check the settings of editors, by directory."""
+def check(home: Path, wake_s: int | None = None, **settings: str) -> Check | None:
+    """Check the settings of editors, by directory; `wake_s` is our own, None if it is not known."""
     for directory, text in settings.items():
         path = home / ".config" / directory / "User" / "settings.json"
         path.parent.mkdir(parents=True)
         path.write_text(text)
-    return check_vscode(
-        Context(Options(str(home / "state")), {}, str(home / ".ssh" / "config"), True, None)
-    )
+    context = Context(Options(str(home / "state")), {}, str(home / ".ssh" / "config"), True, None)
+    if wake_s is not None:
+        context.settings = Settings(wake_seconds=wake_s)
+    return check_vscode(context)
 
 
 def test_without_remote_ssh_there_is_no_check(home: Path) -> None:
@@ -50,6 +52,19 @@ def test_one_editor_with_a_short_limit_fails_the_check(home: Path) -> None:
     result = check(home, Code=limit % 300, Cursor=limit % 20)
     assert result and not result.ok and result.text.startswith("Cursor gives up after 20 s")
     assert result.hint.endswith("/.config/Cursor/User/settings.json")
+
+
+@pytest.mark.parametrize(
+    ("wake_s", "limit_s", "is_enough"),
+    [(None, 59, False), (None, 60, True), (300, 60, True), (30, 29, False), (30, 30, True)],
+)
+def test_an_editor_waits_long_enough_for_an_ordinary_wake_or_the_longest(
+    home: Path, wake_s: int | None, limit_s: int, is_enough: bool
+) -> None:
+    result = check(home, wake_s, Code=f'{{"remote.SSH.connectTimeout": {limit_s}}}')
+    assert result is not None and result.ok is is_enough
+    if not is_enough:
+        assert f'"remote.SSH.connectTimeout": {wake_s or 300} in' in result.hint
 
 
 def test_without_the_local_server_the_output_of_ssh_ends_the_limit(home: Path) -> None:

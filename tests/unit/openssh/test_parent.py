@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -44,6 +45,16 @@ from tests.support.waiting import LIMIT_S, wait_until
 )
 def test_options_are_told_from_the_command(line: str, letters: str) -> None:
     assert "".join(letter for letter, _ in parse_options(line.split())) == letters
+
+
+# The getopt string of ssh.c in OpenSSH 10.0.
+OPENSSH_10 = "1246ab:c:e:fgi:kl:m:no:p:qstvxAB:CD:E:F:GI:J:KL:MNO:P:Q:R:S:TVw:W:XYy"
+
+
+@pytest.mark.parametrize(("letter", "colon"), re.findall("([0-9A-Za-z])(:?)", OPENSSH_10))
+def test_the_word_after_an_option_is_its_argument_or_the_host(letter: str, colon: str) -> None:
+    found = parse_options([f"-{letter}", "-G", "dm-foo"])
+    assert found == [*([(letter, "-G")] if colon else [(letter, ""), ("G", "")]), ("", "dm-foo")]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dcs_proxy.api.model import Session
-from dcs_proxy.errors import Untrusted
+from dcs_proxy.errors import ClientGone, Untrusted
 from dcs_proxy.ssh import certificates as certificate
 from tests.unit.session.fakes import Fakes
 
@@ -60,6 +60,15 @@ def test_a_session_that_has_ended_is_not_used(fakes: Fakes, left_s: float, is_ov
         return
     with pytest.raises(Untrusted, match="has already ended"):
         fakes.resolve()
+
+
+def test_a_session_whose_private_key_is_gone_ends_with_the_key_in_the_agent(fakes: Fakes) -> None:
+    fakes.api.statuses = ["wake_in_progress", ClientGone("gone"), "ready"]
+    with pytest.raises(ClientGone):
+        fakes.resolve()
+    record = fakes.resolve()
+    assert record.ready is not None and record.ready.bare_key
+    assert record.ready.ends_at == record.attempt.key_ends_at < fakes.now() + 3600
 
 
 def test_no_agent_holds_a_key_for_years(fakes: Fakes) -> None:

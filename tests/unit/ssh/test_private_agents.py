@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from dcs_proxy.errors import StateError
+from dcs_proxy.errors import AgentUnavailable, StateError
 from dcs_proxy.local.log import Log
+from dcs_proxy.ssh import private_agents
+from dcs_proxy.ssh.agent import Agent, Identity
+from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.private_agents import PrivateAgents, end_idle_agents
-from tests.support.fake_agent import FakeAgent, socket_directory
+from tests.support.fake_agent import FakeAgent, Store, socket_directory
 
 
 def test_the_sockets_are_in_the_order_in_which_they_are_used(tmp_path: Path) -> None:
@@ -132,6 +135,47 @@ def test_an_agent_that_does_not_answer_properly_is_left_alone() -> None:
         finally:
             agent.stop()
         assert agents.paths() == [agents.path(1)]
+
+
+def test_an_agent_that_does_not_answer_is_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def fail(path: str, limit_s: float) -> list[Identity]:
+        asked.append(os.path.basename(path))
+        raise AgentUnavailable("did not answer within 2 s")
+
+    agents = PrivateAgents(str(tmp_path), Log(str(tmp_path / "log")))
+    for number in (1, 2):
+        Path(agents.path(number)).touch()
+    monkeypatch.setattr(private_agents, "held_by", fail)
+    for _ in range(2):
+        added = agents.add_key(
+            generate_key(), comment="dm-foo", lifetime_s=60, may_start=False, timeout_s=30
+        )
+        assert added is None
+    assert asked == ["agent-1.sock", "agent-2.sock"]
+    assert (tmp_path / "log").read_text().count(" agent-skipped ") == 2
+
+
+def test_every_agent_that_holds_identities_of_a_machine_is_found() -> None:
+    with socket_directory() as state:
+        agents = PrivateAgents(state)
+        running = [FakeAgent(agents.path(number)) for number in (1, 2, 3)]
+        for agent in running:
+            agent.answer = Store()
+            agent.thread.start()
+        try:
+            for path, comment in (
+                (1, "dm-foo"), (1, "dm-foo via gateway"), (2, "dm-foo via gateway"), (2, "dm-bar"),
+            ):  # fmt: skip
+                Agent(agents.path(path)).add_key(generate_key(), comment=comment, lifetime_s=60)
+            one, two = agents.path(1), agents.path(2)
+            assert agents.holders() == {"dm-foo": {one, two}, "dm-bar": {two}}
+        finally:
+            for agent in running:
+                agent.stop()
 
 
 def test_the_length_of_a_path_is_that_of_its_bytes(
