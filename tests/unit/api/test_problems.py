@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from dcs_proxy.emulator.contract import ERRORS
 from dcs_proxy.errors import (
     ApiProtocolError,
     ApiUnavailable,
+    ConfigError,
     CredentialsError,
     DcsError,
     Forbidden,
@@ -61,7 +63,7 @@ def of_exception(error: Exception, network: Network = DIRECT) -> RequestFailed:
 )  # fmt: skip
 def test_what_no_retry_can_mend_is_not_retried(name: str, kind: type[DcsError], said: str) -> None:
     failed = failure(ERRORS[name].status, ERRORS[name].body)
-    assert isinstance(failed.error, kind) and not failed.retryable
+    assert isinstance(failed.error, kind) and failed.retryable is False
     assert said in failed.error.message
     assert failed.error.hint
 
@@ -78,6 +80,33 @@ def test_a_reused_idempotency_key_is_a_conflict() -> None:
 def test_a_missing_machine_is_told() -> None:
     error = failure(404, b"").error
     assert isinstance(error, MachineNotFound) and error.message == "no such machine: HTTP 404"
+    assert error.hint == "check the name, and that the API key belongs to the right account"
+    assert str(failure(404, b"")) == error.message
+
+
+@pytest.mark.parametrize(
+    ("status", "is_unsure", "kind"),
+    [
+        (400, True, MachineNotFound),
+        (422, True, MachineNotFound),
+        (401, True, CredentialsError),
+        (423, True, ApiProtocolError),
+        (400, False, ApiProtocolError),
+    ],
+)
+def test_an_id_that_may_be_none_is_refused_as_a_machine_that_is_missing(
+    status: int, is_unsure: bool, kind: type[DcsError]
+) -> None:
+    failed = Problems(SETTINGS, CREDENTIALS).from_status(status, {}, b"", id_is_unsure=is_unsure)
+    assert isinstance(failed.error, kind) and failed.error.message.endswith(f"HTTP {status}")
+
+
+@pytest.mark.parametrize("status", [300, 307, 399])
+def test_a_redirect_is_not_followed(status: int) -> None:
+    failed = failure(status, b"", {"location": "https://evil.test"})
+    assert isinstance(failed.error, ApiProtocolError) and failed.retryable is False
+    assert failed.error.message == "the API answered with a redirect, which is not followed"
+    assert failed.error.hint == "check DEDALUS_BASE_URL"
 
 
 @pytest.mark.parametrize(
@@ -93,6 +122,7 @@ def test_what_passes_is_retried(status: int, said: str) -> None:
     failed = failure(status, b"<html>")
     assert isinstance(failed.error, ApiUnavailable) and failed.retryable
     assert failed.error.message == f"{said}HTTP {status}"
+    assert failed.error.hint == "try again later"
     body = {"error_code": "E", "message": "m", "retryable": False}
     assert not failure(status, body).retryable
 
@@ -102,7 +132,7 @@ def test_an_unknown_status_is_retried_only_if_the_api_says_so() -> None:
     failed = failure(418, body)
     assert isinstance(failed.error, ApiUnavailable) and failed.retryable
     failed = failure(418, {**body, "retryable": False})
-    assert isinstance(failed.error, ApiProtocolError) and not failed.retryable
+    assert isinstance(failed.error, ApiProtocolError) and failed.retryable is False
 
 
 @pytest.mark.parametrize(
@@ -110,6 +140,9 @@ def test_an_unknown_status_is_retried_only_if_the_api_says_so() -> None:
     [
         (84, None, 0.084, ""),
         (5000, "1", 5.0, "; it asks to wait 5 s"),
+        (999, None, 0.999, ""),
+        (1000, None, 1.0, "; it asks to wait 1 s"),
+        (None, "1" * 13, 111111111111.0, "; it asks to wait 111111111111 s"),
         (None, "3", 3.0, "; it asks to wait 3 s"),
         (None, "0", 0.0, ""),
         (None, "soon", None, ""),
@@ -148,16 +181,21 @@ def test_a_key_that_a_server_sends_back_is_not_shown() -> None:
 @pytest.mark.parametrize("status", [404, 405])
 def test_a_request_about_no_machine_does_not_speak_of_one(status: int) -> None:
     failed = Problems(SETTINGS, CREDENTIALS).from_status(status, {}, b"", names_machine=False)
-    assert isinstance(failed.error, ApiProtocolError) and not failed.retryable
+    assert isinstance(failed.error, ApiProtocolError) and failed.retryable is False
     assert failed.error.message == (
         f"the API at https://api.test has no list of machines: HTTP {status}"
+    )
+    assert failed.error.hint == (
+        "check DEDALUS_BASE_URL; if it is right, type the machine's complete name"
     )
 
 
 def test_problem_json_and_html_are_quoted_or_left_out() -> None:
     body = {"title": "Bad\x1b[0m", "detail": "no\nsuch"}
     assert failure(400, body).error.message == 'the API answered "no such" (HTTP 400)'
-    assert failure(501, b"<html>").error.message == "the API answered HTTP 501"
+    error = failure(501, b"<html>").error
+    assert error.message == "the API answered HTTP 501"
+    assert error.hint == "if you report this, include the request's id from dcs-proxy log"
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
@@ -168,8 +206,12 @@ def test_a_server_that_fails_without_a_word_is_asked_again(status: int) -> None:
 
 def test_who_has_no_access_to_the_beta_is_told_what_to_do() -> None:
     body = {"error_code": "BETA_ACCESS_REQUIRED", "message": "no", "retryable": False}
-    assert "ask the service for access" in failure(403, body).error.hint
-    assert "DEDALUS_ORG_ID" in failure(403, {**body, "error_code": "AUTH"}).error.hint
+    assert failure(403, body).error.hint == (
+        "ask the service for access, or use the key of an organisation that has it"
+    )
+    assert failure(403, {**body, "error_code": "AUTH"}).error.hint == (
+        "check that DEDALUS_ORG_ID names the organisation that owns the key"
+    )
 
 
 @pytest.mark.parametrize("code", ["machine_not_found", "MACHINE_NOT_ROUTABLE"])
@@ -179,7 +221,8 @@ def test_a_machine_that_cannot_be_reached_is_one_whatever_the_status(
 ) -> None:
     body = {"error_code": code, "message": "no", "retryable": False}
     failed = failure(status, body)
-    assert isinstance(failed.error, MachineUnreachable) and not failed.retryable
+    assert isinstance(failed.error, MachineUnreachable) and failed.retryable is False
+    assert failed.error.hint.startswith("check the name")
 
 
 NO_NAME = socket.gaierror(-2, "Name or service not known")
@@ -219,7 +262,13 @@ def test_each_exception_is_told_in_a_few_words(
 def test_a_name_that_cannot_be_looked_up_is_told() -> None:
     unknown = caused_by(NO_NAME, NameResolutionError("api.test", POOL, NO_NAME))
     error = requests.ConnectionError(MaxRetryError(POOL, "/", unknown))
-    assert of_exception(error).error.message == "cannot look up api.test"
+    failed = of_exception(error)
+    assert failed.error.message == "cannot look up api.test" and failed.retryable is True
+    assert failed.error.hint == (
+        "check the network, DEDALUS_BASE_URL and proxy variables, then try again"
+    )
+    second = requests.ConnectionError(ProtocolError(ValueError("x"), NO_NAME))
+    assert of_exception(second).error.message == "cannot look up api.test"
 
 
 @pytest.mark.parametrize(
@@ -267,4 +316,31 @@ def test_a_failed_tls_handshake_is_told_by_its_cause(words: str, said: str, hint
     failed = of_exception(requests.exceptions.SSLError(text))
     assert failed.error.message == f"the API at https://api.test {said}"
     assert failed.error.hint.startswith(hint) or hint in failed.error.hint
-    assert not failed.retryable
+    assert failed.retryable is False
+
+
+def test_a_certificate_that_is_out_of_its_time_is_told_with_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(time, "gmtime", lambda: time.struct_time((2026, 1, 2, 3, 4, 5, 4, 2, 0)))
+    error = requests.exceptions.SSLError("certificate has expired")
+    expected = "check this computer's clock: it says 2026-01-02 03:04 UTC"
+    assert of_exception(error).error.hint == expected
+
+
+def test_a_ca_of_the_users_is_named() -> None:
+    network = replace(DIRECT, ca="/etc/my ca.pem", ca_source="REQUESTS_CA_BUNDLE")
+    error = requests.exceptions.SSLError("[SSL: CERTIFICATE_VERIFY_FAILED] unable to get issuer")
+    assert of_exception(error, network).error.message == (
+        "the API at https://api.test presents a TLS certificate that is not trusted by "
+        "/etc/my ca.pem (REQUESTS_CA_BUNDLE)"
+    )
+    words = requests.exceptions.SSLError("[X509] PEM lib (_ssl.c:4149)")
+    failed = of_exception(words, network)
+    assert isinstance(failed.error, ConfigError) and failed.retryable is False
+    assert failed.error.message == (
+        "REQUESTS_CA_BUNDLE names /etc/my ca.pem, which has a broken certificate"
+    )
+    assert failed.error.hint == ("see: openssl storeutl -noout -text -certs '/etc/my ca.pem'")
+    # The same words about the system's own authorities are no fault of the user's file.
+    assert of_exception(words).error.message.endswith("cannot be reached: TLS failed")

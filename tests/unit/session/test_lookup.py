@@ -3,6 +3,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -10,13 +12,18 @@ from dcs_proxy.api.known_machines import Known, KnownMachines
 from dcs_proxy.errors import (
     ApiProtocolError,
     ApiUnavailable,
+    DcsError,
     Forbidden,
     MachineNotFound,
+    SessionFailed,
     UsageError,
 )
+from dcs_proxy.local.log import Log
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineId, MachineName
-from dcs_proxy.session.lookup import Lookup, find_locally, names_of
+from dcs_proxy.session import lookup
+from dcs_proxy.session.lookup import Lookup, find_locally, names_of, resolve_typed
+from dcs_proxy.session.next_step import Half
 
 FIRST = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
 SECOND = "017f22e2-79b0-7cc3-98c4-dc0c0c08398f"
@@ -101,6 +108,17 @@ def test_not_more_than_a_few_of_many_are_named(world: World) -> None:
     with pytest.raises(MachineNotFound) as caught:
         world.find("dm-c0de")
     assert caught.value.message.count("dm-") == 8 and "and 12 more" in caught.value.message
+    world.has_seen(*(f"017f22e2-79b0-7cc3-98c4-{n:08x}c0de" for n in range(8)))
+    with pytest.raises(MachineNotFound) as caught:
+        world.find("dm-c0de")
+    assert caught.value.message.count("dm-") == 8 and "more" not in caught.value.message
+
+
+def test_a_name_that_is_an_alias_is_no_way_out_of_an_ambiguity(tmp_path: Path) -> None:
+    world = World(tmp_path, aliases={"dm-7398f": name_of(THIRD)})
+    world.has_seen(FIRST, SECOND, THIRD)
+    with pytest.raises(MachineNotFound, match="2 machines: dm-07398f, dm-8398f"):
+        world.find("dm-398f")
 
 
 def test_a_name_that_exists_wins_over_a_short_one(world: World) -> None:
@@ -120,7 +138,7 @@ def test_where_ids_are_names_the_api_is_asked_whether_the_name_exists(world: Wor
 
 
 def test_a_machine_named_like_a_short_name_in_use_is_not_entered_unasked(tmp_path: Path) -> None:
-    world = World(tmp_path, aliases={"dm-other": "dm-c0de"})
+    world = World(tmp_path, aliases={"dm-other": "dm-c0de", "dm-7c0de": "dm-c0de"})
     world.has_seen(FIRST, THIRD)
     assert world.find("dm-c0de") == name_of(THIRD)
     world.has_seen(FIRST, THIRD, "dm-c0de")
@@ -129,8 +147,9 @@ def test_a_machine_named_like_a_short_name_in_use_is_not_entered_unasked(tmp_pat
     assert caught.value.message == (
         f"this was short for dm-{THIRD} and is now the name of another machine"
     )
-    assert caught.value.hint.startswith("for the first: ssh dm-7c0de; ")
-    assert world.find("dm-7c0de") == name_of(THIRD)
+    assert caught.value.machine == "dm-c0de"
+    assert caught.value.hint.startswith("for the first: ssh dm-07c0de; ")
+    assert world.find("dm-07c0de") == name_of(THIRD)
     assert world.find("dm-other") == "dm-c0de"
     world.has_seen(FIRST, "dm-c0de")
     assert world.find("dm-c0de") == "dm-c0de"
@@ -185,6 +204,83 @@ def test_a_machine_that_is_gone_is_looked_up_anew(world: World) -> None:
     assert world.find("dm-398f") == name_of(SECOND)
 
 
+@pytest.mark.parametrize(("age_s", "asked"), [(-0.1, 1), (0, 0), (4.9, 0), (5, 1)])
+def test_a_list_is_fresh_for_five_seconds(
+    world: World, monkeypatch: pytest.MonkeyPatch, age_s: float, asked: int
+) -> None:
+    world.has_seen(FIRST)
+    now = world.known.load().seen_at + age_s
+    monkeypatch.setattr(time, "time", lambda: now)
+    assert world.find("dm-nobody") == "dm-nobody"
+    assert world.asked == asked
+
+
+def test_a_name_that_means_several_by_now_is_refused(world: World) -> None:
+    world.has_seen(FIRST)
+    world.api = [FIRST, SECOND]
+    with pytest.raises(MachineNotFound, match="short for 2 machines: dm-7398f, dm-8") as caught:
+        world.lookup.find_again("dm-398f", name_of(THIRD))
+    assert caught.value.machine == "dm-398f"
+
+
+class Resolved:
+    """Stands for `resolve`, which fails for the machines in `errors`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+        self.errors: dict[str, DcsError] = {}
+        self.calls: list[tuple[MachineName, object, Half]] = []
+        self.log_file = directory / "log"
+        self.context: Any = SimpleNamespace(log=Log(str(self.log_file)))
+        monkeypatch.setattr(lookup, "resolve", self.resolve)
+
+    def resolve(self, name: MachineName, context: object, half: Half) -> str:
+        self.calls.append((name, context, half))
+        if name in self.errors:
+            raise self.errors[name]
+        return f"the record of {name}"
+
+    def typed(self, world: World, half: Half) -> object:
+        return resolve_typed("dm-398f", self.context, world.lookup, half)
+
+
+@pytest.fixture
+def resolved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Resolved:
+    return Resolved(monkeypatch, tmp_path)
+
+
+@pytest.mark.parametrize("half", Half)
+def test_what_was_typed_is_resolved(world: World, resolved: Resolved, half: Half) -> None:
+    world.has_seen(FIRST)
+    assert resolved.typed(world, half) == (name_of(FIRST), f"the record of {name_of(FIRST)}")
+    assert resolved.calls == [(name_of(FIRST), resolved.context, half)]
+
+
+@pytest.mark.parametrize("error", [MachineNotFound("gone"), SessionFailed("destroyed")])
+def test_a_short_name_whose_machine_is_gone_is_looked_up_once_more(
+    world: World, resolved: Resolved, error: DcsError
+) -> None:
+    world.has_seen(FIRST)
+    resolved.errors[name_of(FIRST)] = error
+    with pytest.raises(type(error)) as caught:
+        resolved.typed(world, Half.CONNECT)
+    assert caught.value is error and len(resolved.calls) == 1
+    world.api = [SECOND]
+    world.known._change(lambda known: Known(0.0, known.ids, known.short))
+    found = resolved.typed(world, Half.CONNECT)
+    assert found == (name_of(SECOND), f"the record of {name_of(SECOND)}")
+    assert resolved.calls[-1] == (name_of(SECOND), resolved.context, Half.CONNECT)
+    said = resolved.log_file.read_text()
+    assert f"looked-up-again machine={name_of(SECOND)} instead_of={name_of(FIRST)}" in said
+
+
+def test_another_error_is_not_a_reason_to_look_again(world: World, resolved: Resolved) -> None:
+    world.has_seen(FIRST)
+    resolved.errors[name_of(FIRST)] = ApiUnavailable("down")
+    with pytest.raises(ApiUnavailable):
+        resolved.typed(world, Half.PREPARE)
+    assert world.asked == 0
+
+
 @pytest.mark.parametrize("api", [[FIRST], []])
 def test_there_may_be_nothing_else_that_it_means(world: World, api: list[str]) -> None:
     world.has_seen(FIRST)
@@ -220,8 +316,9 @@ def test_commands_that_ask_nothing_look_where_sessions_are_first(
 
 def test_they_refuse_what_is_ambiguous_too() -> None:
     here = {name_of(FIRST), name_of(SECOND)}
-    with pytest.raises(MachineNotFound, match="dm-7398f, dm-8398f"):
+    with pytest.raises(MachineNotFound, match="dm-7398f, dm-8398f") as caught:
         find_locally("398f", Settings(), here, Known())
+    assert caught.value.machine == "dm-398f"
 
 
 def test_a_machine_s_names_are_all_that_may_be_typed() -> None:
@@ -231,3 +328,9 @@ def test_a_machine_s_names_are_all_that_may_be_typed() -> None:
     assert names_of(name_of(FIRST), settings, known) == {
         name_of(FIRST), "dm-web", "dm-398f", "dm-7398f",
     }  # fmt: skip
+    # A short name that is an alias means the alias.
+    settings = Settings(aliases={"dm-398f": name_of(THIRD)})
+    assert names_of(name_of(FIRST), settings, known) == {
+        name_of(FIRST), "dm-7398f",
+    }  # fmt: skip
+    assert names_of(name_of(SECOND), settings, known) == {name_of(SECOND)}
