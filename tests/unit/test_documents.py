@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -112,3 +113,23 @@ def test_troubleshooting_quotes_what_users_really_see() -> None:
     assert len(quoted) > 40 and quoted >= NOT_OURS
     patterns = list(messages())
     assert [text for text in quoted - NOT_OURS if not is_in_sources(text, patterns)] == []
+
+
+def test_the_map_of_the_tests_has_every_file_of_tests() -> None:
+    text = (DOCS / "testing.rst").read_text()
+    table = text.partition("Where the tests are\n")[2].partition("Writing one\n")[0]
+    # A name without a directory is in that of the name before it.
+    directory, places = "", []
+    for name in re.findall(r"``([^`]+)``", table):
+        directory = name.rpartition("/")[0] if "/" in name else directory
+        places.append(name if "/" in name else f"{directory}/{name}")
+    package = ROOT / "dcs_proxy"
+    tests = ROOT / "tests"
+    gone = [place for place in places if "MODULE" not in place and not list(tests.glob(place))]
+    assert gone == ["integration/test_COMMAND.py"]
+    places += [f"integration/test_{path.stem}.py" for path in package.glob("commands/*.py")]
+    places += [f"unit/test_{path.stem}.py" for path in package.glob("*.py")]
+    places += ["unit/*/test_*.py", *(f"{place}*" for place in places if place.endswith("/"))]
+    files = sorted(str(path.relative_to(tests)) for path in tests.rglob("test_*.py"))
+    missing = [name for name in files if not any(fnmatch(name, place) for place in places)]
+    assert missing == []

@@ -103,6 +103,23 @@ def test_behind_a_proxy_the_entry_has_no_address(state: StateDirectory) -> None:
     assert write(state, RECORD, "192.0.2.1", proxy=proxy)[helper.ADDRESS] == ""
 
 
+def test_a_gateway_on_this_computer_has_its_address_in_spite_of_a_proxy(
+    state: StateDirectory,
+) -> None:
+    record = replace(RECORD, ready=replace(READY, endpoint="localhost"))
+    proxy = HttpProxy("proxy.example", 3128)
+    assert write(state, record, "127.0.0.1", proxy=proxy)[helper.ADDRESS] == "127.0.0.1"
+
+
+def test_paths_may_be_of_any_bytes_and_there_may_be_several(state: StateDirectory) -> None:
+    config, files = os.fsdecode(b"/\xff.toml"), [state.file("hosts"), state.file("agents")]
+    FastEntry(state, Settings(), {}, config).write(HOST, RECORD, files)
+    path = Path(state.file("sessions", "dm-web.warm"))
+    entry = os.fsdecode(path.read_bytes()).split("\0")
+    assert entry[helper.CONFIG_PATH] == config and entry[helper.ADDRESS] == ""
+    assert entry[helper.FILES] == "\n".join(f"{file}\t{helper.stamp(file)}" for file in files)
+
+
 def test_a_session_that_is_not_ready_has_no_entry(state: StateDirectory) -> None:
     write(state)
     assert write(state, Record(ATTEMPT)) == []
