@@ -24,7 +24,7 @@ from dcs_proxy.local.limits import require_open_files
 from dcs_proxy.local.log import VARIABLE, Log, milliseconds_since
 from dcs_proxy.local.settings import Settings, config_path, load_settings
 from dcs_proxy.names import MachineName
-from dcs_proxy.openssh.ancestors import find_advice
+from dcs_proxy.openssh.ancestors import find_advice, is_run_by_ansible
 from dcs_proxy.openssh.config_text import Program
 from dcs_proxy.openssh.parent import wants_quiet
 from dcs_proxy.publish.fast_entry import FastEntry
@@ -179,7 +179,9 @@ def _open_progress(parent: int, environment: Mapping[str, str], settings: Settin
     in_place = can_draw()
     # Output in VS Code's own terminal keeps VS Code from giving up.
     advice = "" if in_place else find_advice(parent, environment, settings.wake_seconds)
-    return Progress(is_quiet=wants_quiet(parent), in_place=in_place, advice=advice)
+    # Ansible shows what ssh wrote only after a failure, of which progress says nothing.
+    is_quiet = wants_quiet(parent) or (not in_place and is_run_by_ansible(parent))
+    return Progress(is_quiet=is_quiet, in_place=in_place, advice=advice)
 
 
 def open_context(

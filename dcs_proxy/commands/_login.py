@@ -1,12 +1,13 @@
-"""The login name that ssh will use, which must be the session's."""
+"""What ssh's command line must leave to us: the login name, and the way to the gateway."""
 
 from __future__ import annotations
 
 import os
 
-from dcs_proxy.errors import LoginMismatch
+from dcs_proxy.errors import LoginMismatch, UsageError
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh.ancestors import is_run_by_ansible
+from dcs_proxy.openssh.parent import typed_way
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import Record
 from dcs_proxy.text import clean_text
@@ -28,6 +29,28 @@ def check_login(login: str, host: str, record: Record, *, was_prepared: bool) ->
                 machine=MachineName(host),
             )
         raise _mismatch(login, host, f"but this session's login is {ready.ssh_username}")
+
+
+def check_way(parent: int, host: str) -> None:
+    """Raise UsageError if the command line of `parent`, an ssh, replaces our ProxyCommand in vain.
+
+    ssh, or its jump host, would look up the machine's name, which no resolver knows.
+    """
+    way = typed_way(parent)
+    if way is None:
+        return
+    how = f"through {clean_text(way, _MAX_SHOWN) or '?'}" if way else "directly"
+    hint = "leave out -J, ProxyJump and ProxyCommand"
+    if is_run_by_ansible(parent):
+        hint = (
+            "leave ProxyJump and ProxyCommand out of this host's ansible_ssh_common_args, "
+            "ansible_ssh_extra_args and ansible_ssh_args"
+        )
+    raise UsageError(
+        f"ssh is about to connect {how} and not through dcs-proxy, so it cannot reach the machine",
+        hint=hint,
+        machine=host,
+    )
 
 
 def is_known_login(login: str, state: StateDirectory) -> bool:

@@ -92,7 +92,7 @@ def run(words: "list[str]") -> bool:
         return False
     if rest[0] == "prepare" and len(rest) == 2:
         entry = _read_entry(home, rest[1].lower(), config)
-        return entry is not None and _is_prepared(home, entry)
+        return entry is not None and not _may_jump(posix.getppid()) and _is_prepared(home, entry)
     if rest[0] == "--login" and len(rest) == 4 and rest[3].isdigit():
         entry = _read_entry(home, rest[2], config)
         return entry is not None and _connect(entry, home, rest[2], rest[1])
@@ -226,6 +226,18 @@ def _variable(name: str) -> str:
 def _is_within(times: str) -> bool:
     begin, end = times.split()
     return float(begin) <= time() < float(end)
+
+
+def _may_jump(pid: int) -> bool:
+    """Return whether the ssh `pid` may have a jump host in our place; false without /proc.
+
+    The full program tells: see openssh/parent.py.
+    """
+    try:
+        line = _read(f"/proc/{pid}/cmdline")
+    except OSError:
+        return False
+    return b"\0-J" in line or b"proxyjump" in line.lower()
 
 
 def _is_prepared(home: str, entry: "list[str]") -> bool:

@@ -19,6 +19,7 @@ _WITHOUT_SESSION = frozenset("GOQV")
 _LOG_LEVEL = re.compile(r"\s*loglevel[\s=]+\"?([a-z]+[0-9]?)\"?\s*", re.IGNORECASE)
 _USER = re.compile(r"\s*user[\s=]+\"?([^\"]*?)\"?\s*", re.IGNORECASE)
 _CONNECT_TIMEOUT = re.compile(r"\s*connecttimeout[\s=]+\"?([0-9]{1,9})\"?\s*", re.IGNORECASE)
+_WAY = re.compile(r"\s*(proxyjump|proxycommand)[\s=]+\"?([^\"]*?)\"?\s*", re.IGNORECASE)
 _DESTINATION = ""
 # ssh itself, and the names that wrappers give it: ssh.real, ssh-10.0, .ssh-wrapped, openssh.
 _SSH = re.compile(r"(?:\A|[^a-z]|open)ssh(?!-(?:add|agent|key))(?:\Z|[^a-z])")
@@ -74,6 +75,35 @@ def connect_timeout(pid: int) -> int | None:
     for letter, value in parse_options(_arguments(pid)):
         if letter == "o" and (match := _CONNECT_TIMEOUT.fullmatch(value)):
             return int(match[1])
+    return None
+
+
+def typed_way(pid: int) -> str | None:
+    """Return how the command line of process `pid`, an ssh, replaces our ProxyCommand in vain.
+
+    See way_around().
+    """
+    return way_around(parse_options(_arguments(pid)))
+
+
+def way_around(options: list[tuple[str, str]]) -> str | None:
+    """Return the jump host that ssh's options set, "" if they make ssh connect directly.
+
+    None if they set neither.  Another ProxyCommand may reach the gateway, which a jump host cannot:
+    it is told the machine's name.  As in readconf.c, the first of ``-J``, ProxyJump and
+    ProxyCommand counts.
+    """
+    ways = []
+    for letter, value in options:
+        if letter == "J":
+            ways.append(("proxyjump", value))
+        elif letter == "o" and (match := _WAY.fullmatch(value)):
+            ways.append((match[1].lower(), match[2]))
+    match ways[:1]:
+        case [("proxyjump", jump)] if jump.lower() != "none":
+            return jump
+        case [("proxycommand", command)] if command.lower() == "none":
+            return ""
     return None
 
 

@@ -114,6 +114,32 @@ def test_machines_that_fail_say_why_through_controlpersist(
         assert (text.count("hint: "), text.count("no such machine")) in ((1, 0), (1, 1)), text
 
 
+@works
+@pytest.mark.parametrize("jump", ["-o ProxyJump=hop.example", "-J hop.example"])
+def test_a_jump_for_the_whole_site_is_named_and_wakes_nothing(
+    start_emulator: Start, controller: Controller, jump: str
+) -> None:
+    emulator = start_emulator("--machine", "dm-foo:sleeping")
+    controller.user.use(emulator)
+    variables = json.dumps({"ansible_ssh_common_args": jump})
+    done = controller.run("ansible", "-i", "dm-foo,", "-e", variables, "all", *PING)
+    said = unreachable(done.stdout)["dm-foo"]
+    assert "dm-foo: ssh is about to connect through hop.example and not through dcs-proxy" in said
+    assert "hint: leave ProxyJump and ProxyCommand out of this host's ansible_ssh_co" in said
+    assert emulator.creates() == []
+
+
+@works
+def test_an_error_is_shown_without_the_progress_before_it(
+    start_emulator: Start, controller: Controller
+) -> None:
+    controller.user.settings("wake_seconds = 1\n")
+    controller.user.use(start_emulator("--machine", "dm-foo:sleeping", "--wake-seconds", "600"))
+    done = controller.run("ansible", "-i", "dm-foo,", "all", *PING)
+    said = unreachable(done.stdout)["dm-foo"].partition("via ssh: ")[2]
+    assert said.startswith("dcs-proxy: dm-foo: not ready after 1 s\ndcs-proxy: hint: "), said
+
+
 def unreachable(output: str) -> dict[str, str]:
     """Return what the output of an ad hoc command says of each host that was not reached."""
     found = re.findall(r"^(\S+) \| UNREACHABLE! => (\{.*?^\})", output, re.MULTILINE | re.DOTALL)

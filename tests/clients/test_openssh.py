@@ -58,9 +58,19 @@ def test_a_machine_behind_a_jump_is_not_found(either: User, tmp_path: Path) -> N
     with plain_sshd(either, tmp_path) as other:
         done = either.ssh("-J", "other", "dm-foo", "echo in")
         assert (done.returncode, done.stdout) == (255, "")
+        assert done.stderr.startswith(
+            "dcs-proxy: dm-foo: ssh is about to connect through other and not through dcs-proxy, "
+            "so it cannot reach the machine\n"
+            "dcs-proxy: hint: leave out -J, ProxyJump and ProxyCommand\n"
+        )
         # The jump asks its own resolver for the machine's name.
         assert "stdio forwarding failed" in done.stderr
         assert "Accepted publickey" in other.said()
+        assert either.record("dm-foo") == {}
+        # A warm connection is not woken for it, but the reason is the same.
+        assert either.ssh("dm-foo", "true").returncode == 0
+        done = either.ssh("-o", "ProxyJump=other", "dm-foo", "echo in")
+        assert done.returncode == 255 and "through other and not through dcs-proxy" in done.stderr
 
 
 @pytest.mark.client(

@@ -532,6 +532,28 @@ def test_a_host_check_that_is_off_is_seen(
     assert helper.checks_no_host(7) is is_off
 
 
+@pytest.mark.parametrize(
+    ("words", "may_jump"),
+    [
+        ("ssh dm-foo", False),
+        ("ssh dm-foo-J", False),
+        ("ssh -J hop dm-foo", True),
+        ("ssh -Jhop dm-foo", True),
+        ("ssh -o proxyjump=hop dm-foo", True),
+        ("ssh -oProxyJump=hop dm-foo", True),
+    ],
+)
+def test_an_ssh_that_may_jump_is_left_to_the_full_program(
+    warm: Warm, monkeypatch: pytest.MonkeyPatch, words: str, may_jump: bool
+) -> None:
+    read = helper._read
+    line = words.replace(" ", "\0").encode() + b"\0"
+    monkeypatch.setattr(
+        helper, "_read", lambda path: line if path.endswith("/cmdline") else read(path)
+    )
+    assert warm.prepare() is not may_jump
+
+
 def test_without_proc_a_timeout_may_be_long(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(path: str) -> bytes:
         raise FileNotFoundError(path)

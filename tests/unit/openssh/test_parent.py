@@ -21,6 +21,7 @@ from dcs_proxy.openssh.parent import (
     parse_options,
     wants_quiet,
     wants_session,
+    way_around,
 )
 from tests.support.waiting import LIMIT_S, wait_until
 
@@ -81,6 +82,35 @@ def test_the_word_after_an_option_is_its_argument_or_the_host(letter: str, colon
 )
 def test_the_first_login_name_counts(words: list[str], login: str | None) -> None:
     assert login_name(parse_options(words)) == login
+
+
+@pytest.mark.parametrize(
+    ("words", "way"),
+    [
+        (["dm-foo"], None),
+        (["-J", "hop", "dm-foo"], "hop"),
+        (["dm-foo", "-J", "hop"], "hop"),
+        (["dm-foo", "tar", "-J", "x"], None),
+        (["-vJhop,dm-bar", "dm-foo"], "hop,dm-bar"),
+        (["-o", "ProxyJump=me@hop:22", "dm-foo"], "me@hop:22"),
+        (["-oproxyjump hop", "dm-foo"], "hop"),
+        (["-o", 'ProxyJump = "hop"', "dm-foo"], "hop"),
+        # ssh then uses the ProxyCommand of the config.
+        (["-J", "none", "dm-foo"], None),
+        (["-o", "ProxyJump=None", "-J", "hop", "dm-foo"], None),
+        # The user's own way to the gateway.
+        (["-o", "ProxyCommand=ssh -W gw:22 hop", "dm-foo"], None),
+        (["-o", "ProxyCommand=ssh -W gw:22 hop", "-o", "ProxyJump=hop", "dm-foo"], None),
+        (["-o", "ProxyCommand=none", "dm-foo"], ""),
+        (["-o", "proxycommand none", "-J", "hop", "dm-foo"], ""),
+        (["-o", "HostKeyAlias=gw", "-J", "hop", "dm-foo"], "hop"),
+        (["-J"], ""),
+    ],
+)
+def test_a_way_that_replaces_ours_and_leads_nowhere_is_seen(
+    words: list[str], way: str | None
+) -> None:
+    assert way_around(parse_options(words)) == way
 
 
 @pytest.mark.parametrize(
