@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -11,9 +12,16 @@ import pytest
 from dcs_proxy.app import Options
 from dcs_proxy.doctor import computer
 from dcs_proxy.doctor.context import Context
+from dcs_proxy.doctor.runner import passed
 from dcs_proxy.errors import ConfigError, StateError
+from dcs_proxy.openssh import config_file
+from dcs_proxy.openssh.config_text import Program, render_top
 from dcs_proxy.openssh.shell import Shell
 from dcs_proxy.openssh.version import Client, Version
+from dcs_proxy.ssh.agent import Agent
+from dcs_proxy.ssh.certificates import _parse_certificate, generate_key
+from dcs_proxy.ssh.wire import pack_string, pack_u32
+from tests.support.fake_agent import Store, fake_agent
 
 CLIENT = Client("/usr/bin/ssh", "OpenSSH_9.2p1", Version(9, 2))
 
@@ -94,12 +102,96 @@ def test_every_shell_has_to_run_commands_and_be_silent(
     context: Context, monkeypatch: pytest.MonkeyPatch,
     shells: list[Shell], is_by_pipes: bool, text: str,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(computer, "try_shells", lambda _: shells)
-    monkeypatch.setattr(computer, "_is_by_pipes", lambda _: is_by_pipes)
+    def try_shells(environment: Mapping[str, str]) -> list[Shell]:
+        assert environment is context.environment
+        return shells
+
+    monkeypatch.setattr(computer, "try_shells", try_shells)
+    write_block(context, hands_over=not is_by_pipes)
     check = computer.check_shell(context)
     assert check.ok is not bool(text)
     assert check.text.startswith(text or ", ".join(shell.path for shell in shells))
     assert bool(check.hint) is bool(text)
+    if "cannot" in text:
+        assert check.hint == "set SHELL to a shell that runs commands, such as /bin/sh"
+
+
+def write_block(context: Context, *, hands_over: bool) -> None:
+    """Write a block into the ssh config, beside a line that is not UTF-8."""
+    program = Program(("/bin/true", "\udcff"), "/state")
+    top = render_top(program, [], Version(9, 2), hands_over=hands_over)
+    block = top + "# \udcff\n"
+    Path(context.ssh_config).write_bytes(config_file.install(b"# \xff\n", block, "Host *\n"))
+
+
+def test_without_a_block_a_shell_that_prints_is_a_fault(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(computer, "try_shells", lambda _: [Shell("/bin/bash", output="hi")])
+    assert computer.check_shell(context).ok is False
+    Path(context.ssh_config).write_text("Host *\n")
+    assert computer.check_shell(context).ok is False
+
+
+class Agents:
+    """Stands for the session's context: its agents are the one at `path`."""
+
+    def __init__(self, path: str) -> None:
+        self.agents, self.path = self, path
+
+    def ready(self, *, timeout_s: float) -> Agent:
+        assert timeout_s == 20
+        return Agent(self.path)
+
+
+@pytest.mark.parametrize("held", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("refused", "said"),
+    [
+        ([], "accepts certificates and binds them to the gateway"),
+        ([b"restrict-destination"], "accepts certificates but no constraint (OpenSSH before 8.9): "
+         "not bound to the gateway"),
+        ([b"ssh-ed25519-cert"], "accepts keys but no certificates, so they are not bound to the "
+         "gateway"),
+    ],
+)  # fmt: skip
+def test_the_agent_is_tried_and_nothing_is_left_in_it(
+    context: Context, monkeypatch: pytest.MonkeyPatch, refused: list[bytes], said: str, held: int
+) -> None:
+    store = Store()
+    store.held = {b"blob%d" % number: b"" for number in range(held)}
+    before = dict(store.held)
+
+    def answer(request: bytes) -> bytes:
+        is_refused = request[0] == 25 and any(words in request for words in refused)
+        return b"\0\0\0\1\5" if is_refused else store(request)
+
+    with fake_agent() as agent:
+        agent.answer = answer
+        monkeypatch.setattr(Context, "open_session_context", lambda _: Agents(agent.path))
+        check = computer.check_agent(context)
+        adds = [request for request in agent.requests if request[0] == 25]
+    number = "1 identity" if held == 1 else f"{held} identities"
+    assert check == passed(f"{agent.path}: {number}, {said}")
+    assert store.held == before
+    assert (b"doctor.invalid" in adds[0].partition(b"restrict-destination")[2]) and len(adds) >= 1
+    for add in adds:
+        # RFC 9987: SSH_AGENT_CONSTRAIN_LIFETIME is a 1 and the seconds.
+        assert pack_string(b"dcs-proxy doctor") + b"\1" + pack_u32(60) in add
+
+
+def test_the_certificate_that_is_tried_opens_nothing() -> None:
+    key = generate_key()
+    blob = computer._certificate(key)
+    parsed = _parse_certificate(blob)
+    assert (parsed.public, parsed.valid_after, parsed.valid_before) == (key.public, 0, 1)
+    assert (parsed.principals, parsed.kind) == ([b"doctor.invalid"], 1)
+
+
+def test_the_state_directory_is_that_of_the_environment(context: Context, tmp_path: Path) -> None:
+    context.options = Options()
+    context.environment = {"DCS_PROXY_HOME": str(tmp_path / "other")}
+    assert computer.check_state(context).text == f"{tmp_path}/other, mode 0700"
 
 
 def test_the_state_directory_has_to_be_writable_and_nothing_is_left(

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dcs_proxy.app import Options
+from dcs_proxy.doctor import login
 from dcs_proxy.doctor.context import Context
-from dcs_proxy.doctor.login import _read_banner, _reason, check_gateway, check_login
-from dcs_proxy.doctor.runner import Check
+from dcs_proxy.doctor.login import (
+    _read_banner,
+    _reason,
+    check_gateway,
+    check_login,
+    check_machine,
+    check_session,
+)
+from dcs_proxy.doctor.runner import Check, passed, skipped
+from dcs_proxy.local.http_proxy import HttpProxy
 from dcs_proxy.local.settings import Settings
+from dcs_proxy.names import MachineName
 from dcs_proxy.openssh.version import Client, Version
-from dcs_proxy.session.records import ReadySession
+from dcs_proxy.session.records import Attempt, ReadySession, Record
 
 
 def read(*parts: bytes, limit_s: float = 30) -> str:
@@ -55,11 +69,30 @@ def read(*parts: bytes, limit_s: float = 30) -> str:
         ([b"SSH-2.0-x\r\nmore\r\n"], "SSH-2.0-x"),
         ([b"HTTP/1.1 400 Bad Request\r\n\r\n"], "HTTP/1.1 400 Bad Request"),
         ([b"\x1b[2Jx\r\n"], "[2Jx"),
+        ([b"SSH-2.0-\xff\r\n"], "SSH-2.0-\ufffd"),
+        ([b"SSH-2.0-" + b"x" * 72 + b"\r\n"], "SSH-2.0-" + "x" * 72),
+        ([b"SSH-2.0-" + b"x" * 73 + b"\r\n"], "SSH-2.0-" + "x" * 71 + "…"),
         ([], ""),
     ],
 )
 def test_the_version_line_is_read_to_its_end(parts: list[bytes], banner: str) -> None:
     assert read(*parts) == banner
+
+
+@pytest.mark.parametrize("said", [b"SSH-2.0-x\r\n", b"hello there\r\nSSH-2.0-x\r\nmore"])
+def test_nothing_is_waited_for_after_the_version_line(said: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    reads = []
+
+    class Counting(socket.socket):
+        def recv(self, *arguments: int) -> bytes:
+            reads.append(arguments)
+            assert len(reads) == 1
+            return super().recv(*arguments)
+
+    with theirs, Counting(fileno=ours.detach()) as sock:
+        theirs.sendall(said)
+        assert _read_banner(sock, 30) == "SSH-2.0-x"
 
 
 def test_a_server_that_never_comes_to_its_version_is_not_read_for_ever() -> None:
@@ -111,11 +144,97 @@ def gateway(tmp_path: Path, said: bytes) -> Check:
 
 def test_a_gateway_has_to_speak_ssh(tmp_path: Path) -> None:
     check = gateway(tmp_path, b"SSH-2.0-Gateway\r\n")
-    assert check.ok and check.text.endswith('at 127.0.0.1: "SSH-2.0-Gateway"')
+    assert check.ok
+    assert re.fullmatch(r'127\.0\.0\.1 port \d+ at 127\.0\.0\.1: "SSH-2\.0-Gateway"', check.text)
     check = gateway(tmp_path, b"<html>\n")
     assert check.ok is False and 'sends "<html>", which is not SSH' in check.text
+    assert check.hint == (
+        "a firewall or the login page of a network may be intercepting the connection"
+    )
     check = gateway(tmp_path, b"")
     assert check.ok is False and check.text.endswith("accepts a connection but sends nothing")
+
+
+def test_a_gateway_is_reached_as_ssh_will_reach_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.sendall(b"SSH-2.0-x\r\n")
+
+    def reach(*where: object, timeout_s: float, deadline: float, client_gone: Any) -> socket.socket:
+        assert where == (proxy, "gw.example", 2222)
+        assert timeout_s == 1000 and 2900 < deadline - time.monotonic() <= 3000
+        assert client_gone() is False
+        return ours
+
+    monkeypatch.setattr(login, "reach", reach)
+    proxy = HttpProxy("proxy.test", 3128)
+    context = context_of(tmp_path)
+    context.settings = replace(Settings(), proxy=proxy, connect_seconds=1000)
+    context.session = ReadySession("gw.example", 2222, "u", "a", "", True, 9.0, 1.0, 1.0)
+    expected = f'gw.example port 2222 through {proxy}: "SSH-2.0-x"'
+    assert check_gateway(context) == passed(expected)
+    theirs.close()
+
+
+class Session:
+    """Stands for what a login needs of the session's context, and records what it is used for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.state, self.calls = object(), list[tuple[object, ...]]()
+        self.found = MachineName("dm-foo")
+        ready = ReadySession("gw.example", 22, "wssh-1", "a", "", True, 4000.0, 1.0, 1.0)
+        attempt = Attempt("k", "ab" * 32, "/agent.sock", 20_000.0, "a")
+        self.record = Record(replace(attempt, session_id="s-1"), ready)
+        monkeypatch.setattr(Context, "open_session_context", lambda _: self)
+        monkeypatch.setattr(login, "open_lookup", self.lookup)
+        monkeypatch.setattr(login, "resolve", self.resolve)
+        monkeypatch.setattr(login, "publish", lambda *words: self.calls.append(words))
+
+    def now(self) -> float:
+        return 1000.0
+
+    def lookup(self, context: object) -> Session:
+        assert context is self
+        return self
+
+    def find(self, host: str) -> MachineName:
+        self.calls.append((host,))
+        return self.found
+
+    def resolve(self, machine: MachineName, context: object) -> Record:
+        assert (machine, context) == ("dm-long-name", self)
+        return self.record
+
+
+@pytest.mark.parametrize(
+    ("found", "text"), [("dm-foo", "dm-foo"), ("dm-long-name", "dm-foo is dm-long-name")]
+)
+def test_the_machine_is_found_by_what_was_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: str, text: str
+) -> None:
+    session = Session(monkeypatch)
+    session.found = MachineName(found)
+    context = context_of(tmp_path)
+    context.host = "foo"
+    assert check_machine(context) == passed(text)
+    assert (context.host, context.machine) == ("dm-foo", found)
+    assert session.calls == [("dm-foo",)]
+
+
+@pytest.mark.parametrize(("ends_at", "minutes"), [(4000.0, 50), (1059.0, 0), (999.0, 0)])
+def test_a_session_is_published_for_the_name_that_was_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends_at: float, minutes: int
+) -> None:
+    session = Session(monkeypatch)
+    ready = session.record.ready
+    assert ready is not None
+    session.record = replace(session.record, ready=replace(ready, ends_at=ends_at))
+    context = context_of(tmp_path)
+    context.machine = MachineName("dm-long-name")
+    assert check_session(context) == passed(f"s-1 for the login wssh-1, {minutes} min left")
+    assert context.session == session.record.ready
+    assert session.calls == [(session.state, "dm-foo", "dm-long-name", session.record)]
 
 
 def test_a_login_runs_true_and_nothing_of_the_users(tmp_path: Path) -> None:
@@ -135,6 +254,40 @@ def test_a_login_that_fails_is_told_in_the_words_of_ssh(tmp_path: Path) -> None:
     assert check.ok is False and check.text == "ssh dm-foo true failed: exit status 7"
     check = check_login(context_of(tmp_path, "exec yes"))
     assert check.ok is False and "it prints without end" in check.text
+    assert check.hint == "look at the start files of the shell on the machine: ssh dm-foo"
+
+
+def test_a_login_that_hangs_has_a_time_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: object, **more: object) -> None:
+        assert more["limit_s"] == 60
+        raise TimeoutError
+
+    monkeypatch.setattr(login, "run", run)
+    check = check_login(context_of(tmp_path, "true"))
+    assert check.ok is False and check.text == "ssh dm-foo true failed: timed out after 60 s"
+
+
+@pytest.mark.parametrize("variable", ["", "DEDALUS_API_KEY", "DEDALUS_X_API_KEY"])
+def test_a_login_that_lacks_the_key_that_doctor_has_is_not_tried(
+    tmp_path: Path, variable: str
+) -> None:
+    context = context_of(tmp_path, "echo dcs-proxy: dm-foo: there is no API key >&2; exit 255")
+    context.environment = {variable: "secret"} if variable else {}
+    check = check_login(context)
+    if not variable:
+        assert check.ok is False
+        assert check.text == "ssh dm-foo true failed: dm-foo: there is no API key"
+    else:
+        assert check == skipped(
+            f"not tried: ssh has to ask the API, and doctor gives the key in {variable} to no "
+            "other program",
+            "try it yourself: ssh dm-foo true",
+        )
+    context = context_of(tmp_path, "echo lost >&2; exit 255")
+    context.environment = {variable: "secret"} if variable else {}
+    assert check_login(context).text == "ssh dm-foo true failed: lost"
 
 
 @pytest.mark.parametrize(
@@ -145,6 +298,7 @@ def test_a_login_that_fails_is_told_in_the_words_of_ssh(tmp_path: Path) -> None:
         (b"dcs-proxy: dm-foo: waking up\nssh: lost\n\n", "dcs-proxy: dm-foo: waking up"),
         (b"a\nb\n\n \n", "b"),
         (b" \n", "exit status 1"),
+        (b"\xff\n", "\ufffd"),
     ],
 )
 def test_the_reason_is_our_line_or_else_the_last(errors: bytes, reason: str) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from dcs_proxy.app import Options, find_program
+from dcs_proxy.doctor import ssh_options
 from dcs_proxy.doctor.context import NO_MACHINE, Context
+from dcs_proxy.doctor.runner import failed
 from dcs_proxy.doctor.ssh_options import check_host_options, check_options, find_faults
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh import config_file
@@ -37,6 +39,8 @@ def test_what_a_session_needs_is_no_fault() -> None:
     [
         ({"user": ["root"]}, "User is root"),
         ({"user": []}, "User is not set"),
+        ({"user": ["nc --token=secret"]}, "User is nc"),
+        ({"user": ["x" * 61]}, f"User is {'x' * 59}…"),
         ({"identityfile": ["/a", "/b"]}, "IdentityFile is /a, /b"),
         ({"proxyjump": ["hop"]}, "ProxyJump replaces our command"),
         ({"hostkeyalgorithms": ["ssh-ed25519"]}, "HostKeyAlgorithms has no certificates"),
@@ -47,6 +51,7 @@ def test_what_a_session_needs_is_no_fault() -> None:
 def test_each_option_that_differs_is_a_fault(change: dict[str, list[str]], text: str) -> None:
     (fault,) = find_faults({**GOOD, **change}, WANTED)
     assert fault.text.startswith(text)
+    assert fault.hint.startswith("lines for dm- hosts" if " is " in text else "")
 
 
 @pytest.mark.parametrize(
@@ -57,13 +62,21 @@ def test_each_option_that_differs_is_a_fault(change: dict[str, list[str]], text:
         ({"knownhostscommand": ["/bin/x"]}, "KnownHostsCommand is set"),
         ({"pkcs11provider": ["/lib/x.so"]}, "PKCS11Provider is set"),
         ({"revokedhostkeys": ["/does/not/exist"]}, "RevokedHostKeys names /does/not/exist"),
+        ({"proxyjump": ["hop"]}, "ProxyJump replaces our command"),
     ],
 )  # fmt: skip
-def test_each_option_that_would_break_a_login_is_a_fault(
+def test_each_option_that_would_break_a_login_is_a_fault_with_its_hint(
     change: dict[str, list[str]], text: str
 ) -> None:
     (fault,) = find_faults({**GOOD, **change}, WANTED)
     assert fault.text.startswith(text)
+    # The name is searched for in the config file.
+    assert fault.option == text.split()[0]
+    hints = {
+        "CASignatureAlgorithms": ssh_options._LISTS,
+        "RevokedHostKeys": "make that file readable, or remove the line",
+    }
+    assert fault.hint == hints.get(fault.option, ssh_options._ORDER)
 
 
 @pytest.mark.parametrize(
@@ -82,9 +95,12 @@ class WithOptions(Context):
     """A context in which ssh prints these options."""
 
     printed: dict[str, list[str]]
+    said = "one\ntwo\nbad configuration option\n"
+    asked: str
 
     def read_options(self, host: str) -> tuple[dict[str, list[str]], str]:
-        return self.printed, "one\nbad configuration option\n"
+        self.asked = host
+        return self.printed, self.said
 
 
 # What every session needs, whichever machine.
@@ -150,10 +166,21 @@ def test_a_line_of_the_users_is_named_and_never_one_of_the_block(context: WithOp
     assert check_options(context).text == "UpdateHostKeys is yes"
 
 
+def test_a_config_of_any_bytes_is_searched(context: WithOptions) -> None:
+    text = b"# \xff\nUpdateHostKeys yes\n"
+    block = "Host dm-*\n    User \udcff\n"
+    Path(context.ssh_config).write_bytes(config_file.install(text, block, "Host *\n"))
+    context.printed = {**context.printed, "updatehostkeys": ["yes"]}
+    assert "UpdateHostKeys is yes (line " in check_options(context).text
+
+
 def test_an_ssh_that_prints_no_options_has_failed(context: WithOptions) -> None:
     context.printed = {}
     check = check_options(context)
-    assert (check.ok, check.text) == (False, "ssh -G fails: bad configuration option")
+    hint = f"fix that; see: ssh -G {NO_MACHINE}"
+    assert check == failed("ssh -G fails: bad configuration option", hint)
+    context.said = "\n"
+    assert check_options(context) == failed("ssh -G fails: no message", hint)
 
 
 def test_three_faults_are_told_and_the_rest_counted(context: WithOptions) -> None:
@@ -168,6 +195,8 @@ def test_only_faults_beyond_the_third_are_counted(context: WithOptions, count: i
     context.printed = {**context.printed, **wrong}
     check = check_options(context)
     assert check.text.count(" is wrong") == 3
+    assert check.text.count("; ") == count - 1
+    assert "more" not in check.text or count == 4
     assert check.text.endswith("; and 1 more") is (count == 4)
     assert check.hint.startswith("lines for dm- hosts belong below")
 
@@ -198,6 +227,7 @@ def test_the_users_machine_needs_the_options_of_its_own_session(context: WithOpt
     path.chmod(0o600)
     context.printed = {**context.printed, "user": ["wssh-7"], "identityfile": ["/a b%c"]}
     assert check_host_options(context).text == "ssh -G dm-foo prints what a session needs"
+    assert context.asked == "dm-foo"
     context.printed = {**context.printed, "user": ["me"]}
     assert check_host_options(context).text == "User is me"
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import os
 import posix
+import shutil
 import socket
 import stat
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +29,7 @@ from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import Attempt, ReadySession, Record
 from dcs_proxy.ssh.wire import pack_string, pack_u32
 from tests.support.fake_agent import FakeAgent, Store, fake_agent, socket_directory
+from tests.support.waiting import LIMIT_S
 
 HOST = MachineName("dm-foo")
 # Not at all our own clock: everything is judged by the one that is patched in.
@@ -127,6 +131,38 @@ def test_an_ssh_that_has_ended_and_whose_parent_does_not_look_has_ended(warm: Wa
         assert not warm.prepare()
 
 
+def test_a_process_whose_name_looks_like_a_zombies_is_none(warm: Warm, tmp_path: Path) -> None:
+    program = tmp_path / "x) Z"
+    shutil.copy(shutil.which("sleep") or "", program)
+    with subprocess.Popen([program, "60"]) as process:
+        helper.note_use(warm.state.use_path(HOST), process.pid)
+        assert warm.prepare()
+        process.kill()
+
+
+def test_without_proc_a_process_that_can_be_signalled_is_alive(
+    warm: Warm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helper.note_use(warm.state.use_path(HOST), os.getpid())
+    read = helper._read
+
+    def without_proc(path: str) -> bytes:
+        if path.startswith("/proc/"):
+            raise FileNotFoundError(path)
+        return read(path)
+
+    monkeypatch.setattr(helper, "_read", without_proc)
+    assert warm.prepare()
+
+
+def test_a_note_does_not_follow_a_link(warm: Warm, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    os.symlink(other, warm.state.use_path(HOST))
+    with pytest.raises(OSError, match="symbolic links"):
+        helper.note_use(warm.state.use_path(HOST), os.getpid())
+    assert not other.exists()
+
+
 def test_an_ssh_that_has_asked_the_api_itself_leaves_no_doubt(warm: Warm) -> None:
     first, second = ended_process(), ended_process()
     warm.state.save_use(HOST, first, 0)
@@ -205,6 +241,21 @@ def newer(warm: Warm, part: str) -> None:
     path.touch()
     while path.stat().st_ctime_ns <= checked:
         path.chmod(0o600)
+
+
+def test_a_file_that_changed_at_the_very_moment_of_the_check_was_checked(warm: Warm) -> None:
+    # Two names of one file have one time.
+    os.link(warm.state.file("checked"), warm.state.file("hosts", "dm-x.conf"))
+    assert warm.prepare()
+
+
+@pytest.mark.parametrize("stale", [None, 0, 1])
+def test_each_file_that_ssh_reads_is_compared(warm: Warm, stale: int | None) -> None:
+    files = [warm.state.snippet_path(HOST), warm.state.file("checked")]
+    stamps = ["0 0 0" if at == stale else helper.stamp(file) for at, file in enumerate(files)]
+    lines = (f"{file}\t{stamp}" for file, stamp in zip(files, stamps, strict=True))
+    warm.change(helper.FILES, "\n".join(lines))
+    assert warm.prepare() is (stale is None)
 
 
 def test_a_link_is_judged_by_itself_not_by_what_it_leads_to(warm: Warm, tmp_path: Path) -> None:
@@ -296,6 +347,39 @@ def test_a_reply_in_two_pieces_is_read_to_its_end(warm: Warm, tmp_path: Path) ->
     listed = pack_string(b"other") + pack_string(comment) + pack_string(blob) + pack_string(b"")
     warm.agent.answer = lambda _request: pack_string(b"\x0c" + pack_u32(2) + listed)
     assert warm.prepare()
+
+
+@pytest.mark.parametrize(("more", "is_read"), [(0, True), (1, False)])
+def test_a_reply_is_read_up_to_opensshs_limit(warm: Warm, more: int, is_read: bool) -> None:
+    blob = warm.record.identity
+    # A byte, a number, and four strings with their lengths.
+    comment = b"c" * (256 * 1024 - 1 - 4 - 4 * 4 - len(b"other") - len(blob) + more)
+    listed = pack_string(b"other") + pack_string(comment) + pack_string(blob) + pack_string(b"")
+    warm.agent.answer = lambda _request: pack_string(b"\x0c" + pack_u32(2) + listed)
+    assert warm.prepare() is is_read
+
+
+def test_an_agent_at_a_path_of_any_bytes_is_asked(warm: Warm) -> None:
+    with socket_directory() as directory:
+        agent = FakeAgent(os.path.join(directory, "\udcff.sock"))
+        agent.answer = warm.store
+        agent.thread.start()
+        warm.change(helper.AGENT, "AGENT")
+        data = warm.entry.read_bytes()
+        warm.entry.write_bytes(data.replace(b"AGENT", os.fsencode(agent.path)))
+        assert warm.prepare()
+        agent.stop()
+
+
+def test_where_the_system_does_not_tell_whose_an_agent_is_its_directory_does(
+    warm: Warm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helper, "peer", lambda _sock: (None, None))
+    assert helper._holds(warm.agent.path, warm.record.identity)
+    # The connection that is given up sends no request.
+    warm.agent.answer = lambda request: warm.store(request) if request else b""
+    os.chmod(os.path.dirname(warm.agent.path), 0o777)
+    assert not helper._holds(warm.agent.path, warm.record.identity)
 
 
 def test_an_agent_that_closes_early_holds_nothing(warm: Warm) -> None:
@@ -411,7 +495,8 @@ class Handed:
     def receive(self) -> socket.socket:
         """Return the connected socket that was passed."""
         self.theirs.settimeout(10)
-        _, passed, _, _ = socket.recv_fds(self.theirs, 1, 2)
+        data, passed, _, _ = socket.recv_fds(self.theirs, 2, 2)
+        assert data == b"\0"
         (fd,) = passed
         return socket.socket(fileno=fd)
 
@@ -434,13 +519,132 @@ def test_a_warm_connection_is_handed_over(warm: Warm, handed: Handed) -> None:
         assert sock.recv(100) == b"SSH-2.0-gateway\r\n"
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
         assert os.get_blocking(sock.fileno())
     use = Path(warm.state.use_path(HOST))
     assert use.read_bytes() == b"%010d-" % os.getppid()
     assert stat.S_IMODE(use.stat().st_mode) == 0o600
-    assert "connected machine=dm-foo login=user warm=yes fdpass=yes ms=" in warm.log()
+    assert warm.log() == (
+        f"1970-01-12T13:46:41.000Z [{os.getpid()}/{os.getppid()}] connected machine=dm-foo "
+        "login=user warm=yes fdpass=yes ms=0\n"
+    )
     assert stat.S_IMODE(os.stat(warm.state.file("log")).st_mode) == 0o600
     assert warm.agent.requests == [], "prepare has asked it"
+
+
+def test_the_log_says_how_long_it_took(
+    warm: Warm, handed: Handed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = iter(range(1, 100))
+    monkeypatch.setattr(helper, "time", lambda: NOW + next(ticks) / 4)
+    assert warm.connect()
+    # The clock was looked at before, for the session's times, and after.
+    assert warm.log().endswith(" ms=500\n") and warm.log().startswith("1970-01-12T13:46:41.000Z")
+    handed.receive().close()
+
+
+def test_a_line_has_its_moment_and_a_log_its_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock(monkeypatch, 0.25)
+    path = str(tmp_path / "log")
+    line = f"1970-01-12T13:46:40.250Z [{os.getpid()}/7] a?b\n"
+    assert [helper.write_line(path, 7, "a\udcffb") for _ in range(2)] == [len(line), 2 * len(line)]
+    assert Path(path).read_text() == line * 2
+
+
+@pytest.mark.parametrize(("user", "is_written"), [(0, True), (4242, True), (1, False)])
+def test_a_log_of_another_user_is_written_by_root_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: int, is_written: bool
+) -> None:
+    status = os.stat_result((stat.S_IFREG | 0o600, 1, 1, 1, 4242, 0, 0, 0, 0, 0))
+    monkeypatch.setattr(posix, "fstat", lambda _fd: status)
+    monkeypatch.setattr(posix, "geteuid", lambda: user)
+    path = str(tmp_path / "log")
+    if is_written:
+        assert helper.write_line(path, 7, "text") > 0
+    else:
+        with pytest.raises(OSError, match="not a log of ours"):
+            helper.write_line(path, 7, "text")
+
+
+def test_a_client_that_has_spoken_does_not_wait_for_a_socket(warm: Warm, handed: Handed) -> None:
+    handed.theirs.sendall(b"SSH-2.0-libssh\r\n")
+    assert not warm.connect()
+    assert handed.ours.recv(100) == b"SSH-2.0-libssh\r\n"
+
+
+def test_an_ssh_that_checks_no_host_is_the_full_programs(
+    warm: Warm, handed: Handed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helper, "checks_no_host", lambda pid: pid == os.getppid())
+    assert not warm.connect()
+
+
+@pytest.mark.parametrize(
+    ("address", "family"), [("192.0.2.1", socket.AF_INET), ("2001:db8::1", socket.AF_INET6)]
+)
+def test_the_family_is_that_of_the_address(
+    warm: Warm, handed: Handed, monkeypatch: pytest.MonkeyPatch, address: str,
+    family: socket.AddressFamily,
+) -> None:  # fmt: skip
+    opened: list[tuple[Any, ...]] = []
+    real = _socket.socket
+
+    def open_socket(*words: Any, fileno: int | None = None) -> Any:
+        if fileno is not None:
+            return real(fileno=fileno)
+        opened.append(words)
+        raise Executed
+
+    monkeypatch.setattr(_socket, "socket", open_socket)
+    warm.change(helper.ADDRESS, address)
+    with pytest.raises(Executed):
+        warm.connect()
+    assert opened == [(family, socket.SOCK_STREAM)]
+
+
+def test_a_gateway_that_is_waited_for_loses_no_byte(
+    warm: Warm, handed: Handed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helper, "waits_too_long", lambda _pid: True)
+    monkeypatch.setattr(helper, "_SILENCE_S", LIMIT_S)
+
+    def speak() -> None:
+        with warm.gateway.accept()[0] as far:
+            far.sendall(b"SSH-2.0-gateway\r\n")
+
+    thread = threading.Thread(target=speak)
+    thread.start()
+    assert warm.connect()
+    with handed.receive() as sock:
+        assert sock.recv(100) == b"SSH-2.0-gateway\r\n"
+    thread.join()
+
+
+def test_keepalive_has_another_name_on_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:
+    option = socket.TCP_KEEPIDLE
+    monkeypatch.delattr(_socket, "TCP_KEEPIDLE")
+    monkeypatch.setattr(_socket, "TCP_KEEPALIVE", option, raising=False)
+    with socket.socket() as sock:
+        helper.set_options(sock)
+        assert sock.getsockopt(socket.IPPROTO_TCP, option) == 60
+
+
+def test_elsewhere_than_on_linux_ssh_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        helper.await_received(near)
+        monkeypatch.setattr(sys, "platform", "darwin")
+        monkeypatch.setattr(helper, "_RECEIVE_S", 0.01)
+        helper.await_received(near)
+        monkeypatch.setattr(helper, "_RECEIVE_S", LIMIT_S)
+        thread = threading.Thread(target=helper.await_received, args=(near,))
+        thread.start()
+        far.close()
+        thread.join(LIMIT_S)
+        assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(
@@ -495,6 +699,7 @@ def test_a_use_that_cannot_be_noted_is_no_reason_to_refuse(warm: Warm, handed: H
         ("ssh dm-foo", False),
         ("ssh -o ConnectTimeout=15 dm-foo", False),
         ("ssh -oConnectTimeout=30 dm-foo", False),
+        ("ssh -o ConnectTimeout=1 dm-foo", False),
         ("ssh -o ConnectTimeout=31 dm-foo", True),
         ("ssh -o connecttimeout=300 -o ConnectTimeout=5 dm-foo", True),
         ("ssh -o ConnectTimeout=0 dm-foo", True),
@@ -518,6 +723,7 @@ def test_a_long_connect_timeout_is_seen(
     [
         ("ssh dm-foo", False),
         ("ssh -o StrictHostKeyChecking=yes dm-foo", False),
+        ("ssh -o StrictHostKeyChecking=true dm-foo", False),
         ("ssh -o StrictHostKeyChecking=no dm-foo", True),
         ("ssh -oStrictHostKeyChecking=off dm-foo", True),
         ("ssh -o stricthostkeychecking=accept-new dm-foo", True),
@@ -528,7 +734,8 @@ def test_a_long_connect_timeout_is_seen(
 def test_a_host_check_that_is_off_is_seen(
     monkeypatch: pytest.MonkeyPatch, words: str, is_off: bool
 ) -> None:
-    monkeypatch.setattr(helper, "_read", lambda _: words.replace(" ", "\0").encode() + b"\0")
+    line = words.replace(" ", "\0").encode() + b"\0"
+    monkeypatch.setattr(helper, "_read", lambda path: line if path == "/proc/7/cmdline" else b"")
     assert helper.checks_no_host(7) is is_off
 
 
@@ -594,12 +801,14 @@ def test_two_pipes_are_relayed_without_the_environment(
 
     def execute(program: str, words: list[str], environment: dict[str, str]) -> None:
         fd = int(words[5])
+        assert program == words[0] == sys.executable
         assert os.get_inheritable(fd) and os.fstat(fd)
         calls.append((words, environment))
         raise Executed
 
     monkeypatch.setattr(posix, "execve", execute)
-    monkeypatch.setattr(posix, "readlink", lambda _: "/usr/bin/ssh")
+    program = {f"/proc/{os.getppid()}/exe": "/usr/bin/ssh"}
+    monkeypatch.setattr(posix, "readlink", program.__getitem__)
     warm.environment[b"DEDALUS_API_KEY"] = b"secret"
     pipes = [*os.pipe(), *os.pipe()]
     handed.fds.update({0: pipes[0], 1: pipes[3]})
@@ -652,3 +861,10 @@ def test_whatever_goes_wrong_is_left_to_the_full_program(warm: Warm, is_warm: bo
     if not is_warm:
         warm.entry.unlink()
     assert helper.main(words) == (0 if is_warm else None)
+
+
+def test_a_host_that_is_not_expanded_is_refused_at_once(warm: Warm) -> None:
+    for options in ([], ["--config", "/some.toml"]):
+        words = ["--home", warm.state.path, *options]
+        assert helper.main([*words, "prepare", "%h"]) == 1
+        assert helper.main([*words, "--login", "user", "%h"]) is None
