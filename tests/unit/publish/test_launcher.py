@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -105,3 +106,12 @@ def test_the_program_that_a_launcher_starts_is_read_back(
 def test_any_text_is_a_launcher_or_none(text: str) -> None:
     parse_launcher(text)
     parse_launcher(f'    exec {text} "$@"\n')
+
+
+@pytest.mark.parametrize("config_home", ["", "/home/of config"])
+@pytest.mark.parametrize("config", [None, "/c d/config.toml"])
+def test_a_launcher_names_the_program_that_it_was_written_for(
+    config: str | None, config_home: str
+) -> None:
+    program = Program(("/usr/bin/python3", "/a b.py"), "/state", config, config_home)
+    assert parse_launcher(render_launcher(program)) == program
