@@ -35,6 +35,7 @@ def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist"):
         load_settings({"DCS_PROXY_CONFIG": missing})
     assert config_path({"DCS_PROXY_CONFIG": missing}) == missing
+    assert config_path({"XDG_CONFIG_HOME": "/x"}) == "/x/dcs-proxy/config.toml"
 
 
 def test_every_key_is_read(tmp_path: Path) -> None:
@@ -82,10 +83,68 @@ def test_listed_is_a_word_or_patterns(tmp_path: Path, value: str, patterns: obje
     assert load(tmp_path, f"listed = {value}").listed == patterns
 
 
-@pytest.mark.parametrize("value", ["true", '"some"', "[1]", '["dm-a", "b c"]', '[["dm-a"]]'])
-def test_anything_else_as_listed_is_named(tmp_path: Path, value: str) -> None:
-    with pytest.raises(ConfigError, match="listed"):
+NO_LIST = 'must be "all", "none" or a list of patterns of machine names'
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("true", NO_LIST),
+        ('"some"', NO_LIST),
+        ("[1]", '"1" is not a pattern of machine names'),
+        ('["dm-a", "b c"]', '"b c" is not a pattern of machine names'),
+        ('[["dm-a"]]', "\"['dm-a']\" is not a pattern of machine names"),
+    ],
+)
+def test_anything_else_as_listed_is_named(tmp_path: Path, value: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
         load(tmp_path, f"listed = {value}")
+    assert caught.value.message == f"{tmp_path}/config.toml: listed {said}"
+    assert caught.value.hint == ""
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("https://user:pass@example.com", "use DEDALUS_API_KEY"),
+        ("https://example.com:port", module._BASE_URL_HINT),
+        ("https://example.com:0", module._BASE_URL_HINT),
+        ("https://", module._BASE_URL_HINT),
+        ("https://example.com/a b", module._BASE_URL_HINT),
+        ("http://example.com", ""),
+    ],
+)
+def test_a_wrong_url_of_the_api_is_answered_with_a_right_one(
+    tmp_path: Path, url: str, hint: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, f"base_url = '{url}'")
+    assert caught.value.hint == hint
+    said = caught.value.message.removeprefix(f"{tmp_path}/config.toml: base_url ")
+    assert said.startswith(("must ", "has an impossible host or port"))
+
+
+@pytest.mark.parametrize("url", ["https://example.com/X", "https://[2001:db8::1]:8443"])
+def test_a_url_of_the_api_loses_its_last_slash_only(tmp_path: Path, url: str) -> None:
+    assert load(tmp_path, f"base_url = '{url}/'").base_url == url
+
+
+def test_a_config_file_that_others_can_change_is_named_as_one(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("")
+    path.chmod(0o666)
+    with pytest.raises(ConfigError, match=f"the config file {path} is writable by other users"):
+        load_settings({}, str(path))
+
+
+@pytest.mark.parametrize("length", [80, 81])
+def test_a_long_key_is_cut(tmp_path: Path, length: int) -> None:
+    key, sub = "x" * length, "x" * (length - len("wake."))
+    for toml, name in ((f"{key} = 1", key), (f"[wake]\n{sub} = 1", f"wake.{sub}")):
+        shown = name if length == 80 else f"{name[:79]}…"
+        with pytest.raises(ConfigError) as caught:
+            load(tmp_path, toml)
+        assert caught.value.message.startswith(f"{tmp_path}/config.toml: {shown} ")
 
 
 def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
@@ -143,7 +202,7 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
         ("ca_file = ''", "ca_file must be the path of a file"),
         ('key_file = "a\\u0000b"', "key_file must be the path of a file"),
         ("aliases = 1", "aliases must be a table"),
-        ("[aliases]\nweb = 'dm-a'", "must look like a machine's name"),
+        ("[aliases]\nweb = 'dm-a'", "aliases.web must look like a machine's name"),
         ("[aliases]\ndm-web = 'A_'", "aliases.dm-web is wrong: "),
         ("[aliases]\ndm-web = 1", "aliases.dm-web must be a string"),
         ("wake = 'sometimes'", 'wake must be "always" or "never"'),
@@ -175,6 +234,8 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path, data: bytes, said: str)
     with pytest.raises(ConfigError) as caught:
         load_settings({}, str(path))
     assert caught.value.message == f"{path}: {said}"
+    hint = "save it as UTF-8 in your editor" if "UTF-8" in said else ""
+    assert caught.value.hint == hint
     path.write_bytes(b"\xef\xbb\xbfwake_seconds = 100\r\n")
     assert load_settings({}, str(path)).wake_seconds == 100
 
@@ -207,7 +268,8 @@ def test_the_nearest_right_key_is_named(tmp_path: Path, wrong: str) -> None:
 def test_a_key_like_no_other_is_answered_with_all_of_them(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, "zzz = 1")
-    assert all(field.name in caught.value.hint for field in fields(Settings))
+    names = ", ".join(field.name for field in fields(Settings))
+    assert caught.value.hint == f"the settings are {names}"
 
 
 def test_every_setting_has_a_check() -> None:
@@ -281,6 +343,8 @@ def test_the_first_pattern_of_the_file_that_matches_decides_on_waking(tmp_path: 
     policies = [settings.wake_policy(MachineName(name))
                 for name in ("dm-ci-1", "dm-0a1b", "dm-0a1c", "dm-0a1", "dm-x")]  # fmt: skip
     assert policies == ["never", "never", "always", "never", "never"]
+    one = load(tmp_path, '[wake]\n"dm-a" = "never"')
+    assert one.wake_policy(MachineName("dm-b")) == "always"
 
 
 def test_the_environment_decides_on_waking_for_one_run(tmp_path: Path) -> None:
