@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +125,33 @@ def test_a_directory_that_cannot_be_written_is_no_failure(tmp_path: Path) -> Non
 def test_only_a_uuid_has_another_form() -> None:
     assert other_form(UUID_NAME) == UUID
     assert other_form(MachineName("dm-foo")) is None
+
+
+def test_each_account_has_a_file_of_its_own(tmp_path: Path) -> None:
+    known(tmp_path, "first").save_list([MachineId("dm-a")])
+    known(tmp_path, "second").save_list([MachineId("dm-b")])
+    assert known(tmp_path, "first").load().ids == ("dm-a",)
+    assert known(tmp_path, "second").load().ids == ("dm-b",)
+    names = [path.name for path in tmp_path.iterdir()]
+    assert all(re.fullmatch(r"account-[0-9a-f]{16}\.json", name) for name in names)
+
+
+def test_as_many_as_are_kept_are_read_back(tmp_path: Path) -> None:
+    machines = known(tmp_path)
+    ids = [MachineId(f"017f22e2-79b0-7cc3-98c4-{number:012x}") for number in range(20_000)]
+    machines.save_list(ids)
+    assert machines.load().ids == tuple(ids)
+
+
+def test_a_short_name_is_noted_once_and_for_a_known_machine_only(tmp_path: Path) -> None:
+    machines = known(tmp_path)
+    machines.note_short(MachineName("dm-x"), MachineName("dm-unknown"))
+    assert list(tmp_path.iterdir()) == []
+    machines.save_list([MachineId("dm-ci-runner")])
+    machines.note_short(MachineName("dm-runner"), MachineName("dm-ci-runner"))
+    (path,) = tmp_path.iterdir()
+    before = path.stat().st_ino
+    machines.note_short(MachineName("dm-runner"), MachineName("dm-ci-runner"))
+    machines.note_short(MachineName("dm-x"), MachineName("dm-unknown"))
+    assert path.stat().st_ino == before
+    assert machines.load().short == {"dm-runner": "dm-ci-runner"}
