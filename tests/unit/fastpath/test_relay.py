@@ -196,9 +196,32 @@ def test_a_client_that_does_not_read_can_still_send(ends: Ends) -> None:
     sent.join(30)
 
 
+def await_stall(ends: Ends, sent: list[int]) -> None:
+    """Return once the relay takes no more of what the client sends, though it goes on.
+
+    Then the client's side is full, and stays so while bytes pass the other way.
+    """
+    idle = 0
+    while idle < 5:
+        before = len(sent)
+        ends.server.sendall(b"x")
+        assert select.select([ends.from_relay], [], [], 30)[0], "the relay does not go on"
+        assert os.read(ends.from_relay, 1) == b"x"
+        is_full = not select.select([], [ends.to_relay], [], 0)[1]
+        idle = idle + 1 if is_full and len(sent) == before else 0
+
+
 def test_a_server_that_does_not_read_can_still_send(ends: Ends) -> None:
     ends.server.settimeout(60)
-    flood = in_background(lambda: write_all(ends.to_relay, DATA * 3))
+    sent: list[int] = []
+
+    def send() -> None:
+        for at in range(0, len(DATA) * 3, 10_000):
+            write_all(ends.to_relay, DATA[at % len(DATA) :][:10_000])
+            sent.append(at)
+
+    flood = in_background(send)
+    await_stall(ends, sent)
     ends.server.sendall(DATA[:1_000_000])
     received: list[bytes] = []
     reader = in_background(lambda: received.append(ends.read(1_000_000)))
