@@ -12,7 +12,7 @@ from dcs_proxy.doctor.context import NO_MACHINE, Context, required
 from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.local.environment import passwd_home
 from dcs_proxy.local.files import read_small
-from dcs_proxy.local.trusted_file import find_distrust
+from dcs_proxy.local.trusted_file import find_distrust, judge
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import Program, render_end, render_top, uses_pipes, written_for
@@ -44,18 +44,28 @@ def check_permissions(context: Context) -> Check:
     _, status = config_file.read(os.path.realpath(path))
     if status is None:
         return failed(f"{path} does not exist", _config_ssh(context))
-    mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
-    if status.st_uid not in (0, os.geteuid()):
-        return failed(
-            f"{path} belongs to another user, so ssh refuses it",
-            f'sudo chown "$(id -un)" {shlex.quote(path)}',
-        )
-    if status.st_mode & 0o022:
-        return failed(
-            f"{path} is writable by other users ({mode}), so ssh refuses it",
-            f"chmod go-w {shlex.quote(path)}",
-        )
-    return passed(f"{path}, {mode}")
+    if problem := _find_refusal(context, path, status):
+        return problem
+    return passed(f"{path}, mode {stat.S_IMODE(status.st_mode):04o}")
+
+
+def _find_refusal(context: Context, path: str, status: os.stat_result) -> Check | None:
+    """Return the failed check of a file that others can change, None if only the user can.
+
+    Debian's ssh accepts one that only the user's own group can change, other versions do not.
+    """
+    distrust = judge(path, status)
+    if distrust is not None:
+        return failed(f"{path} {distrust.problem}, so ssh refuses it", distrust.hint)
+    if not status.st_mode & 0o020 or not context.is_default_config or context.ssh is None:
+        return None
+    _, said = context.read_options(NO_MACHINE)
+    if "Bad owner or permissions" not in said:
+        return None
+    return failed(
+        f"{path} is writable by its group, so {context.ssh.path} refuses it",
+        f"chmod go-w {shlex.quote(path)}",
+    )
 
 
 def check_block(context: Context) -> Check:

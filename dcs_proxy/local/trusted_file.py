@@ -4,12 +4,17 @@ A user who can change such a file, or a directory on the way to it, could decide
 file, every directory and every symbolic link on the way must belong to us or to root, and other
 users must not be able to write to them.  The home directory and those above it are not looked at: a
 user who can write there can do anything in our name.
+
+Fedora, Red Hat and Ubuntu give each user a group of their own, which may write to all that they
+create (umask 002).  That is no danger, because nobody else is in it.
 """
 
 from __future__ import annotations
 
 import codecs
+import grp
 import os
+import pwd
 import select
 import shlex
 import stat
@@ -135,7 +140,8 @@ def judge(path: str, status: os.stat_result) -> Distrust | None:
     is_other = stat.S_ISLNK(status.st_mode) or stat.S_ISSOCK(status.st_mode)
     # What is in a sticky directory only its owner can replace.
     is_sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
-    if status.st_mode & 0o022 and not is_other and not is_sticky:
+    is_group = status.st_mode & 0o020 and not _is_private_group(status.st_gid, status.st_uid)
+    if (is_group or status.st_mode & 0o002) and not is_other and not is_sticky:
         mode = stat.S_IMODE(status.st_mode)
         return Distrust(
             path, f"is writable by other users (mode {mode:04o})",
@@ -154,6 +160,20 @@ def judge_owner(path: str, uid: int) -> Distrust | None:
         f"belongs to another user (user id {uid})",
         f'sudo chown "$(id -un)" {shlex.quote(path)}',
     )
+
+
+def _is_private_group(gid: int, uid: int) -> bool:
+    """Return whether user `uid` is the only member of a group, as Debian's ssh decides it.
+
+    It must be their first group and no other user's; a group whose members the system does not list
+    is not private.
+    """
+    try:
+        name, members = pwd.getpwuid(uid).pw_name, grp.getgrgid(gid).gr_mem
+    except KeyError:
+        return False
+    users = {user.pw_uid for user in pwd.getpwall() if user.pw_gid == gid}
+    return users == {uid} and {*members} <= {name}
 
 
 def _way(path: str) -> Iterator[str]:

@@ -166,8 +166,8 @@ BROKEN: dict[str, tuple[Callable[[Patient], object], str, str, str]] = {
         "ssh-config", ".*ssh_config does not exist", "config-ssh --ssh-config",
     ),
     "an ssh config that others can change": (
-        lambda p: p.user.config.chmod(0o660),
-        "ssh-config", r"is writable by other users \(mode 0660\)", "chmod go-w",
+        lambda p: p.user.config.chmod(0o606),
+        "ssh-config", r"is writable by other users \(mode 0606\)", "chmod go-w",
     ),
     "no block": (
         lambda p: p.user.config.write_text("Host mine\n"),

@@ -17,6 +17,7 @@ from tests.support.emulator import Emulator, key_file
 from tests.support.emulator_processes import fork, start_program
 from tests.support.fake_agent import socket_directory
 from tests.support.faults import GIVES_UP_S, KEY, PATIENT_S, FaultCase, Start
+from tests.support.groups import Groups
 from tests.support.prism import compared
 from tests.support.private_agents import Authority, Place, make_authority
 from tests.support.user import User
@@ -81,6 +82,12 @@ def make_user() -> Iterator[Callable[..., User]]:
 def user(make_user: Callable[..., User]) -> User:
     """One user."""
     return make_user()
+
+
+@pytest.fixture
+def groups(monkeypatch: pytest.MonkeyPatch) -> Groups:
+    """The computer's groups, for code that this process runs."""
+    return Groups(monkeypatch)
 
 
 @pytest.fixture

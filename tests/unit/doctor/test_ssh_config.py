@@ -23,6 +23,7 @@ from dcs_proxy.openssh.config_text import Program, render_end, render_top
 from dcs_proxy.openssh.version import Client, Version
 from dcs_proxy.publish.launcher import write_launcher
 from dcs_proxy.session.directory import StateDirectory
+from tests.support.groups import Groups
 
 VERSION = Version(9, 2)
 HOSTS = [MachineName("dm-a"), MachineName("dm-b")]
@@ -62,8 +63,9 @@ def write(
     [(0o600, False), (0o645, False), (0o444, False), (0o620, True), (0o602, True), (0o666, True)],
 )
 def test_an_ssh_config_that_others_can_change_is_refused_by_ssh(
-    context: Context, mode: int, is_refused: bool
+    context: Context, groups: Groups, mode: int, is_refused: bool
 ) -> None:
+    groups.members = ["another"]
     os.chmod(context.ssh_config, mode)
     check = check_permissions(context)
     assert check.ok is not is_refused
@@ -82,8 +84,41 @@ def test_an_ssh_config_of_another_user_is_refused_by_ssh(
     check = check_permissions(context)
     assert check.ok is not is_refused
     if is_refused:
-        assert check.text == f"{context.ssh_config} belongs to another user, so ssh refuses it"
+        assert check.text == (
+            f"{context.ssh_config} belongs to another user (user id {owner}), so ssh refuses it"
+        )
         assert check.hint == f'sudo chown "$(id -un)" {context.ssh_config}'
+
+
+@pytest.mark.parametrize(
+    ("is_default", "said", "is_refused"),
+    [
+        (True, "Bad owner or permissions on /home/me/.ssh/config", True),
+        (True, "", False),
+        # ssh does not judge a file that -F names.
+        (False, "Bad owner or permissions on /home/me/.ssh/config", False),
+    ],
+)
+def test_ssh_itself_says_whether_it_refuses_what_the_users_own_group_can_change(
+    context: Context,
+    groups: Groups,
+    monkeypatch: pytest.MonkeyPatch,
+    is_default: bool,
+    said: str,
+    is_refused: bool,
+) -> None:
+    groups.members = ["me"]
+    os.chmod(context.ssh_config, 0o664)
+    context.is_default_config = is_default
+    monkeypatch.setattr(ssh_config, "passwd_home", lambda: os.path.expanduser("~"))
+    monkeypatch.setattr(context, "read_options", lambda host: ({}, said))
+    check = check_permissions(context)
+    path = context.ssh_config
+    if is_refused:
+        text, hint = f"{path} is writable by its group, so /usr/bin/ssh refuses it", "chmod go-w "
+        assert check == failed(text, hint + path)
+    else:
+        assert check == passed(f"{path}, mode 0664")
 
 
 def test_an_ssh_config_that_is_missing_is_to_be_written(context: Context) -> None:

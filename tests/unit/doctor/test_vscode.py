@@ -10,6 +10,7 @@ from dcs_proxy.doctor.runner import Check
 from dcs_proxy.doctor.vscode import check_vscode
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.openssh.config_file import install
+from tests.support.groups import Groups
 
 
 @pytest.fixture
@@ -89,8 +90,9 @@ def test_the_config_of_an_editor_with_ssh2_needs_the_block_itself(
 
 @pytest.mark.parametrize("mode", [0o644, 0o664, 0o666])
 def test_settings_that_others_can_change_choose_no_program_for_doctor(
-    home: Path, mode: int
+    home: Path, groups: Groups, mode: int
 ) -> None:
+    groups.members = ["another"]
     program, marker = home / "ssh", home / "ran"
     program.write_text(f"#!/bin/sh\n: >'{marker}'\n")
     program.chmod(0o755)

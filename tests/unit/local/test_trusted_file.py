@@ -11,6 +11,7 @@ import pytest
 from dcs_proxy.errors import ConfigError
 from dcs_proxy.local import trusted_file
 from dcs_proxy.local.trusted_file import find_distrust, read_trusted
+from tests.support.groups import Groups
 
 STRANGER = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
@@ -48,12 +49,56 @@ def test_what_others_can_read_is_not_private(tmp_path: Path, mode: int, private:
 
 
 @pytest.mark.parametrize("mode", [0o666, 0o620, 0o602])
-def test_a_file_that_others_can_change_is_refused(tmp_path: Path, mode: int) -> None:
+def test_a_file_that_others_can_change_is_refused(
+    tmp_path: Path, groups: Groups, mode: int
+) -> None:
+    groups.members = ["another"]
     path = make(tmp_path / "file", mode)
     assert refusal(path).one_line() == (
         f"the config file {path} is writable by other users (mode {mode:04o}); "
         f"hint: chmod go-w {path}"
     )
+
+
+@pytest.mark.parametrize(
+    ("first_groups", "members", "is_read"),
+    [
+        ({1000: "ours"}, [], True),
+        ({1000: "ours"}, ["me"], True),
+        ({1000: "ours", 1001: "another"}, [], True),
+        ({1000: "ours"}, ["me", "another"], False),
+        ({1000: "ours"}, ["another"], False),
+        ({1000: "ours", 1001: "ours"}, [], False),
+        # The system does not list the members, as many directories of companies do not.
+        ({}, [], False),
+        ({}, ["me"], False),
+        ({1000: "another"}, [], False),
+    ],
+)
+def test_a_file_that_only_the_users_own_group_can_change_is_read(
+    tmp_path: Path,
+    groups: Groups,
+    first_groups: dict[int, str],
+    members: list[str],
+    is_read: bool,
+) -> None:
+    groups.first_groups, groups.members = first_groups, members
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "directory").chmod(0o775)
+    path = make(tmp_path / "directory" / "file", 0o664)
+    if is_read:
+        assert read(path) == b"data"
+    else:
+        assert "is writable by other users (mode 0664)" in refusal(path).message
+        path.chmod(0o644)
+        assert "directory is writable by other users (mode 0775)" in refusal(path).message
+    path.chmod(0o666)
+    assert "is writable by other users (mode 0666)" in refusal(path).message
+
+
+def test_a_group_without_an_entry_is_nobodys_own(tmp_path: Path, groups: Groups) -> None:
+    groups.is_known = False
+    assert "is writable by other users" in refusal(make(tmp_path / "file", 0o620)).message
 
 
 @pytest.mark.parametrize("above", [0, 1])
@@ -74,7 +119,8 @@ def test_a_directory_on_the_way_that_others_can_change_is_refused(
     assert read(path) == b"data"
 
 
-def test_the_way_through_links_is_looked_at_too(tmp_path: Path) -> None:
+def test_the_way_through_links_is_looked_at_too(tmp_path: Path, groups: Groups) -> None:
+    groups.members = ["another"]
     for name in ("a", "b", "c"):
         (tmp_path / name).mkdir()
     make(tmp_path / "c" / "file")
