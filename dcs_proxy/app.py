@@ -19,7 +19,7 @@ from dcs_proxy.console.progress import Progress
 from dcs_proxy.console.stderr import can_draw, show
 from dcs_proxy.errors import DcsError
 from dcs_proxy.local.deadline import Deadline
-from dcs_proxy.local.environment import config_base
+from dcs_proxy.local.environment import config_base, full_path
 from dcs_proxy.local.limits import require_open_files
 from dcs_proxy.local.log import VARIABLE, Log, milliseconds_since
 from dcs_proxy.local.settings import Settings, config_path, load_settings
@@ -51,13 +51,13 @@ class Options:
     def state_directory(self, environment: Mapping[str, str]) -> str:
         """Return the state directory's path."""
         if self.home is not None:
-            return os.path.abspath(self.home)
+            return full_path(self.home)
         return default_state_directory(environment)
 
     def config_file(self, environment: Mapping[str, str]) -> str | None:
         """Return the config file that ssh must name when it runs us, None for the default one."""
         chosen = self.config or environment.get("DCS_PROXY_CONFIG")
-        return os.path.abspath(os.path.expanduser(chosen)) if chosen else None
+        return full_path(chosen) if chosen else None
 
     def settings(self, environment: Mapping[str, str]) -> Settings:
         """Read the settings.  Raises ConfigError."""
@@ -138,8 +138,11 @@ def explaining_bugs(options: Options) -> Iterator[None]:
 
 
 def open_log(options: Options, environment: Mapping[str, str]) -> Log:
-    """Return the log of the state directory."""
-    path = os.path.join(options.state_directory(environment), "log")
+    """Return the log of the state directory; one that writes nothing if there is none to name."""
+    try:
+        path = os.path.join(options.state_directory(environment), "log")
+    except DcsError:
+        return Log("", "off")
     return Log(path, environment.get(VARIABLE, ""))
 
 

@@ -23,7 +23,7 @@ from dcs_proxy.console.stderr import show
 from dcs_proxy.console.stdout import put, put_json
 from dcs_proxy.doctor.editors import explain_settings, remote_ssh_settings
 from dcs_proxy.errors import ConfigError, CredentialsError, DcsError
-from dcs_proxy.local.environment import passwd_home
+from dcs_proxy.local.environment import full_path, passwd_home
 from dcs_proxy.local.files import remove_file, write_atomically
 from dcs_proxy.local.lock import FileLock
 from dcs_proxy.local.programs import Output
@@ -85,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, options: Options) -> int:
     """Edit the ssh config.  Raises ConfigError or StateError, and then changes nothing."""
-    path = os.path.abspath(os.path.expanduser(arguments.ssh_config))
+    path = full_path(arguments.ssh_config)
     if arguments.vscode:
         _show_vscode(options.settings(os.environ))
     elif arguments.remove:

@@ -21,6 +21,7 @@ from dcs_proxy.doctor.context import Context
 from dcs_proxy.doctor.plan import steps_for
 from dcs_proxy.doctor.redact import mask
 from dcs_proxy.doctor.runner import Check, run_steps
+from dcs_proxy.local.environment import full_path
 from dcs_proxy.local.log import milliseconds_since
 
 HELP = "check everything and suggest fixes"
@@ -61,7 +62,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     context = Context(
         options=options,
         environment=os.environ,
-        ssh_config=os.path.abspath(os.path.expanduser(chosen or "~/.ssh/config")),
+        ssh_config=full_path(chosen or "~/.ssh/config"),
         is_default_config=chosen is None,
         host=arguments.host,
     )

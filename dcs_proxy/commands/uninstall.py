@@ -31,6 +31,7 @@ from dcs_proxy.errors import (
     StateError,
 )
 from dcs_proxy.local.deadline import Deadline
+from dcs_proxy.local.environment import full_path
 from dcs_proxy.local.files import remove_file
 from dcs_proxy.local.settings import Settings, config_home
 from dcs_proxy.openssh import config_file
@@ -75,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, options: Options) -> int:
     """Remove everything.  Raises ConfigError if a block cannot be removed, before all else."""
     home = options.state_directory(os.environ)
-    named = [os.path.abspath(os.path.expanduser(each)) for each in arguments.ssh_config]
+    named = [full_path(each) for each in arguments.ssh_config]
     default = os.path.expanduser(_DEFAULT_CONFIG)
     for path in dict.fromkeys([default, *named, *read_ssh_configs(home)]):
         if config_file.edit(path, lambda old: old and config_file.remove(old)):

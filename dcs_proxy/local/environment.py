@@ -6,6 +6,9 @@ import os
 import pwd
 from collections.abc import Mapping
 
+from dcs_proxy.errors import UsageError
+from dcs_proxy.text import quote_typed
+
 
 def config_base(environment: Mapping[str, str]) -> str:
     """Return the directory with the config files of programs.
@@ -14,7 +17,22 @@ def config_base(environment: Mapping[str, str]) -> str:
     files of the current directory would decide where the API key is sent.
     """
     base = environment.get("XDG_CONFIG_HOME", "")
-    return base if os.path.isabs(base) else os.path.abspath(os.path.expanduser("~/.config"))
+    return base if os.path.isabs(base) else full_path("~/.config")
+
+
+def full_path(typed: str) -> str:
+    """Return the complete path of a file that the user typed, by ~ or by the current directory.
+
+    Raises UsageError if that directory was removed.
+    """
+    path = os.path.expanduser(typed)
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:
+        raise UsageError(
+            f"{quote_typed(typed)} is relative to the current directory, which was removed",
+            hint="change to another directory: cd",
+        ) from None
 
 
 def passwd_home() -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dcs_proxy.errors import ConfigError, DcsError
-from dcs_proxy.local.environment import config_base
+from dcs_proxy.local.environment import config_base, full_path
 from dcs_proxy.local.host_names import parse_host
 from dcs_proxy.local.http_proxy import HttpProxy, parse_http_proxy
 from dcs_proxy.local.trusted_file import read_trusted
@@ -102,7 +102,7 @@ class Settings:
 def config_path(environment: Mapping[str, str]) -> str:
     """Return the path of the config file, whether it exists or not."""
     if chosen := environment.get("DCS_PROXY_CONFIG"):
-        return os.path.abspath(os.path.expanduser(chosen))
+        return full_path(chosen)
     return os.path.join(config_home(environment), "config.toml")
 
 
@@ -112,7 +112,7 @@ def load_settings(environment: Mapping[str, str], path: str | None = None) -> Se
     Raises ConfigError, which names the file and the key, or the environment variable.
     """
     chosen = path is not None or "DCS_PROXY_CONFIG" in environment
-    path = os.path.abspath(os.path.expanduser(path)) if path else config_path(environment)
+    path = full_path(path) if path else config_path(environment)
     settings = _read(path, must_exist=chosen)
     if not settings.key_file:
         settings = replace(settings, key_file=os.path.join(config_home(environment), "api-key"))
@@ -238,7 +238,10 @@ def _path(value: Any) -> str:
     text = _text(value)
     if not text or not text.isprintable():
         raise _InvalidValue("must be the path of a file")
-    return os.path.abspath(os.path.expanduser(text))
+    path = os.path.expanduser(text)
+    if not os.path.isabs(path):  # each ssh would look in the current directory
+        raise _InvalidValue("must be a complete path, or begin with ~/")
+    return os.path.abspath(path)
 
 
 def _http_proxy(value: Any) -> HttpProxy:

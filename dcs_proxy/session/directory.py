@@ -33,6 +33,7 @@ from dataclasses import replace
 from dcs_proxy.errors import DeadlineExceeded
 from dcs_proxy.fastpath import helper
 from dcs_proxy.local.deadline import Deadline
+from dcs_proxy.local.environment import full_path
 from dcs_proxy.local.files import (
     check_private_directory,
     make_private_directory,
@@ -58,7 +59,7 @@ _GRACE_S = 300
 def default_state_directory(environment: Mapping[str, str]) -> str:
     """Return the state directory that DCS_PROXY_HOME names, or the default one."""
     chosen = environment.get("DCS_PROXY_HOME") or "~/.ssh/dcs-proxy"
-    return os.path.abspath(os.path.expanduser(chosen))
+    return full_path(chosen)
 
 
 def read_ssh_configs(state_directory: str) -> list[str]:

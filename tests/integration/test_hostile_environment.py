@@ -160,3 +160,34 @@ def test_a_bus_of_another_user_is_told_nothing(user: User, kind: str) -> None:
         finally:
             bus.kill()
             bus.communicate()
+
+
+IN_REMOVED = """
+import os, sys
+os.mkdir("removed")
+os.chdir("removed")
+os.rmdir("../removed")
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_a_current_directory_that_was_removed_is_named_if_it_matters(
+    start_emulator: Start, user: User
+) -> None:
+    user.use(start_emulator("--machine", "dm-foo"))
+    program = str(Path(sys.executable).with_name("dcs-proxy"))
+    removed = [sys.executable, "-c", IN_REMOVED, program]
+    assert user.run([*removed, "list"]).returncode == 0
+    for words, variables in (
+        (["config-ssh", "--ssh-config", "config"], {}),
+        (["doctor", "--ssh-config", "config"], {}),
+        (["uninstall", "--ssh-config", "config"], {}),
+        (["--home", "state", "list"], {}),
+        (["--config", "x.toml", "status"], {}),
+        (["status"], {"DCS_PROXY_HOME": "state"}),
+        (["status"], {"DCS_PROXY_CONFIG": "x.toml"}),
+    ):
+        done = user.run([*removed, *words], env={**user.environment, **variables})
+        assert done.returncode == 2, done.stderr
+        assert "is relative to the current directory, which was removed" in done.stderr
+        assert done.stderr.count("\n") == 2

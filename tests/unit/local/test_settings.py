@@ -201,6 +201,9 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
         ("ca_file = 1", "ca_file must be a string"),
         ("ca_file = ''", "ca_file must be the path of a file"),
         ('key_file = "a\\u0000b"', "key_file must be the path of a file"),
+        # Of which directory?  Of the current one, which may be a repository of others.
+        ('key_file = "api-key"', "key_file must be a complete path, or begin with ~/"),
+        ('ca_file = "./ca.pem"', "ca_file must be a complete path, or begin with ~/"),
         ("aliases = 1", "aliases must be a table"),
         ("[aliases]\nweb = 'dm-a'", "aliases.web must look like a machine's name"),
         ("[aliases]\ndm-web = 'A_'", "aliases.dm-web is wrong: "),
