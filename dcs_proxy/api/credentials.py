@@ -94,8 +94,10 @@ def remove_key_file(path: str) -> bool:
     """Remove the key file; return whether there was one.  Raises CredentialsError.
 
     If it is a symbolic link, the file with the key goes, too, and if the file has other names (hard
-    links), they lose the key.
+    links), they lose the key.  Where others could have placed such a link, nothing is removed.
     """
+    if distrust := find_distrust(path):
+        raise distrusted(path, "the key file", CredentialsError, distrust)
     existed = os.path.lexists(path)
     target = os.path.realpath(path)
     try:

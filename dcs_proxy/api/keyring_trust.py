@@ -15,7 +15,12 @@ from urllib.parse import unquote
 from dcs_proxy.errors import CredentialsError
 from dcs_proxy.fastpath.helper import peer
 from dcs_proxy.local.environment import config_base
-from dcs_proxy.local.trusted_file import Distrust, find_distrust, judge_owner
+from dcs_proxy.local.trusted_file import (
+    Distrust,
+    find_distrust,
+    find_distrust_of_file,
+    judge_owner,
+)
 
 _BUS = "DBUS_SESSION_BUS_ADDRESS"
 _CONFIG = "python_keyring/keyringrc.cfg"
@@ -31,11 +36,7 @@ def keyring_environment(environment: Mapping[str, str]) -> dict[str, str]:
     CredentialsError if others decide which keyring, or which bus, is used.
     """
     config = os.path.join(config_base(environment), _CONFIG)
-    try:
-        distrust = find_distrust(config, os.stat(config))
-    except OSError:
-        distrust = None  # it does not exist
-    if distrust:
+    if distrust := find_distrust_of_file(config):
         raise _untrusted(f"its config file {config}", config, distrust, distrust.hint)
     left_out = {name for name in _BASES if not os.path.isabs(environment.get(name, ""))}
     for name in _addresses(environment.get(_BUS, "")):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from dcs_proxy.local.environment import config_base
 from dcs_proxy.local.files import read_small
 from dcs_proxy.local.settings import Settings
+from dcs_proxy.local.trusted_file import find_distrust_of_file
 
 CONNECT_TIMEOUT = "remote.SSH.connectTimeout"
 CONFIG_FILE = "remote.SSH.configFile"
@@ -155,7 +156,7 @@ def _read(name: str, path: str, extensions: str, runs_openssh: bool) -> Editor |
     text = _read_settings(path) or ""
     config_file = os.path.expanduser(str(find_value(text, CONFIG_FILE) or ""))
     # Settings that others can change may not choose a program for doctor to run.
-    is_ours = read_small(path, _MAX_SETTINGS) is not None
+    is_ours = find_distrust_of_file(path) is None
     runs_here = is_ours and extensions.startswith("/") and "/.var/app/" not in extensions
     if not runs_openssh:
         editor = Editor(name, path, False, runs_here=runs_here, config_file=config_file)

@@ -17,6 +17,7 @@ from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.errors import ConfigError
 from dcs_proxy.local.programs import run
 from dcs_proxy.local.settings import Settings
+from dcs_proxy.local.trusted_file import find_distrust_of_file
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.version import find_client, read_client
 
@@ -77,6 +78,13 @@ def _wrong_config(context: Context, editor: Editor) -> Check | None:
         path = ""
     if not (path or editor.ssh_path):
         return None
+    # ssh would run what others have written after "Match exec".
+    if distrust := find_distrust_of_file(os.path.abspath(path)):
+        place = "which" if distrust.place == path else f"and {distrust.place}"
+        return failed(
+            f"{editor.name} reads {path} as its ssh config, {place} {distrust.problem}",
+            distrust.hint,
+        )
     if _runs_us(context, editor) if editor.runs_openssh else _has_block(path):
         return None
     if not path:

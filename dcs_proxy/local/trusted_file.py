@@ -124,6 +124,18 @@ def find_distrust(path: str, status: os.stat_result | None = None) -> Distrust |
     return None
 
 
+def find_distrust_of_file(path: str) -> Distrust | None:
+    """Return why other users could decide what the file at the absolute path contains.
+
+    None if they could not, if there is no such file, or if it is /dev/null.
+    """
+    try:
+        status = os.stat(path)
+        return None if stat.S_ISCHR(status.st_mode) else find_distrust(path, status)
+    except OSError:
+        return None
+
+
 def distrusted(path: str, what: str, error: type[DcsError], distrust: Distrust) -> DcsError:
     """Return the error for a file that is not trusted."""
     if distrust.place == path:

@@ -147,6 +147,25 @@ def test_a_key_that_a_link_leads_to_is_removed_too(tmp_path: Path, kind: str) ->
     assert not remove_key_file(str(link))
 
 
+@pytest.mark.parametrize("place", ["directory", "link's directory"])
+def test_others_do_not_choose_the_file_that_is_removed(tmp_path: Path, place: str) -> None:
+    shared, precious = tmp_path / "shared", tmp_path / "precious"
+    shared.mkdir()
+    precious.write_text("mine\n")
+    path = shared / "api-key"
+    path.symlink_to(precious)
+    shared.chmod(0o777)
+    if place != "directory":
+        (tmp_path / "api-key").symlink_to(path)
+        path = tmp_path / "api-key"
+    with pytest.raises(CredentialsError) as caught:
+        remove_key_file(str(path))
+    assert f"{shared} is writable by other users" in caught.value.message
+    assert caught.value.hint == f"chmod go-w {shared}"
+    assert precious.read_text() == "mine\n"
+    assert path.is_symlink()
+
+
 @pytest.mark.parametrize("text", ["DEDALUS_API_KEY=dsk-a", "export X=dsk-a", '"dsk-a"', "'dsk-a'"])
 def test_a_key_file_written_as_for_a_shell_is_named(tmp_path: Path, text: str) -> None:
     write_key_file(str(tmp_path / "key"), text)

@@ -103,3 +103,38 @@ def test_settings_that_others_can_change_choose_no_program_for_doctor(
     result = check(home)
     assert result and not result.ok and result.text.startswith("VS Code ")
     assert marker.exists() is (mode == 0o644)
+
+
+@pytest.mark.parametrize("place", [".config", ".config/Code", ".config/Code/User"])
+def test_settings_in_a_directory_that_others_can_change_choose_no_program(
+    home: Path, place: str
+) -> None:
+    program, marker = home / "ssh", home / "ran"
+    program.write_text(f"#!/bin/sh\n: >'{marker}'\n")
+    program.chmod(0o755)
+    settings = home / ".config" / "Code" / "User" / "settings.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(f'{{"remote.SSH.path": "{program}", "remote.SSH.connectTimeout": 20}}')
+    settings.chmod(0o600)
+    (home / place).chmod(0o777)
+    result = check(home)
+    assert result and not result.ok and "gives up after 20 s" in result.text
+    assert not marker.exists()
+
+
+def test_no_command_of_an_ssh_config_that_others_can_change_is_run(home: Path) -> None:
+    marker = home / "ran"
+    config = home / "shared" / "config"
+    config.parent.mkdir()
+    config.write_text(f"Match exec \"touch '{marker}'\"\n")
+    settings = f'{{"remote.SSH.configFile": "{config}", "remote.SSH.connectTimeout": 300}}'
+    result = check(home, Code=settings)
+    assert result and not result.ok and "dcs-proxy is not in it" in result.text
+    assert marker.exists(), "it would do harm"
+    marker.unlink()
+    config.parent.chmod(0o777)
+    result = check(home)
+    assert result and not result.ok and f"reads {config} as its ssh config" in result.text
+    assert f"{config.parent} is writable by other users" in result.text
+    assert result.hint == f"chmod go-w {config.parent}"
+    assert not marker.exists()
