@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from dcs_proxy.console.stderr import show
+from dcs_proxy.text import safe_line
 
 
 def confirm(question: str) -> bool | None:
@@ -17,7 +18,7 @@ def confirm(question: str) -> bool | None:
     except OSError:
         return None
     try:
-        os.write(terminal, f"dcs-proxy: {question} [y/N] ".encode())
+        os.write(terminal, f"dcs-proxy: {safe_line(question)} [y/N] ".encode())
         answer = os.read(terminal, 100)
     except KeyboardInterrupt:
         show("")

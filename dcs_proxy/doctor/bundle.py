@@ -23,6 +23,7 @@ from dcs_proxy.openssh import config_file
 from dcs_proxy.session.records import parse_record
 from dcs_proxy.ssh.agent import LIST_S, Agent
 from dcs_proxy.ssh.private_agents import PrivateAgents
+from dcs_proxy.text import safe_line
 
 _LOG_LINES = 500
 _VARIABLES = (
@@ -46,6 +47,7 @@ def check_bundle_path(path: str) -> None:
 def write_bundle(path: str, context: Context, checks: Sequence[Check]) -> None:
     """Write the file, 0600.  Raises UsageError if it exists, StateError if it cannot be written."""
     text = mask(render_bundle(context, checks), context.secrets())
+    text = "".join(f"{safe_line(line)}\n" for line in text.splitlines())
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
         fd = os.open(path, flags, 0o600)

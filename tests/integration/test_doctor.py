@@ -558,6 +558,20 @@ def test_a_bundle_holds_what_a_report_needs_and_no_secret(
         assert told in text, told
 
 
+def test_a_bundle_can_be_read_on_a_terminal(patient: Patient, tmp_path: Path) -> None:
+    user = patient.user
+    evil = "\x1b]0;t\x07\x9b31m\u202e\x1b]8;;http://x\x1b\\\r"
+    with (user.state / "log").open("a") as log:
+        log.write(f"2026-01-01T00:00:00.000Z [1/1] api {evil}\n")
+    patient.above(f"Host {evil.encode().decode('latin-1')}\n    Bad{evil} x\n")
+    user.environment["LANG"] = user.environment["TERM"] = f"C{evil}"
+    path = tmp_path / "bundle"
+    patient.lines("--bundle", str(path))
+    lines = path.read_bytes().decode().split("\n")
+    assert all(line.replace("\t", "").isprintable() for line in lines), lines
+    assert any(" api ?" in line for line in lines)
+
+
 def test_a_bundle_overwrites_nothing(patient: Patient) -> None:
     path = patient.user.root / "precious"
     path.write_text("mine\n")
