@@ -1,17 +1,29 @@
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
 import shlex
+import stat
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from dcs_proxy.errors import StateError
-from dcs_proxy.local.files import make_private_directory, read_small, remove_file, write_atomically
+from dcs_proxy.local import files
+from dcs_proxy.local.files import (
+    check_private_directory,
+    exchange,
+    make_directories,
+    make_private_directory,
+    read_small,
+    remove_file,
+    write_atomically,
+)
 
 
 def test_a_file_is_replaced_whole_and_private(tmp_path: Path) -> None:
@@ -182,3 +194,150 @@ def test_the_bytes_are_on_the_disk_before_the_name_is(
         monkeypatch.setattr(os, name, lambda *_, name=name: done.append(name))
     write_atomically(str(tmp_path / "file"), b"new")
     assert done == ["fsync", "replace"]
+
+
+def is_not_written(path: object, reason: str) -> tuple[str, str]:
+    hint = "free some space or fix its permissions, or set DCS_PROXY_HOME to another directory"
+    return f"{path} cannot be written: {reason}", hint
+
+
+@pytest.mark.parametrize(
+    ("act", "reason"),
+    [
+        (lambda path: write_atomically(path, b""), "Not a directory"),
+        (remove_file, "Not a directory"),
+        (make_directories, "Not a directory"),
+        (check_private_directory, "Not a directory"),
+    ],
+)
+def test_what_cannot_be_written_is_named_with_the_reason(
+    tmp_path: Path, act: Callable[[str], object], reason: str
+) -> None:
+    (tmp_path / "file").touch()
+    path = str(tmp_path / "file" / "below")
+    with pytest.raises(StateError) as caught:
+        act(path)
+    assert (caught.value.message, caught.value.hint) == is_not_written(path, reason)
+
+
+def test_a_file_in_place_of_a_directory_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    path.touch()
+    with pytest.raises(StateError) as caught:
+        make_private_directory(str(path))
+    assert (caught.value.message, caught.value.hint) == (
+        f"{path} is not a directory", "move it away"
+    )  # fmt: skip
+
+
+def test_a_directory_of_another_user_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(StateError) as caught:
+        check_private_directory(str(tmp_path))
+    assert (caught.value.message, caught.value.hint) == (
+        f"the state directory {tmp_path} belongs to another user",
+        "set DCS_PROXY_HOME to a directory of your own",
+    )
+
+
+def test_others_may_enter_a_directory_and_read_in_it(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    check_private_directory(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("user", "owner", "mode", "is_refused"),
+    [
+        (0, 1000, 0o700, True),
+        (0, 1000, 0o1777, False),  # /tmp
+        (0, 0, 0o700, False),
+        (1000, 1000, 0o700, False),
+        (1, 1000, 0o700, False),
+    ],
+)
+def test_root_makes_no_directory_in_a_users_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    user: int, owner: int, mode: int, is_refused: bool,
+) -> None:  # fmt: skip
+    status = os.stat_result((stat.S_IFDIR | mode, 1, 1, 1, owner, 0, 0, 0, 0, 0))
+    monkeypatch.setattr(files.os, "stat", lambda path, **_: status)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    if not is_refused:
+        files._refuse_as_root("/home/me")
+        return
+    with pytest.raises(StateError) as caught:
+        files._refuse_as_root("/home/me")
+    assert caught.value.message == (
+        "/home/me belongs to user id 1000, which could not use what root creates there"
+    )
+    assert caught.value.hint == "run it as that user, without sudo; for root itself: sudo -H"
+
+
+def test_a_missing_target_is_named_with_the_links_removal(tmp_path: Path) -> None:
+    link = tmp_path / "a link"
+    link.symlink_to(tmp_path / "missing")
+    with pytest.raises(StateError) as caught:
+        make_private_directory(str(link))
+    assert caught.value.message == f"{link} is a link to a missing directory"
+    assert caught.value.hint == f"create that directory, or remove the link: rm '{link}'"
+
+
+@pytest.mark.parametrize(("size", "is_read"), [(10, True), (11, False), (5000, False)])
+def test_a_file_is_read_up_to_the_limit(tmp_path: Path, size: int, is_read: bool) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * size)
+    assert (read_small(str(path), 10) is not None) is is_read
+
+
+def test_two_files_change_places(tmp_path: Path) -> None:
+    one, other = tmp_path / "one \udcff", tmp_path / "other"
+    one.write_text("1")
+    other.write_text("2")
+    assert exchange(str(one), str(other))
+    assert (one.read_text(), other.read_text()) == ("2", "1")
+    other.unlink()
+    with pytest.raises(FileNotFoundError, match="No such file or directory"):
+        exchange(str(one), str(other))
+    assert one.read_text() == "2"
+
+
+class Library:
+    """A C library that has one function only, which fails with `number`."""
+
+    def __init__(self, name: str, number: int) -> None:
+        self.number, self.calls = number, list[tuple[object, ...]]()
+        if name:
+            setattr(self, name, self.call)
+
+    def call(self, *words: object) -> int:
+        self.calls.append(words)
+        ctypes.set_errno(self.number)
+        return -1 if self.number else 0
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "is_done"),
+    [
+        ("renameat2", 0, True),
+        ("renameat2", errno.ENOSYS, False),
+        ("renameat2", errno.EINVAL, False),
+        ("renamex_np", 0, True),
+        ("renamex_np", errno.ENOTSUP, False),
+        ("", 0, False),
+    ],
+)
+def test_where_files_cannot_change_places_that_is_told(
+    monkeypatch: pytest.MonkeyPatch, name: str, number: int, is_done: bool
+) -> None:
+    library = Library(name, number)
+    # What failed before says nothing.
+    ctypes.set_errno(errno.EPERM)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name, *, use_errno: use_errno and library)
+    assert exchange("/a", "/b") is is_done
+    words = {
+        # Linux: AT_FDCWD and RENAME_EXCHANGE.  macOS: RENAME_SWAP.
+        "renameat2": [(-100, b"/a", -100, b"/b", 2)], "renamex_np": [(b"/a", b"/b", 2)],
+    }  # fmt: skip
+    assert library.calls == words.get(name, [])
