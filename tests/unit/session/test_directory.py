@@ -13,7 +13,7 @@ from dcs_proxy.errors import DeadlineExceeded
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.lock import FileLock, try_lock
 from dcs_proxy.names import MachineName
-from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.directory import StateDirectory, read_ssh_configs
 from dcs_proxy.session.records import Attempt, Failure, ReadySession, Record
 
 NAME = MachineName("dm-foo")
@@ -58,7 +58,7 @@ def test_a_failure_comes_back_as_it_was_written(state: StateDirectory) -> None:
 HOLD = """
 import sys
 from dcs_proxy.local.deadline import Deadline
-from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.directory import StateDirectory, read_ssh_configs
 with StateDirectory(sys.argv[1]).lock("dm-foo", Deadline(60)):
     print("held", flush=True)
     sys.stdin.read()
@@ -199,3 +199,14 @@ def test_only_the_record_that_was_read_is_marked_for_a_question(
     loaded = state.load(NAME)
     assert loaded is not None and loaded.ready is not None
     assert loaded.ready.proved_at == (READY.proved_at if is_other else 5.0)
+
+
+def test_each_ssh_config_is_noted_once_for_uninstall(state: StateDirectory) -> None:
+    assert read_ssh_configs(state.path) == []
+    for path in ("/home/me/.ssh/config", "/other config", "/home/me/.ssh/config"):
+        state.add_ssh_config(path)
+    assert read_ssh_configs(state.path) == ["/home/me/.ssh/config", "/other config"]
+    noted = Path(state.file("ssh-configs"))
+    assert noted.read_text() == "/home/me/.ssh/config\n/other config\n"
+    noted.write_text("relative\n\n/home/me/.ssh/config\n")
+    assert read_ssh_configs(state.path) == ["/home/me/.ssh/config"]

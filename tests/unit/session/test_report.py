@@ -1,0 +1,115 @@
+"""What `status` says of sessions and agents."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from dcs_proxy.local.settings import Settings
+from dcs_proxy.names import MachineName
+from dcs_proxy.session import report
+from dcs_proxy.session.records import NEVER, Attempt, ReadySession, Record
+from dcs_proxy.session.report import Agents, SessionStatus, session_status
+from dcs_proxy.ssh.agent import AgentMissing, Identity
+
+NAME, SHORT = MachineName("dm-foo"), MachineName("dm-short")
+ACCOUNT = json.dumps(["https://dcs.example", "org"])
+ATTEMPT = Attempt("k", "ab" * 32, "/agent.sock", 2000.0, ACCOUNT, "wssh-1")
+READY = ReadySession("ssh.example", 2222, "user", "a", "", True, 3000.0, 1000.0, 1500.0)
+RECORD = Record(ATTEMPT, READY)
+ALIASES = {"dm-web": NAME, "dm-db": MachineName("dm-bar")}
+
+
+def described(record: Record, now: float, held: set[bytes] | str = "not running") -> SessionStatus:
+    asked = []
+
+    def ask(path: str) -> set[bytes] | str:
+        asked.append(path)
+        return held
+
+    found = session_status(NAME, SHORT, record, Settings(aliases=ALIASES), ask, now)
+    assert asked == ["/agent.sock"]
+    return found
+
+
+def test_a_ready_session_is_described_whole() -> None:
+    assert described(RECORD, 1600.0, {RECORD.identity}) == SessionStatus(
+        machine="dm-foo", short_name="dm-short", aliases=["dm-web"],
+        base_url="https://dcs.example", session_id="wssh-1", status="ready",
+        endpoint="ssh.example", port=2222, ssh_username="user",
+        expires_at="1970-01-01T00:50:00.000Z", seconds_left=1400, certificate=None,
+        identity_held=True, proved_at="1970-01-01T00:25:00.000Z",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ready", "now", "status", "left"),
+    [
+        (READY, 2999.5, "ready", 0),
+        (READY, 3000.0, "ended", 0),
+        (READY, 9000.0, "ended", 0),
+        (None, 1900.0, "waking", 100),
+        (None, 2000.0, "ended", 0),
+        (None, 9000.0, "ended", 0),
+    ],
+)
+def test_a_session_is_ready_or_wakes_until_it_ends(
+    ready: ReadySession | None, now: float, status: str, left: int
+) -> None:
+    found = described(Record(ATTEMPT, ready), now)
+    assert (found.status, found.seconds_left) == (status, left)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"attempt": replace(ATTEMPT, session_id="")}, {"session_id": None}),
+        ({"attempt": replace(ATTEMPT, account="damaged")}, {"base_url": ""}),
+        ({"attempt": replace(ATTEMPT, account="[1]")}, {"base_url": ""}),
+        ({"ready": replace(READY, proved_at=NEVER)}, {"proved_at": None}),
+        ({"ready": None}, {"endpoint": None, "port": None, "ssh_username": None,
+                           "proved_at": None, "certificate": None}),
+    ],
+)  # fmt: skip
+def test_what_is_not_known_is_none(changes: Any, expected: dict[str, object]) -> None:
+    found = described(replace(RECORD, **changes), 1600.0)
+    assert {name: getattr(found, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("held", "is_held"),
+    [("not running", None), (set(), False), ({b"another"}, False), ({RECORD.identity}, True)],
+)
+def test_an_agent_that_does_not_answer_holds_neither_this_nor_that(
+    held: set[bytes] | str, is_held: bool | None
+) -> None:
+    assert described(RECORD, 1600.0, held).identity_held is is_held
+
+
+def test_each_agent_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Agent:
+        def __init__(self, path: str, *, timeout_s: float) -> None:
+            asked.append((path, timeout_s))
+            self.path = path
+
+        def identities(self) -> list[Identity]:
+            if self.path == "/gone":
+                raise AgentMissing("no agent listens at /gone")
+            return [Identity(b"1", ""), Identity(b"2", "")]
+
+    monkeypatch.setattr(report, "Agent", Agent)
+    agents = Agents()
+    for _ in range(2):
+        assert agents.ask("/one") == {b"1", b"2"}
+        assert agents.ask("/gone") == "not running"
+    assert asked == [("/one", 2.0), ("/gone", 2.0)]
+    found = agents.status("private", "/", ["/one", "/gone"])
+    assert (found.sockets, found.identities, found.problem) == (["/one"], 2, "")
+    assert agents.status("private", "/", ["/gone"]).identities is None
+    assert agents.status("private", "/", []).problem == "not running"
+    assert agents.status("user", "", []).problem == "SSH_AUTH_SOCK is not set"
