@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -325,6 +326,28 @@ def test_a_farewell_is_said_once(served: Served) -> None:
     served.peer.sock.setblocking(False)
     with pytest.raises(BlockingIOError):
         served.peer.receive()
+
+
+def test_nothing_is_said_to_a_peer_that_has_gone(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[bytes] = []
+    monkeypatch.setattr(served.client, "_send_last", sent.append)
+    served.peer.sock.shutdown(socket.SHUT_RDWR)
+    assert served.ended.wait(60)
+    served.client.disconnect(Farewell(11, "too late"), 60)
+    assert sent == []
+
+
+@pytest.mark.parametrize("text", ["x" * 5000, "é" * 5000, "x" + "é" * 5000])
+def test_a_long_farewell_is_cut_between_two_characters(served: Served, text: str) -> None:
+    served.peer.greet()
+    assert served.peer.receive()[0] == KEXINIT
+    served.client.disconnect(Farewell(11, text), 60)
+    reader = Reader(served.peer.receive()[1])
+    assert reader.u32() == 11
+    said = reader.string()
+    assert text.startswith(said.decode()) and 1999 <= len(said) <= 2000
 
 
 def test_a_request_about_host_keys_is_refused_if_it_wants_a_reply(

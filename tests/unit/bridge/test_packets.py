@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from paramiko.packet import Packetizer
 
-from dcs_proxy.bridge.packets import Packet, Packets, Payload
+from dcs_proxy.bridge.packets import Packet, Packets, Payload, _make_packet
 from dcs_proxy.bridge.stream import Stream
 
 KEY, NONCE = bytes(range(16)), bytes(range(12))
@@ -231,3 +231,13 @@ def test_a_greeting_that_breaks_off_is_the_end(pair: Pair) -> None:
 def test_a_greeting_that_does_not_come_is_given_up(pair: Pair) -> None:
     with pytest.raises(TimeoutError):
         pair.ours.readline(0)
+
+
+@pytest.mark.parametrize("size", [1, 10, 11, 12, 26, 27, 28, 1000])
+def test_the_padding_is_random_and_as_long_as_the_cipher_needs(size: int) -> None:
+    """RFC 4253 §6: at least four bytes, and a length byte counts them; RFC 5647 §7.2."""
+    message = os.urandom(size)
+    one, two = _make_packet(message), _make_packet(message)
+    assert one[1 : 1 + size] == message and one[0] == len(one) - 1 - size >= 4
+    assert len(one) % 16 == 0 and len(one) <= size + 1 + 4 + 16
+    assert one != two

@@ -114,6 +114,11 @@ def ended_process() -> int:
     return process.pid
 
 
+def test_a_host_is_prepared_in_any_case(warm: Warm) -> None:
+    """ssh runs Match exec with the name as typed, and the ProxyCommand in lower case."""
+    assert helper.run(["--home", warm.state.path, "prepare", "DM-Foo"])
+
+
 def test_after_an_ssh_that_has_ended_the_api_is_asked(warm: Warm) -> None:
     use = warm.state.use_path(HOST)
     helper.note_use(use, os.getpid())

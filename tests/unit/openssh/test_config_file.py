@@ -82,6 +82,14 @@ def test_what_the_user_writes_around_the_blocks_stays(
     assert text in parts.own
 
 
+def test_a_last_line_without_its_newline_gets_it_once_another_follows() -> None:
+    text = config_file.install(b"Host a\n    User b", "top\n", "end\n")
+    assert config_file.remove(text) == b"Host a\n    User b"
+    assert config_file.remove(text + b"Host c\n") == b"Host a\n    User b\nHost c\n"
+    again = config_file.install(text + b"Host c", "top 2\n", "end 2\n")
+    assert config_file.remove(again) == b"Host a\n    User b\nHost c"
+
+
 def test_a_file_that_we_made_goes_when_nothing_else_is_in_it() -> None:
     made = install(b"", TOP, END, created=True)
     assert remove(made) is None

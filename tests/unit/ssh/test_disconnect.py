@@ -30,6 +30,14 @@ def test_the_disconnect_message_is_one_whole_packet(text: str) -> None:
     assert message.get_binary() == b"" and message.get_remainder() == b""
 
 
+@pytest.mark.parametrize("text", ["x" * 5000, "é" * 5000, "x" + "é" * 5000, "\U0001f600" * 700])
+def test_a_long_reason_is_cut_between_two_characters(text: str) -> None:
+    packet = disconnect_bytes(text).partition(b"\r\n")[2]
+    message = paramiko.Message(packet[10:])
+    said = message.get_binary()
+    assert text.startswith(said.decode()) and 1997 <= len(said) <= 2000
+
+
 def test_a_disconnect_is_sent_and_what_ssh_says_is_read_to_its_end() -> None:
     ours, theirs = socket.socketpair()
     with ours:

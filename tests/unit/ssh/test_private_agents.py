@@ -159,6 +159,16 @@ def test_an_agent_that_does_not_answer_is_asked_once(
     assert (tmp_path / "log").read_text().count(" agent-skipped ") == 2
 
 
+def test_only_a_socket_without_an_agent_is_removed(tmp_path: Path) -> None:
+    with socket_directory() as state:
+        agents = PrivateAgents(state)
+        Path(agents.path(1)).write_text("not a socket")
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(agents.path(2))
+        assert agents.end(timeout_s=30) == []
+        assert agents.paths() == [agents.path(1)]
+
+
 def test_every_agent_that_holds_identities_of_a_machine_is_found() -> None:
     with socket_directory() as state:
         agents = PrivateAgents(state)
