@@ -135,7 +135,8 @@ def gateway(tmp_path: Path, said: bytes) -> Check:
         thread = threading.Thread(target=serve)
         thread.start()
         context = context_of(tmp_path)
-        context.settings = Settings()
+        # The proxy is not for this computer.
+        context.settings = replace(Settings(), proxy=HttpProxy("proxy.test", 3128))
         context.session = ReadySession("127.0.0.1", port, "u", "a", "", True, 9.0, 1.0, 1.0)
         check = check_gateway(context)
         thread.join()

@@ -14,11 +14,13 @@ import pytest
 from dcs_proxy.openssh import parent
 from dcs_proxy.openssh.parent import (
     client_id,
+    connect_timeout,
     is_known,
     is_ssh,
     log_level,
     login_name,
     parse_options,
+    typed_login,
     wants_quiet,
     wants_session,
     way_around,
@@ -41,6 +43,8 @@ from tests.support.waiting import LIMIT_S, wait_until
         ("-- dm-foo -G", ""),
         ("dm-foo -- ls -G", ""),
         ("-O check dm-foo", "O"),
+        ("- ls -G", ""),
+        ("-v -- dm-foo -G", "v"),
         ("", ""),
     ],
 )
@@ -148,6 +152,38 @@ def test_a_process_has_one_identity_for_its_life() -> None:
     assert mine == client_id(os.getpid())
     assert mine.startswith(f"{os.getpid()}:")
     assert client_id(os.getppid()) != mine
+
+
+def test_a_process_is_known_by_its_start_whatever_its_name(tmp_path: Path) -> None:
+    program = tmp_path / "a) b c"
+    shutil.copy(shutil.which("sleep") or "", program)
+    with subprocess.Popen([program, "60"]) as process:
+        pid, _, started = client_id(process.pid).partition(":")
+        up_s = float(Path("/proc/uptime").read_text().split()[0])
+        process.kill()
+    assert pid == str(process.pid)
+    # proc(5): in clock ticks after the boot.
+    assert 0 <= up_s - int(started) / os.sysconf("SC_CLK_TCK") < LIMIT_S
+    assert client_id(2**22 + 1) == f"{2**22 + 1}:"
+
+
+def test_the_command_line_of_an_ssh_is_read() -> None:
+    words = ["-v", "-l", "me", "-o", "LogLevel=x", "-o", "ConnectTimeout=7", "-oConnectTimeout=9"]
+    with running("/opt/bin/ssh", *words, "dm-foo", os.fsdecode(b"\xff")) as pid:
+        assert typed_login(pid) == "me" and connect_timeout(pid) == 7
+        assert parent._arguments(pid)[2:5] == words[:3], "after those of the shell that it is"
+        assert parse_options(words)[0] == ("v", "")
+    with running("/opt/bin/ssh", "dm-foo", "-W", "ConnectTimeout=7") as pid:
+        assert typed_login(pid) is None and connect_timeout(pid) is None
+
+
+def test_a_program_whose_file_is_not_told_goes_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: str) -> str:
+        raise PermissionError(path)
+
+    monkeypatch.setattr(os, "readlink", fail)
+    with running("/opt/bin/other", "-G") as pid:
+        assert not is_ssh(pid)
 
 
 def test_who_is_no_ssh_wants_a_session() -> None:

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dcs_proxy import __version__
 from dcs_proxy.emulator.loopback import closed_port
 from dcs_proxy.errors import ClientGone, GatewayUnreachable
 from dcs_proxy.local.http_proxy import HttpProxy
-from dcs_proxy.ssh.tunnel import reach, read_head
+from dcs_proxy.ssh.tunnel import connect_request, reach, read_head
 from tests.support.connect_proxy import ConnectProxy, connect_proxy
 
 NEVER_S = 600.0
@@ -55,18 +56,43 @@ def test_what_the_gateway_says_first_is_left_for_ssh(proxy: ConnectProxy, gatewa
 def test_without_a_proxy_the_way_is_direct() -> None:
     with pytest.raises(GatewayUnreachable, match=r"cannot look up the gateway gateway\.test:"):
         call(None)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        end = time.monotonic() + 60
+        with reach(
+            None, "127.0.0.1", port, timeout_s=20, deadline=end, client_gone=lambda: False
+        ) as sock:
+            assert sock.getpeername() == ("127.0.0.1", port)
+
+
+@pytest.mark.parametrize(
+    ("user", "more"),
+    [("", ""), ("me", "Proxy-Authorization: Basic bWU6c2VjcmV0\r\n")],
+)
+def test_the_request_names_the_gateway_and_the_user(user: str, more: str) -> None:
+    proxy = HttpProxy("proxy.test", 3128, user, "secret" if user else "")
+    assert connect_request(proxy, "gateway.test:22").decode() == (
+        "CONNECT gateway.test:22 HTTP/1.1\r\nHost: gateway.test:22\r\n"
+        f"User-Agent: dcs-proxy/{__version__}\r\n{more}\r\n"
+    )
+
+
+SETTING = "check proxy in the config file"
+LOGIN = 'set the login in the config file: proxy = "http://user:password@host:port"'
+ALLOW = "ask the proxy's administrator to allow CONNECT to the gateway"
+LATER = "try again later; then ask the proxy's administrator whether it reaches the gateway"
 
 
 @pytest.mark.parametrize(
     ("answer", "said", "hint"),
     [
-        (b"HTTP/1.1 407 Who?\r\n\r\n", 'answered "HTTP/1.1 407 Who?"', "set the login"),
-        (b"HTTP/1.0 403 No\r\nA: b\r\n\r\n", 'answered "HTTP/1.0 403 No"', "to allow CONNECT"),
-        (b"HTTP/1.1 502 \x1b[31m\x07Bad\r\n\r\n", 'answered "HTTP/1.1 502 [31m Bad"', "try again"),
-        (b"HTTP/1.1 502\r\n\r\n", 'answered "HTTP/1.1 502"', "try again"),
+        (b"HTTP/1.1 407 Who?\r\n\r\n", 'answered "HTTP/1.1 407 Who?"', LOGIN),
+        (b"HTTP/1.0 403 No\r\nA: b\r\n\r\n", 'answered "HTTP/1.0 403 No"', ALLOW),
+        (b"HTTP/1.1 502 \x1b[31m\x07Bad\r\n\r\n", 'answered "HTTP/1.1 502 [31m Bad"', LATER),
+        (b"HTTP/1.1 502\r\n\r\n", 'answered "HTTP/1.1 502"', LATER),
         (b"HTTP/1.1 302 Go\r\nLocation: x\r\n\r\n", 'answered "HTTP/1.1 302 Go"', "check proxy"),
-        (b"HTTP/1.1 407 secret\r\n\r\n", 'answered "HTTP/1.1 407 [masked]"', "set the login"),
-        (b"HTTP/1.1 407 bWU6c2VjcmV0\r\n\r\n", '"HTTP/1.1 407 [masked]"', "set the login"),
+        (b"HTTP/1.1 407 secret\r\n\r\n", 'answered "HTTP/1.1 407 [masked]"', LOGIN),
+        (b"HTTP/1.1 407 bWU6c2VjcmV0\r\n\r\n", '"HTTP/1.1 407 [masked]"', LOGIN),
         (b"SSH-2.0-OpenSSH\r\n\r\n", 'answered "SSH-2.0-OpenSSH"', "check proxy"),
         (b"HTTP/1.1 2000 OK\r\n\r\n", 'answered "HTTP/1.1 2000 OK"', "check proxy"),
         (b"\n\n", 'answered ""', "check proxy"),
@@ -82,7 +108,7 @@ def test_what_a_proxy_says_in_place_of_connecting_is_told(
     where = f"the gateway gateway.test:22 cannot be reached: the HTTP proxy {proxy.url} "
     assert caught.value.message.startswith(where)
     assert said in caught.value.message
-    assert hint in caught.value.hint
+    assert caught.value.hint == (SETTING if hint == "check proxy" else hint)
     assert "secret" not in caught.value.one_line()
 
 
@@ -109,8 +135,23 @@ def test_a_proxy_that_does_not_answer_is_given_up(proxy: ConnectProxy, said: byt
 
 def test_waiting_for_the_proxy_ends_when_the_client_goes(proxy: ConnectProxy) -> None:
     proxy.answer = b""
-    with pytest.raises(ClientGone):
+    with pytest.raises(ClientGone, match=r"^the program that asked for the connection has exited$"):
         call(proxy, timeout_s=NEVER_S, client_gone=lambda: bool(proxy.asked))
+
+
+def test_a_head_that_comes_in_two_pieces_ends_where_it_ends() -> None:
+    ours, theirs = socket.socketpair()
+    turns = iter([b"HTTP/1.1 200 OK\r\nA: b", b"\r\n\r\nSSH-2.0-x\r\n"])
+
+    def send() -> bool:
+        theirs.sendall(next(turns))
+        return False
+
+    with ours, theirs:
+        ours.settimeout(20)
+        head = read_head(ours, time.monotonic() + 20, send)
+        assert head == b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n"
+        assert ours.recv(100) == b"SSH-2.0-x\r\n"
 
 
 @given(
