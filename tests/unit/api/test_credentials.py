@@ -172,3 +172,53 @@ def test_a_key_file_written_as_for_a_shell_is_named(tmp_path: Path, text: str) -
     with pytest.raises(CredentialsError, match="must contain nothing but the key") as caught:
         load_credentials({}, str(tmp_path / "key"))
     assert "dsk-a" not in caught.value.one_line()
+
+
+def test_a_key_is_not_stored_where_others_could_replace_it(tmp_path: Path) -> None:
+    place = tmp_path / "open"
+    place.mkdir()
+    place.chmod(0o777)
+    with pytest.raises(
+        CredentialsError, match=f"key file {place}/api-key is not trusted"
+    ) as caught:
+        write_key_file(f"{place}/api-key", "dsk-1")
+    assert str(place) in caught.value.hint and os.listdir(place) == []
+
+
+@pytest.mark.parametrize("variable", ["DEDALUS_API_KEY", "DEDALUS_X_API_KEY"])
+@pytest.mark.parametrize(
+    ("key", "said", "hint"),
+    [
+        ("'dsk-1'", "must contain nothing but the key",
+         "remove the name of the variable and the quotation marks"),
+        ("dsk 1", "must be printable ASCII without spaces",
+         "copy the key again; it looks like dsk-…"),
+        ("x" * (module.MAX_KEY + 1), "must be printable ASCII without spaces",
+         "copy the key again; it looks like dsk-…"),
+    ],
+)  # fmt: skip
+def test_a_key_that_cannot_be_one_is_told_by_its_source(
+    tmp_path: Path, variable: str, key: str, said: str, hint: str
+) -> None:
+    file = tmp_path / "key"
+    file.write_text(key)
+    file.chmod(0o600)
+    for environment, source in (({variable: key}, variable), ({}, str(file))):
+        with pytest.raises(CredentialsError) as caught:
+            load_credentials(environment, str(file))
+        assert caught.value.message == f"the API key from {source} {said}"
+        assert caught.value.hint == hint
+
+
+def test_a_key_may_be_as_long_as_the_limit(tmp_path: Path) -> None:
+    key = "x" * module.MAX_KEY
+    assert load_credentials({"DEDALUS_API_KEY": key}, str(tmp_path / "none")).bearer == key
+
+
+def test_without_a_key_the_mode_of_its_file_is_told(tmp_path: Path) -> None:
+    file = str(tmp_path / "key")
+    with pytest.raises(CredentialsError) as caught:
+        load_credentials({}, file, lambda: None)
+    assert caught.value.hint == (
+        f"type: dcs-proxy login; or set DEDALUS_API_KEY, or write the key to {file} (mode 0600)"
+    )

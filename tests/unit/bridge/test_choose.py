@@ -95,8 +95,12 @@ def test_a_terminal_is_not_served(pipes: tuple[int, int, int]) -> None:
     master, slave = pty.openpty()
     try:
         for stdin, stdout in ((slave, pipes[2]), (pipes[0], slave)):
-            with pytest.raises(UsageError, match="for SSH clients"):
-                check_descriptors("", stdin, stdout)
+            with pytest.raises(UsageError) as caught:
+                check_descriptors("dm-foo", stdin, stdout)
+            assert (caught.value.message, caught.value.hint) == (
+                "this command is for SSH clients, which run it as their ProxyCommand",
+                "to log in, type: ssh dm-foo",
+            )
     finally:
         os.close(master)
         os.close(slave)
@@ -116,8 +120,14 @@ def test_the_network_is_not_served(pipes: tuple[int, int, int]) -> None:
             served, _ = listener.accept()
             with served:
                 for stdin, stdout in ((served.fileno(), pipes[2]), (pipes[0], served.fileno())):
-                    with pytest.raises(UsageError, match="is a network connection"):
+                    with pytest.raises(UsageError) as caught:
                         check_descriptors("", stdin, stdout)
+                    assert caught.value.message == (
+                        "stdin or stdout is a network connection, so a program on another "
+                        "computer could log in"
+                    )
+                    hint = "let an SSH client run dcs-proxy as its ProxyCommand"
+                    assert caught.value.hint == hint
 
 
 def test_a_greeting_that_comes_in_parts_is_read_to_its_end(pipes: tuple[int, int, int]) -> None:
