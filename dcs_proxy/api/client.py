@@ -33,10 +33,12 @@ from dcs_proxy.names import MachineId, MachineName
 # Pages may be smaller than asked for.
 _MAX_PAGES = 1_000
 _PAGE = 100
-# A deployment with only the POST of the contract answers so to any other route.
-_NO_ROUTE = (404, 405)
+_ENDLESS_HINT = "report it to the service's support"
+# A deployment with only the POST of the contract answers so to any other route, and the API to a
+# session that is gone.
+_NO_ROUTE = (404, 405, 410, 501)
 # How the API answers a request with an id that it does not have, or that is not an id to it.
-_NO_MACHINE = (400, 404, 422)
+_NO_MACHINE = (400, 404, 410, 422)
 # RFC 9562 §5.7: 48 bits of unix milliseconds, version, 12 random bits, variant, 62 random bits.
 _VERSION, _VARIANT = 7, 0b10
 _RANDOM_A_BITS, _RANDOM_B_BITS = 12, 62
@@ -114,7 +116,7 @@ class Api:
     def get_session(
         self, name: MachineName, session_id: str, *, once: bool = False
     ) -> Session | None:
-        """Return the session as it is now; None if the route answers 404 or 405.
+        """Return the session as it is now; None if there is no such route or session.
 
         `once` forbids retries.
         """
@@ -156,11 +158,15 @@ class Api:
             if following is None:
                 return
             if following in cursors:
-                raise ApiProtocolError("the API's list of machines repeats a page")
+                raise ApiProtocolError(
+                    "the API's list of machines repeats a page", hint=_ENDLESS_HINT
+                )
             cursor = following
             cursors.add(cursor)
             count += len(found.machines) + len(found.unusable)
-        raise ApiProtocolError(f"the API's list of machines does not end after {count} machines")
+        raise ApiProtocolError(
+            f"the API's list of machines does not end after {count} machines", hint=_ENDLESS_HINT
+        )
 
     def _send(self, name: MachineName, below: str, request: Request) -> Response:
         """Send a request about a machine; `below` is its path under the machine's.

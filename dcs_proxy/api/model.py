@@ -2,8 +2,9 @@
 
 Sources: the API contract (SSHSessionResponse, SSHConnection, SSHHostTrust and the error objects of
 createMachineSSHSession), and the service's public clients for the routes of machines.  Unknown
-fields are ignored, so that a newer service keeps working.  A field of the wrong type, or a value
-that is not safe in a file, on a terminal or on a command line, raises ApiProtocolError.
+fields are ignored, so that a newer service keeps working, and so are values of a machine that are
+only shown, and a wait that is no number.  Any other field of the wrong type, or a value that is not
+safe in a file, on a terminal or on a command line, raises ApiProtocolError.
 """
 
 from __future__ import annotations
@@ -44,6 +45,13 @@ _RFC3339 = re.compile(
 # More milliseconds than this cannot be meant, and could overflow a float or a timer.
 _MAX_MS = 2**53
 _MAX_CURSOR = 2048
+_NOT_THE_API_HINT = (
+    "check the network and DEDALUS_BASE_URL: a proxy, or a network that wants a login in a browser,"
+    " may answer in the API's place"
+)
+_CONTRACT_HINT = (
+    "update dcs-proxy; if that does not help, report this with the request's id from dcs-proxy log"
+)
 
 
 @dataclass(frozen=True)
@@ -162,10 +170,10 @@ def parse_session(body: bytes, machine: MachineName) -> Session:
     session = Session(
         session_id=session_id,
         machine=machine,
-        status=clean_text(fields.text("status"), 40),
+        status=clean_text(fields.text("status"), 40).lower(),
         began_at=ready_at or created_at,
         expires_at=fields.time("expires_at"),
-        retry_after_ms=_milliseconds(fields.optional("retry_after_ms", int)),
+        retry_after_ms=_milliseconds(fields.value.get("retry_after_ms")),
         error_code=fields.optional("error_code", str) or "",
         error_message=fields.optional("error_message", str) or "",
         connection=None if connection is None else _parse_connection(connection, machine),
@@ -176,7 +184,10 @@ def parse_session(body: bytes, machine: MachineName) -> Session:
 
 
 def parse_error_body(body: bytes) -> ApiErrorBody | None:
-    """Parse the body of an error response; None if it has neither of the contract's two shapes."""
+    """Parse the body of an error response; None if it says nothing.
+
+    It has one of the contract's two shapes, or at least a text under a usual name.
+    """
     try:
         value = _load_json(body)
     except ValueError:
@@ -185,12 +196,12 @@ def parse_error_body(body: bytes) -> ApiErrorBody | None:
         return None
     code, message = value.get("error_code"), value.get("message")
     if isinstance(code, str) and isinstance(message, str):
-        wait = value.get("retry_after_ms")
-        wait = wait if isinstance(wait, int) and not isinstance(wait, bool) else None
-        return ApiErrorBody(code, message, value.get("retryable") is True, _milliseconds(wait))
-    title, detail = value.get("title"), value.get("detail")
-    text = detail if isinstance(detail, str) else title
-    return ApiErrorBody("", text, False, None) if isinstance(text, str) else None
+        wait_ms = _milliseconds(value.get("retry_after_ms"))
+        return ApiErrorBody(code, message, value.get("retryable") is True, wait_ms)
+    # ErrorModel has a detail and a title; what stands before the API has one of the others.
+    texts = [value.get(field) for field in ("detail", "title", "message", "error")]
+    text = next((text for text in texts if isinstance(text, str)), None)
+    return None if text is None else ApiErrorBody("", text, False, None)
 
 
 def parse_machine(body: bytes, machine: MachineName) -> Machine:
@@ -247,8 +258,15 @@ def join_pages(pages: Iterable[Listing]) -> Listing:
 
 
 def parse_endpoint(text: str) -> str | None:
-    """Return `text` as a lower-case host name or IP address; None if it is neither."""
-    return None if "_" in text else parse_host(text)
+    """Return `text` as a lower-case host name or IP address; None if it is neither.
+
+    Without what a URL or a DNS zone adds: an IPv6 address may be in brackets, and the name may end
+    with the root's dot, which host certificates and patterns do not have.
+    """
+    if text.startswith("[") and text.endswith("]") and ":" in text:
+        text = text[1:-1]
+    host = None if "_" in text else parse_host(text)
+    return host.removesuffix(".") if host else None
 
 
 def parse_time(text: str) -> datetime | None:
@@ -295,22 +313,28 @@ def _check_machine(fields: _Fields, machine: MachineName) -> MachineId:
     """Return the id in a response about `machine`.  Raises ApiProtocolError if it is another's."""
     machine_id = fields.text("machine_id")
     if machine_name(machine_id) != machine:
-        raise ApiProtocolError("the API's response is about another machine", machine=machine)
+        raise ApiProtocolError(
+            "the API's response is about another machine", hint=_CONTRACT_HINT, machine=machine
+        )
     return MachineId(machine_id)
 
 
 def _machine(fields: _Fields, machine_id: MachineId) -> Machine:
-    """Read a machine in either shape: its phase is in ``status`` where one is asked for."""
-    status = fields.optional("status", dict)
-    of_phase = fields if status is None else _Fields(status, fields.machine, "status.")
+    """Read a machine in any shape: its phase is ``phase``, in ``status`` where one is asked for, or
+    ``status`` itself.
+    """
+    status, of_phase = fields.value.get("status"), fields
+    if not isinstance(status, str) and (inner := fields.optional("status", dict)) is not None:
+        of_phase = _Fields(inner, fields.machine, "status.")
+    phase = of_phase.optional("phase", str) or (status if isinstance(status, str) else "")
     return Machine(
         machine_id=machine_id,
-        phase=clean_text(of_phase.optional("phase", str) or "unknown", 40),
-        vcpu=fields.amount("vcpu"),
-        memory_mib=fields.amount("memory_mib"),
-        storage_gib=fields.amount("storage_gib"),
-        autosleep_seconds=fields.amount("autosleep_seconds"),
-        created_at=fields.time("created_at"),
+        phase=clean_text(phase or "unknown", 40).lower(),
+        vcpu=fields.shown_amount("vcpu"),
+        memory_mib=fields.shown_amount("memory_mib"),
+        storage_gib=fields.shown_amount("storage_gib"),
+        autosleep_seconds=fields.shown_amount("autosleep_seconds"),
+        created_at=fields.shown_time("created_at"),
         reason=clean_text(of_phase.optional("reason", str) or ""),
     )
 
@@ -319,9 +343,13 @@ def _load_object(body: bytes, machine: MachineName | None) -> dict[str, Any]:
     try:
         value = _load_json(body)
     except ValueError:
-        raise ApiProtocolError("the API's response is not JSON", machine=machine) from None
+        raise ApiProtocolError(
+            "the API's response is not JSON", hint=_NOT_THE_API_HINT, machine=machine
+        ) from None
     if not isinstance(value, dict):
-        raise ApiProtocolError("the API's response is not a JSON object", machine=machine)
+        raise ApiProtocolError(
+            "the API's response is not a JSON object", hint=_NOT_THE_API_HINT, machine=machine
+        )
     return value
 
 
@@ -348,8 +376,14 @@ def _safe(value: Any) -> Any:
     return value
 
 
-def _milliseconds(value: int | None) -> int | None:
-    return None if value is None else max(0, min(value, _MAX_MS))
+def _milliseconds(value: Any) -> int | None:
+    """Return how long the API asks to wait; None if what it sent is not a number, for the wait is
+    only its wish.
+    """
+    # A NaN is unequal to itself, and bool is an int in Python but not in JSON.
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        return None
+    return int(max(0, min(value, _MAX_MS)))
 
 
 @dataclass(frozen=True)
@@ -363,6 +397,7 @@ class _Fields:
     def wrong(self, field: str, what: str) -> ApiProtocolError:
         return ApiProtocolError(
             f"the API's response breaks its contract: {self.prefix}{field} {what}",
+            hint=_CONTRACT_HINT,
             machine=self.machine,
         )
 
@@ -379,14 +414,18 @@ class _Fields:
             raise self.wrong(field, "is missing")
         return str(value)
 
-    def amount(self, field: str) -> float | None:
+    def shown_amount(self, field: str) -> float | None:
+        """Return an amount that is only shown; None if it is missing or is not an amount."""
         value = self.value.get(field)
-        if value is None:
+        if isinstance(value, bool) or not isinstance(value, int | float):
             return None
         # The comparison is false for NaN, which Python's JSON lets through.
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:
-            raise self.wrong(field, "is not an amount")
-        return value
+        return value if 0 <= value < 2**53 else None
+
+    def shown_time(self, field: str) -> datetime | None:
+        """Return a time that is only shown; None if it is missing or is not a time."""
+        value = self.value.get(field)
+        return parse_time(value) if isinstance(value, str) else None
 
     def time(self, field: str) -> datetime | None:
         text = self.optional(field, str)

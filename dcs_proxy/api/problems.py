@@ -25,12 +25,19 @@ from dcs_proxy.errors import (
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.text import as_word, quote_server
 
-# Load balancers send these without the contract's `retryable`.
-_TRANSIENT = frozenset({429, 500, 502, 503, 504})
+# Load balancers and CDNs send these without the contract's `retryable`: of the 4xx, a request that
+# came too slowly or too early, or one too many; of the 5xx (such as 520 to 530), all but the ones
+# below, which say that the request itself is at fault, or the network (511, RFC 6585 §6).
+_TRANSIENT_4XX = frozenset({408, 425, 429})
+_LASTING_5XX = frozenset({501, 505, 511})
 _NETWORK_HINT = "check the network, DEDALUS_BASE_URL and {proxy}, then try again"
 _NO_MACHINE_HINT = "check the name, and that the API key belongs to the right account"
 _NO_LIST_HINT = "check DEDALUS_BASE_URL; if it is right, type the machine's complete name"
-_ODD_ANSWER_HINT = "if you report this, include the request's id from dcs-proxy log"
+_ODD_ANSWER_HINT = (
+    "try again later; if you report this, include the request's id from dcs-proxy log"
+)
+_PAYMENT_HINT = "look at the account's billing in the dashboard"
+_PORTAL_HINT = "check DEDALUS_BASE_URL, and whether this network wants a login in a browser first"
 _CA_HINT = (
     "something may be intercepting TLS; behind a corporate proxy, set ca_file in the config file to"
     " the PEM file of its CA"
@@ -131,13 +138,13 @@ class Problems:
         retryable = fault is not None and fault.retryable
         if id_is_unsure and status in (400, 422):
             status = 404
-        if not names_machine and status in (404, 405):
+        if not names_machine and status in (404, 405, 410):
             what = f"the API at {self._base_url} has no list of machines: {said}"
             return RequestFailed(ApiProtocolError(what, hint=_NO_LIST_HINT), retryable=False)
         error = self._refusal(status, fault, said)
         if error is not None:
             return RequestFailed(error, retryable=retryable)
-        if status in _TRANSIENT or retryable:
+        if _is_transient(status) or retryable:
             return _unavailable(status, headers, fault, said)
         error = ApiProtocolError(f"the API answered {said}", hint=_ODD_ANSWER_HINT)
         return RequestFailed(error, retryable=False)
@@ -152,16 +159,23 @@ class Problems:
                     f"the API does not accept the key from {self._credentials.source}: {said}",
                     hint=self._credentials.renewal,
                 )
+            case 402:
+                return Forbidden(f"the API demands payment: {said}", hint=_PAYMENT_HINT)
             case 403:
                 return Forbidden(f"the API denied permission: {said}", hint=_forbidden_hint(fault))
-            case 404:
+            case 404 | 410:
                 return MachineNotFound(f"no such machine: {said}", hint=_NO_MACHINE_HINT)
             case 409:
-                return IdempotencyConflict(f"the API refused the request: {said}")
+                return IdempotencyConflict(
+                    f"the API refused the request: {said}", hint=_ODD_ANSWER_HINT
+                )
+            case 511:
+                what = f"the network answered in the API's place: {said}"
+                return ApiUnavailable(what, hint=_PORTAL_HINT)
             case _ if 300 <= status < 400:
                 return ApiProtocolError(
                     "the API answered with a redirect, which is not followed",
-                    hint="check DEDALUS_BASE_URL",
+                    hint=_PORTAL_HINT,
                 )
         return None
 
@@ -209,6 +223,10 @@ class Problems:
     def _failed(self, message: str, *, retryable: bool = True, hint: str = "") -> RequestFailed:
         error = ApiUnavailable(message, hint=hint or self._network_hint)
         return RequestFailed(error, retryable=retryable)
+
+
+def _is_transient(status: int) -> bool:
+    return status in _TRANSIENT_4XX or (500 <= status < 600 and status not in _LASTING_5XX)
 
 
 def _forbidden_hint(fault: ApiErrorBody | None) -> str:

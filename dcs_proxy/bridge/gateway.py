@@ -104,7 +104,10 @@ class Gateway(Side):
         except WireError:
             kind = ""
         if f"{kind}{_CERTIFIED}" != self.host_key_type:
-            raise Untrusted("the gateway's signature does not use the negotiated algorithm")
+            raise Untrusted(
+                "the gateway's signature does not use the negotiated algorithm",
+                hint="no connection was made; report it to the service's support",
+            )
 
 
 class _LoginAnswers(AuthHandler):

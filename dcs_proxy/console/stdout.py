@@ -83,7 +83,10 @@ def _reader_gone() -> ReaderGone:
 
 
 def _cannot_write(reason: str | None) -> DcsError:
-    return DcsError(f"cannot write to standard output: {reason}")
+    return DcsError(
+        f"cannot write to standard output: {reason}",
+        hint="see whether the disk is full, or send the output elsewhere",
+    )
 
 
 def _discard_output() -> None:

@@ -148,7 +148,7 @@ def _block(context: Context) -> Iterator[str]:
 
 def _options(context: Context) -> Iterator[str]:
     if context.ssh is None:
-        raise StateError("ssh cannot be run")
+        raise StateError("ssh cannot be run", hint="install the OpenSSH client")
     options, errors = context.read_options(context.host or NO_MACHINE)
     yield from errors.splitlines()
     for option, values in options.items():

@@ -101,7 +101,9 @@ def _open(path: str) -> BinaryIO | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StateError(f"{path} cannot be read: {error.strerror}") from None
+        raise StateError(
+            f"{path} cannot be read: {error.strerror}", hint="check its owner and mode: ls -l"
+        ) from None
 
 
 def _opener(path: str, flags: int) -> int:

@@ -28,6 +28,7 @@ WAKE_POLICIES = ("always", "never")
 _VARIABLES = {"base_url": "DEDALUS_BASE_URL", "org_id": "DEDALUS_ORG_ID", "wake": "DCS_PROXY_WAKE"}
 _NAME_PATTERN = re.compile(r"[a-z0-9*?-]+\Z")
 _BASE_URL_HINT = f"the service is at {DEFAULT_BASE_URL}"
+_FORMAT_HINT = "man 5 dcs-proxy describes the file"
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -111,7 +112,7 @@ def load_settings(environment: Mapping[str, str], path: str | None = None) -> Se
 
     Raises ConfigError, which names the file and the key, or the environment variable.
     """
-    chosen = path is not None or "DCS_PROXY_CONFIG" in environment
+    chosen = path is not None or bool(environment.get("DCS_PROXY_CONFIG"))
     path = full_path(path) if path else config_path(environment)
     settings = _read(path, must_exist=chosen)
     if not settings.key_file:
@@ -134,7 +135,10 @@ def _read(path: str, *, must_exist: bool) -> Settings:
     file = read_trusted(path, "the config file", ConfigError)
     if file is None:
         if must_exist:
-            raise ConfigError(f"the config file {path} does not exist")
+            raise ConfigError(
+                f"the config file {path} does not exist",
+                hint="create it; or unset DCS_PROXY_CONFIG and run dcs-proxy config-ssh",
+            )
         return Settings()
     try:
         table = _parse_toml(file.data.decode())
@@ -143,9 +147,9 @@ def _read(path: str, *, must_exist: bool) -> Settings:
         hint = "save it as UTF-8 in your editor"
         raise ConfigError(f"{path}: line {line} is not UTF-8 text", hint=hint) from None
     except RecursionError:
-        raise ConfigError(f"{path}: it is nested too deeply") from None
+        raise ConfigError(f"{path}: it is nested too deeply", hint=_FORMAT_HINT) from None
     except ValueError as error:
-        raise ConfigError(f"{path}: {clean_text(str(error))}") from None
+        raise ConfigError(f"{path}: {clean_text(str(error))}", hint=_FORMAT_HINT) from None
     settings = _from_table(table, path)
     if settings.proxy is not None and settings.proxy.password and not file.is_private:
         raise ConfigError(

@@ -49,6 +49,7 @@ _NOTE = "written by dcs-proxy config-ssh, which also rewrites and removes it"
 # Its directory is read-only or another user's, or the file itself is a mount point.
 _IRREPLACEABLE = (errno.EBUSY, errno.EROFS, errno.EACCES, errno.EPERM)
 _MAX_FILE = 4 * 1024 * 1024
+_FILE_HINT = "name another file with --ssh-config, or see what this one is: ls -lL"
 # More than config-ssh waits for the list of machines.
 _LOCK_LIMIT_S = 120.0
 # How long another program may take to append what it has opened the file for.
@@ -280,17 +281,17 @@ def read(path: str) -> tuple[bytes | None, os.stat_result | None]:
     except FileNotFoundError:
         return None, None
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", hint=_FILE_HINT) from None
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(f"{path} is not a regular file")
+            raise ConfigError(f"{path} is not a regular file", hint=_FILE_HINT)
         with os.fdopen(fd, "rb", closefd=False) as file:
             text = file.read(_MAX_FILE + 1)
     finally:
         os.close(fd)
     if len(text) > _MAX_FILE:
-        raise ConfigError(f"{path} is too large to be an ssh config file")
+        raise ConfigError(f"{path} is too large to be an ssh config file", hint=_FILE_HINT)
     return text, status
 
 

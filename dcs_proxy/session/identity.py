@@ -48,7 +48,10 @@ def install_identity(
     """
     connection = session.connection
     if connection is None:
-        raise SessionFailed("the session is ready but has no connection details")
+        raise SessionFailed(
+            "the session is ready but has no connection details",
+            hint="try again; if this persists, report it to the service's support",
+        )
     now = context.now()
     authority = parse_authority(
         check_host_trust(connection.host_trust, connection.endpoint, name), name

@@ -203,6 +203,12 @@ SESSION: list[tuple[str, str, str]] = [
     (value("retry_after_ms", 10**18), "dm-foo:sleeping", NOT_READY),
     (value("retry_after_ms", -5), "dm-foo:sleeping", GETS_IN_AFTER_WAKE),
     (value("expires_at", "2020-01-01T00:00:00Z"), "dm-foo", "has already ended"),
+    (value("status", "READY"), "dm-foo", IN),
+    (value("retry_after_ms", "500"), "dm-foo:sleeping", GETS_IN_AFTER_WAKE),
+    (value("retry_after_ms", 12.5), "dm-foo:sleeping", GETS_IN_AFTER_WAKE),
+    (value("connection.endpoint", "localhost."), "dm-foo", IN),
+    (value("connection.endpoint", "LocalHost"), "dm-foo", IN),
+    (value("connection.endpoint", "[::1]"), "dm-foo", "does not cover the endpoint ::1"),
     ("dm-foo=missing:connection", "dm-foo", "connection is missing from a session that is ready"),
     ("dm-foo=missing:status", "dm-foo", "status is missing"),
     ("dm-foo=missing:expires_at", "dm-foo", IN),
@@ -247,7 +253,8 @@ VALUES = [
 # Only the gateway can refuse these certificates, and only ssh can tell that a pattern matches.
 IN_SSH = [
     *(row for row in VALUES if row[2] == DENIED or '"*"' in row[0]),
-    SESSION[0], SESSION[3], SESSION[13], TRUST[1], TRUST[7], VALUES[len(SESSION) + len(TRUST)],
+    SESSION[0], SESSION[3], SESSION[13], SESSION[18], TRUST[1], TRUST[7],
+    VALUES[len(SESSION) + len(TRUST)],
 ]  # fmt: skip
 
 

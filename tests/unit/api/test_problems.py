@@ -127,6 +127,32 @@ def test_what_passes_is_retried(status: int, said: str) -> None:
     assert not failure(status, body).retryable
 
 
+@pytest.mark.parametrize("status", [408, 425, 500, 507, 520, 522, 524, 529, 530, 599])
+def test_what_a_load_balancer_or_cdn_sends_is_retried(status: int) -> None:
+    failed = failure(status, b"<html>")
+    assert isinstance(failed.error, ApiUnavailable) and failed.retryable
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "said", "hint"),
+    [
+        (402, Forbidden, "the API demands payment: HTTP 402", "billing"),
+        (410, MachineNotFound, "no such machine: HTTP 410", "check the name"),
+        (418, ApiProtocolError, "the API answered HTTP 418", "try again later"),
+        (501, ApiProtocolError, "the API answered HTTP 501", "try again later"),
+        (505, ApiProtocolError, "the API answered HTTP 505", "try again later"),
+        (511, ApiUnavailable, "the network answered in the API's place: HTTP 511", "browser"),
+        (302, ApiProtocolError, "the API answered with a redirect, which is not followed",
+         "browser"),
+        (999, ApiProtocolError, "the API answered HTTP 999", "try again later"),
+    ],
+)  # fmt: skip
+def test_what_lasts_is_not_retried(status: int, kind: type[DcsError], said: str, hint: str) -> None:
+    failed = failure(status, b"<html>")
+    assert isinstance(failed.error, kind) and not failed.retryable
+    assert failed.error.message == said and hint in failed.error.hint
+
+
 def test_an_unknown_status_is_retried_only_if_the_api_says_so() -> None:
     body = {"error_code": "E", "message": "m", "retryable": True}
     failed = failure(418, body)
