@@ -79,7 +79,7 @@ def _wrong_config(context: Context, editor: Editor) -> Check | None:
     if not (path or editor.ssh_path):
         return None
     # ssh would run what others have written after "Match exec".
-    if distrust := find_distrust_of_file(os.path.abspath(path)):
+    if path and (distrust := find_distrust_of_file(os.path.abspath(path))):
         place = "which" if distrust.place == path else f"and {distrust.place}"
         return failed(
             f"{editor.name} reads {path} as its ssh config, {place} {distrust.problem}",

@@ -138,3 +138,18 @@ def test_no_command_of_an_ssh_config_that_others_can_change_is_run(home: Path) -
     assert f"{config.parent} is writable by other users" in result.text
     assert result.hint == f"chmod go-w {config.parent}"
     assert not marker.exists()
+
+
+def test_without_a_config_of_its_own_an_editors_ssh_is_not_judged_by_the_current_directory(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = home / "ssh"
+    program.write_text("#!/bin/sh\necho OpenSSH_9.2 >&2\n")
+    program.chmod(0o755)
+    (home / "shared").mkdir()
+    (home / "shared").chmod(0o777)
+    monkeypatch.chdir(home / "shared")
+    settings = f'{{"remote.SSH.path": "{program}", "remote.SSH.connectTimeout": 300}}'
+    result = check(home, Code=settings)
+    assert result and not result.ok
+    assert result.text == f"VS Code runs {program}, which does not run dcs-proxy for a machine"
