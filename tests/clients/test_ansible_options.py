@@ -156,6 +156,28 @@ def test_two_accounts_are_in_one_inventory(
 
 
 @inventory_plugin
+def test_a_name_of_machines_of_two_accounts_is_an_error(
+    start_emulator: Start, user: User, controller: Controller
+) -> None:
+    """Ansible would make one host of both, with the variables of either."""
+    words = []
+    ids = {name: f"017f22e2-79b0-7cc3-98c4-dc0c0c{name}" for name in ("11c0de", "22c0de")}
+    for name, machine in ids.items():
+        emulator = start_emulator("--machine", machine, "--ids", "uuid")
+        options = yaml.safe_dump(account(user, emulator, name))
+        words += ["-i", controller.source(options, name=name)]
+    done = controller.run("ansible-inventory", *words, "--list", env=OURS_ONLY)
+    hosts = plain(json.loads(done.stdout))["_meta"]["hostvars"]
+    first, second = ids.values()
+    assert {host: each["dcs_machine_id"] for host, each in hosts.items()} == {"dm-c0de": first}
+    message = f"dm-c0de is dm-{first} in another source and dm-{second} here; set hostnames: [full]"
+    assert squeeze(message) in squeeze(done.stderr)
+    # The same machine may be in two sources.
+    done = controller.run("ansible-inventory", *words[:2], *words[:2], "--list")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@inventory_plugin
 def test_the_key_comes_from_a_file_a_variable_the_environment_or_a_vault(
     start_emulator: Start, user: User, controller: Controller
 ) -> None:

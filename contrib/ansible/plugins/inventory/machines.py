@@ -250,6 +250,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             name = self._host_name(machine, variables)
             if name in hosts:
                 raise AnsibleParserError(f"two machines would be the host {name}")
+            self._check_other_sources(name, machine)
             hosts[name] = (machine, variables)
         for name, (machine, variables) in hosts.items():
             self._add(name, machine, variables)
@@ -351,6 +352,19 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             if name:
                 return str(name)
         return str(machine["name"])
+
+    def _check_other_sources(self, name: str, machine: Mapping[str, Any]) -> None:
+        """Raise AnsibleParserError if another source has a host of this name, for another machine.
+
+        Ansible would make one host of both, with variables of either account.
+        """
+        host = self.inventory.hosts.get(name)
+        other = host.vars.get("dcs_machine_id") if host else None
+        if other is not None and other != machine["machine_id"]:
+            raise AnsibleParserError(
+                f"{name} is {host.vars['dcs_name']} in another source and {machine['name']} here; "
+                "set hostnames: [full] in both"
+            )
 
     def _composed_name(self, template: str, variables: Mapping[str, Any], machine: str) -> str:
         self.templar.available_variables = {**variables, **(self._vars or {})}
