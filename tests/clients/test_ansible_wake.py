@@ -106,6 +106,36 @@ def test_each_batch_is_woken_when_its_turn_comes(
 
 
 @wake_role
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "inventory_hostname in chosen",  # a variable of the play
+        "wanted | default(false) | bool",  # of some hosts
+        """["inventory_hostname != 'dm-b'", "'web' in group_names"]""",
+        "hostvars[inventory_hostname].wanted is defined",
+    ],
+)
+def test_a_machine_whose_condition_is_false_stays_asleep(
+    start_emulator: Start, controller: Controller, condition: str
+) -> None:
+    names = ("dm-a", "dm-b", "dm-c")
+    emulator = start_emulator(*machines(*(f"{name}:sleeping" for name in names)))
+    controller.user.use(emulator)
+    count_runs(controller)
+    play = ROLE.replace(
+        "{name: dedalus.dcs.wake}", f"{{name: dedalus.dcs.wake}}\n      when: {condition}"
+    )
+    play = play.partition("  tasks:")[0] + "  vars: {chosen: [dm-a, dm-c]}\n"
+    hosts = controller.write("hosts", "dm-b\n[web]\ndm-a wanted=true\ndm-c wanted=true\n")
+    done = controller.run("ansible-playbook", "-i", hosts, controller.write("site.yml", play))
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert [sorted(run.split()) for run in runs_of_wake(controller.user)] == [
+        ["dm-a", "dm-c", "wake"]
+    ]
+    assert len(emulator.creates()) == 2
+
+
+@wake_role
 def test_machines_that_are_no_hosts_of_the_play_do_not_fail_unseen(
     start_emulator: Start, controller: Controller
 ) -> None:

@@ -7,12 +7,13 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ansible.constants as C
 from ansible.plugins.action import ActionBase
 
+from ..plugin_utils.conditions import is_true
 from ..plugin_utils.program import OPTIONS, Program, ProgramFailed
 from ..plugin_utils.waking import Outcome, find_forged, machine_of, wake_machines
 
@@ -46,15 +47,34 @@ class ActionModule(ActionBase):
         if not names and machine_of(host, task_vars) is None:
             return {**result, "skipped": True, "skip_reason": "the host is not a machine"}
         options = _account(arguments, task_vars)
+        batch = map(str, task_vars["ansible_play_batch"])
         identity = json.dumps([self._task._uuid, names, {**options, "api_key": None}])
         name = hashlib.sha256(identity.encode()).hexdigest()[:32]
         # Each run of Ansible has a temporary directory of its own, which it removes.
         with _results(os.path.join(C.DEFAULT_LOCAL_TMP, f"dcs-wake-{name}")) as results:
             # A host whose result has been taken is trying again.
             if host not in results:
-                peers = _peers(task_vars, arguments, options)
+                chosen = [
+                    each for each in batch if each == host or self._is_chosen(each, task_vars)
+                ]
+                peers = _peers(chosen, task_vars["hostvars"], arguments, options)
                 results.update(_wake(options, names, peers, host))
             return {**result, **results.pop(host)}
+
+    def _is_chosen(self, host: str, task_vars: Mapping[str, Any]) -> bool:
+        """Return whether another host meets the conditions of the task (``when``).
+
+        False if that cannot be told: the host then wakes its machine itself, when its turn comes.
+        """
+        hostvars = task_vars["hostvars"]
+        try:
+            own = hostvars.raw_get(task_vars["inventory_hostname"])
+            shared = {name: value for name, value in task_vars.items() if name not in own}
+            variables = {**shared, **hostvars.raw_get(host)}
+            templar = self._templar.copy_with_new_env(available_variables=variables)
+            return all(is_true(condition, templar) for condition in self._task.when)
+        except Exception:  # Jinja raises whatever the condition's functions do
+            return False
 
 
 def _as_list(value: Any) -> list[str]:
@@ -75,15 +95,18 @@ def _account(arguments: Mapping[str, Any], variables: Mapping[str, Any]) -> dict
 
 
 def _peers(
-    task_vars: Mapping[str, Any], arguments: Mapping[str, Any], options: Mapping[str, Any]
+    hosts: Sequence[str],
+    hostvars: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    options: Mapping[str, Any],
 ) -> dict[str, str]:
-    """Return the hosts of the batch whose machines have the same account, and these machines."""
+    """Return those of the hosts whose machines have the same account, and these machines."""
     found = {}
-    for host in task_vars["ansible_play_batch"]:
-        variables = task_vars["hostvars"][host]
+    for host in hosts:
+        variables = hostvars[host]
         machine = None if find_forged(variables) else machine_of(host, variables)
         if machine is not None and _account(arguments, variables) == options:
-            found[str(host)] = machine
+            found[host] = machine
     return found
 
 

@@ -191,10 +191,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible.errors import AnsibleError, AnsibleParserError
-from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.unsafe_proxy import wrap_var
 
+from ..plugin_utils.conditions import is_true
 from ..plugin_utils.listing import check_machines, list_machines, matches
 from ..plugin_utils.options import check_options
 from ..plugin_utils.program import Program, ProgramFailed
@@ -324,15 +324,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return True
 
     def _is_true(self, condition: Any, variables: Mapping[str, Any], name: str) -> bool:
-        if isinstance(condition, bool):
-            return condition
         self.templar.available_variables = {**variables, **(self._vars or {})}
         try:
-            if hasattr(self.templar, "evaluate_conditional"):
-                return bool(self.templar.evaluate_conditional(condition))
-            # ansible-core before 2.19
-            text = "{% if " + condition + " %}yes{% else %}no{% endif %}"
-            return bool(boolean(self.templar.template(text)))
+            return is_true(condition, self.templar)
         except Exception as error:
             # Jinja raises whatever the condition's functions do.
             raise AnsibleParserError(

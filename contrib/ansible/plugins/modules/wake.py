@@ -14,6 +14,7 @@ description:
   - One run of the program wakes the machines of all hosts of the play (of the batch, with
     C(serial)) that have the same account, eight at a time, under any strategy. Each host gets
     the result of its own machine.
+  - A host for which the task is skipped (C(when)) does not wake its machine.
   - Hosts that are not machines are skipped. A host is a machine if its C(dcs_name), which the
     inventory plugin sets, else its C(ansible_host), else its name is that of a machine.
   - Runs in check mode too, because tasks in check mode connect as well. Never reports a change.
