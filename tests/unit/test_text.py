@@ -109,6 +109,13 @@ def test_the_longer_of_two_secrets_is_masked_first() -> None:
     assert mask("dsk-short-and-long, dsk-short, a-dsk-short-b") == "[masked], [masked], [masked]"
 
 
+def test_of_many_secrets_within_each_other_the_longest_is_masked_first() -> None:
+    nested = ["dsk-nested" + "-more" * count for count in range(12)]
+    for secret in nested:
+        add_secret(secret)
+    assert [mask(secret) for secret in nested] == ["[masked]"] * 12
+
+
 def test_a_short_secret_is_masked_where_it_stands_alone() -> None:
     add_secret("port")
     assert mask("port 22: import port") == "[masked] 22: import [masked]"

@@ -109,6 +109,17 @@ def test_a_netrc_entry_does_not_take_the_keys_place(
     assert fake.asked[0].headers["authorization"] == f"Bearer {SECRET}"
 
 
+def test_loopback_is_reached_without_the_proxy_of_the_environment(
+    fake: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+    fake.answers = [Answer(200, ANSWER)]
+    assert client_of(fake, tmp_path).send(READ).body == ANSWER
+
+
 @pytest.mark.parametrize(
     "name",
     ["idempotency_in_flight", "mutation_rate_limited", "mutation_limiter_unavailable",

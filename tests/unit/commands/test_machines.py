@@ -31,6 +31,7 @@ def test_names_aliases_and_patterns_mean_each_machine_once_in_order() -> None:
     assert chosen("dm-w*") == ["dm-a", "dm-b"]
     assert chosen("a", "web", "wik*", "c?-1") == ["dm-a", "dm-b", "dm-ci-1"]
     assert chosen("dm-?") == ["dm-a", "dm-b"]
+    assert chosen("DM-CI-*", "WIK*", "A") == ["dm-ci-1", "dm-ci-2", "dm-b", "dm-a"]
     assert chosen(everything=True) == KNOWN
 
 

@@ -3,10 +3,15 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dcs_proxy.api.credentials import Credentials
+from dcs_proxy.app import Options
+from dcs_proxy.commands import wake
 from dcs_proxy.commands.wake import _interrupted
+from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import NEVER, Attempt, ReadySession, Record
@@ -50,3 +55,20 @@ def test_what_an_interrupt_leaves_is_counted(tmp_path: Path) -> None:
         "interrupted: 2 still waking (the next ssh resumes them), 1 not started"
     )
     assert _interrupted(state, []) == "interrupted"
+
+
+def test_a_wake_that_the_user_has_asked_for_is_forbidden_by_no_policy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[dict[str, Any]] = []
+    monkeypatch.setattr(wake, "open_context", lambda *_, **more: opened.append(more))
+    settings = Settings(wake=(("*", "never"),), reuse_seconds=900, wake_seconds=7)
+    credentials = Credentials("dsk-key", None, "")
+    name = MachineName("dm-foo")
+    waker = wake._Waker(Options(), settings, credentials, {name: "foo"})
+    waker._open_context(print, lambda: False)
+    (found,) = opened
+    used = found["settings"]
+    assert used.wake_policy(name) == "always"
+    assert (used.reuse_seconds, used.wake_seconds) == (0, 7)
+    assert found["credentials"] is credentials

@@ -91,6 +91,16 @@ def test_what_does_no_harm_is_no_fault(change: dict[str, list[str]]) -> None:
     assert find_faults({**GOOD, **change}, WANTED) == []
 
 
+def test_a_list_of_revoked_keys_may_be_named_by_a_tilde(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = {**GOOD, "revokedhostkeys": ["~/revoked"]}
+    assert [fault.option for fault in find_faults(options, WANTED)] == ["RevokedHostKeys"]
+    (tmp_path / "revoked").touch()
+    assert find_faults(options, WANTED) == []
+
+
 class WithOptions(Context):
     """A context in which ssh prints these options."""
 

@@ -50,6 +50,14 @@ def test_a_lock_excludes_other_processes_and_names_its_holder(tmp_path: Path) ->
         assert lock_holder(path) == os.getpid()
 
 
+def test_nothing_is_left_of_the_number_of_the_last_holder(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.write_text("4194303999\n")
+    path.chmod(0o600)
+    with take(str(path)):
+        assert path.read_text() == f"{os.getpid()}\n"
+
+
 def test_waiting_for_a_lock_ends_with_the_name_of_its_holder(tmp_path: Path) -> None:
     path = str(tmp_path / "lock")
     with held_elsewhere(path) as holder, pytest.raises(LockHeld) as held:
