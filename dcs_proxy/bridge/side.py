@@ -154,6 +154,9 @@ class Side(paramiko.Transport):
             # Replies come in the order of requests: the other peer must refuse this one.
             self._pass_on(Payload(bytes([_GLOBAL_REQUEST]) + _UNKNOWN_REQUEST + b"\x01"))
 
+    def _parse_debug(self, message: paramiko.Message) -> None:
+        """Ignore the message: paramiko would quote it byte by byte for a log that is off."""
+
     def _parse_disconnect(self, message: paramiko.Message) -> None:
         """Note the peer's farewell: uint32 reason, string description (RFC 4253 §11.1)."""
         reader = Reader(message.asbytes())

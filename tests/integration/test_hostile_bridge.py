@@ -18,7 +18,7 @@ from tests.support.bridge import bridges_of, wait_until_gone, write_config
 from tests.support.emulator import Emulator
 from tests.support.rogues import FAILURE, SUCCESS, RogueGateway, rogue_gateway
 from tests.support.user import User
-from tests.support.waiting import LIMIT_S, wait_until
+from tests.support.waiting import wait_until, wait_until_stuck
 
 Start = Callable[..., Emulator]
 DATA = b"\x5e" + pack_u32(0) + pack_u32(30_000) + bytes(30_000)
@@ -64,16 +64,6 @@ def test_a_bridge_ends_with_its_client_although_the_gateway_reads_nothing(
 def read_bytes(program: subprocess.Popen[bytes]) -> int:
     """Return how much a program has read."""
     return int(Path(f"/proc/{program.pid}/io").read_text().split()[1])
-
-
-def wait_until_stuck(count: Callable[[], int], seconds: float = 1.0) -> None:
-    """Wait until a count no longer grows.  On a slow computer that may be too early."""
-    end, last, since = time.monotonic() + LIMIT_S, -1, time.monotonic()
-    while time.monotonic() - since < seconds:
-        if (now := count()) != last:
-            last, since = now, time.monotonic()
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def reset(sock: socket.socket) -> None:

@@ -63,6 +63,16 @@ class Rogue(paramiko.Transport):
             self._send_message(data)
             self.said += 1
 
+    def leave_exchange(self) -> None:
+        """Begin a key exchange and never go on with it."""
+        self.ignore_exchanges()
+        self._send_kex_init()  # type: ignore[attr-defined]  # not in the stubs
+
+    def ignore_exchanges(self) -> None:
+        """Answer no key exchange that the other side begins."""
+        for number in (20, *range(30, 42)):
+            self._handler_table[number] = lambda _: None
+
     def _ensure_authed(self, number: int, message: object) -> None:
         pass
 
@@ -87,7 +97,7 @@ class RogueClient(Rogue):
 
 
 class RogueServer(Rogue):
-    """A server; says `answers` to each login request, and then calls `play` in a thread."""
+    """A server; in a thread, says `answers` to each login request, and then calls `play`."""
 
     def __init__(
         self,
@@ -99,6 +109,7 @@ class RogueServer(Rogue):
         super().__init__(sock)
         self.add_server_key(key)
         self.logins = 0
+        self.has_answered = threading.Event()
         self._answers, self._play = answers, play
         self._handler_table[5] = lambda _: self.say(SERVICE_ACCEPT)
         self._handler_table[50] = self._answer
@@ -111,6 +122,7 @@ class RogueServer(Rogue):
     def _run_play(self) -> None:
         with contextlib.suppress(EOFError, OSError):  # the other side has had enough
             self.say(*self._answers)
+            self.has_answered.set()
             self._play(self)
 
 

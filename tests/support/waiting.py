@@ -28,3 +28,13 @@ def connects(port: int) -> socket.socket | None:
         return socket.create_connection(("127.0.0.1", port), 1)
     except OSError:
         return None
+
+
+def wait_until_stuck(count: Callable[[], int], seconds: float = 1.0) -> None:
+    """Wait until a count no longer grows.  On a slow computer that may be too early."""
+    end, last, since = time.monotonic() + LIMIT_S, -1, time.monotonic()
+    while time.monotonic() - since < seconds:
+        if (now := count()) != last:
+            last, since = now, time.monotonic()
+        assert time.monotonic() < end
+        time.sleep(0.05)
