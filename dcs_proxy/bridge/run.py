@@ -205,7 +205,7 @@ class _Bell:
 
 def explain_failure(gateway: Gateway, login: Login) -> DcsError:
     """Return why the gateway's side ended before the login was complete."""
-    error = gateway.get_exception()
+    error = gateway.get_exception()  # paramiko's failures to read a version line have a context
     if isinstance(error, DcsError):
         return error
     where = f"{login.endpoint}:{login.port}"
@@ -218,18 +218,15 @@ def explain_failure(gateway: Gateway, login: Login) -> DcsError:
         why = f"no common algorithms: {quote_server(str(error))}"
     elif gateway.farewell is not None:
         why = f"it says {quote_server(gateway.farewell.text)}"
-    elif error is None or isinstance(_cause(error), EOFError):
+    elif error is None or isinstance(error, EOFError) or isinstance(error.__context__, EOFError):
         why = "it closed the connection"
-    elif isinstance(_cause(error), TimeoutError):
+    elif isinstance(error.__context__, TimeoutError):
         why = "it sends no version line"
-    else:
+    elif isinstance(error, paramiko.SSHException | OSError):
         why = quote_server(str(error))
+    else:  # whatever paramiko meets in a message that it cannot parse
+        why = "it breaks the SSH protocol"
     return GatewayUnreachable(
         f"the gateway {where} did not complete the login: {why}",
         hint="try again; if this persists, report it to the service's support",
     )
-
-
-def _cause(error: Exception) -> BaseException:
-    """Return what really happened: paramiko calls every failure of the greeting an SSHException."""
-    return error.__context__ or error

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from dcs_proxy.ssh.wire import pack_u32
+from dcs_proxy.ssh.wire import pack_string, pack_u32
 from tests.support.bridge import bridges_of, wait_until_gone, write_config
 from tests.support.emulator import Emulator
 from tests.support.rogues import FAILURE, SUCCESS, RogueGateway, rogue_gateway
 from tests.support.user import User
-from tests.support.waiting import wait_until, wait_until_stuck
+from tests.support.waiting import LIMIT_S, wait_until, wait_until_stuck
 
 Start = Callable[..., Emulator]
 DATA = b"\x5e" + pack_u32(0) + pack_u32(30_000) + bytes(30_000)
@@ -88,3 +88,44 @@ def test_a_gateway_that_resets_the_connection_is_no_internal_error(
     assert "internal error" not in done.stderr
     assert "reset" in done.stderr or "clos" in done.stderr
     assert not bridges_of(user)
+
+
+# What a gateway may ask the client to open, though the client has not asked for it (RFC 4254 §5.1,
+# §6.3.2, §7.2; OpenSSH's PROTOCOL).
+_PEER = pack_string(b"localhost") + pack_u32(22)
+UNASKED = {
+    b"auth-agent@openssh.com": b"",
+    b"x11": _PEER,
+    b"forwarded-tcpip": _PEER + _PEER,
+    b"forwarded-streamlocal@openssh.com": pack_string(b"/tmp/socket") + pack_string(b""),
+    b"direct-tcpip": _PEER + _PEER,
+    b"session": b"",
+}
+
+
+def test_the_client_refuses_what_a_gateway_opens_unasked(gateway: RogueGateway, user: User) -> None:
+    """The bridge decides nothing: it does not know what the client has asked for."""
+    user.start_agent()
+    ssh = user.start_ssh("dm-foo", "true")
+    server = wait_until(lambda: gateway.served and gateway.served[0])
+    wait_until(lambda: server.heard)
+    for number, (kind, more) in enumerate(UNASKED.items()):
+        channel = pack_u32(number) + pack_u32(2**20) + pack_u32(2**15)
+        server.say(b"\x5a" + pack_string(kind) + channel + more)
+    refused = [b"\x5c" + pack_u32(number) for number in range(len(UNASKED))]
+    wait_until(lambda: [m[:5] for m in server.heard if m[0] in (91, 92)] == refused)
+    server.close()
+    ssh.wait(LIMIT_S)
+
+
+def test_a_gateways_last_words_are_shown_in_one_clean_line(
+    gateway: RogueGateway, user: User
+) -> None:
+    words = "\x1b[31mred \u202e\x00 and\r\nanother line" + " without end" * 5000
+    gateway.play = lambda server: server.say(
+        b"\x01" + pack_u32(2) + pack_string(words.encode()) + pack_string(b"")
+    )
+    errors = user.ssh("dm-foo", "true").stderr
+    (line,) = [line for line in errors.splitlines() if "red" in line]
+    assert "[31mred and another line without end" in line
+    assert line.isprintable() and len(line) < 2200

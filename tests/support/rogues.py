@@ -143,8 +143,8 @@ class _CertifiedKey(paramiko.Ed25519Key):
 class RogueGateway:
     """Listens on loopback, at `port`; `authorities` is the directory of those that sign for it.
 
-    `serve` gets each connection; unless a test replaces it, that makes a RogueServer of it, which
-    is appended to `served`.
+    `serve` gets each connection; unless a test replaces it, that makes a RogueServer of it, or what
+    `make` is, which is appended to `served`.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -156,6 +156,7 @@ class RogueGateway:
         self.answers: Sequence[bytes] = [SUCCESS]
         self.play: Callable[[RogueServer], None] = lambda _: None
         self.serve: Callable[[socket.socket], None] = self._serve
+        self.make: type[RogueServer] = RogueServer
         self.served: list[RogueServer] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -185,7 +186,7 @@ class RogueGateway:
             self.serve(sock)
 
     def _serve(self, sock: socket.socket) -> None:
-        server = RogueServer(sock, self._key, self.answers, self.play)
+        server = self.make(sock, self._key, self.answers, self.play)
         self.served.append(server)
         server.start_server(event=threading.Event(), server=paramiko.ServerInterface())
 

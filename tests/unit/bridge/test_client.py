@@ -116,6 +116,23 @@ def test_a_client_other_than_openssh_need_not_begin_the_key_exchange(served: Ser
     assert number == KEXINIT and b"aes128-ctr" in ciphers_of(body)
 
 
+STRICT = (*CURVE, b"kex-strict-c-v00@openssh.com")
+
+
+@pytest.mark.parametrize("number", [2, 3, 4, 7])
+@pytest.mark.parametrize("when", ["before", "within"])
+def test_nothing_is_slipped_into_the_first_key_exchange(
+    served: Served, number: int, when: str
+) -> None:
+    served.peer.greet()
+    lists = (KEXINIT, kexinit(STRICT, KINDS))
+    slipped = (number, bytes(8))
+    for message in [slipped, lists] if when == "before" else [lists, slipped]:
+        served.peer.send(*message)
+    assert served.ended.wait(60)
+    assert isinstance(served.client.get_exception(), paramiko.SSHException)
+
+
 def test_a_packet_of_any_size_is_not_waited_for(served: Served) -> None:
     served.peer.greet()
     served.peer.sock.sendall(b"\x7f\xff\xff\xf4" + bytes(12))

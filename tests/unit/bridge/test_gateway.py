@@ -9,6 +9,7 @@ from pathlib import Path
 
 import paramiko
 import pytest
+from paramiko.ssh_exception import MessageOrderError
 
 from dcs_proxy.bridge import gateway as module
 from dcs_proxy.bridge.gateway import Gateway
@@ -24,6 +25,7 @@ from tests.support.rogues import (
     SERVICE_ACCEPT,
     SUCCESS,
     RogueGateway,
+    RogueServer,
     rogue_gateway,
 )
 from tests.support.waiting import LIMIT_S
@@ -173,6 +175,35 @@ def test_no_question_is_answered(reached: Reached, question: bytes) -> None:
 def test_no_message_is_passed_on_before_the_gateway_says_yes(reached: Reached, number: int) -> None:
     reached.rogue.answers = [bytes([number]) + pack_string(b"session") + bytes(12)]
     assert not reached.log_in()
+    assert reached.side.ended.wait(LIMIT_S)
+    assert not reached.outbox._held
+
+
+@pytest.mark.parametrize("number", [2, 4])
+@pytest.mark.parametrize("when", ["before", "within"])
+def test_nothing_is_slipped_into_the_first_key_exchange(
+    reached: Reached, number: int, when: str
+) -> None:
+    """What an attacker on the network adds there would hide what they remove later (Terrapin)."""
+    slipped = bytes([number]) + pack_u32(0) * 2
+
+    class Slipping(RogueServer):
+        def _send_kex_init(self) -> None:
+            if when == "before":
+                self.say(slipped)
+            super()._send_kex_init()  # type: ignore[misc]  # not in the stubs
+            if when == "within":
+                self.say(slipped)
+
+    reached.rogue.make = Slipping
+    assert reached.connect().ended.wait(LIMIT_S)
+    assert isinstance(reached.side.get_exception(), MessageOrderError)
+    assert not reached.rogue.served[0].logins
+
+
+def test_a_packet_that_was_changed_ends_the_connection(reached: Reached) -> None:
+    assert reached.log_in()
+    reached.rogue.served[0].packetizer.write_all(pack_u32(16) + bytes(32))
     assert reached.side.ended.wait(LIMIT_S)
     assert not reached.outbox._held
 

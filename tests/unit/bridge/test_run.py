@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import paramiko
 import pytest
+from cryptography.exceptions import InvalidTag
 
 from dcs_proxy.bridge import run
 from dcs_proxy.bridge.gateway import Gateway
@@ -100,6 +101,13 @@ def test_ctrl_c_is_left_to_the_client() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
+def greeting_failed(cause: Exception) -> Exception:
+    """Return what paramiko makes of a failure to read the version line."""
+    error = paramiko.SSHException(f"Error reading SSH protocol banner{cause}")
+    error.__context__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "farewell", "kind", "said"),
     [
@@ -116,6 +124,12 @@ def test_ctrl_c_is_left_to_the_client() -> None:
         (EOFError(), None, GatewayUnreachable, "it closed the connection"),
         (None, None, GatewayUnreachable, "it closed the connection"),
         (paramiko.SSHException("odd"), None, GatewayUnreachable, '"odd"'),
+        (OSError(113, "No route to host"), None, GatewayUnreachable, 'No route to host"'),
+        (greeting_failed(EOFError()), None, GatewayUnreachable, "it closed the connection"),
+        (greeting_failed(TimeoutError()), None, GatewayUnreachable, "it sends no version line"),
+        # What paramiko meets in messages that it cannot parse.
+        (KeyError(192), None, GatewayUnreachable, "it breaks the SSH protocol"),
+        (InvalidTag(), None, GatewayUnreachable, "it breaks the SSH protocol"),
     ],
 )  # fmt: skip
 def test_a_login_that_fails_is_explained(
