@@ -1,8 +1,9 @@
 """Start other programs: ssh, ssh-agent, a shell, the keyring's process.
 
 No other module starts one; a few replace this process by another of ours.  A program is named by an
-absolute path, because others may control the current directory.  It never gets the API key from
-our environment, and of what it prints no more than a limit is read.
+absolute path, and its PATH has no relative entries, because others may control the current
+directory.  It never gets the API key from our environment, and of what it prints no more than a
+limit is read.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def start(
     cwd: str | None = None,
     new_session: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Start a program with `environment`, less the API key; the caller waits for it.
+    """Start a program with `environment`, less what _clean() removes; the caller waits for it.
 
     The streams are descriptors or constants of `subprocess`, by default /dev/null.  In a new
     session it has no terminal, and Ctrl-C does not end it.  Raises OSError if the program cannot be
@@ -99,9 +100,18 @@ def start(
         stdout=null if stdout is None else stdout,
         stderr=null if stderr is None else stderr,
         cwd=cwd,
-        env={name: text for name, text in environment.items() if name not in SECRET_VARIABLES},
+        env=_clean(environment),
         start_new_session=new_session,
     )
+
+
+def _clean(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without the API key and the relative entries of PATH."""
+    clean = {name: text for name, text in environment.items() if name not in SECRET_VARIABLES}
+    if "PATH" in clean:
+        entries = [each for each in clean["PATH"].split(os.pathsep) if os.path.isabs(each)]
+        clean["PATH"] = os.pathsep.join(entries) or os.defpath
+    return clean
 
 
 def run(

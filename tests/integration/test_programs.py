@@ -14,7 +14,11 @@ from tests.support.user import User
 
 Start = Callable[..., Emulator]
 
-_TOOLS = ("ssh", "ssh-add", "ssh-agent", "ssh-keygen", "ps", "bash", "sh", "python3", "env")
+_TOOLS = (
+    "ssh", "ssh-add", "ssh-agent", "ssh-keygen", "ps", "bash", "sh", "python3", "env",
+    # Of ctypes, which a back end of keyring's asks for a library that only macOS has.
+    "gcc", "cc", "ld", "ldconfig", "objdump",
+)  # fmt: skip
 
 
 @pytest.fixture

@@ -26,6 +26,15 @@ def test_a_program_gets_the_environment_without_the_api_key() -> None:
     assert "DEDALUS_API_KEY" in environment
 
 
+@pytest.mark.parametrize(
+    ("path", "rest"),
+    [(":/usr/bin:.:../x:/bin:", "/usr/bin:/bin"), (".", os.defpath), ("", os.defpath)],
+)
+def test_a_program_gets_no_relative_entry_of_path(path: str, rest: str) -> None:
+    done = run(python("print(os.environ['PATH'])"), environment={"PATH": path}, limit_s=60)
+    assert done.stdout.decode() == f"{rest}\n"
+
+
 def test_status_and_both_streams_are_returned() -> None:
     text = "print('a'); print('b', file=sys.stderr); sys.exit(3)"
     done = run(python(text), environment=EMPTY, limit_s=60)
