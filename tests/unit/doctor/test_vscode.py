@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from dcs_proxy.app import Options
-from dcs_proxy.doctor.context import Context
-from dcs_proxy.doctor.runner import Check
+from dcs_proxy.app import Options, find_program
+from dcs_proxy.doctor import vscode
+from dcs_proxy.doctor.context import NO_MACHINE, Context
+from dcs_proxy.doctor.runner import Check, failed
 from dcs_proxy.doctor.vscode import check_vscode
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.openssh.config_file import install
@@ -153,3 +155,91 @@ def test_without_a_config_of_its_own_an_editors_ssh_is_not_judged_by_the_current
     result = check(home, Code=settings)
     assert result and not result.ok
     assert result.text == f"VS Code runs {program}, which does not run dcs-proxy for a machine"
+
+
+class Ssh:
+    """An ssh that an editor's settings name; `words` are those that it got last."""
+
+    def __init__(self, home: Path, version: str = "OpenSSH_9.2p1", command: str = "") -> None:
+        self.path, self.said = home / "ssh", home / "words"
+        self.path.write_text(
+            f"#!/bin/sh\n[ \"$1\" != -V ] || {{ echo '{version}, x' >&2; exit; }}\n"
+            f"printf '%s\\n' \"$@\" >'{self.said}'\necho 'proxycommand {command} %h %p'\n"
+        )
+        self.path.chmod(0o755)
+
+    def settings(self, config: str = "") -> str:
+        return json.dumps({
+            "remote.SSH.path": str(self.path), "remote.SSH.connectTimeout": 300,
+            **({"remote.SSH.configFile": config} if config else {}),
+        })  # fmt: skip
+
+
+def launcher(home: Path) -> str:
+    return find_program(Options(str(home / "state")), {}).launcher
+
+
+@pytest.mark.parametrize("config", ["", "{home}/.ssh/config", "{home}/other"])
+def test_the_ssh_of_an_editor_has_to_run_us_with_the_editors_config(
+    home: Path, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What is in the directory that doctor is typed in decides nothing.
+    place = home / "open"
+    place.mkdir()
+    place.chmod(0o777)
+    monkeypatch.chdir(place)
+    config = config.format(home=home)
+    ssh = Ssh(home, command=launcher(home))
+    result = check(home, Code=ssh.settings(config))
+    assert result and result.ok, result
+    words = ssh.said.read_text().split()
+    assert words == [*(["-F", config] if config else []), "-G", NO_MACHINE]
+
+
+def test_the_ssh_of_an_editor_reads_the_config_that_doctor_checks(home: Path) -> None:
+    ssh = Ssh(home, command=launcher(home))
+    context = Context(Options(str(home / "state")), {}, str(home / "named"), False, None)
+    (home / ".config" / "Code" / "User").mkdir(parents=True)
+    (home / ".config" / "Code" / "User" / "settings.json").write_text(ssh.settings())
+    result = check_vscode(context)
+    assert result and result.ok
+    assert ssh.said.read_text().split() == ["-F", str(home / "named"), "-G", NO_MACHINE]
+
+
+def test_an_ssh_of_an_editor_that_does_not_run_us_is_named(home: Path) -> None:
+    ssh = Ssh(home, command="nc")
+    assert check(home, Code=ssh.settings()) == failed(
+        f"VS Code runs {ssh.path}, which does not run dcs-proxy for a machine",
+        f"see: {ssh.path} -G {NO_MACHINE}",
+    )
+
+
+def test_a_config_of_an_editor_that_does_not_run_us_is_named(home: Path) -> None:
+    ssh = Ssh(home, command="nc")
+    settings = home / ".config" / "Code" / "User" / "settings.json"
+    assert check(home, Code=ssh.settings(f"{home}/other")) == failed(
+        f"VS Code reads {home}/other as its ssh config, and dcs-proxy is not in it",
+        f"dcs-proxy config-ssh --ssh-config '{home}/other', or remove \"remote.SSH.configFile\" "
+        f"from {settings}",
+    )
+
+
+def test_an_ssh_of_an_editor_that_is_too_old_is_named(home: Path) -> None:
+    ssh = Ssh(home, version="OpenSSH_7.0")
+    settings = home / ".config" / "Code" / "User" / "settings.json"
+    assert check(home, Code=ssh.settings()) == failed(
+        f"VS Code runs {ssh.path} as its ssh: OpenSSH_7.0 at {ssh.path} is too old",
+        f'correct or remove "remote.SSH.path" in {settings}',
+    )
+
+
+def test_an_ssh_of_an_editor_that_hangs_does_not_run_us(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: object, **more: object) -> None:
+        assert more["limit_s"] == 30
+        raise TimeoutError
+
+    monkeypatch.setattr(vscode, "run", run)
+    result = check(home, Code=Ssh(home).settings())
+    assert result and "does not run dcs-proxy" in result.text

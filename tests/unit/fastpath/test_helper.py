@@ -141,8 +141,9 @@ def test_a_process_whose_name_looks_like_a_zombies_is_none(warm: Warm, tmp_path:
     shutil.copy(shutil.which("sleep") or "", program)
     with subprocess.Popen([program, "60"]) as process:
         helper.note_use(warm.state.use_path(HOST), process.pid)
-        assert warm.prepare()
+        is_warm = warm.prepare()
         process.kill()
+    assert is_warm
 
 
 def test_without_proc_a_process_that_can_be_signalled_is_alive(

@@ -196,6 +196,31 @@ def test_the_bytes_are_on_the_disk_before_the_name_is(
     assert done == ["fsync", "replace"]
 
 
+@pytest.mark.parametrize("leftover", [False, True])
+def test_a_file_that_is_being_written_is_private_and_no_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leftover: bool
+) -> None:
+    other = tmp_path / "other"
+    other.write_text("kept")
+    if leftover:
+        (tmp_path / f".file.{threading.get_native_id()}.tmp").symlink_to(other)
+    modes = []
+    chmod = os.fchmod
+
+    def fchmod(fd: int, mode: int) -> None:
+        modes.append(os.fstat(fd).st_mode & 0o777)
+        chmod(fd, mode)
+
+    monkeypatch.setattr(os, "fchmod", fchmod)
+    before = os.umask(0)
+    try:
+        write_atomically(str(tmp_path / "file"), b"data")
+    finally:
+        os.umask(before)
+    assert modes == [0o600]
+    assert other.read_text() == "kept" and (tmp_path / "file").read_bytes() == b"data"
+
+
 def is_not_written(path: object, reason: str) -> tuple[str, str]:
     hint = "free some space or fix its permissions, or set DCS_PROXY_HOME to another directory"
     return f"{path} cannot be written: {reason}", hint
@@ -313,7 +338,8 @@ class Library:
 
     def call(self, *words: object) -> int:
         self.calls.append(words)
-        ctypes.set_errno(self.number)
+        if self.number:
+            ctypes.set_errno(self.number)
         return -1 if self.number else 0
 
 
