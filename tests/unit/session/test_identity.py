@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 from dcs_proxy.api.model import Session
-from dcs_proxy.errors import ClientGone, Untrusted
+from dcs_proxy.errors import ClientGone, SessionFailed, Untrusted
+from dcs_proxy.session.records import ReadySession
 from dcs_proxy.ssh import certificates as certificate
-from tests.unit.session.fakes import Fakes
+from dcs_proxy.ssh.wire import pack_string
+from tests.support.fake_agent import framed
+from tests.unit.session.fakes import NAME, Fakes, events
 
 
 def test_a_certificate_is_bound_to_the_gateway(fakes: Fakes) -> None:
@@ -104,3 +107,105 @@ def test_the_private_key_is_nowhere_in_the_state_directory(
         if path.is_file():
             data = path.read_bytes()
             assert key.seed not in data and key.seed.hex().encode() not in data
+
+
+def ready_of(fakes: Fakes) -> ReadySession:
+    ready = fakes.resolve().ready
+    assert ready is not None
+    return ready
+
+
+def moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.utc)
+
+
+@pytest.mark.parametrize("ahead_s", [0, 7200, -7200])
+def test_times_are_told_by_our_clock_whatever_the_apis_says(fakes: Fakes, ahead_s: float) -> None:
+    now = fakes.now()
+    fakes.now = lambda: now
+    fakes.api.clock_ahead_s = ahead_s
+    fakes.api.changes = {"began_at": moment(now + ahead_s - 100)}
+    ready = ready_of(fakes)
+    assert 3590 < ready.ends_at - now < 3700
+    assert ready.began_at == pytest.approx(now - 100, abs=1)
+    assert ready.proved_at == now
+    fakes.api.changes = {"began_at": moment(now + ahead_s + 50)}
+    assert ready_of(fakes).began_at <= now, "nothing begins in the future"
+
+
+def test_a_session_without_a_beginning_begins_now(fakes: Fakes) -> None:
+    now = fakes.now()
+    fakes.now = lambda: now
+    fakes.api.changes = {"began_at": None}
+    assert ready_of(fakes).began_at == now
+
+
+def test_the_first_end_counts_and_an_unknown_one_is_in_an_hour(fakes: Fakes) -> None:
+    now = fakes.now()
+    fakes.now = lambda: now
+    fakes.api.changes = {"expires_at": moment(now + 7200)}
+    ready = ready_of(fakes)
+    assert 3590 < ready.ends_at - now < 3700, "the certificate's"
+    assert ready.certificate.startswith("ssh-ed25519-cert-v01@openssh.com ")
+
+
+def test_without_any_end_a_session_is_used_for_an_hour(fakes: Fakes) -> None:
+    now = fakes.now()
+    fakes.now = lambda: now
+    create = fakes.api.create_session
+
+    def create_bare(*args: Any) -> Session:
+        session = create(*args)
+        assert session.connection is not None
+        bare = replace(session.connection, user_certificate=None)
+        return replace(session, connection=bare, expires_at=None)
+
+    # In place of the method, which gives a certificate.
+    fakes.api.create_session = create_bare  # type: ignore[method-assign]
+    ready = ready_of(fakes)
+    assert (ready.ends_at, ready.certificate, ready.bare_key) == (now + 3600, "", True)
+
+
+def test_the_agent_holds_the_identity_for_as_long_as_the_session_lasts(fakes: Fakes) -> None:
+    ready = ready_of(fakes)
+    # RFC 9987: SSH_AGENT_CONSTRAIN_LIFETIME is a 1 and the seconds, after the comment.
+    comment = pack_string(b"dm-foo via ssh.example") + b"\1"
+    (request,) = (each for each in added(fakes) if comment in each)
+    lifetime_s = int.from_bytes(request.partition(comment)[2][:4], "big")
+    assert 0 <= ready.ends_at - ready.proved_at - lifetime_s < 2
+
+
+def test_an_agent_that_cannot_bind_is_noted(fakes: Fakes) -> None:
+    store = fakes.store
+
+    def refuse(request: bytes) -> bytes:
+        return framed(b"\5")(request) if b"restrict-destination" in request else store(request)
+
+    fakes.agent.answer = refuse
+    assert not ready_of(fakes).bare_key
+    expected = f"no-destination-constraint machine=dm-foo agent={fakes.agent.path}"
+    assert events(fakes, "no-destination-constraint") == [expected]
+
+
+def test_an_agent_that_binds_or_takes_no_certificate_is_not_noted_as_one(fakes: Fakes) -> None:
+    fakes.resolve()
+    assert events(fakes, "no-destination-constraint", "agent-refused-certificate") == []
+    fakes.store.refuses_certificates = True
+    fakes.state.forget(NAME)
+    fakes.resolve()
+    (line,) = events(fakes, "no-destination-constraint", "agent-refused-certificate")
+    assert line.startswith("agent-refused-certificate machine=dm-foo what=")
+
+
+def test_what_cannot_be_used_is_told(fakes: Fakes) -> None:
+    fakes.api.changes = {"connection": None}
+    with pytest.raises(SessionFailed) as failed:
+        fakes.resolve()
+    assert failed.value.message == "the session is ready but has no connection details"
+    fakes.api.changes = {"expires_at": moment(fakes.now() - 1)}
+    with pytest.raises(Untrusted) as ended:
+        fakes.resolve()
+    assert ended.value.message == (
+        "the API says that the session is ready, but it has already ended"
+    )
+    assert ended.value.hint == "check this computer's clock"
