@@ -13,6 +13,7 @@ import contextlib
 import errno
 import os
 import re
+import shlex
 import socket
 import threading
 import time
@@ -22,6 +23,7 @@ from dcs_proxy.errors import AgentRefused, AgentUnavailable, DcsError, StateErro
 from dcs_proxy.local.files import check_private_directory, make_private_directory
 from dcs_proxy.local.lock import LockHeld, wait_for_lock
 from dcs_proxy.local.log import Log
+from dcs_proxy.local.trusted_file import find_distrust
 from dcs_proxy.ssh.agent import LIST_S, Agent, AgentMissing, Identity
 from dcs_proxy.ssh.agent_process import (
     agent_program,
@@ -216,10 +218,13 @@ def _check_outside(base: str, check: Callable[[str], None]) -> None:
     try:
         check(base)
     except StateError as error:
+        remedy = f"have it removed (sudo rm -r {shlex.quote(base)})"
+        if find_distrust(base) and not base.startswith("/tmp/dcs-proxy-"):
+            remedy = "unset XDG_RUNTIME_DIR"  # the fault is in that directory, not in ours
         raise StateError(
             error.message,
-            hint=f"have it removed (sudo rm -r {base}), or set DCS_PROXY_HOME to a shorter path,"
-            " which has room for the agents' sockets",
+            hint=f"{remedy}, or set DCS_PROXY_HOME to a shorter path, which has room for the"
+            " agents' sockets",
         ) from None
 
 

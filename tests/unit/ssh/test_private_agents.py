@@ -108,6 +108,18 @@ def test_a_directory_that_another_user_has_made_first_is_refused_with_the_remedy
     assert "DCS_PROXY_HOME to a shorter path" in caught.value.hint
 
 
+def test_a_runtime_directory_that_others_can_change_is_to_be_unset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket_directory() as runtime:
+        os.chmod(runtime, 0o777)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", f"{runtime}/")
+        with pytest.raises(StateError) as caught:
+            PrivateAgents(str(tmp_path / ("x" * 100)))
+    assert f"{runtime} is writable by other users" in caught.value.message
+    assert caught.value.hint.startswith("unset XDG_RUNTIME_DIR, or set DCS_PROXY_HOME")
+
+
 def test_a_runtime_directory_is_used_if_it_leaves_room_for_a_socket(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
