@@ -17,7 +17,7 @@ from dcs_proxy.api.keyring import SystemKeyring
 from dcs_proxy.api.known_machines import KnownMachines
 from dcs_proxy.console.progress import Progress
 from dcs_proxy.console.stderr import can_draw, show
-from dcs_proxy.errors import DcsError
+from dcs_proxy.errors import ConfigError, DcsError
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.environment import config_base, full_path
 from dcs_proxy.local.limits import require_open_files
@@ -119,7 +119,12 @@ def open_known(
 
 def internal_error(error: Exception, log: Log) -> DcsError:
     """Log the traceback of an unexpected exception; return an error to show in its place."""
+    from dcs_proxy.local.packages import why_unusable  # needed by no good start
+
     log.traceback(error)
+    if why := why_unusable(error):
+        hint = "install dcs-proxy again, then run dcs-proxy config-ssh"
+        return ConfigError(why, hint=hint)
     return DcsError(
         f"internal error ({type(error).__name__}); this is a bug in dcs-proxy",
         hint=f"report it with the last lines of {log.path}",

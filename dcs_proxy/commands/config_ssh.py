@@ -110,11 +110,22 @@ def _remove(path: str, options: Options) -> None:
     put(f"dcs-proxy: {path}: {'block removed' if is_changed else 'there was no block'}")
 
 
+def _check_program(program: Program) -> None:
+    """Raise ConfigError if ssh could not start the program: it runs from a zip file."""
+    start = program.words[-1]
+    if not os.path.isfile(start):
+        raise ConfigError(
+            f"ssh cannot start this dcs-proxy, because there is no file {start}",
+            hint="install dcs-proxy with pipx or uv; one that runs from a zip file will not do",
+        )
+
+
 def _install(path: str, options: Options, *, is_default: bool, dry_run: bool) -> None:
     ssh = find_client()
     settings = options.settings(os.environ)
     state = StateDirectory(options.state_directory(os.environ))
     program = find_program(options, os.environ)
+    _check_program(program)
     shells = try_shells(os.environ)
     is_silent = not any(shell.output for shell in shells)
     with _lock(state.path):

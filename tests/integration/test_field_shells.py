@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
+import subprocess
 import sys
+import zipapp
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import dcs_proxy
 from tests.support.emulator import Emulator
 from tests.support.user import User
 
@@ -93,3 +98,35 @@ def test_a_program_that_has_moved_is_named_by_ssh(start_emulator: Start, user: U
             assert "mm_receive_fd" not in done.stderr
     assert user.proxy("config-ssh", "--ssh-config", str(user.config)).returncode == 0
     assert user.ssh("dm-foo", "echo in").stdout == "in\n"
+
+
+def test_a_python_without_the_packages_is_named_by_ssh(start_emulator: Start, user: User) -> None:
+    """As after an upgrade of Python that took the packages along."""
+    emulator = start_emulator("--machine", "dm-foo")
+    user.use(emulator)
+    bare = user.root / "bare"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
+    launcher = user.state / "launcher"
+    python = shlex.quote(str(bare / "bin" / "python"))
+    launcher.write_text(launcher.read_text().replace(shlex.quote(sys.executable), python))
+    done = user.ssh("dm-foo", "true")
+    assert done.returncode == 255
+    first, second, *_ = done.stderr.splitlines()
+    assert first.startswith(f"dcs-proxy: dm-foo: {bare}/bin/python cannot import ")
+    assert second == "dcs-proxy: hint: install dcs-proxy again, then run dcs-proxy config-ssh"
+    assert emulator.creates() == []
+
+
+def test_a_program_in_a_zip_file_is_not_written_into_the_ssh_config(
+    start_emulator: Start, user: User
+) -> None:
+    user.use(start_emulator("--machine", "dm-foo"), config=False)
+    tree, archive = user.root / "tree", user.root / "dcs-proxy.pyz"
+    shutil.copytree(os.path.dirname(dcs_proxy.__file__), tree / "dcs_proxy")
+    zipapp.create_archive(tree, archive, main="dcs_proxy.cli:main")
+    run = [sys.executable, str(archive)]
+    done = user.run([*run, "config-ssh", "--ssh-config", str(user.config)])
+    assert f"there is no file {archive}/dcs_proxy/start.py" in done.stderr
+    assert "hint: install dcs-proxy with pipx or uv" in done.stderr
+    assert not user.config.exists()
+    assert user.run([*run, "list"]).returncode == 0

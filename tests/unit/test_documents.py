@@ -23,6 +23,7 @@ PAGES = [ROOT / "README.rst", ROOT / "CHANGELOG.rst", *sorted(DOCS.glob("*.rst")
 # What OpenSSH or a shell prints, or a command line.  The program itself says none of these.
 NOT_OURS = {
     "/bin/sh: 0: 3: Invalid argument",
+    "/bin/sh: 0: cannot open .../launcher: No such file",
     "Bad owner or permissions on ...",
     "Connection timed out during banner exchange",
     "Could not resolve hostname dm-foo",
