@@ -237,7 +237,11 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path, data: bytes, said: str)
     with pytest.raises(ConfigError) as caught:
         load_settings({}, str(path))
     assert caught.value.message == f"{path}: {said}"
-    hint = "save it as UTF-8 in your editor" if "UTF-8" in said else ""
+    hint = (
+        "save it as UTF-8 in your editor"
+        if "UTF-8" in said
+        else "man 5 dcs-proxy describes the file"
+    )
     assert caught.value.hint == hint
     path.write_bytes(b"\xef\xbb\xbfwake_seconds = 100\r\n")
     assert load_settings({}, str(path)).wake_seconds == 100
@@ -375,3 +379,19 @@ def test_ask_is_refused_with_what_to_write_instead(
         load(tmp_path, toml, **environment)
     assert caught.value.message.endswith(f'{place} can no longer be "ask"')
     assert caught.value.hint.startswith('write "never": ')
+
+
+@pytest.mark.parametrize(
+    ("key", "low", "high"),
+    [("wake_seconds", 1, 3600), ("reuse_seconds", 0, 3600), ("connect_seconds", 1, 300)],
+)
+def test_seconds_have_a_first_and_a_last_value(
+    tmp_path: Path, key: str, low: int, high: int
+) -> None:
+    for value in (low, high):
+        assert getattr(load(tmp_path, f"{key} = {value}"), key) == value
+    for value in (low - 1, high + 1):
+        with pytest.raises(ConfigError) as caught:
+            load(tmp_path, f"{key} = {value}")
+        said = f"{key} must be a whole number of seconds from {low} to {high}"
+        assert caught.value.message == f"{tmp_path}/config.toml: {said}"
