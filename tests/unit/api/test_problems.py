@@ -106,7 +106,9 @@ def test_a_redirect_is_not_followed(status: int) -> None:
     failed = failure(status, b"", {"location": "https://evil.test"})
     assert isinstance(failed.error, ApiProtocolError) and failed.retryable is False
     assert failed.error.message == "the API answered with a redirect, which is not followed"
-    assert failed.error.hint == "check DEDALUS_BASE_URL"
+    assert failed.error.hint == (
+        "check DEDALUS_BASE_URL, and whether this network wants a login in a browser first"
+    )
 
 
 @pytest.mark.parametrize(
@@ -221,7 +223,9 @@ def test_problem_json_and_html_are_quoted_or_left_out() -> None:
     assert failure(400, body).error.message == 'the API answered "no such" (HTTP 400)'
     error = failure(501, b"<html>").error
     assert error.message == "the API answered HTTP 501"
-    assert error.hint == "if you report this, include the request's id from dcs-proxy log"
+    assert error.hint == (
+        "try again later; if you report this, include the request's id from dcs-proxy log"
+    )
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
