@@ -184,6 +184,7 @@ def test_the_key_comes_from_a_file_a_variable_the_environment_or_a_vault(
     emulator = start_emulator("--machine", "dm-a")
     key = user.root / "key"
     key.write_text(f"{emulator.key}\n")
+    key.chmod(0o600)
     password = controller.write("password", "secret\n")
     vaulted = controller.run(
         "ansible-vault", "encrypt_string", "--vault-password-file", password, emulator.key
