@@ -20,6 +20,9 @@ from dcs_proxy.bridge.stream import Stream
 
 # OpenSSH refuses packets of more than 256 KiB (PACKET_MAX_SIZE); paramiko has no limit.
 _MAX_PACKET = 300_000
+# In the first key exchange, before either side has proved anything.  A number of 250 KB, which
+# paramiko reads in quadratic time, took seconds; no certificate has so many bytes.
+_MAX_FIRST = 64 * 1024
 # The version line, and what a server may say before it (RFC 4253 §4.2).
 _MAX_GREETING = 64 * 1024
 # RFC 4253 §6 and RFC 5647 §7.3: uint32 length, and encrypted: byte padding length, payload,
@@ -92,6 +95,7 @@ class Packets(Packetizer):
     # paramiko's own counts, which a MAC needs when keys are renewed with another cipher.
     _Packetizer__sequence_number_in: int
     _Packetizer__sequence_number_out: int
+    _initial_kex_done: bool
 
     def __init__(self, stream: Stream) -> None:
         # A Stream has all that a Packetizer asks of a socket.
@@ -141,7 +145,7 @@ class Packets(Packetizer):
 
     def read_all(self, n: int, check_rekey: bool = False) -> bytes:
         """Read as paramiko does; called for each part of a packet."""
-        if n > _MAX_PACKET:
+        if n > (_MAX_PACKET if self._initial_kex_done else _MAX_FIRST):
             raise paramiko.SSHException(f"a packet of {n} bytes")
         if 0 < n <= self._stream.ready:
             return bytes(self._stream.take(n))

@@ -133,9 +133,10 @@ def test_nothing_is_slipped_into_the_first_key_exchange(
     assert isinstance(served.client.get_exception(), paramiko.SSHException)
 
 
-def test_a_packet_of_any_size_is_not_waited_for(served: Served) -> None:
+@pytest.mark.parametrize("size", [100_004, 2**31 - 12])
+def test_a_packet_of_any_size_is_not_waited_for(served: Served, size: int) -> None:
     served.peer.greet()
-    served.peer.sock.sendall(b"\x7f\xff\xff\xf4" + bytes(12))
+    served.peer.sock.sendall(pack_u32(size) + bytes(12))
     assert served.ended.wait(60)
 
 
