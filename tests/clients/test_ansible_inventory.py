@@ -241,7 +241,7 @@ def test_each_failure_is_one_line(
     }  # fmt: skip
     missing, no_program = user.root / "no.toml", user.root / "bin"
     sources = {
-        f"config: {missing}\n": f"the config file {missing} does not exist (exit code 3)",
+        f"config: {missing}\n": f"the config file {missing} does not exist; hint: ",
         "program: dcs-none\n": "cannot run dcs-none: No such file or directory; hint: install"
         " dcs-proxy, or set the option program to its path",
         f"program: {no_program}\n": f"cannot run {no_program}: Permission denied; hint: ",
