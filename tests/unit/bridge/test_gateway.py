@@ -215,3 +215,9 @@ def test_a_gateway_that_leaves_before_the_login_is_noticed(reached: Reached) -> 
     side.log_in()
     assert side.has_answered.is_set()
     assert not side.is_authenticated()
+
+
+def test_a_bare_key_is_never_asked_for() -> None:
+    gateway = Gateway.__new__(Gateway)
+    assert gateway.preferred_keys
+    assert all(name.endswith("-cert-v01@openssh.com") for name in gateway.preferred_keys)

@@ -82,6 +82,12 @@ def test_what_the_user_writes_around_the_blocks_stays(
     assert text in parts.own
 
 
+def test_a_file_that_we_made_goes_though_an_editor_has_left_blank_lines_in_it() -> None:
+    text = config_file.install(b"", "top\n", "end\n", created=True)
+    assert config_file.remove(b"\n" + text + b" \n\n") is None
+    assert config_file.remove(text + b"# mine\n") == b"# mine\n"
+
+
 def test_a_last_line_without_its_newline_gets_it_once_another_follows() -> None:
     text = config_file.install(b"Host a\n    User b", "top\n", "end\n")
     assert config_file.remove(text) == b"Host a\n    User b"

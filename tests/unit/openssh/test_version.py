@@ -55,6 +55,7 @@ def put_ssh(directory: Path, says: str) -> None:
         ("Dropbear v2022.83", "is not OpenSSH: Dropbear v2022.83", "install OpenSSH's client"),
         ("\x1b[2J", "is not OpenSSH: ", "install OpenSSH's client"),
         ("OpenSSH_7.5p1, x", "OpenSSH_7.5p1 at .* is too old", "install OpenSSH 7.9 or later"),
+        ("OpenSSH_7.8p1, x", "OpenSSH_7.8p1 at .* is too old", "install OpenSSH 7.9 or later"),
     ],
 )
 def test_an_ssh_that_cannot_do_is_refused(
@@ -67,6 +68,14 @@ def test_an_ssh_that_cannot_do_is_refused(
         find_client()
     assert caught.value.hint.startswith(hint)
     assert caught.value.message.isprintable()
+
+
+def test_the_oldest_version_that_was_tested_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_ssh(tmp_path, "OpenSSH_7.9p1, OpenSSL")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_client().version == (7, 9)
 
 
 def test_the_first_ssh_in_path_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,6 +181,18 @@ def test_only_a_socket_without_an_agent_is_removed(tmp_path: Path) -> None:
         assert agents.paths() == [agents.path(1)]
 
 
+def test_a_new_agent_gets_the_first_number_that_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(private_agents, "start_agent", lambda path, _: started.append(path))
+    agents = PrivateAgents(str(tmp_path))
+    for number in (1, 2, 4):
+        os.symlink("/nowhere", agents.path(number))
+    assert agents._start(0.0).path == agents.path(3)
+    assert started == [agents.path(3)]
+
+
 def test_every_agent_that_holds_identities_of_a_machine_is_found() -> None:
     with socket_directory() as state:
         agents = PrivateAgents(state)
