@@ -192,11 +192,11 @@ def _nearest(key: str) -> str:
 class _InvalidValue(Exception):
     """A value that a setting cannot have.
 
-    `what` completes "KEY …", `subkey` is the key within a table, `hint` what to write instead; the
-    last two may be empty.
+    `what` completes "KEY …", `subkey` is the key within a table and may be empty, `hint` says what
+    to write instead.
     """
 
-    def __init__(self, what: str, subkey: str = "", hint: str = "") -> None:
+    def __init__(self, what: str, subkey: str = "", hint: str = _FORMAT_HINT) -> None:
         super().__init__(what)
         self.what = what
         self.subkey = subkey
@@ -227,7 +227,7 @@ def _base_url(value: Any) -> str:
         raise _InvalidValue("must not contain ?, # or spaces", hint=_BASE_URL_HINT)
     # Every request carries the API key.
     if parts.scheme != "https" and host not in _LOOPBACK:
-        raise _InvalidValue("must begin with https://")
+        raise _InvalidValue("must begin with https://", hint=_BASE_URL_HINT)
     return url
 
 

@@ -14,6 +14,8 @@ from dcs_proxy.local.http_proxy import HttpProxy
 from dcs_proxy.local.settings import Settings, config_path, load_settings
 from dcs_proxy.names import MachineName
 
+MANUAL = "man 5 dcs-proxy describes the file"
+
 
 def load(tmp_path: Path, toml: str, **environment: str) -> Settings:
     path = tmp_path / "config.toml"
@@ -100,7 +102,7 @@ def test_anything_else_as_listed_is_named(tmp_path: Path, value: str, said: str)
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, f"listed = {value}")
     assert caught.value.message == f"{tmp_path}/config.toml: listed {said}"
-    assert caught.value.hint == ""
+    assert caught.value.hint == MANUAL
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_anything_else_as_listed_is_named(tmp_path: Path, value: str, said: str)
         ("https://example.com:0", module._BASE_URL_HINT),
         ("https://", module._BASE_URL_HINT),
         ("https://example.com/a b", module._BASE_URL_HINT),
-        ("http://example.com", ""),
+        ("http://example.com", "the service is at https://dcs.dedaluslabs.ai"),
     ],
 )
 def test_a_wrong_url_of_the_api_is_answered_with_a_right_one(
@@ -220,6 +222,7 @@ def test_a_wrong_setting_is_named_with_its_file(tmp_path: Path, toml: str, said:
         load(tmp_path, toml)
     assert said in caught.value.message
     assert str(tmp_path / "config.toml") in caught.value.message
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -237,11 +240,7 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path, data: bytes, said: str)
     with pytest.raises(ConfigError) as caught:
         load_settings({}, str(path))
     assert caught.value.message == f"{path}: {said}"
-    hint = (
-        "save it as UTF-8 in your editor"
-        if "UTF-8" in said
-        else "man 5 dcs-proxy describes the file"
-    )
+    hint = "save it as UTF-8 in your editor" if "UTF-8" in said else MANUAL
     assert caught.value.hint == hint
     path.write_bytes(b"\xef\xbb\xbfwake_seconds = 100\r\n")
     assert load_settings({}, str(path)).wake_seconds == 100
