@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from dcs_proxy.commands.config_ssh import _program_warnings, _report
+from dcs_proxy.local import trusted_file
 from dcs_proxy.openssh.config_text import Program
 
 
@@ -32,8 +33,13 @@ def test_a_program_that_nothing_has_installed_is_named(place: str, is_temporary:
     ("mode", "is_refused"), [(0o600, False), (0o644, False), (0o620, True), (0o602, True)]
 )
 def test_a_file_that_ssh_will_refuse_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: int, is_refused: bool
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    mode: int,
+    is_refused: bool,
 ) -> None:
+    monkeypatch.setattr(trusted_file, "_is_private_group", lambda gid, uid: False)
     path = tmp_path / "config"
     path.touch()
     path.chmod(mode)
