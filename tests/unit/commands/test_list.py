@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from dcs_proxy.api.model import Machine
-from dcs_proxy.commands.list import size
+from dcs_proxy.api.model import Listing, Machine
+from dcs_proxy.commands.list import _table, size
 from dcs_proxy.console.stdout import columns
-from dcs_proxy.names import MachineName
+from dcs_proxy.local.settings import Settings
+from dcs_proxy.names import MachineName, short_names
 
 
 @pytest.mark.parametrize(
@@ -32,4 +33,23 @@ def test_columns_are_as_wide_as_their_widest_and_lines_end_with_text() -> None:
         "A     B   C",
         "long      x",
         "1     22",
+    ]
+
+
+def test_short_names_have_a_column_if_any_machine_has_one() -> None:
+    chosen = Machine(MachineName("dm-foo"), "running")
+    uuid = Machine(MachineName("dm-017f22e2-79b0-7cc3-98c4-dc0c0c07c0de"), "sleeping")
+
+    def table(*machines: Machine) -> list[list[str]]:
+        short = short_names([machine.name for machine in machines])
+        return [line.split() for line in _table(Listing([*machines], []), short, Settings(), 0)]
+
+    assert table(chosen) == [
+        ["NAME", "PHASE", "SIZE", "AGE", "ALIAS"],
+        ["dm-foo", "running", "-", "-", "-"],
+    ]
+    assert table(chosen, uuid) == [
+        ["NAME", "SHORT", "PHASE", "SIZE", "AGE", "ALIAS"],
+        ["dm-foo", "-", "running", "-", "-", "-"],
+        [uuid.name, "dm-c0de", "sleeping", "-", "-", "-"],
     ]

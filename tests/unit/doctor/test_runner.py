@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
+
+import pytest
 
 from dcs_proxy.doctor.runner import Check, Step, failed, passed, run_steps
 from dcs_proxy.errors import ConfigError
@@ -52,3 +55,17 @@ def test_an_unexpected_exception_fails_its_own_check_only(tmp_path: Path) -> Non
     assert checks[0].hint == f"report it with the last lines of {log}"
     assert "internal-error kind=ZeroDivisionError" in log.read_text()
     assert "dsk-secret" not in log.read_text() + repr(checks)
+
+
+def test_each_check_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+
+    def takes_two_seconds(_: object) -> Check:
+        nonlocal now
+        now += 2
+        return passed("done")
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    steps = [Step[object]("a", takes_two_seconds), Step[object]("b", lambda _: passed("at once"))]
+    checks = run_steps(steps, object(), Log(str(tmp_path / "log")))
+    assert [check.seconds for check in checks] == [2, 0]

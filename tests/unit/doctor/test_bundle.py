@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dcs_proxy.app import Options
+from dcs_proxy.doctor.bundle import render_bundle
+from dcs_proxy.doctor.context import Context
+
+
+@pytest.mark.parametrize("name", ["DEDALUS_BASE_URL", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+def test_the_shortest_password_in_a_url_is_masked(tmp_path: Path, name: str) -> None:
+    # It is too short to be looked for, and has a slash in it.
+    environment = {"HOME": str(tmp_path), name: "http://x/@proxy.example:3128"}
+    options = Options(str(tmp_path / "state"))
+    context = Context(options, environment, str(tmp_path / "config"), False, None)
+    lines = render_bundle(context, []).splitlines()
+    assert f"{name}='http://[masked]@proxy.example:3128'" in lines
