@@ -130,12 +130,16 @@ def check_key(key: str, source: str) -> str:
     HTTP header; the error does not quote it.
     """
     key = key.strip()
+    if not key:
+        raise CredentialsError(
+            f"the API key from {source} is empty", hint="store the key again; it looks like dsk-…"
+        )
     if key.startswith(_NOT_ALONE):
         raise CredentialsError(
             f"the API key from {source} must contain nothing but the key",
             hint="remove the name of the variable and the quotation marks",
         )
-    if not 1 <= len(key) <= MAX_KEY or not key.isascii() or not key.isprintable() or " " in key:
+    if len(key) > MAX_KEY or not key.isascii() or not key.isprintable() or " " in key:
         raise CredentialsError(
             f"the API key from {source} must be printable ASCII without spaces",
             hint="copy the key again; it looks like dsk-…",

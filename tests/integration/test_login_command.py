@@ -106,7 +106,8 @@ def test_what_is_no_key_is_refused_without_being_shown(
 ) -> None:
     done = user.proxy("login", "--stdin", input=typed)
     assert done.returncode == 4
-    assert "the API key from standard input must be printable ASCII without spaces" in done.stderr
+    why = "must be printable ASCII without spaces" if typed.strip() else "is empty"
+    assert f"the API key from standard input {why}" in done.stderr
     assert typed.strip() not in done.stderr or not typed.strip()
 
 

@@ -124,9 +124,12 @@ def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path, mode: int) -
 
 
 def test_an_empty_or_unreadable_key_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "key").touch(0o600)
-    with pytest.raises(CredentialsError, match="must be printable ASCII without spaces"):
-        load_credentials({}, str(tmp_path / "key"))
+    for data in (b"", b" \n", b"\xef\xbb\xbf"):
+        (tmp_path / "key").write_bytes(data)
+        (tmp_path / "key").chmod(0o600)
+        with pytest.raises(CredentialsError) as caught:
+            load_credentials({}, str(tmp_path / "key"))
+        assert caught.value.message == f"the API key from {tmp_path}/key is empty"
     with pytest.raises(CredentialsError, match=r"the key file .* is a directory"):
         load_credentials({}, str(tmp_path))
 
