@@ -281,3 +281,20 @@ def test_the_message_and_the_hint_of_the_program_are_shown(controller: Controlle
     assert hint.startswith("dcs-proxy: hint: ")
     line = f"{message}; {hint} (exit code 4)".replace("dcs-proxy: ", "")
     assert squeeze(f"plugin: {line}") in squeeze(done.stderr)
+
+
+@inventory_plugin
+def test_an_error_is_shown_without_the_lines_before_it(user: User, controller: Controller) -> None:
+    error, hint = user.proxy("list").stderr.splitlines()
+    progress = "dcs-proxy: the API cannot be reached; trying again"
+    for before, said in (
+        ([progress], [error, hint]),
+        ([progress, "dcs-proxy: hint: wait", "dcs-proxy: one more"], [error, hint]),
+        ([progress], [error]),
+        ([], [hint]),
+    ):
+        lines = " ".join(shlex.quote(line) for line in (*before, *said))
+        source = controller.source(prints(user, f"printf '%s\\n' {lines} >&2; exit 4"))
+        done = controller.run("ansible-inventory", "-i", source, "--list", env=OURS_ONLY)
+        line = "; ".join(said).replace("dcs-proxy: ", "")
+        assert squeeze(f"plugin: {line} (exit code 4)") in squeeze(done.stderr)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from .program import Program, ProgramFailed, join_lines
+from .program import Program, ProgramFailed, last_error
 
 # \Z because $ would accept a trailing newline.
 NAME = re.compile(r"dm-[a-z0-9]([a-z0-9-]{0,248}[a-z0-9])?\Z")
@@ -18,7 +18,7 @@ def list_machines(program: Program, timeout_s: int) -> list[dict[str, Any]]:
     """Return the machines that the program lists.  Raises ProgramFailed."""
     done = program.run(["list", "--json"], timeout_s)
     if done.returncode:
-        message = join_lines(done.stderr) or f"{program.path} failed without a message"
+        message = last_error(done.stderr) or f"{program.path} failed without a message"
         raise ProgramFailed(f"{message} (exit code {done.returncode})")
     try:
         return check_machines(json.loads(done.stdout))

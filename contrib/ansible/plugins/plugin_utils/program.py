@@ -15,6 +15,8 @@ _VARIABLES = {
     "base_url": "DEDALUS_BASE_URL",
     "org_id": "DEDALUS_ORG_ID",
 }
+# How the program begins a line that says what to do about the message before it.
+HINT = "dcs-proxy: hint: "
 OPTIONS = ("program", "home", "config", "api_key", "api_key_file", "base_url", "org_id")
 
 
@@ -70,6 +72,16 @@ class Program:
 def join_lines(stderr: str) -> str:
     """Return what the program wrote to stderr on one line."""
     return "; ".join(line.removeprefix("dcs-proxy: ") for line in stderr.splitlines())
+
+
+def last_error(stderr: str) -> str:
+    """Return the last message that the program wrote to stderr with its hint, on one line.
+
+    What it wrote before is progress.
+    """
+    lines = stderr.splitlines()
+    starts = [n for n, line in enumerate(lines) if not line.startswith(HINT)]
+    return join_lines("\n".join(lines[starts[-1] if starts else 0 :]))
 
 
 def _cannot_run(path: str, why: str | None) -> str:

@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .listing import NAME, list_machines
-from .program import OPTIONS, Program, ProgramFailed, join_lines
+from .program import HINT, OPTIONS, Program, ProgramFailed, join_lines
 
 _LIST_S = 60
 _READY = re.compile(r"(dm-\S+): ready after ([0-9.]+) s")
 _MESSAGE = re.compile(r"dcs-proxy: (dm-[^\s:]+): (.*)")
-_HINT = "dcs-proxy: hint: "
 _WAKING = "waking up"
 # What decides which machine is woken, how and for which account: the variables of a host and those
 # of the role.
@@ -91,7 +90,7 @@ def _read_messages(stderr: str) -> tuple[dict[str, str], set[str]]:
     woken = set()
     last = ""
     for line in stderr.splitlines():
-        if line.startswith(_HINT) and last:
+        if line.startswith(HINT) and last:
             messages[last] += f"; {line.removeprefix('dcs-proxy: ')}"
         elif match := _MESSAGE.match(line):
             last = match[1]
