@@ -44,7 +44,7 @@ bindkey '^G' show
 """,
 }
 MACHINES = ["dm-api", "dm-web", "dm-worker-2"]
-COMMANDS = sorted(build_parser().commands)
+COMMANDS = sorted(build_parser().summaries)
 
 
 class Shells:
@@ -137,12 +137,12 @@ LINES = [
     ("dcs-proxy --ver", ["--version"]),
     ("dcs-proxy config-ssh --d", ["--dry-run"]),
     ("dcs-proxy --config x config-ssh --d", ["--dry-run"]),
-    ("dcs-proxy prepare ", MACHINES),
-    ("dcs-proxy prepare dm-w", ["dm-web", "dm-worker-2"]),
-    ("dcs-proxy prepare dm-web dm-", []),
-    ("dcs-proxy --home elsewhere prepare ", ["dm-there"]),
-    ("dcs-proxy --home ~/elsewhere prepare ", ["dm-at-home"]),
-    ("dcs-proxy --home nowhere prepare ", []),
+    ("dcs-proxy doctor ", MACHINES),
+    ("dcs-proxy doctor dm-w", ["dm-web", "dm-worker-2"]),
+    ("dcs-proxy doctor dm-web dm-", []),
+    ("dcs-proxy --home elsewhere doctor ", ["dm-there"]),
+    ("dcs-proxy --home ~/elsewhere doctor ", ["dm-at-home"]),
+    ("dcs-proxy --home nowhere doctor ", []),
     ("dcs-proxy completion ", ["bash", "fish", "zsh"]),
     ("dcs-proxy completion z", ["zsh"]),
     ("dcs-proxy emulator --without ", ["certificate", "host-trust"]),
@@ -179,7 +179,7 @@ def test_what_list_and_config_ssh_saw_last_is_offered(
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_without_a_list_no_machine_is_offered(shells: Shells, shell: str) -> None:
     (shells.user.state / "machines").unlink()
-    assert shells.offered(shell, "dcs-proxy prepare ") == []
+    assert shells.offered(shell, "dcs-proxy doctor ") == []
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -188,7 +188,7 @@ def test_the_default_state_directory_is_found(shells: Shells, shell: str) -> Non
     default = shells.user.home / ".ssh" / "dcs-proxy"
     default.mkdir(parents=True)
     shutil.copy(shells.user.state / "machines", default)
-    assert shells.offered(shell, "dcs-proxy prepare ") == MACHINES
+    assert shells.offered(shell, "dcs-proxy doctor ") == MACHINES
 
 
 def parser_with_operands_of_every_number() -> Parser:
@@ -225,4 +225,4 @@ def test_operands_of_every_number_are_completed(
 
 
 def test_zsh_takes_the_script_evaluated_too(shells: Shells) -> None:
-    assert shells.offered("zsh", "dcs-proxy prepare ", evaluated=True) == MACHINES
+    assert shells.offered("zsh", "dcs-proxy doctor ", evaluated=True) == MACHINES
