@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import stat
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -39,9 +40,10 @@ def check_python(context: Context) -> Check:
         try:
             versions.append(f"{package} {version(package)}")
         except PackageNotFoundError:
+            python = shlex.quote(sys.executable)
             return failed(
                 f"{sys.executable} has no package {package}",
-                f"install dcs-proxy again, or: {sys.executable} -m pip install {package}",
+                f"install dcs-proxy again, or: {python} -m pip install {package}",
             )
     return passed(f"{platform.python_version()} at {sys.executable}, {', '.join(versions)}")
 

@@ -37,9 +37,10 @@ def check_permissions(context: Context) -> Check:
         and os.path.realpath(home) != os.path.realpath(os.path.expanduser("~"))
         and not _is_included(context)
     ):
+        read = f"{home}/.ssh/config"
         return failed(
-            f"ssh reads {home}/.ssh/config, not {path}: it ignores HOME",
-            f"dcs-proxy config-ssh --ssh-config '{home}/.ssh/config'",
+            f"ssh reads {read}, not {path}: it ignores HOME",
+            f"dcs-proxy config-ssh --ssh-config {shlex.quote(read)}",
         )
     _, status = config_file.read(os.path.realpath(path))
     if status is None:
@@ -170,5 +171,5 @@ def _shown(config_file: str | None) -> str:
 
 def _config_ssh(context: Context) -> str:
     """Return the command that writes the blocks into the file that is checked."""
-    file = "" if context.is_default_config else f" --ssh-config '{context.ssh_config}'"
-    return f"dcs-proxy config-ssh{file}"
+    path = shlex.quote(context.ssh_config)
+    return "dcs-proxy config-ssh" + ("" if context.is_default_config else f" --ssh-config {path}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 
 from dcs_proxy.app import find_program
 from dcs_proxy.doctor.context import NO_MACHINE, Context
@@ -90,11 +91,11 @@ def _wrong_config(context: Context, editor: Editor) -> Check | None:
     if not path:
         return failed(
             f"{editor.name} runs {editor.ssh_path}, which does not run dcs-proxy for a machine",
-            f"see: {editor.ssh_path} -G {NO_MACHINE}",
+            f"see: {shlex.quote(editor.ssh_path)} -G {NO_MACHINE}",
         )
     return failed(
         f"{editor.name} reads {path} as its ssh config, and dcs-proxy is not in it",
-        f"dcs-proxy config-ssh --ssh-config '{path}', or remove \"{CONFIG_FILE}\" from "
+        f'dcs-proxy config-ssh --ssh-config {shlex.quote(path)}, or remove "{CONFIG_FILE}" from '
         f"{editor.settings_file}",
     )
 

@@ -319,7 +319,7 @@ BROKEN: dict[str, tuple[Callable[[Patient], object], str, str, str]] = {
     "VS Code's own config": (
         lambda p: p.write_vscode('{"remote.SSH.configFile": "/dev/null",}'),
         "vscode", "VS Code reads /dev/null as its ssh config, and dcs-proxy is not in it",
-        "dcs-proxy config-ssh --ssh-config '/dev/null'",
+        "dcs-proxy config-ssh --ssh-config /dev/null",
     ),
 }  # fmt: skip
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -53,6 +55,9 @@ def test_a_package_that_is_missing_is_named(
     assert check.ok is False
     assert check.text.endswith(f"has no package {package}")
     assert check.hint.endswith(f"-m pip install {package}")
+    monkeypatch.setattr(sys, "executable", "/home/o'neill/python")
+    command = computer.check_python(context).hint.partition("or: ")[2]
+    assert shlex.split(command) == ["/home/o'neill/python", "-m", "pip", "install", package]
 
 
 def test_the_packages_are_shown_with_their_versions(context: Context) -> None:

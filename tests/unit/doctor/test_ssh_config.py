@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections.abc import Callable
 from dataclasses import replace
@@ -125,7 +126,7 @@ def test_an_ssh_config_that_is_missing_is_to_be_written(context: Context) -> Non
     os.unlink(context.ssh_config)
     check = check_permissions(context)
     assert check.ok is False and check.text.endswith("/config does not exist")
-    assert check.hint == f"dcs-proxy config-ssh --ssh-config '{context.ssh_config}'"
+    assert check.hint == f"dcs-proxy config-ssh --ssh-config {context.ssh_config}"
 
 
 def test_a_user_id_without_an_entry_in_the_database_is_named(
@@ -160,7 +161,7 @@ def test_a_home_that_ssh_ignores_is_named_unless_ssh_runs_us(
     answers(context, monkeypatch, command)
     refused = failed(
         f"ssh reads /elsewhere/.ssh/config, not {context.ssh_config}: it ignores HOME",
-        "dcs-proxy config-ssh --ssh-config '/elsewhere/.ssh/config'",
+        "dcs-proxy config-ssh --ssh-config /elsewhere/.ssh/config",
     )
     assert check_permissions(context) == (
         passed(f"{context.ssh_config}, mode 0600") if is_read else refused
@@ -170,6 +171,18 @@ def test_a_home_that_ssh_ignores_is_named_unless_ssh_runs_us(
     # A file that is named has no home to be found in.
     context.is_default_config = False
     assert check_permissions(context).ok
+
+
+def test_a_path_with_an_apostrophe_is_quoted_in_the_command_to_type(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["dcs-proxy", "config-ssh", "--ssh-config"]
+    context.ssh_config = "/no/o'neill's config"
+    assert shlex.split(check_permissions(context).hint) == [*command, "/no/o'neill's config"]
+    context.is_default_config, context.ssh = True, None
+    monkeypatch.setattr(ssh_config, "passwd_home", lambda: "/home/o'neill")
+    hint = check_permissions(context).hint
+    assert shlex.split(hint) == [*command, "/home/o'neill/.ssh/config"]
 
 
 def test_the_home_of_the_database_may_be_a_link(
@@ -291,7 +304,7 @@ def test_a_block_that_has_to_be_written_again_is_told(context: Context, what: st
     check = check_block(context)
     assert check.ok is False
     assert text in check.text
-    assert check.hint == f"dcs-proxy config-ssh --ssh-config '{context.ssh_config}'"
+    assert check.hint == f"dcs-proxy config-ssh --ssh-config {context.ssh_config}"
 
 
 def without(context: Context, kind: str) -> Check:
@@ -307,7 +320,7 @@ def without(context: Context, kind: str) -> Check:
 
 def test_each_block_is_missed(context: Context) -> None:
     text = Path(context.ssh_config).read_text()
-    hint = f"dcs-proxy config-ssh --ssh-config '{context.ssh_config}'"
+    hint = f"dcs-proxy config-ssh --ssh-config {context.ssh_config}"
     assert without(context, "top") == failed(f"{context.ssh_config} has no dcs-proxy block", hint)
     Path(context.ssh_config).write_text(text)
     assert without(context, "end") == failed(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -219,9 +220,24 @@ def test_a_config_of_an_editor_that_does_not_run_us_is_named(home: Path) -> None
     settings = home / ".config" / "Code" / "User" / "settings.json"
     assert check(home, Code=ssh.settings(f"{home}/other")) == failed(
         f"VS Code reads {home}/other as its ssh config, and dcs-proxy is not in it",
-        f"dcs-proxy config-ssh --ssh-config '{home}/other', or remove \"remote.SSH.configFile\" "
+        f'dcs-proxy config-ssh --ssh-config {home}/other, or remove "remote.SSH.configFile" '
         f"from {settings}",
     )
+
+
+def test_a_path_with_an_apostrophe_is_quoted_in_the_command_to_type(home: Path) -> None:
+    mine = home / "o'neill's"
+    mine.mkdir()
+    ssh = Ssh(mine, command="nc")
+    ssh.path.write_text("#!/bin/sh\n[ $1 != -V ] || echo OpenSSH_9.2p1 >&2\n")
+    result = check(home, Code=ssh.settings())
+    assert result and shlex.split(result.hint) == ["see:", str(ssh.path), "-G", NO_MACHINE]
+    settings = home / ".config" / "Code" / "User" / "settings.json"
+    settings.write_text(ssh.settings(str(mine / "config")))
+    result = check(home)
+    assert result and shlex.split(result.hint.partition(", or ")[0]) == [
+        "dcs-proxy", "config-ssh", "--ssh-config", str(mine / "config"),
+    ]  # fmt: skip
 
 
 def test_an_ssh_of_an_editor_that_is_too_old_is_named(home: Path) -> None:
