@@ -50,11 +50,12 @@ class Batch:
         """
         for name in self._names:
             self._waiting.put(name)
-        for thread in self._threads:
-            thread.start()
         try:
-            # An interrupt while the table is drawn would leave lines that are never erased.
+            # An interrupt while the table is drawn would leave lines that are never erased, and one
+            # while threads start would leave some at work.
             with _interrupt_as_event(self._events):
+                for thread in self._threads:
+                    thread.start()
                 while len(self.outcomes) < len(self._names):
                     self._show_next()
         except KeyboardInterrupt:

@@ -79,6 +79,31 @@ def work_until_told(name: MachineName, _: object, is_stopping: Callable[[], bool
     raise ClientGone("told to stop")
 
 
+def test_what_is_done_before_all_has_stopped_is_shown_and_counted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dcs_proxy.commands._batch._STOP_S", 60)
+
+    def work(name: MachineName, _: object, is_stopping: Callable[[], bool]) -> str:
+        while not is_stopping():
+            time.sleep(0.01)
+        return "done"
+
+    many = Batch(NAMES[:1], work)
+    (thread,) = many._threads
+    start = thread.start
+
+    def start_interrupted() -> None:
+        start()
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(thread, "start", start_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        many.run()
+    assert many.outcomes == {NAMES[0]: "done"}
+    assert capsys.readouterr().out == f"{NAMES[0]}: done\n"
+
+
 def test_a_second_ctrl_c_does_not_wait_for_what_cannot_be_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
