@@ -275,3 +275,17 @@ def test_a_machine_that_is_being_destroyed_has_no_short_name(fake: FakeApi, tmp_
     listing = api_of(fake, tmp_path).list_machines()
     assert [machine.name for machine in listing.machines] == list(phases)
     assert KnownMachines(str(tmp_path), "account").load().ids == ("dm-a", "dm-d")
+
+
+def test_a_request_that_is_made_once_is_not_repeated(fake: FakeApi, tmp_path: Path) -> None:
+    fake.answers = [Answer(503)]
+    api = api_of(fake, tmp_path)
+    for request in (
+        lambda: api.get_machine(NAME, once=True),
+        lambda: api.get_session(NAME, "wssh-1", once=True),
+        lambda: api.close_session(NAME, "wssh-1", "id-1", once=True),
+    ):
+        fake.asked.clear()
+        with pytest.raises(ApiUnavailable):
+            request()
+        assert len(fake.asked) == 1

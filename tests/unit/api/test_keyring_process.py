@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import keyring.backends.chainer
@@ -190,3 +194,18 @@ def test_one_that_is_chosen_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(keyring.core, "load_env", PlaintextRing)
     with pytest.raises(keyring_process.Ended, match="PlaintextRing is chosen, which stores"):
         find(monkeypatch, Better())
+
+
+def test_a_process_whose_parent_cannot_kill_it_ends_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "stuck.py").write_text(
+        "import time, keyring.backend\n"
+        "class Ring(keyring.backend.KeyringBackend):\n"
+        "    priority = 1\n"
+        "    set_password = delete_password = None\n"
+        "    def get_password(self, service, username):\n"
+        "        while True: time.sleep(1000)\n"
+    )
+    environment = {"PYTHONPATH": str(tmp_path), "PYTHON_KEYRING_BACKEND": "stuck.Ring"}
+    words = [sys.executable, keyring_process.__file__, "1", "get", "service", "user"]
+    done = subprocess.run(words, env={**os.environ, **environment}, timeout=60, check=False)
+    assert done.returncode == -signal.SIGALRM

@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 
+from dcs_proxy.app import Options
 from dcs_proxy.commands import uninstall
+from dcs_proxy.local.settings import Settings
+from dcs_proxy.names import MachineName
 from dcs_proxy.ssh.private_agents import PrivateAgents
+from tests.support.fake_api import Answer, fake_api
 
 
 class Agents(PrivateAgents):
@@ -52,3 +56,31 @@ def test_what_the_user_has_typed_in_goes_only_with_consent(
     # The key must not stay anywhere (api/credentials.py); other files keep their other names.
     assert (tmp_path / "api-key.other").read_text() == ("" if agreed else "content")
     assert (tmp_path / "config.toml.other").read_text() == "content"
+
+
+class Sessions:
+    """Stands for the state directory: two sessions, whose records cannot be read."""
+
+    def machines(self) -> list[MachineName]:
+        return [MachineName("dm-a"), MachineName("dm-b")]
+
+    def load(self, name: MachineName) -> None:
+        return None
+
+
+def test_a_key_that_the_api_refuses_is_said_once_for_all_sessions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DEDALUS_API_KEY", "dsk-old")
+    monkeypatch.delenv("DEDALUS_X_API_KEY", raising=False)
+    sessions: Any = Sessions()
+    with fake_api() as fake:
+        fake.answers = [Answer(401)]
+        settings = Settings(base_url=fake.url)
+        uninstall._close_sessions(sessions, Agents(), settings, Options(str(tmp_path)))
+    assert len(fake.asked) == 1
+    assert capsys.readouterr() == (
+        "dcs-proxy: 2 sessions were not closed at the API and will expire "
+        "(the API does not accept the key from DEDALUS_API_KEY: HTTP 401)\n",
+        "",
+    )

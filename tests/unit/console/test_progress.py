@@ -41,6 +41,19 @@ def test_on_a_terminal_the_line_counts_and_ends(capsys: pytest.CaptureFixture[st
     )
 
 
+@pytest.mark.parametrize("in_place", [True, False])
+def test_what_is_ready_counts_no_more(capsys: pytest.CaptureFixture[str], in_place: bool) -> None:
+    now = 0.0
+    progress = Progress(is_quiet=False, in_place=in_place, clock=lambda: now)
+    progress.waking(NAME, 300)
+    progress.ready()
+    capsys.readouterr()
+    now = 100.0
+    progress.tick()
+    progress.ready()
+    assert capsys.readouterr().err == ""
+
+
 def test_an_error_takes_the_place_of_the_line(capsys: pytest.CaptureFixture[str]) -> None:
     wake([1.0], in_place=True)
     stderr.show("one", "two")

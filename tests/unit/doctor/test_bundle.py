@@ -6,7 +6,8 @@ import pytest
 
 from dcs_proxy.app import Options
 from dcs_proxy.doctor.bundle import render_bundle
-from dcs_proxy.doctor.context import Context
+from dcs_proxy.doctor.context import NO_MACHINE, Context
+from dcs_proxy.openssh.version import Client, Version
 
 
 @pytest.mark.parametrize("name", ["DEDALUS_BASE_URL", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
@@ -17,3 +18,16 @@ def test_the_shortest_password_in_a_url_is_masked(tmp_path: Path, name: str) -> 
     context = Context(options, environment, str(tmp_path / "config"), False, None)
     lines = render_bundle(context, []).splitlines()
     assert f"{name}='http://[masked]@proxy.example:3128'" in lines
+
+
+@pytest.mark.parametrize("host", [None, "dm-foo"])
+def test_the_options_are_those_of_the_machine_that_was_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str | None
+) -> None:
+    options = Options(str(tmp_path / "state"))
+    context = Context(options, {"HOME": str(tmp_path)}, str(tmp_path / "config"), False, host)
+    context.ssh = Client("/usr/bin/ssh", "OpenSSH_9.2p1", Version(9, 2))
+    monkeypatch.setattr(context, "read_options", lambda host: ({"host": [host]}, "warned\n"))
+    lines = render_bundle(context, []).splitlines()
+    at = lines.index("== ssh -G ==")
+    assert lines[at + 1 : at + 3] == ["warned", f"host {host or NO_MACHINE}"]

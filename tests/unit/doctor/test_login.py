@@ -242,9 +242,9 @@ def test_a_login_runs_true_and_nothing_of_the_users(tmp_path: Path) -> None:
     check = check_login(context_of(tmp_path, f'printf "%s\\n" "$@" > {tmp_path}/words'))
     assert check.ok and check.text == "ssh dm-foo true"
     words = (tmp_path / "words").read_text().splitlines()
-    assert words[:2] == ["-F", "/home/me/config"] and words[-2:] == ["dm-foo", "true"]
-    for option in ("BatchMode=yes", "ControlPath=none", "ClearAllForwardings=yes"):
-        assert words[words.index(option) - 1] == "-o"
+    assert words[:4] == ["-F", "/home/me/config", "-T", "-n"] and words[-2:] == ["dm-foo", "true"]
+    options = ["BatchMode=yes", "ControlPath=none", "ClearAllForwardings=yes", "RemoteCommand=none"]
+    assert (words[4:-2:2], words[5:-2:2]) == (["-o"] * 4, options)
 
 
 def test_a_login_that_fails_is_told_in_the_words_of_ssh(tmp_path: Path) -> None:

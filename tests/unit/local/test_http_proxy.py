@@ -11,6 +11,7 @@ from requests.utils import get_auth_from_url
 
 from dcs_proxy.local.http_proxy import HttpProxy, authority, parse_http_proxy
 from dcs_proxy.ssh.tunnel import connect_request
+from dcs_proxy.text import mask
 
 PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=20)
 
@@ -104,3 +105,11 @@ def test_an_address_with_colons_stands_in_brackets() -> None:
     assert connect_request(HttpProxy("p", 1), "[fd00::1]:22").startswith(
         b"CONNECT [fd00::1]:22 HTTP/1.1\r\nHost: [fd00::1]:22\r\n"
     )
+
+
+def test_the_password_is_masked_alone_and_as_it_is_sent() -> None:
+    proxy = HttpProxy("proxy", 3128, "me", "pass-word/1")
+    sent = connect_request(proxy, "gateway:22").decode()
+    for text in (sent, proxy.url(), proxy.token(), "said pass-word/1"):
+        assert mask(text) != text
+        assert "pass-word" not in mask(text) and proxy.token() not in mask(text)

@@ -164,6 +164,12 @@ def test_reading_gives_both_files_in_their_order(tmp_path: Path) -> None:
     assert list(read_log(str(tmp_path / "none"))) == []
 
 
+def test_the_unfinished_line_of_one_file_is_not_joined_to_the_next_file(tmp_path: Path) -> None:
+    (tmp_path / "log.1").write_text("1\nunfinished")
+    (tmp_path / "log").write_text("2\n")
+    assert list(read_log(str(tmp_path / "log"))) == ["1", "2"]
+
+
 def test_following_goes_on_across_one_rotation_and_across_two(tmp_path: Path) -> None:
     path, before = tmp_path / "log", tmp_path / "log.1"
     path.write_text("1\n")

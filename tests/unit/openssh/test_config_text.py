@@ -66,6 +66,11 @@ def test_a_launcher_is_quoted_only_where_it_must_be() -> None:
     assert Program(("/p",), "/my 100%").launch() == "/bin/sh '/my 100%%/launcher'"
 
 
+def test_a_percent_sign_in_the_state_directory_is_no_token() -> None:
+    top = render_top(Program(("/p",), "/my 100%"), [], SSH)
+    assert '    UserKnownHostsFile "/my 100%%/known_hosts"\n' in top
+
+
 def test_commands_are_quoted_only_where_they_must_be() -> None:
     assert Program(("/Bin/dcs-proxy",), "/s").command("'%h'") == "/Bin/dcs-proxy --home /s '%h'"
     spaced = Program(("/my bin/dcs-proxy",), "/100%/s", "/c d").command()

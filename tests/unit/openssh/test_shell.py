@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dcs_proxy.local import programs
+from dcs_proxy.openssh import shell as module
 from dcs_proxy.openssh.shell import Shell, try_shell, try_shells
 
 # Where the start file of each shell lies, below the home directory.
@@ -80,9 +85,17 @@ def test_a_restricted_shell_is_of_no_use(tmp_path: Path) -> None:
 
 
 def test_a_shell_that_never_ends_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dcs_proxy.openssh.shell._LIMIT_S", 0.2)
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*words: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(programs.start(*words, **options))
+        return started[0]
+
+    monkeypatch.setattr(module, "start", start)
+    monkeypatch.setattr(module, "_LIMIT_S", 0.2)
     path = script(tmp_path / "shell", "#!/bin/sh\nexec sleep 1000\n")
     assert try_shell(path, environment(tmp_path)).problem == "did not run a command within 0.2 s"
+    assert [process.returncode for process in started] == [-signal.SIGKILL]
 
 
 def test_the_login_shell_is_tried_beside_the_one_in_the_environment(tmp_path: Path) -> None:
