@@ -1,7 +1,7 @@
 """The text that ssh reads: our two blocks in the user's config, and the files they include.
 
 Every OpenSSH from 7.9 on reads these options and their quoting alike, except that ForwardAgent
-accepts a path only from 8.2 on.
+accepts a path only from 8.2 on, and that Include expands tokens from 9.9 on (its release notes).
 
 Before 9.6, ssh accepted any character in a host name or user name and put it into the command
 lines of Match exec and ProxyCommand (CVE-2023-51385; the ``ssh://`` URL of a git submodule is
@@ -45,6 +45,8 @@ _WHY = "# the patterns keep every name that a shell could read as a command away
 _BY_PIPES = ", by pipes: your shell prints something when it starts"
 # KnownHostsCommand is new, and PubkeyAcceptedKeyTypes has another name.
 _ASKS_COMMANDS = _RENAMED = Version(8, 5)
+# From here on, Include expands tokens; earlier versions take %% as two characters.
+_EXPANDS_INCLUDES = Version(9, 9)
 _SAFE_LOGIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*\Z")
 _SAFE_HOST = re.compile(r"[a-z0-9:][a-z0-9.:-]*\Z")
 _SAFE_KEY = re.compile(r"[a-z0-9@.-]+ [A-Za-z0-9+/]+={0,2}\Z")
@@ -138,7 +140,7 @@ def render_top(
         f'{ours} exec "exec {prepare}"',
         # If prepare fails, ssh must read why from a pipe: a launcher cannot pass a socket.
         *(["    ProxyUseFdpass yes"] if hands_over else []),
-        f"    Include {_file(program, 'hosts/*.conf')}",
+        f"    Include {_included(program, 'hosts/*.conf', version)}",
         "Host dm-*",
         f'{ours} user "{_LOGIN_PATTERNS}"',
         f"    ProxyCommand {connect}",
@@ -210,7 +212,7 @@ def render_end(program: Program, version: Version) -> str:
     ours = f'Match originalhost "{HOST_PATTERNS}"'
     agents = [
         ours,
-        f"    Include {_file(program, 'agents/*.conf')}",
+        f"    Include {_included(program, 'agents/*.conf', version)}",
         ours,
         "    ForwardAgent no",
         "    ForwardAgent /dev/null",
@@ -280,6 +282,12 @@ def _file(program: Program, name: str) -> str:
     """Return a path in the state directory, with quotes only if it needs them."""
     path = f"{program.state_directory}/{name}"
     return f'"{path}"' if re.search(r"[\s#=]", path) else path
+
+
+def _included(program: Program, name: str, version: Version) -> str:
+    """Return a path in the state directory for Include."""
+    path = _file(program, name)
+    return _escape_percent(path) if version >= _EXPANDS_INCLUDES else path
 
 
 def _check_path(path: str) -> None:

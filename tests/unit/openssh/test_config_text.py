@@ -71,6 +71,15 @@ def test_a_percent_sign_in_the_state_directory_is_no_token() -> None:
     assert '    UserKnownHostsFile "/my 100%%/known_hosts"\n' in top
 
 
+@pytest.mark.parametrize(("version", "shown"), [((9, 8), "%"), ((9, 9), "%%"), ((10, 0), "%%")])
+def test_a_percent_sign_in_an_include_is_doubled_for_an_ssh_that_expands_it(
+    version: tuple[int, int], shown: str
+) -> None:
+    program, ssh = Program(("/p",), "/100%"), Version(*version)
+    assert f"    Include /100{shown}/hosts/*.conf\n" in render_top(program, [], ssh)
+    assert f"    Include /100{shown}/agents/*.conf\n" in render_end(program, ssh)
+
+
 def test_commands_are_quoted_only_where_they_must_be() -> None:
     assert Program(("/Bin/dcs-proxy",), "/s").command("'%h'") == "/Bin/dcs-proxy --home /s '%h'"
     spaced = Program(("/my bin/dcs-proxy",), "/100%/s", "/c d").command()
