@@ -24,6 +24,8 @@ from tests.support.user import User
 
 Start = Callable[..., Emulator]
 
+HINT = "dcs-proxy: hint: check the network"
+
 wake_role = pytest.mark.client("Ansible: role wake", "works")
 
 
@@ -303,3 +305,24 @@ def test_a_key_from_a_vault_is_in_no_argument_and_no_output(
     assert done.returncode == 0, done.stdout
     assert emulator.key not in done.stdout + done.stderr
     assert runs_of_wake(user) == ["wake dm-a"]
+
+
+@wake_role
+def test_an_error_reaches_a_short_name_and_an_alias_without_the_api(controller: Controller) -> None:
+    down = "the API at https://api.example cannot be reached: Connection refused"
+    names = ["dm-0000-aaaa", "dm-0000-bbbb", "dm-0000-cccc"]
+    progress = [f"dcs-proxy: {name}: {down}; trying again" for name in names]
+    errors = [line for name in names for line in (f"dcs-proxy: {name}: {down}", HINT)]
+    program = controller.user.root / "program"
+    lines = " ".join(shlex.quote(line) for line in (*progress, *errors))
+    program.write_text(f"#!/bin/sh\nprintf '%s\\n' {lines} >&2\nexit 7\n")
+    program.chmod(0o755)
+    done = controller.run(
+        "ansible-playbook", "-i", "dm-aaaa,dm-bbbb,dm-alias", controller.write("site.yml", ROLE),
+        "-e", json.dumps({"wake_program": str(program)}),
+    )  # fmt: skip
+    hint = HINT.removeprefix("dcs-proxy: ")
+    said = {name[-4:]: f"{name}: {down}; {hint}" for name in names}
+    assert failures(done.stdout) == {
+        "dm-aaaa": said["aaaa"], "dm-bbbb": said["bbbb"], "dm-alias": "; ".join(said.values())
+    }  # fmt: skip

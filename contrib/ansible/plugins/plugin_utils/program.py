@@ -69,11 +69,6 @@ class Program:
         return done
 
 
-def join_lines(stderr: str) -> str:
-    """Return what the program wrote to stderr on one line."""
-    return "; ".join(line.removeprefix("dcs-proxy: ") for line in stderr.splitlines())
-
-
 def last_error(stderr: str) -> str:
     """Return the last message that the program wrote to stderr with its hint, on one line.
 
@@ -81,7 +76,8 @@ def last_error(stderr: str) -> str:
     """
     lines = stderr.splitlines()
     starts = [n for n, line in enumerate(lines) if not line.startswith(HINT)]
-    return join_lines("\n".join(lines[starts[-1] if starts else 0 :]))
+    error = lines[starts[-1] if starts else 0 :]
+    return "; ".join(line.removeprefix("dcs-proxy: ") for line in error)
 
 
 def _cannot_run(path: str, why: str | None) -> str:

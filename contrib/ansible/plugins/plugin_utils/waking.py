@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .listing import NAME, list_machines
-from .program import HINT, OPTIONS, Program, ProgramFailed, join_lines
+from .program import HINT, OPTIONS, Program, ProgramFailed, last_error
 
 _LIST_S = 60
 _READY = re.compile(r"(dm-\S+): ready after ([0-9.]+) s")
@@ -71,12 +71,13 @@ def wake_machines(program: Program, names: Sequence[str]) -> dict[str, Outcome]:
     ready = {match[1]: float(match[2]) for match in found if match}
     messages, woken = _read_messages(done.stderr)
     full = _full_names(program, names, {*ready, *messages})
-    general = join_lines(done.stderr) or f"{program.path} failed without a message"
+    # A name that is not known may be any of the machines.
+    general = "; ".join(messages.values()) or last_error(done.stderr)
     outcomes = {}
     for name in names:
         machine = full.get(name, name)
         failed = done.returncode != 0 and machine not in ready
-        text = messages.get(machine, general)
+        text = messages.get(machine, general) or f"{program.path} failed without a message"
         if not failed:
             after = f" after {ready[machine]} s" if machine in ready else ""
             text = f"{machine}: {'woken, ' if machine in woken else ''}ready{after}"
@@ -103,14 +104,16 @@ def _read_messages(stderr: str) -> tuple[dict[str, str], set[str]]:
 def _full_names(program: Program, names: Sequence[str], shown: set[str]) -> dict[str, str]:
     """Return the full names of machines, which alone the program's messages have.
 
-    The API is only asked if one of `names` is an alias or a short name.
+    The API is only asked if one of `names` is an alias or a short name.  If it does not answer, a
+    short name is recognised by its machine's name in `shown`.
     """
     if not shown or shown.issuperset(names):
         return {}
     try:
         machines = list_machines(program, _LIST_S)
     except ProgramFailed:
-        return {}
+        found = {name: [each for each in shown if each.endswith(name[3:])] for name in names}
+        return {name: matching[0] for name, matching in found.items() if len(matching) == 1}
     return {
         known: machine["name"]
         for machine in machines
