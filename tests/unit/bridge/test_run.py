@@ -86,6 +86,27 @@ def test_the_gateway_learns_what_the_client_has_said(said: Farewell | None) -> N
     assert (client.told, gateway.told) == ([], [said or Farewell(11, "")])
 
 
+class Reading(threading.Event):
+    """The end of a client that is gone, but whose last message has not been read yet."""
+
+    def __init__(self, client: FakeSide) -> None:
+        super().__init__()
+        self._client = client
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._client.farewell = Farewell(11, "disconnected by user")
+        self.set()
+        return True
+
+
+def test_what_a_client_wrote_before_it_went_is_read_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "client_gone", lambda: True)
+    client, gateway = FakeSide(), FakeSide()
+    client.ended = Reading(client)
+    assert pass_on(client, gateway) == 0
+    assert gateway.told == [Farewell(11, "disconnected by user")]
+
+
 def test_both_learn_of_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "_SIGNALLED_S", 0.0)
     client, gateway = FakeSide(), FakeSide()

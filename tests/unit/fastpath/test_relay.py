@@ -260,6 +260,24 @@ def test_a_connection_that_breaks_is_no_error_of_ours(
         os.close(fd)
 
 
+def test_a_user_who_may_have_no_more_large_pipes_has_a_relay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(fd: int, command: int, size: int) -> int:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(dcs_proxy.fastpath.relay, "fcntl", refuse)
+    a, b = socket.socketpair()
+    stdin, stdout, to_relay, from_relay = pipes()
+    b.sendall(b"bye")
+    b.close()
+    with a:
+        assert relay(a, stdin, stdout) == 0
+    assert os.read(from_relay, 100) == b"bye"
+    for fd in (stdin, stdout, to_relay, from_relay):
+        os.close(fd)
+
+
 def test_any_other_error_is_named_and_the_exit_code_is_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

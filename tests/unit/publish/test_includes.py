@@ -201,7 +201,8 @@ def test_withdrawing_takes_every_file_of_the_machine_and_no_other(state: StateDi
         Path(state.session_path(host, ".warm")).write_text("line")
     for name in (NAME, other):
         state.save(name, record("cd"))
-        Path(state.session_path(name, ".lock")).touch()
+        for suffix in (".used", ".failure", ".lock"):
+            Path(state.session_path(name, suffix)).touch()
     Path(state.snippet_path(NAME)).write_text("damaged")
     kept = {entry for entry in files(state) if entry.startswith("dm-foo-2.")}
     unpublish(state, NAME)

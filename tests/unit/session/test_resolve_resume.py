@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -125,6 +125,20 @@ def test_a_wake_whose_key_is_lost_is_closed_and_replaced(fakes: Fakes) -> None:
     fakes.resolve()
     assert ("DELETE once", "wssh-0") in fakes.api.journal
     assert len(fakes.api.keys) == 2
+
+
+def test_the_session_before_a_wake_that_is_replaced_is_still_known(fakes: Fakes) -> None:
+    """An ssh may have read its login just before it was replaced."""
+    first = fakes.resolve()
+    fakes.settings = replace(fakes.settings, reuse_seconds=0)
+    fakes.api.statuses = ["closed", "wake_in_progress", ClientGone("gone")]
+    with pytest.raises(ClientGone):
+        fakes.resolve()
+    fakes.store.held.clear()
+    fakes.api.statuses = ["ready"]
+    third = fakes.resolve()
+    assert third.logins == ["wssh-2", "wssh-0"]
+    assert third.previous_token == first.attempt.token
 
 
 def test_nothing_is_created_for_an_ssh_that_exits_while_a_session_is_closed(

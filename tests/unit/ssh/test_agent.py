@@ -358,6 +358,27 @@ def test_an_agent_that_drops_one_connection_is_asked_again(fake: FakeAgent) -> N
     assert len(fake.requests) == 2
 
 
+@pytest.mark.parametrize("kind", [BrokenPipeError, ConnectionResetError])
+def test_an_agent_that_breaks_one_connection_is_asked_again(
+    fake: FakeAgent, monkeypatch: pytest.MonkeyPatch, kind: type[OSError]
+) -> None:
+    """Which of the errors it is depends on the moment."""
+    errors = [kind(), None]
+    ask = Agent._ask
+
+    def break_the_first(self: Agent, sock: socket.socket, request: bytes, deadline: float) -> bytes:
+        if (error := errors.pop(0)) is not None:
+            raise error
+        return ask(self, sock, request, deadline)
+
+    monkeypatch.setattr(Agent, "_ask", break_the_first)
+    fake.answer = framed(answer_list((b"k", b"c")))
+    assert Agent(fake.path).identities() == [Identity(b"k", "c")]
+    errors += [kind(), kind()]
+    with pytest.raises(AgentUnavailable, match="closed the connection in the middle of a request"):
+        Agent(fake.path).identities()
+
+
 def test_a_path_that_no_socket_can_have_is_unavailable(fake: FakeAgent) -> None:
     for path, why in (
         ("/tmp/" + "x" * 150, "AF_UNIX path too long"), (fake.path + "/x", "Not a directory")

@@ -171,6 +171,29 @@ def test_an_agent_that_does_not_answer_is_asked_once(
     assert (tmp_path / "log").read_text().count(" agent-skipped ") == 2
 
 
+@pytest.mark.parametrize("reply", [b"\0\0\0\1\x05", b""], ids=["refuses", "hangs up"])
+def test_a_key_that_the_first_agent_does_not_take_goes_to_the_next(reply: bytes) -> None:
+    """The first one lists no keys, as an agent that is locked."""
+    with socket_directory() as state:
+        agents = PrivateAgents(state)
+        first, second = (FakeAgent(agents.path(number)) for number in (1, 2))
+        nothing = Store()
+        first.answer = lambda request: nothing(request) if request == b"\x0b" else reply
+        second.answer = store = Store()
+        for agent in (first, second):
+            agent.thread.start()
+        key = generate_key()
+        try:
+            added = agents.add_key(
+                key, comment="dm-foo", lifetime_s=60, may_start=False, timeout_s=30
+            )
+        finally:
+            first.stop()
+            second.stop()
+        assert added is not None and added.path == agents.path(2)
+        assert store.held == {key.blob: b"dm-foo"}
+
+
 def test_only_a_socket_without_an_agent_is_removed(tmp_path: Path) -> None:
     with socket_directory() as state:
         agents = PrivateAgents(state)
