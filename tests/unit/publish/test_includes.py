@@ -119,6 +119,24 @@ def test_a_damaged_snippet_is_removed_and_the_others_stay(
     assert os.listdir(state.file("hosts")) == ["dm-foo.conf"]
 
 
+@pytest.mark.parametrize("bare_key", [True, False])
+@pytest.mark.parametrize("certificate", ["ssh-ed25519-cert-v01@openssh.com AAAA", ""])
+def test_nothing_that_we_write_counts_as_damaged(
+    state: StateDirectory, bare_key: bool, certificate: str
+) -> None:
+    ready = replace(READY, bare_key=bare_key, certificate=certificate)
+    publish(state, NAME, NAME, replace(record("ab"), ready=ready))
+    for name, always in (("only", True), ("2f61", False)):
+        text = render_agent_snippet("/run/user/1/agent%d", always=always)
+        Path(state.file("agents", f"{name}.conf")).write_text(str(text))
+    for part in ("hosts", "agents"):
+        for file in os.scandir(state.file(part)):
+            os.chmod(file.path, 0o600)
+    remove_broken(state)
+    assert os.listdir(state.file("hosts")) == ["dm-foo.conf"]
+    assert set(os.listdir(state.file("agents"))) == {"only.conf", "2f61.conf"}
+
+
 def test_a_file_that_vanishes_meanwhile_does_not_hide_the_others(
     state: StateDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
