@@ -314,7 +314,7 @@ BROKEN: dict[str, tuple[Callable[[Patient], object], str, str, str]] = {
     ),
     "VS Code's ssh reads no config": (
         lambda p: p.write_vscode(f'{{"remote.SSH.path": "{p.write_ssh("none")}"}}'),
-        "vscode", "editor-ssh, which does not run dcs-proxy for a machine", "editor-ssh -G dm-",
+        "vscode", "editor-ssh, which does not run dcs-proxy for a machine", "editor-ssh' -G dm-",
     ),
     "VS Code's own config": (
         lambda p: p.write_vscode('{"remote.SSH.configFile": "/dev/null",}'),
