@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dcs_proxy.errors import AgentRefused, AgentUnavailable
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
 from dcs_proxy.session import report
@@ -100,6 +101,10 @@ def test_each_agent_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
         def identities(self) -> list[Identity]:
             if self.path == "/gone":
                 raise AgentMissing("no agent listens at /gone")
+            if self.path == "/locked":
+                raise AgentRefused("refused to list identities")
+            if self.path == "/silent":
+                raise AgentUnavailable("did not answer within 2 s")
             return [Identity(b"1", ""), Identity(b"2", "")]
 
     monkeypatch.setattr(report, "Agent", Agent)
@@ -108,6 +113,8 @@ def test_each_agent_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
         assert agents.ask("/one") == {b"1", b"2"}
         assert agents.ask("/gone") == "not running"
     assert asked == [("/one", 2.0), ("/gone", 2.0)]
+    assert agents.ask("/locked") == "refused to list identities"
+    assert agents.ask("/silent") == "did not answer within 2 s"
     found = agents.status("private", "/", ["/one", "/gone"])
     assert (found.sockets, found.identities, found.problem) == (["/one"], 2, "")
     assert agents.status("private", "/", ["/gone"]).identities is None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dcs_proxy.errors import AgentUnavailable, StateError
+from dcs_proxy.errors import AgentRefused, AgentUnavailable, DcsError, StateError
 from dcs_proxy.local.log import Log
 from dcs_proxy.ssh import private_agents
 from dcs_proxy.ssh.agent import Agent, Identity
@@ -63,6 +63,8 @@ def test_looking_for_idle_agents_makes_no_directory_and_never_fails(tmp_path: Pa
     [
         (errno.EPERM, True),  # sshfs, CIFS, exFAT
         (errno.EOPNOTSUPP, True),
+        (errno.ENOSYS, True),
+        (errno.EINVAL, True),
         (errno.EROFS, False),
         (errno.ENOSPC, False),
     ],
@@ -147,6 +149,21 @@ def test_an_agent_that_does_not_answer_properly_is_left_alone() -> None:
         finally:
             agent.stop()
         assert agents.paths() == [agents.path(1)]
+
+
+@pytest.mark.parametrize("kind", [AgentRefused, AgentUnavailable])
+def test_an_agent_that_refuses_to_list_its_keys_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[DcsError]
+) -> None:
+    def fail(path: str, limit_s: float = 0.0) -> list[Identity]:
+        raise kind("the agent refused to list identities")
+
+    agents = PrivateAgents(str(tmp_path))
+    Path(agents.path(1)).touch()
+    monkeypatch.setattr(private_agents, "held_by", fail)
+    assert agents.holders() == {}
+    assert agents.end(timeout_s=30) == []
+    assert agents.paths() == [agents.path(1)]
 
 
 def test_an_agent_that_does_not_answer_is_asked_once(
