@@ -107,6 +107,21 @@ def test_what_a_client_wrote_before_it_went_is_read_first(monkeypatch: pytest.Mo
     assert gateway.told == [Farewell(11, "disconnected by user")]
 
 
+@pytest.mark.parametrize("who", ["client", "gateway"])
+def test_what_is_held_for_a_side_is_sent_before_the_farewell(
+    monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    client, gateway = FakeSide(), FakeSide()
+    ended, other = (client, gateway) if who == "client" else (gateway, client)
+    told_by_then: list[list[Farewell]] = []
+    monkeypatch.setattr(
+        Outbox, "wait_until_empty", lambda outbox, timeout_s: told_by_then.append(other.told[:])
+    )
+    ended.ended.set()
+    pass_on(client, gateway)
+    assert (told_by_then, len(other.told)) == ([[]], 1)
+
+
 def test_both_learn_of_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "_SIGNALLED_S", 0.0)
     client, gateway = FakeSide(), FakeSide()

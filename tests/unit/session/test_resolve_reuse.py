@@ -46,6 +46,17 @@ def test_an_agent_that_lists_nothing_gets_a_new_session(fakes: Fakes) -> None:
     assert fakes.resolve().attempt.session_id == "wssh-1"
 
 
+def test_an_agent_that_does_not_answer_gets_a_new_session(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Agent, blob: bytes) -> bool:
+        raise AgentUnavailable("did not answer within 2 s")
+
+    fakes.resolve()
+    monkeypatch.setattr(Agent, "holds", fail)
+    assert fakes.resolve().attempt.session_id == "wssh-1"
+
+
 def test_an_agent_that_is_stopped_is_not_waited_for_as_long_as_one_that_asks_its_user(
     fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
