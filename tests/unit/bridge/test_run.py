@@ -122,6 +122,23 @@ def test_what_is_held_for_a_side_is_sent_before_the_farewell(
     assert (told_by_then, len(other.told)) == ([[]], 1)
 
 
+@pytest.mark.parametrize("who", ["client", "gateway"])
+def test_a_side_that_was_told_the_end_gets_time_to_read_it(who: str) -> None:
+    client, gateway = FakeSide(), FakeSide()
+    ended, other = (client, gateway) if who == "client" else (gateway, client)
+    told_by_then: list[int] = []
+
+    class Noting(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            told_by_then.append(len(other.told))
+            return True
+
+    other.ended = Noting()
+    ended.ended.set()
+    pass_on(client, gateway)
+    assert told_by_then == [1]
+
+
 def test_both_learn_of_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "_SIGNALLED_S", 0.0)
     client, gateway = FakeSide(), FakeSide()

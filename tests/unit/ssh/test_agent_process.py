@@ -135,3 +135,13 @@ def test_the_number_beside_the_socket_is_used_if_the_kernel_does_not_tell(
         for text, pid in (("17\n", 17), ("x\n", None), ("-1\n", None)):
             write_atomically(f"{directory}/agent-1.pid", text.encode())
             assert agent_process._find_pid(f"{directory}/agent-1.sock") == pid
+
+
+def test_an_agent_of_root_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pid: int, number: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(agent_process, "_is_listening", lambda path: True)
+    monkeypatch.setattr(agent_process, "_find_pid", lambda path: 1)
+    monkeypatch.setattr(os, "kill", refuse)
+    assert agent_process.end_agent("/nowhere/agent-1.sock") is False
