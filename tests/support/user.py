@@ -18,7 +18,7 @@ from dcs_proxy.cli import main
 from dcs_proxy.ssh.private_agents import PrivateAgents
 from tests.support.emulator import Emulator
 from tests.support.macos import Mac
-from tests.support.processes import agent_pid, clean_environment, processes
+from tests.support.processes import agent_pid, clean_environment, is_alive, processes
 from tests.support.waiting import LIMIT_S, wait_until
 
 
@@ -171,6 +171,11 @@ class User:
         if self.state.exists():
             self.state.chmod(0o700)  # a test may have opened it to others
         self.end_agents()
+        # Those of other state directories that the test has made.
+        for pid, (_, words) in processes().items():
+            if os.path.basename(words[0]) == "ssh-agent" and f"{self._made}/" in " ".join(words):
+                os.kill(pid, signal.SIGTERM)
+                wait_until(lambda p=pid: not is_alive(p))
         shutil.rmtree(self._made)
 
 
