@@ -155,3 +155,17 @@ def test_what_was_sent_makes_room_again(side: FakeSide, outbox: Outbox) -> None:
         side.clear_to_send.set()
         outbox.flush()
     assert len(side.sent) == 1600
+
+
+@pytest.mark.parametrize("error", [EOFError(), BrokenPipeError(), TimeoutError()])
+def test_a_broken_side_gets_nothing_more(
+    side: FakeSide, outbox: Outbox, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(message: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(side, "send_message", fail)
+        outbox.put(Payload(b"1"), may_wait=True)
+    outbox.put(Payload(b"2"), may_wait=True)
+    assert side.sent == []

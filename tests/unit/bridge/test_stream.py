@@ -3,6 +3,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -158,3 +159,13 @@ def test_what_comes_first_over_tcp_is_acknowledged_at_once(
         assert far.recv(99) == b"answer"
     assert set(modes[:32]) == {1}
     assert modes[-1] == 0, "it is left to the kernel later"
+
+
+def test_a_reset_is_the_end() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sock = socket.create_connection(listener.getsockname())
+        peer, _ = listener.accept()
+    with sock:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        assert Stream(sock.fileno(), sock.fileno()).recv(1) == b""
