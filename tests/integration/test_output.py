@@ -111,18 +111,21 @@ def test_a_closed_pipe_ends_every_help_silently(user: User) -> None:
     assert list(by_path.values()) == [(0, "")]
 
 
+HINT = "dcs-proxy: hint: see whether the disk is full, or send the output elsewhere\n"
+
+
 def test_output_that_cannot_be_written_is_an_error(ready: User) -> None:
     full = os.open("/dev/full", os.O_WRONLY)
     commands = [["list"], ["config-ssh", CONFIG, "--dry-run"], ["emulator"], ["--help"]]
     found = outcomes(ready, commands, full)
     os.close(full)
-    said = "dcs-proxy: cannot write to standard output: No space left on device\n"
+    said = f"dcs-proxy: cannot write to standard output: No space left on device\n{HINT}"
     assert found == dict.fromkeys(found, (1, said))
 
 
 def test_closed_descriptors_are_an_error_or_nothing(ready: User) -> None:
     for closing, said in (
-        (">&-", "dcs-proxy: cannot write to standard output: Bad file descriptor\n"),
+        (">&-", f"dcs-proxy: cannot write to standard output: Bad file descriptor\n{HINT}"),
         (">&- 2>&-", ""),
     ):
         script = f"{sys.executable} -m dcs_proxy list {closing}"
