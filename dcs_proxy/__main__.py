@@ -7,10 +7,10 @@ if not __package__:
     import gc
     import site
 
-    # Imports make many objects and no garbage: looking for some is a twentieth of a cold start.
+    # Imports create many objects and no garbage.  Looking for it takes a twentieth of a cold start.
     gc.set_threshold(50_000)
-    # Python runs isolated (-I), deaf to PYTHONPATH and the like, and so knows no user packages: the
-    # packages beside ours are ours to use.
+    # Isolated mode (-I) ignores PYTHONPATH and the user's site-packages.  If we are installed in
+    # there, so are our dependencies.
     here = os.path.dirname(os.path.abspath(__file__))
     if os.path.dirname(here) not in sys.path:
         site.addsitedir(os.path.dirname(here))

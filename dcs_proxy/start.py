@@ -1,9 +1,10 @@
-"""What ssh starts, under ``python -I -S``: it runs modules of ours from their cached bytecode.
+"""The entry point for ssh, run with ``python -I -S``: execute our modules from cached bytecode.
 
-fastpath/relay.py and a warm fastpath/helper.py end the process.  If helper.py does not, the full
-program follows in the same interpreter, because starting another would take as long as a warm ssh.
+fastpath/relay.py and, on a warm start, fastpath/helper.py exit the process.  If helper.py returns
+instead, the full program runs in the same interpreter: starting another one would take as long as
+a warm ssh.
 
-This file must not move: launchers, and ssh configs that earlier versions have written, name it.
+This file must not move: launchers, and ssh configs written by earlier versions, name it.
 """
 
 import sys
@@ -11,7 +12,7 @@ from _frozen_importlib_external import SourceFileLoader
 
 
 def _run(file: str) -> None:
-    """Run one of our own files, by its path from here."""
+    """Run one of our own files; `file` is its path relative to this one."""
     path = __file__.rpartition("/")[0] + "/" + file
     code = SourceFileLoader("__main__", path).get_code("__main__")
     names = {"__name__": "__main__", "__package__": "", "__file__": path}
@@ -22,5 +23,5 @@ _run("fastpath/relay.py" if sys.argv[1:2] == ["relay"] else "fastpath/helper.py"
 
 import site  # noqa: E402 - a warm ssh never gets here
 
-site.main()  # the packages that -S has left out
+site.main()  # add the package directories that -S leaves out
 _run("__main__.py")

@@ -1,5 +1,5 @@
-"""The warm path of one ssh: what start.py runs under ``python -I -S``.
+"""The warm path of one ssh: what start.py runs with ``python -I -S``.
 
-Modules here import builtins, ``_socket``, ``posix``, ``time`` and the like, and nothing of ours;
-whatever they cannot finish themselves belongs in the full program.
+Modules here import builtins, ``_socket``, ``posix``, ``time`` and the like, and none of our other
+modules.  They leave everything unusual to the full program.
 """

@@ -1,13 +1,13 @@
-"""The warm path of `prepare` and of ``HOST PORT``: what ssh starts first.
+"""The warm path of `prepare` and of ``HOST PORT``, tried before the full program.
 
 start.py runs it as ``start.py --home DIR [--config FILE] prepare HOST`` and ``start.py --home DIR
 [--config FILE] --login USER HOST PORT``.  It imports builtins, _socket, posix and time only.  It
-reads one fast entry, asks the agent, connects and hands over.  For anything that it does not
-recognise it returns, and start.py runs the full program in the same process.
+reads one fast entry, asks the agent, connects, and hands the socket over.  If anything is unusual,
+it returns, and start.py runs the full program in the same process.
 
-A fast entry, ``sessions/HOST.warm`` in the state directory, says what must still be true for the
-next ssh to use the session without the full program.  publish/fast_entry.py writes it, from the
-names below.
+A fast entry, ``sessions/HOST.warm`` in the state directory, lists the conditions under which the
+next ssh may use the session without the full program.  publish/fast_entry.py writes it, with the
+field numbers below.
 """
 
 import _socket
@@ -19,7 +19,7 @@ from time import gmtime, strftime, time
 # from, inclusive, and until, exclusive.
 (
     VERSION,  # CURRENT_VERSION, which changes with the meaning of any field
-    CONFIG_PATH,  # where the config file is
+    CONFIG_PATH,  # the path of the config file
     CONFIG_STAMP,  # its stamp()
     ENVIRONMENT,  # the values of VARIABLES, one a line
     PREPARE_TIMES,  # when `prepare` may use the session
@@ -31,8 +31,8 @@ from time import gmtime, strftime, time
     PORT,  # the gateway's port
     AGENT_KIND,  # the setting `agent`: "private" or "user"
     FILES,  # the files that ssh reads, one a line: the path, a tab, its stamp()
-    USE,  # the file that says which ssh has used the session last, see note_use()
-    END,  # COMPLETE, if the file is
+    USE,  # the file that says which ssh used the session last, see note_use()
+    END,  # COMPLETE, unless the file was cut short
 ) = range(15)
 FIELDS = 15
 CURRENT_VERSION = "3"
@@ -40,8 +40,9 @@ COMPLETE = "end\n"
 NOT_EXPANDED = "%h"
 # The environment variables that the settings depend on.
 VARIABLES = ("DEDALUS_BASE_URL", "DEDALUS_ORG_ID")
-# How to ask who is behind a Unix socket: the beginning of sys.platform, level, option, the size of
-# the answer, where the user's number is in it, and the process's, -1 if it is missing.
+# How to ask the kernel for the peer of a Unix socket: the beginning of sys.platform, the option's
+# level and number, the size of the answer, and the offsets of the user id and of the process id in
+# it (-1 if it has none).
 PEER_OPTIONS = (
     ("linux", 1, 17, 12, 4, 0),
     ("darwin", 0, 1, 76, 4, -1),
@@ -55,12 +56,13 @@ _START = _PACKAGE + "/start.py"
 # Of st_mode: S_IFMT and S_IFREG.
 _FILE_TYPE, _REGULAR = 0o170000, 0o100000
 _AGENT_S = 2
-# OpenSSH's agents and clients have the same limit, without the length.
+# The limit of OpenSSH's agents and clients, plus the length field.
 _MAX_REPLY = 256 * 1024 + 4
 _CONNECT_S = 1
 _RECEIVE_S = 2
-# How long ssh may wait by itself for a gateway that says nothing (openssh/config_text.py sets the
-# same limit), and how long such a gateway is waited for here.
+# The longest ConnectTimeout with which ssh itself waits for a silent gateway (the block sets the
+# same, see openssh/config_text.py).  If it is longer, the gateway has _SILENCE_S to send something
+# before the handover.
 _LONGEST_WAIT_S = 30
 _SILENCE_S = 2
 # How long a connection may be idle before TCP asks whether the other end is alive.
@@ -68,22 +70,22 @@ _IDLE_S = 60
 
 
 def main(words: "list[str]") -> "int | None":
-    """Do what ssh asks for and return 0, if it is warm; None if the full program has to do it.
+    """Do what ssh asks for and return 0; return None if the full program has to do it.
 
-    Return 1 for a host that is not expanded: the programs that evaluate Match exec so (asyncssh,
-    VS Code for each host that it lists) do not log in with what `prepare` makes ready.
+    Return 1 for a ``%h`` that was not expanded: programs that run Match exec that way (asyncssh, VS
+    Code for each host that it lists) do not log in with the session that `prepare` makes ready.
     """
     if words[-2:] == ["prepare", NOT_EXPANDED]:
         return 1
     try:
         done = run(words)
-    except Exception:  # whatever it is, the full program does the work or explains it
+    except Exception:  # the full program will do the work, or explain the error
         done = False
     return 0 if done else None
 
 
 def run(words: "list[str]") -> bool:
-    """Do what ssh asks for; return False, or raise anything, if the full program has to."""
+    """Do what ssh asks for; return False, or raise any exception, if the full program has to."""
     home, rest = words[1], words[2:]
     config = ""
     if rest[0] == "--config":
@@ -109,18 +111,18 @@ def stamp(path: str) -> str:
 
 
 def render_use(pid: int, until: float) -> bytes:
-    """Return the contents of the file of a session's last use, now that the API has confirmed it.
+    """Return the contents of a use file for the ssh `pid`, for which the API was asked.
 
-    It is text: the process id of the ssh in 10 digits; ``a`` if the API was asked for this ssh, or
-    ``-`` if it was not; and the unix time until which is_doubtful() is false.
+    It is text: the process id in 10 digits; ``a`` if the API was asked for this ssh, or ``-`` if it
+    was not; and the unix time until which is_doubtful() is false.
     """
     return f"{pid:010}a{until!r}".encode()
 
 
 def note_use(path: str, pid: int) -> None:
-    """Note that the ssh `pid` gets the session, in the file at `path`.
+    """Write into the use file at `path` that the ssh `pid` gets the session.
 
-    If the API was asked for this very ssh, the note stays as it is.
+    If the API was asked for this ssh, the file stays as it is.
     """
     flags = posix.O_RDWR | posix.O_CREAT | posix.O_CLOEXEC | posix.O_NOFOLLOW
     fd = posix.open(path, flags, 0o600)
@@ -132,9 +134,10 @@ def note_use(path: str, pid: int) -> None:
 
 
 def is_doubtful(path: str, now: float) -> bool:
-    """Return whether the last ssh has ended that got the session without asking the API.
+    """Return whether the last ssh got the session without asking the API, and has ended.
 
-    Its login may have been refused, because the session is over; nothing of ours has seen that.
+    The gateway may have refused its login because the session is over, which none of our processes
+    has seen.
     """
     try:
         use = _read(path)
@@ -151,7 +154,7 @@ def is_doubtful(path: str, now: float) -> bool:
 
 
 def _is_zombie(pid: int) -> bool:
-    """Return whether a process has ended and its parent has not noticed; false without /proc."""
+    """Return whether a process has ended and its parent has not reaped it; false without /proc."""
     try:
         # proc(5): the name in parentheses may contain anything; the state is field 3.
         return _read(f"/proc/{pid}/stat").rpartition(b") ")[2][:1] == b"Z"
@@ -160,11 +163,11 @@ def _is_zombie(pid: int) -> bool:
 
 
 def write_line(path: str, parent: int, text: str) -> int:
-    """Append one line to the log at `path`, made 0600 if missing; return how long the log is now.
+    """Append a line to the log at `path`, created with mode 0600; return the log's size in bytes.
 
-    One write for one line: O_APPEND keeps the lines of many processes whole.  Nothing is written to
-    what others may have put there: a FIFO, their file, another name of a file of ours.  Raises
-    OSError.
+    Each line is one write with O_APPEND, so that lines of several processes do not mix.  Another
+    user may have put something else at `path`: a FIFO, a file of their own or a hard link to one of
+    ours is not written to.  Raises OSError.
     """
     now = time()
     moment = f"{strftime('%Y-%m-%dT%H:%M:%S', gmtime(now))}.{int(now % 1 * 1000):03}Z"
@@ -200,7 +203,7 @@ def _read_entry(home: str, host: str, config: str) -> "list[str] | None":
 
 
 def _config_path(named: str) -> str:
-    """Return where the config file is, as local/settings.py finds it."""
+    """Return the path of the config file, by the rules of local/settings.py."""
     home = _variable("XDG_CONFIG_HOME") or _variable("HOME") + "/.config"
     return named or _variable("DCS_PROXY_CONFIG") or home + "/dcs-proxy/config.toml"
 
@@ -229,9 +232,9 @@ def _is_within(times: str) -> bool:
 
 
 def _may_jump(pid: int) -> bool:
-    """Return whether the ssh `pid` may have a jump host in our place; false without /proc.
+    """Return whether the ssh `pid` may use a jump host instead of us; false without /proc.
 
-    The full program tells: see openssh/parent.py.
+    The full program decides, in openssh/parent.py.
     """
     try:
         line = _read(f"/proc/{pid}/cmdline")
@@ -248,7 +251,7 @@ def _is_prepared(home: str, entry: "list[str]") -> bool:
         path, _, known = file.partition("\t")
         if stamp(path) != known:
             return False
-    # ssh reads all of these.  ctime also tells of a mode that was changed since the last check.
+    # ssh reads all of these files.  ctime also changes with the mode.
     checked = posix.stat(f"{home}/checked").st_ctime_ns
     for part in ("hosts", "agents"):
         for included in posix.scandir(f"{home}/{part}"):
@@ -260,8 +263,8 @@ def _is_prepared(home: str, entry: "list[str]") -> bool:
 
 
 def _is_agent_known(home: str, agent: str, kind: str) -> bool:
-    """Return whether the agent's directory is private, and ``ssh -A`` will forward the user's own
-    agent, or none if there is none.
+    """Return whether the agent can be trusted, and ``ssh -A`` will forward the user's own agent
+    (none, if the user has none).
     """
     path = posix.environ.get(b"SSH_AUTH_SOCK", b"")
     socket = agent.encode("utf-8", "surrogateescape")
@@ -307,7 +310,7 @@ def _holds(path: str, blob: bytes) -> bool:
             return False
     if reply[4] != 12:
         return False
-    # Walked, not searched: a certificate contains its authority's key, which a search would find.
+    # A substring search would also find an authority's key, which its certificates contain.
     at, is_blob = 9, True
     while at < len(reply):
         size = int.from_bytes(reply[at : at + 4], "big")
@@ -318,9 +321,9 @@ def _holds(path: str, blob: bytes) -> bool:
 
 
 def is_trusted(sock: "_socket.socket", path: "str | bytes") -> bool:
-    """Return whether the agent that `sock`, a connection to `path`, leads to is ours or root's.
+    """Return whether the agent at the other end of `sock`, connected to `path`, is ours or root's.
 
-    Where the system does not tell, no other user may be able to put a socket there.
+    Where the kernel does not tell, the socket's directory must be private.
     """
     uid = peer(sock)[0]
     if uid is None:
@@ -330,11 +333,10 @@ def is_trusted(sock: "_socket.socket", path: "str | bytes") -> bool:
 
 
 def peer(sock: "_socket.socket") -> "tuple[int | None, int | None]":
-    """Return the user and the process behind a connected Unix socket, None for what is not known.
+    """Return the user id and process id of the peer of a Unix socket, None for what is unknown.
 
-    They are those of the process that called listen().  The options are those of unix(7) on Linux
-    (struct ucred), OpenBSD (struct sockpeercred), macOS and FreeBSD (struct xucred), and NetBSD
-    (struct unpcbid).
+    The peer is the process that called listen().  The answers are struct ucred on Linux (unix(7)),
+    sockpeercred on OpenBSD, xucred on macOS and FreeBSD, and unpcbid on NetBSD.
     """
     for name, level, option, size, uid_at, pid_at in PEER_OPTIONS:
         if sys.platform.startswith(name):
@@ -368,13 +370,13 @@ def _connect(entry: "list[str]", home: str, host: str, login: str) -> bool:
     sock.connect((address, int(entry[PORT])))
     if waits_too_long(parent):
         sock.settimeout(_SILENCE_S)
-        sock.recv(1, _socket.MSG_PEEK)  # a TimeoutError is the full program's
+        sock.recv(1, _socket.MSG_PEEK)  # after a TimeoutError the full program looks closer
     sock.settimeout(None)
     set_options(sock)
     try:
         note_use(entry[USE], parent)
     except OSError:
-        pass  # no reason to refuse a connection
+        pass  # not worth failing the connection
     if posix.environ.get(b"DCS_PROXY_LOG") != b"off":
         how = "yes" if is_fdpass else "no"
         ms = int((time() - now) * 1000)
@@ -382,7 +384,7 @@ def _connect(entry: "list[str]", home: str, host: str, login: str) -> bool:
         try:
             write_line(f"{home}/log", posix.getppid(), text)
         except OSError:
-            pass  # a log that cannot be written is no reason to refuse a connection
+            pass  # not worth failing the connection
     if not is_fdpass:
         posix.set_inheritable(sock.fileno(), True)
         words = [sys.executable, "-I", "-S", _START, "relay", str(sock.fileno()), host, home]
@@ -397,8 +399,8 @@ def _connect(entry: "list[str]", home: str, host: str, login: str) -> bool:
 def _is_openssh(pid: int) -> bool:
     """Return whether process `pid` runs a program called ssh; false without /proc.
 
-    Any other client behind a pipe is the full program's, which reads what the client calls itself:
-    one that took the session's login from ``ssh -G`` still needs the bridge.
+    For any other client behind a pipe the full program reads the client's version line: a client
+    that took the session's login from ``ssh -G`` still needs the bridge.
     """
     try:
         return posix.readlink(f"/proc/{pid}/exe").endswith("/ssh")
@@ -407,11 +409,10 @@ def _is_openssh(pid: int) -> bool:
 
 
 def waits_too_long(pid: int) -> bool:
-    """Return whether the ssh `pid` would wait long for a gateway that says nothing.
+    """Return whether the ssh `pid` would wait too long for a silent gateway; true without /proc.
 
-    That is so if its command line raises ConnectTimeout, as VS Code and Ansible can; without /proc
-    it may be so.  Other ssh do not wait here for the gateway's first bytes: theirs would leave
-    later, by as long as a packet takes to the gateway and back.
+    It would if its command line raises ConnectTimeout, as VS Code and Ansible can.  In all other
+    cases waiting for the gateway's first bytes would only delay ssh's own by a round trip.
     """
     value = _option_of(pid, b"connecttimeout")
     if value is None:
@@ -420,7 +421,7 @@ def waits_too_long(pid: int) -> bool:
 
 
 def checks_no_host(pid: int) -> bool:
-    """Return whether the command line of the ssh `pid` says to accept any gateway.
+    """Return whether the command line of the ssh `pid` disables StrictHostKeyChecking.
 
     False without /proc.  See bridge/proof.py.
     """
@@ -428,9 +429,9 @@ def checks_no_host(pid: int) -> bool:
 
 
 def _option_of(pid: int, name: bytes) -> "bytes | None":
-    """Return the value of an option in lower case from the command line of the ssh `pid`.
+    """Return the value, in lower case, of an option on the command line of the ssh `pid`.
 
-    It is empty if the option is not there, and None without /proc.  As in ssh, the first counts.
+    Return b"" if the option is not set, None without /proc.  As in ssh, the first value counts.
     """
     try:
         line = _read(f"/proc/{pid}/cmdline").lower()
@@ -441,11 +442,11 @@ def _option_of(pid: int, name: bytes) -> "bytes | None":
 
 
 def set_options(sock: _socket.socket) -> None:
-    """Set the options that a connection to a gateway needs; it may be handed over afterwards.
+    """Set the options that a connection to a gateway needs, before it is handed over.
 
-    ssh sets TCP_NODELAY late: its first packets would each wait for a delayed ACK.  It does not
-    set keepalive on a socket that it was handed.  A probe after a minute, not after the two hours
-    that are usual, keeps a NAT router from forgetting an idle connection, and notices a dead one.
+    ssh sets TCP_NODELAY late: its first packets would each wait for a delayed ACK.  It never sets
+    SO_KEEPALIVE on a socket that it receives.  A probe after a minute (the default is two hours)
+    keeps NAT routers from dropping an idle connection, and detects a dead one.
     """
     sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
     sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
@@ -455,21 +456,21 @@ def set_options(sock: _socket.socket) -> None:
 
 
 def await_received(channel: _socket.socket) -> None:
-    """Wait until ssh has closed its end, on systems that may drop a descriptor in flight.
+    """Wait until ssh has received the descriptor, on systems that may drop one in flight.
 
-    Linux keeps one that was sent even if the sender exits at once.  Elsewhere the garbage collector
-    of descriptors may take it for lost.  ssh closes its end as soon as it has the descriptor.
+    On Linux the sender may exit at once.  Elsewhere the kernel's garbage collection of descriptors
+    may close one that is still in flight.  ssh closes its end when it has received the descriptor.
     """
     if sys.platform != "linux":
         channel.settimeout(_RECEIVE_S)
         try:
             channel.recv(1)
         except OSError:
-            pass  # too late, or ssh is gone: nothing more can be done
+            pass  # it took too long, or ssh has exited: nothing more can be done
 
 
 def _has_spoken() -> bool:
-    """Return True if the client has sent something: one that waits for a socket does not."""
+    """Return whether the client has sent anything; one that expects a socket sends nothing."""
     channel = _socket.socket(fileno=posix.dup(0))
     try:
         return bool(channel.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT))
@@ -479,5 +480,5 @@ def _has_spoken() -> bool:
 
 if __name__ == "__main__":
     if (_status := main(sys.argv[1:])) is not None:
-        # Without the interpreter's clean-up, which would be a seventh of the whole cost.
+        # Skip the interpreter's shutdown, which would take a seventh of the total time.
         posix._exit(_status)

@@ -1,15 +1,14 @@
 """Relay bytes between a client's stdin and stdout and a connected socket, both ways.
 
-For clients that cannot be handed the socket itself.  Where the platform has splice(2) the bytes
-never enter this process.  A splice from a socket into a pipe holds the pipe's lock while it waits,
-and ssh deadlocks on that, so nothing is read before poll has announced it, and every splice has
-SPLICE_F_NONBLOCK.
+For clients that cannot receive the socket itself.  With splice(2) the bytes never enter this
+process.  A splice from a socket into a pipe holds the pipe's lock while it waits, on which ssh
+deadlocks.  So nothing is read before poll has announced it, and every splice has SPLICE_F_NONBLOCK.
 
-The client shares the descriptors 0 and 1, and so their flags, which must not change.  So each read
-and write is one that poll has announced, or one that does not wait.
+The client shares descriptors 0 and 1 with us, and so their flags, which must not change.  So each
+read and write either was announced by poll or does not wait.
 
-The relay lives as long as the connection.  So it is a program of its own (``start.py relay FD HOST
-HOME``), which replaces the program that has connected and imports very little.
+The relay lives as long as the connection.  To be small, it is a program of its own (``start.py
+relay FD HOST HOME``) that imports very little and replaces the program that has connected.
 """
 
 import errno
@@ -22,22 +21,22 @@ from fcntl import fcntl
 # Pipes hold 64 KiB; a write of PIPE_BUF or less does not block after POLLOUT (pipe(7)).
 _CHUNK = 64 * 1024
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTUNREACH)
-# What poll reports without being asked.
+# poll reports these events even if they were not requested.
 _ALWAYS = select.POLLERR | select.POLLHUP | select.POLLNVAL
-# inode(7): kinds of file.
+# File types (inode(7)).
 _FIFO, _SOCKET = 0o010000, 0o140000
-# For fewer, larger steps: fcntl(2), Linux.
+# fcntl(2), Linux: a larger pipe means fewer system calls.
 _F_SETPIPE_SZ, _SPLICED = 1031, 512 * 1024
-# Linux only, and a type checker for another system knows none of them.
+# Linux only; type checkers for other systems do not know them.
 _splice = getattr(os, "splice", None)
 _FLAGS = getattr(os, "SPLICE_F_NONBLOCK", 0) | getattr(os, "SPLICE_F_MOVE", 0)
 
 
 def relay(sock: socket, stdin: int = 0, stdout: int = 1) -> int:
-    """Relay until the server has closed and everything that it sent is written.
+    """Relay until the server has closed the connection and all its bytes are written.
 
     Return the exit code, which is 1 if the connection broke.  At the end of stdin the socket's
-    write side is shut down, and reading continues.  `sock` is closed.
+    write side is shut down, and reading continues.  Closes `sock`.
     """
     sock.setblocking(False)
     up = _Flow(stdin, sock.fileno(), splice=_kind(stdin) in (_FIFO, _SOCKET))
@@ -59,8 +58,8 @@ def relay(sock: socket, stdin: int = 0, stdout: int = 1) -> int:
 def _relay(sock: socket, up: "_Flow", down: "_Flow", stdout: int) -> int:
     while not down.ended:
         interest = _interest(up, down)
-        # poll reports errors and hang-ups of every registered descriptor.  stdout always is, so
-        # that the death of the client is noticed while the server sends nothing.
+        # poll reports errors and hang-ups of every registered descriptor.  stdout is always
+        # registered, so that a client's exit is noticed while the server sends nothing.
         interest.setdefault(stdout, 0)
         poll = select.poll()
         for fd, events in interest.items():
@@ -84,9 +83,9 @@ def _interest(up: "_Flow", down: "_Flow") -> dict[int, int]:
 
 
 class _Flow:
-    """One direction: waits for its source, or, while it holds bytes, for its sink.
+    """One direction: waits for its source or, while it holds bytes, for its sink.
 
-    With splice the bytes are held in a pipe.
+    With splice the bytes are in a pipe.
     """
 
     def __init__(self, source: int, sink: int, *, splice: bool) -> None:
@@ -100,7 +99,7 @@ class _Flow:
             try:
                 fcntl(self.pipe[1], _F_SETPIPE_SZ, _SPLICED)
             except OSError:
-                pass  # the user has too many large pipes already: smaller steps will do
+                pass  # the user has too many large pipes; the default size works too
 
     def close(self) -> None:
         for fd in self.pipe or ():
@@ -112,7 +111,7 @@ class _Flow:
         return None if self.ended else (self.source, select.POLLIN)
 
     def move(self, happened: dict[int, int]) -> bool:
-        """Do what poll has announced; return False if it has announced nothing."""
+        """Read or write as poll has announced; return False if it has announced nothing."""
         wanted = self.wanted()
         # The socket may have been registered for the other direction too.
         if wanted is None or not happened.get(wanted[0], 0) & (wanted[1] | _ALWAYS):
@@ -135,7 +134,7 @@ class _Flow:
                 self.piped = splice(self.source, into, _SPLICED, flags=_FLAGS)
                 self.ended = not self.piped
             if self.piped:
-                # Usually there is room, and a keystroke need not wait for another poll.
+                # Usually there is room, so that a keystroke need not wait for another poll.
                 self.piped -= splice(out, self.sink, self.piped, flags=_FLAGS)
         except BlockingIOError:
             pass  # until poll announces it
