@@ -14,7 +14,7 @@ import time
 from enum import Enum, auto
 
 from dcs_proxy.errors import UsageError
-from dcs_proxy.ssh.handover import is_fdpass
+from dcs_proxy.fastpath.helper import has_spoken, is_fdpass
 
 _LINE_S = 10.0
 _MAX_LINE = 4096
@@ -47,18 +47,6 @@ def choose_way(login: str | None, stdin: int = 0, stdout: int = 1) -> tuple[Way,
 def is_openssh_line(first: bytes) -> bool:
     """Return whether what a client sent first is the version line of an OpenSSH."""
     return first.startswith(_OPENSSH)
-
-
-def has_spoken(stdin: int = 0) -> bool:
-    """Return whether the client has sent anything, which a client never does before a handover.
-
-    `stdin` is a socket.  If the client has closed it, the answer is no.
-    """
-    with socket.socket(fileno=os.dup(stdin)) as sock:
-        try:
-            return bool(sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-        except OSError:
-            return False
 
 
 def check_descriptors(host: str = "HOST", stdin: int = 0, stdout: int = 1) -> None:

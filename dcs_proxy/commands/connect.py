@@ -22,13 +22,7 @@ from dcs_proxy.app import (
     open_fast_entry,
     open_lookup,
 )
-from dcs_proxy.bridge.choose import (
-    Way,
-    check_descriptors,
-    choose_way,
-    has_spoken,
-    is_openssh_line,
-)
+from dcs_proxy.bridge.choose import Way, check_descriptors, choose_way, is_openssh_line
 from dcs_proxy.bridge.library import load_paramiko
 from dcs_proxy.bridge.login import login_of
 from dcs_proxy.commands._login import check_login
@@ -40,7 +34,14 @@ from dcs_proxy.errors import (
     UsageError,
     attribute_errors_to,
 )
-from dcs_proxy.fastpath.helper import checks_no_host, note_use, waits_too_long
+from dcs_proxy.fastpath.helper import (
+    become_relay,
+    checks_no_host,
+    has_spoken,
+    is_fdpass,
+    note_use,
+    waits_too_long,
+)
 from dcs_proxy.local.http_proxy import authority
 from dcs_proxy.local.log import milliseconds_since
 from dcs_proxy.names import MachineName, fold_case, machine_name
@@ -55,7 +56,7 @@ from dcs_proxy.session.next_step import Half
 from dcs_proxy.session.records import Record
 from dcs_proxy.ssh.dial import address_of
 from dcs_proxy.ssh.disconnect import send_disconnect
-from dcs_proxy.ssh.handover import become_relay, client_gone, hand_over, is_fdpass
+from dcs_proxy.ssh.handover import client_gone, hand_over
 from dcs_proxy.ssh.silence import check_speaks
 from dcs_proxy.ssh.tunnel import reach
 from dcs_proxy.text import clean_text
@@ -240,7 +241,7 @@ def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool, firs
     if not fdpass:
         with contextlib.suppress(OSError):  # the gateway has gone, as the relay will find
             sock.sendall(first)
-        become_relay(sock, arguments.host, context.state.path)
+        become_relay(sock, arguments.host, context.state.path)  # does not return
     hand_over(sock)
     return True
 

@@ -14,7 +14,8 @@ from dcs_proxy.api.model import parse_endpoint
 from dcs_proxy.app import Options
 from dcs_proxy.bridge.choose import check_descriptors
 from dcs_proxy.errors import UsageError
-from dcs_proxy.ssh.handover import client_gone, hand_over, is_fdpass
+from dcs_proxy.fastpath.helper import is_fdpass
+from dcs_proxy.ssh.handover import client_gone, hand_over
 from dcs_proxy.ssh.tunnel import reach
 from dcs_proxy.text import quote_server
 

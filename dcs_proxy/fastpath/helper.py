@@ -53,8 +53,8 @@ PEER_OPTIONS = (
 
 _PACKAGE = __file__.rpartition("/fastpath/")[0]
 _START = _PACKAGE + "/start.py"
-# Of st_mode: S_IFMT and S_IFREG.
-_FILE_TYPE, _REGULAR = 0o170000, 0o100000
+# Of st_mode: S_IFMT, S_IFREG and S_IFSOCK.
+_FILE_TYPE, _REGULAR, _SOCKET = 0o170000, 0o100000, 0o140000
 _AGENT_S = 2
 # The limit of OpenSSH's agents and clients, plus the length field.
 _MAX_REPLY = 256 * 1024 + 4
@@ -355,14 +355,12 @@ def _connect(entry: "list[str]", home: str, host: str, login: str) -> bool:
     now, address = time(), entry[ADDRESS]
     if login not in entry[LOGINS].split("\n") or not _is_within(entry[CONNECT_TIMES]):
         return False
-    first, second = posix.fstat(0), posix.fstat(1)
-    # One socket on both: ProxyUseFdpass.  S_ISSOCK, without the module stat.
-    is_one = (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
-    is_fdpass = is_one and first.st_mode & 0o170000 == 0o140000
-    if is_one != is_fdpass or not address or (is_fdpass and _has_spoken()):
-        return False
-    parent = posix.getppid()
-    if checks_no_host(parent) or not (is_fdpass or _is_openssh(parent)):
+    fdpass, parent = is_fdpass(), posix.getppid()
+    if (
+        not address
+        or checks_no_host(parent)
+        or (has_spoken() if fdpass else not _is_openssh(parent))
+    ):
         return False
     family = _socket.AF_INET6 if ":" in address else _socket.AF_INET
     sock = _socket.socket(family, _socket.SOCK_STREAM)
@@ -378,22 +376,64 @@ def _connect(entry: "list[str]", home: str, host: str, login: str) -> bool:
     except OSError:
         pass  # not worth failing the connection
     if posix.environ.get(b"DCS_PROXY_LOG") != b"off":
-        how = "yes" if is_fdpass else "no"
+        how = "yes" if fdpass else "no"
         ms = int((time() - now) * 1000)
         text = f"connected machine={host} login={login} warm=yes fdpass={how} ms={ms}"
         try:
-            write_line(f"{home}/log", posix.getppid(), text)
+            write_line(f"{home}/log", parent, text)
         except OSError:
             pass  # not worth failing the connection
-    if not is_fdpass:
-        posix.set_inheritable(sock.fileno(), True)
-        words = [sys.executable, "-I", "-S", _START, "relay", str(sock.fileno()), host, home]
-        posix.execve(sys.executable, words, {})
-    channel = _socket.socket(fileno=posix.dup(1))
-    passed = sock.fileno().to_bytes(4, sys.byteorder)
-    channel.sendmsg([b"\0"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)])
-    await_received(channel)
+    if not fdpass:
+        become_relay(sock, host, home)
+    hand_over(sock)
     return True
+
+
+def is_fdpass(stdin: int = 0, stdout: int = 1) -> bool:
+    """Return whether both descriptors are the same socket, as under ProxyUseFdpass."""
+    first, second = posix.fstat(stdin), posix.fstat(stdout)
+    is_same = (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
+    return is_same and first.st_mode & _FILE_TYPE == _SOCKET
+
+
+def has_spoken(stdin: int = 0) -> bool:
+    """Return whether the client has sent anything, which a client never does before a handover.
+
+    `stdin` is a socket.  If the client has closed it, the answer is no.
+    """
+    channel = _socket.socket(fileno=posix.dup(stdin))
+    try:
+        return bool(channel.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT))
+    except OSError:
+        return False
+    finally:
+        channel.close()
+
+
+def hand_over(sock: _socket.socket, fd: int = 1) -> None:
+    """Pass a connected socket to ssh over the socket `fd`, as mm_receive_fd of OpenSSH expects it.
+
+    One zero byte with the descriptor as SCM_RIGHTS (monitor_fdpass.c).  Raises OSError if ssh has
+    exited.
+    """
+    channel = _socket.socket(fileno=posix.dup(fd))
+    try:
+        passed = sock.fileno().to_bytes(4, sys.byteorder)
+        channel.sendmsg([b"\0"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)])
+        await_received(channel)
+    finally:
+        channel.close()
+
+
+def become_relay(sock: _socket.socket, host: str, home: str) -> None:
+    """Replace this program by the relay between stdin, stdout and `sock`.  Does not return.
+
+    The relay gets an empty environment, because ours may contain the API key.  `host` and the state
+    directory `home` only serve to identify it in a list of processes.
+    """
+    posix.set_inheritable(sock.fileno(), True)
+    words = [sys.executable, "-I", "-S", _START, "relay", str(sock.fileno()), host, home]
+    posix.execve(sys.executable, words, {})
 
 
 def _is_openssh(pid: int) -> bool:
@@ -467,15 +507,6 @@ def await_received(channel: _socket.socket) -> None:
             channel.recv(1)
         except OSError:
             pass  # it took too long, or ssh has exited: nothing more can be done
-
-
-def _has_spoken() -> bool:
-    """Return whether the client has sent anything; one that expects a socket sends nothing."""
-    channel = _socket.socket(fileno=posix.dup(0))
-    try:
-        return bool(channel.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT))
-    except BlockingIOError:
-        return False
 
 
 if __name__ == "__main__":

@@ -1,31 +1,19 @@
-"""What ssh gave us as stdin and stdout, and how a connected socket gets to it.
+"""The client behind stdin and stdout: whether it is still there, and how it gets the socket.
 
 Under ProxyUseFdpass ssh connects one end of a socketpair to our stdin and stdout and waits to
 receive a connected socket over it.  Every other client gives us two different ends, and needs a
-relay (fastpath/relay.py).
+relay (fastpath/relay.py) or the bridge.
 """
 
 from __future__ import annotations
 
-import array
 import contextlib
-import os
 import select
 import socket
-import stat
 import sys
-from typing import NoReturn
 
-import dcs_proxy
 from dcs_proxy.errors import ClientGone
-from dcs_proxy.fastpath.helper import await_received
-
-
-def is_fdpass(stdin: int = 0, stdout: int = 1) -> bool:
-    """Return whether both descriptors are the same socket, as under ProxyUseFdpass."""
-    first, second = os.fstat(stdin), os.fstat(stdout)
-    is_same = (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
-    return is_same and stat.S_ISSOCK(first.st_mode)
+from dcs_proxy.fastpath import helper
 
 
 def client_gone(stdout: int = 1) -> bool:
@@ -48,26 +36,8 @@ def client_gone(stdout: int = 1) -> bool:
 
 
 def hand_over(sock: socket.socket, fd: int = 1) -> None:
-    """Pass a connected socket to ssh over the socket `fd`, as mm_receive_fd of OpenSSH expects it.
-
-    One zero byte with the descriptor as SCM_RIGHTS (monitor_fdpass.c).  Raises ClientGone.
-    """
-    with socket.socket(fileno=os.dup(fd)) as channel:
-        descriptors = array.array("i", [sock.fileno()])
-        try:
-            channel.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
-        except OSError:
-            raise ClientGone("ssh exited before it got its connection") from None
-        await_received(channel)
-
-
-def become_relay(sock: socket.socket, host: str, home: str) -> NoReturn:
-    """Replace this program by the relay between stdin, stdout and `sock`.
-
-    The relay gets an empty environment, because ours may hold the API key.  `host` and the state
-    directory `home` only serve to identify it in a list of processes.
-    """
-    sock.set_inheritable(True)
-    start = os.path.join(os.path.dirname(dcs_proxy.__file__), "start.py")
-    words = [sys.executable, "-I", "-S", start, "relay", str(sock.fileno()), host, home]
-    os.execve(sys.executable, words, {})
+    """Pass a connected socket to ssh over the socket `fd`.  Raises ClientGone."""
+    try:
+        helper.hand_over(sock, fd)
+    except OSError:
+        raise ClientGone("ssh exited before it got its connection") from None

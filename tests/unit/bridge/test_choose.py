@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from dcs_proxy.bridge.choose import Way, check_descriptors, choose_way, has_spoken
+from dcs_proxy.bridge.choose import Way, check_descriptors, choose_way
 from dcs_proxy.emulator.loopback import listen
 from dcs_proxy.errors import UsageError
 
@@ -49,7 +49,6 @@ def test_a_client_that_has_spoken_on_the_one_socket_expects_no_handover(
 ) -> None:
     near, far = pair
     far.sendall(NODE)
-    assert has_spoken(near.fileno())
     assert choose_way(None, near.fileno(), near.fileno()) == (Way.BRIDGE, b"")
     assert near.recv(99) == NODE, "nothing was taken"
 

@@ -574,6 +574,20 @@ def test_a_log_of_another_user_is_written_by_root_only(
             helper.write_line(path, 7, "text")
 
 
+def test_one_socket_on_both_descriptors_is_fdpass() -> None:
+    ours, theirs = socket.socketpair()
+    ends = os.pipe()
+    with ours, theirs:
+        again = os.dup(theirs.fileno())
+        assert helper.is_fdpass(theirs.fileno(), again)
+        assert not helper.is_fdpass(ours.fileno(), theirs.fileno())
+        assert not helper.is_fdpass(*ends)
+        assert not helper.is_fdpass(ends[0], ends[0])
+        os.close(again)
+    for fd in ends:
+        os.close(fd)
+
+
 def test_a_client_that_has_spoken_does_not_wait_for_a_socket(warm: Warm, handed: Handed) -> None:
     handed.theirs.sendall(b"SSH-2.0-libssh\r\n")
     assert not warm.connect()

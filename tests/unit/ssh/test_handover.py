@@ -10,22 +10,9 @@ from typing import ClassVar
 
 import pytest
 
+from dcs_proxy.errors import ClientGone
 from dcs_proxy.fastpath import helper
-from dcs_proxy.ssh.handover import client_gone, hand_over, is_fdpass
-
-
-def test_one_socket_on_both_descriptors_is_fdpass() -> None:
-    ours, theirs = socket.socketpair()
-    ends = os.pipe()
-    with ours, theirs:
-        again = os.dup(theirs.fileno())
-        assert is_fdpass(theirs.fileno(), again)
-        assert not is_fdpass(ours.fileno(), theirs.fileno())
-        assert not is_fdpass(*ends)
-        assert not is_fdpass(ends[0], ends[0])
-        os.close(again)
-    for fd in ends:
-        os.close(fd)
+from dcs_proxy.ssh.handover import client_gone, hand_over
 
 
 def test_a_socket_is_handed_over_with_one_byte() -> None:
@@ -36,6 +23,13 @@ def test_a_socket_is_handed_over_with_one_byte() -> None:
         assert data == b"\0" and len(fds) == 1
         with socket.socket(fileno=fds[0]) as passed:
             assert passed.getsockname() == gateway.getsockname()
+
+
+def test_an_ssh_that_has_exited_gets_no_socket() -> None:
+    ours, theirs = socket.socketpair()
+    ours.close()
+    with theirs, socket.create_server(("127.0.0.1", 0)) as gateway, pytest.raises(ClientGone):
+        hand_over(gateway, theirs.fileno())
 
 
 def test_a_client_that_closed_its_end_is_noticed() -> None:
