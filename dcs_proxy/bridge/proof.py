@@ -17,9 +17,8 @@ from dcs_proxy.bridge.gateway import Gateway
 from dcs_proxy.bridge.login import Login
 from dcs_proxy.bridge.outbox import Outbox
 from dcs_proxy.bridge.run import explain_failure
-from dcs_proxy.errors import ClientGone, GatewayUnreachable
-
-_TURN_S = 0.1
+from dcs_proxy.errors import GatewayUnreachable
+from dcs_proxy.local.deadline import TURN_S, check_client
 
 
 def prove_gateway(
@@ -33,9 +32,8 @@ def prove_gateway(
     gateway.start()
     end = time.monotonic() + timeout_s
     try:
-        while not gateway.is_negotiated.wait(_TURN_S):
-            if client_gone():
-                raise ClientGone("the program that asked for the connection has exited")
+        while not gateway.is_negotiated.wait(TURN_S):
+            check_client(client_gone)
             if time.monotonic() >= end:
                 raise GatewayUnreachable(
                     f"the gateway {login.endpoint} has not proved its identity within"

@@ -21,7 +21,8 @@ from dcs_proxy.bridge.outbox import Outbox
 from dcs_proxy.bridge.side import BY_APPLICATION, Farewell
 from dcs_proxy.bridge.stream import Stream
 from dcs_proxy.console.progress import Progress
-from dcs_proxy.errors import ClientGone, DcsError, GatewayUnreachable, LoginRefused, Untrusted
+from dcs_proxy.errors import DcsError, GatewayUnreachable, LoginRefused, Untrusted
+from dcs_proxy.local.deadline import TURN_S, check_client
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.ssh.handover import client_gone
 from dcs_proxy.text import clean_text, quote_server
@@ -34,7 +35,6 @@ _OPENSSH = "SSH-2.0-OpenSSH"
 _SHOW_REASONS = (_OPENSSH, "SSH-2.0-dropbear", "SSH-2.0-PuTTY")
 # From the gateway's first byte to the end of the login.
 _LOGIN_S = 30.0
-_TURN_S = 0.1
 # How often to look whether the client is still there.
 _LOOK_S = 1.0
 # How long the last messages to one side may take when the other has ended.
@@ -156,9 +156,8 @@ class Bridge:
             self._client.let_in()
 
     def _await(self, gateway: Gateway, event: threading.Event, end: float, login: Login) -> None:
-        while not event.wait(_TURN_S):
-            if self.client_gone():
-                raise ClientGone("the program that asked for the connection has exited")
+        while not event.wait(TURN_S):
+            check_client(self.client_gone)
             if time.monotonic() >= end:
                 raise GatewayUnreachable(
                     f"the gateway {login.endpoint} did not complete the login in {_LOGIN_S:g} s",

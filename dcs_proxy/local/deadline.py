@@ -15,7 +15,14 @@ from dcs_proxy.errors import ClientGone, DeadlineExceeded
 
 T = TypeVar("T")
 
+# How often a wait looks whether the client is still there.
 TURN_S = 0.1
+
+
+def check_client(client_gone: Callable[[], bool]) -> None:
+    """Raise ClientGone if `client_gone` returns True."""
+    if client_gone():
+        raise ClientGone("the program that asked for the connection has exited")
 
 
 class Deadline:
@@ -43,8 +50,7 @@ class Deadline:
     def check(self) -> None:
         """Raise ClientGone or DeadlineExceeded if there is no reason to wait any longer."""
         self._turn()
-        if self.client_gone():
-            raise ClientGone("the program that asked for the connection has exited")
+        check_client(self.client_gone)
         if not self.remaining():
             raise DeadlineExceeded(
                 f"timed out after {self.seconds:g} s",

@@ -14,13 +14,13 @@ import threading
 import time
 from collections.abc import Callable
 
-from dcs_proxy.errors import ClientGone, GatewayUnreachable
+from dcs_proxy.errors import GatewayUnreachable
 from dcs_proxy.fastpath.helper import set_options
+from dcs_proxy.local.deadline import TURN_S, check_client
 from dcs_proxy.local.http_proxy import authority
 
 # RFC 8305 §5: the next address is tried if the one before has not answered after this time.
 _STAGGER_S = 0.25
-_TURN_S = 0.1
 # An address family, and the host and port in it.
 Address = tuple[int, tuple[str, int]]
 
@@ -92,8 +92,8 @@ def look_up(
     thread.start()
     end = time.monotonic() + timeout_s
     while thread.is_alive() and (left := end - time.monotonic()) > 0:
-        thread.join(min(left, _TURN_S))
-        _check_client(client_gone)
+        thread.join(min(left, TURN_S))
+        check_client(client_gone)
     if thread.is_alive() or problem or not found:
         reason = problem[0] if problem else f"no answer after {timeout_s:g} s"
         raise GatewayUnreachable(
@@ -133,7 +133,7 @@ class _Race:
                 if self.waiting and (now >= next_start or not self.running):
                     self.start(*self.waiting.pop(0))
                     next_start = now + _STAGGER_S
-                winner = self.wait(next_start if self.waiting else now + _TURN_S)
+                winner = self.wait(next_start if self.waiting else now + TURN_S)
                 if winner is not None:
                     del self.running[winner]
                     return winner
@@ -158,7 +158,7 @@ class _Race:
         """Wait a little, at most `until`; return a connected socket, drop those that failed."""
         if not self.running:
             return None
-        turn = max(0.0, min(until - time.monotonic(), _TURN_S))
+        turn = max(0.0, min(until - time.monotonic(), TURN_S))
         _, writable, _ = select.select([], list(self.running), [], turn)
         for sock in writable:
             number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -168,14 +168,9 @@ class _Race:
         for sock, (_, limit) in list(self.running.items()):
             if time.monotonic() >= limit:
                 self.drop(sock, f"no answer after {self.timeout_s:g} s")
-        _check_client(self.client_gone)
+        check_client(self.client_gone)
         return None
 
     def drop(self, sock: socket.socket, reason: str) -> None:
         self.reasons.append(f"{self.running.pop(sock)[0]}: {reason}")
         sock.close()
-
-
-def _check_client(client_gone: Callable[[], bool]) -> None:
-    if client_gone():
-        raise ClientGone("the program that asked for the connection has exited")

@@ -13,11 +13,11 @@ import socket
 import time
 from collections.abc import Callable
 
-from dcs_proxy.errors import ClientGone, GatewayUnreachable
+from dcs_proxy.errors import GatewayUnreachable
+from dcs_proxy.local.deadline import TURN_S, check_client
 
 # How long a gateway may take to speak first.
 _FIRST_S = 3.0
-_TURN_S = 0.1
 _VERSION_LINE = b"SSH-2.0-dcs_proxy\r\n"
 
 
@@ -54,9 +54,8 @@ def _wait(
     """Return those of the sockets from which something can be read, none after `seconds`."""
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
-        if client_gone():
-            raise ClientGone("the program that asked for the connection has exited")
-        ready, _, _ = select.select(sockets, [], [], min(left, _TURN_S))
+        check_client(client_gone)
+        ready, _, _ = select.select(sockets, [], [], min(left, TURN_S))
         if ready:
             return ready
     return []

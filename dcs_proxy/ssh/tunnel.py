@@ -9,12 +9,12 @@ from collections.abc import Callable
 from functools import partial
 
 from dcs_proxy import __version__
-from dcs_proxy.errors import ClientGone, GatewayUnreachable
+from dcs_proxy.errors import GatewayUnreachable
+from dcs_proxy.local.deadline import TURN_S, check_client
 from dcs_proxy.local.http_proxy import HttpProxy, authority
 from dcs_proxy.ssh.dial import dial
 from dcs_proxy.text import quote_server
 
-_TURN_S = 0.1
 _SETTING_HINT = "check proxy in the config file"
 _MAX_HEAD = 16 * 1024
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
@@ -63,7 +63,7 @@ def _open_tunnel(
 ) -> None:
     """Ask for the tunnel.  Raises GatewayUnreachable quoting the proxy's answer, or ClientGone."""
     until = min(time.monotonic() + timeout_s, deadline)
-    sock.settimeout(_TURN_S)
+    sock.settimeout(TURN_S)
     line, hint = "", _SETTING_HINT
     try:
         sock.sendall(connect_request(proxy, where))
@@ -97,8 +97,7 @@ def read_head(sock: socket.socket, until: float, client_gone: Callable[[], bool]
     """
     head = b""
     while True:
-        if client_gone():
-            raise ClientGone("the program that asked for the connection has exited")
+        check_client(client_gone)
         if time.monotonic() >= until:
             raise TimeoutError
         try:
