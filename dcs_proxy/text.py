@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from urllib.parse import quote
 
 MASK = "[masked]"
@@ -17,9 +18,9 @@ SERVER_TEXT_LIMIT = 200
 # Of a line that is not a result: an error, its hint, a notice.
 LINE_LIMIT = 1000
 _TYPED_LIMIT = 80
-# A shorter secret could be a part of any word, and is masked only where it stands alone.
+# A shorter secret could be part of an ordinary word, so it is masked only as a word of its own.
 _LEAST_INSIDE = 6
-# One that is shorter still would be given away by the places where it is masked.
+# An even shorter one could be guessed from the places where it is masked.
 _LEAST = 4
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*\Z")
 # Quotation marks, and characters that look like them.
@@ -41,7 +42,12 @@ def add_secret(secret: str) -> None:
 
 def mask(text: str) -> str:
     """Return `text` with the secrets of this process masked."""
-    for secret in sorted(_secrets, key=len, reverse=True):
+    return replace_secrets(text, _secrets)
+
+
+def replace_secrets(text: str, secrets: Iterable[str]) -> str:
+    """Return `text` with `secrets` masked, short ones only where they are words of their own."""
+    for secret in sorted(secrets, key=len, reverse=True):
         if secret not in text:
             continue
         if len(secret) >= _LEAST_INSIDE:

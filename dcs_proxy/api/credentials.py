@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from dcs_proxy.api import keyring as system_keyring
 from dcs_proxy.errors import CredentialsError, KeyringUnusable, StateError
 from dcs_proxy.local.files import make_directories, remove_file, write_atomically
+from dcs_proxy.local.programs import SECRET_VARIABLES
 from dcs_proxy.local.trusted_file import distrusted, find_distrust, read_trusted
 from dcs_proxy.text import add_secret
 
 MAX_KEY = 4096
 _NOT_ALONE = ("DEDALUS_", "export ", '"', "'")
-_VARIABLES = ("DEDALUS_API_KEY", "DEDALUS_X_API_KEY")
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ def load_credentials(
 
     `read_keyring` is :meth:`SystemKeyring.read` of the API's base URL.
     """
-    keys = [environment.get(name) or None for name in _VARIABLES]
+    keys = [environment.get(name) or None for name in SECRET_VARIABLES]
     if any(keys):
-        pairs = list(zip(_VARIABLES, keys, strict=True))
+        pairs = list(zip(SECRET_VARIABLES, keys, strict=True))
         source = " and ".join(name for name, key in pairs if key)
         bearer, api_key = (key and check_key(key, name) for name, key in pairs)
         return Credentials(bearer, api_key, source, f"set {source} to a valid key")
@@ -75,7 +75,7 @@ def load_credentials(
 
 def overriding_sources(environment: Mapping[str, str], key_file: str) -> list[str]:
     """Return what is read before the keyring: variables that are set, the key file if it exists."""
-    found = [name for name in _VARIABLES if environment.get(name)]
+    found = [name for name in SECRET_VARIABLES if environment.get(name)]
     return [*found, key_file] if os.path.exists(key_file) else found
 
 

@@ -18,7 +18,8 @@ from dcs_proxy.fastpath.helper import has_spoken, is_fdpass
 
 _LINE_S = 10.0
 _MAX_LINE = 4096
-_OPENSSH = b"SSH-2.0-OpenSSH"
+# How the version line of every OpenSSH begins.
+OPENSSH = "SSH-2.0-OpenSSH"
 
 
 class Way(Enum):
@@ -46,7 +47,7 @@ def choose_way(login: str | None, stdin: int = 0, stdout: int = 1) -> tuple[Way,
 
 def is_openssh_line(first: bytes) -> bool:
     """Return whether what a client sent first is the version line of an OpenSSH."""
-    return first.startswith(_OPENSSH)
+    return first.startswith(OPENSSH.encode())
 
 
 def check_descriptors(host: str = "HOST", stdin: int = 0, stdout: int = 1) -> None:

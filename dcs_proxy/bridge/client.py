@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import paramiko
 from paramiko.auth_handler import AuthHandler
 
+from dcs_proxy.bridge.choose import OPENSSH
 from dcs_proxy.bridge.outbox import Outbox
 from dcs_proxy.bridge.packets import Packets
 from dcs_proxy.bridge.side import GCM, Side
@@ -25,7 +26,6 @@ _KEXINIT, _NEWKEYS = 20, 21
 _SUCCESS, _BANNER, _PK_OK = 52, 53, 60
 _COOKIE_BYTES = 16
 _NAME_LISTS = 10
-_OPENSSH = "SSH-2.0-OpenSSH"
 
 
 class Client(Side):
@@ -110,7 +110,7 @@ class Client(Side):
             super()._send_kex_init()  # type: ignore[misc]
 
     def _is_awaiting_lists(self) -> bool:
-        return not self._has_lists and self.remote_version.startswith(_OPENSSH)
+        return not self._has_lists and self.remote_version.startswith(OPENSSH)
 
     def _start_exchange(self, message: paramiko.Message) -> None:
         """Take the client's part of a key exchange, and skip its guess if that is wrong.

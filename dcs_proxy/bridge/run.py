@@ -13,6 +13,7 @@ from types import FrameType
 
 import paramiko
 
+from dcs_proxy.bridge.choose import OPENSSH
 from dcs_proxy.bridge.client import Client
 from dcs_proxy.bridge.gateway import Gateway
 from dcs_proxy.bridge.host_keys import ensure_host_keys, write_known_hosts
@@ -30,9 +31,8 @@ from dcs_proxy.text import clean_text, quote_server
 # OpenSSH waits for its login as long as necessary.  Other clients may give up after a few seconds
 # (with node's ssh2, the program that uses it sets the limit).
 _PATIENCE_S = 2.0
-_OPENSSH = "SSH-2.0-OpenSSH"
 # Clients that print the text of a disconnect message.
-_SHOW_REASONS = (_OPENSSH, "SSH-2.0-dropbear", "SSH-2.0-PuTTY")
+_SHOW_REASONS = (OPENSSH, "SSH-2.0-dropbear", "SSH-2.0-PuTTY")
 # From the gateway's first byte to the end of the login.
 _LOGIN_S = 30.0
 # How often to look whether the client is still there.
@@ -152,7 +152,7 @@ class Bridge:
         return Farewell(BY_APPLICATION, f"{self._host}: {what}")
 
     def _run_out_of_patience(self) -> None:
-        if not self._client.remote_version.startswith(_OPENSSH):
+        if not self._client.remote_version.startswith(OPENSSH):
             self._client.let_in()
 
     def _await(self, gateway: Gateway, event: threading.Event, end: float, login: Login) -> None:

@@ -24,7 +24,6 @@ _LIST_S = 30.0
 # ssh reads the list on every start, and editors show it.
 _MAX_LISTED = 2_000
 _MAX_SHOWN = 20
-SSH_CONFIG = "~/.ssh/config"
 
 
 def add_host_arguments(parser: argparse.ArgumentParser, all_means: str) -> None:
@@ -154,7 +153,7 @@ def show_unlisted(names: Collection[MachineName], settings: Settings, state_dire
         for name in names
         if is_listed(name, settings, short[name])
     }
-    default = os.path.expanduser(SSH_CONFIG)
+    default = os.path.expanduser(config_file.DEFAULT_PATH)
     for path in dict.fromkeys([default, *read_ssh_configs(state_directory)]):
         listed = read_listed(path)
         if listed is None or len(listed) >= _MAX_LISTED:
@@ -170,8 +169,7 @@ def show_unlisted(names: Collection[MachineName], settings: Settings, state_dire
 def read_listed(path: str) -> set[str] | None:
     """Return the hosts that our block in an ssh config lists; None if there is no valid block."""
     try:
-        text, _ = config_file.read(os.path.realpath(path))
-        top = config_file.parse_blocks(text or b"").top
+        top = config_file.read_blocks(path).top
     except ConfigError:
         return None
     return None if top is None else set(listed_hosts(top.decode("utf-8", "replace")))

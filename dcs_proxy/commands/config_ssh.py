@@ -32,7 +32,13 @@ from dcs_proxy.local.settings import Settings
 from dcs_proxy.local.trusted_file import judge
 from dcs_proxy.names import MachineName, natural_order
 from dcs_proxy.openssh import config_file
-from dcs_proxy.openssh.config_text import Program, listed_hosts, render_end, render_top
+from dcs_proxy.openssh.config_text import (
+    NO_MACHINE,
+    Program,
+    listed_hosts,
+    render_end,
+    render_top,
+)
 from dcs_proxy.openssh.shell import Shell, try_shells
 from dcs_proxy.openssh.version import find_client, missing_features
 from dcs_proxy.publish.launcher import write_launcher
@@ -55,9 +61,6 @@ EXAMPLES = (
 # argparse would need more than 60 columns.
 _USAGE = """dcs-proxy config-ssh [--ssh-config FILE]
                  [--dry-run | --remove | --vscode]"""
-_DEFAULT_CONFIG = "~/.ssh/config"
-# A name that matches our patterns and that no machine has.
-_NO_MACHINE = "dm-dcs-proxy-doctor"
 _SSH_S = 30
 # Where uvx and pipx run keep programs that nothing has installed.
 _TEMPORARY = re.compile(r"/uv/(archive|environments)-v\d+/|/\.cache/(uv|pipx)/|/pipx/\.cache/")
@@ -67,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.usage = _USAGE
     parser.add_argument(
-        "--ssh-config", metavar="FILE", default=_DEFAULT_CONFIG,
+        "--ssh-config", metavar="FILE", default=config_file.DEFAULT_PATH,
         help="the file to edit (default: %(default)s)",
     )  # fmt: skip
     how = parser.add_mutually_exclusive_group()
@@ -91,7 +94,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     elif arguments.remove:
         _remove(path, options)
     else:
-        is_default = arguments.ssh_config == _DEFAULT_CONFIG
+        is_default = arguments.ssh_config == config_file.DEFAULT_PATH
         _install(path, options, is_default=is_default, dry_run=arguments.dry_run)
     return 0
 
@@ -187,7 +190,7 @@ def _ssh_error(ssh: str, state: StateDirectory, text: bytes) -> str:
     path = state.file("config-ssh.tmp")
     write_atomically(path, text)
     try:
-        done = _run_ssh([ssh, "-G", "-F", path, _NO_MACHINE])
+        done = _run_ssh([ssh, "-G", "-F", path, NO_MACHINE])
     finally:
         remove_file(path)
     if done is None:
@@ -227,7 +230,7 @@ def _home_warnings(ssh: str, path: str) -> Iterator[str]:
     home = passwd_home()
     if home is None or os.path.realpath(home) == os.path.realpath(os.path.expanduser("~")):
         return
-    done = _run_ssh([ssh, "-v", "-G", _NO_MACHINE])
+    done = _run_ssh([ssh, "-v", "-G", NO_MACHINE])
     read = [] if done is None else done.stderr.decode("utf-8", "replace").splitlines()
     if f"debug1: Reading configuration data {path}" not in read:
         yield f"ssh reads {home}/.ssh/config whatever HOME says, not this file"

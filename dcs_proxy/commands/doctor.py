@@ -23,6 +23,7 @@ from dcs_proxy.doctor.redact import mask
 from dcs_proxy.doctor.runner import Check, run_steps
 from dcs_proxy.local.environment import full_path
 from dcs_proxy.local.log import milliseconds_since
+from dcs_proxy.openssh.config_file import DEFAULT_PATH
 
 HELP = "check everything and suggest fixes"
 DESCRIPTION = (
@@ -62,7 +63,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     context = Context(
         options=options,
         environment=os.environ,
-        ssh_config=full_path(chosen or "~/.ssh/config"),
+        ssh_config=full_path(chosen or DEFAULT_PATH),
         is_default_config=chosen is None,
         host=arguments.host,
     )

@@ -21,13 +21,14 @@ from dcs_proxy.api.credentials import (
     write_key_file,
 )
 from dcs_proxy.app import ApiFactory, Options, open_factory, open_keyring, show_notice
-from dcs_proxy.commands._machines import SSH_CONFIG, read_listed
+from dcs_proxy.commands._machines import read_listed
 from dcs_proxy.console.confirm import confirm
 from dcs_proxy.console.stderr import show
 from dcs_proxy.console.stdout import put
 from dcs_proxy.errors import CredentialsError, UsageError
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.settings import Settings
+from dcs_proxy.openssh.config_file import DEFAULT_PATH
 
 HELP = "store the API key in the system keyring"
 DESCRIPTION = (
@@ -78,7 +79,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         place = f"the system keyring ({keyring.store(key)}) for {settings.base_url}"
     put(f"dcs-proxy: the key is stored in {place}")
     _warn_of_overrides(settings, arguments.file)
-    if read_listed(os.path.expanduser(SSH_CONFIG)) is None:
+    if read_listed(os.path.expanduser(DEFAULT_PATH)) is None:
         put("dcs-proxy: next, make ssh use dcs-proxy: dcs-proxy config-ssh")
     else:
         put("dcs-proxy: next, see your machines: dcs-proxy list")

@@ -49,7 +49,6 @@ DESCRIPTION = (
 )
 EXAMPLES = (("The API key and the config file too, without asking", "dcs-proxy uninstall --yes"),)
 
-_DEFAULT_CONFIG = "~/.ssh/config"
 _KEY_FILE = "api-key"
 _CONFIG_FILES = ("config.toml", _KEY_FILE)
 # Long enough to see whether the API answers.
@@ -77,7 +76,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     """Remove everything.  Raises ConfigError if a block cannot be removed, before all else."""
     home = options.state_directory(os.environ)
     named = [full_path(each) for each in arguments.ssh_config]
-    default = os.path.expanduser(_DEFAULT_CONFIG)
+    default = os.path.expanduser(config_file.DEFAULT_PATH)
     for path in dict.fromkeys([default, *named, *read_ssh_configs(home)]):
         if config_file.edit(path, lambda old: old and config_file.remove(old)):
             _say(f"{path}: block removed")

@@ -12,18 +12,19 @@ from dcs_proxy import __version__
 from dcs_proxy.api.network import CA_VARIABLES
 from dcs_proxy.app import internal_error
 from dcs_proxy.doctor.api import PROXY_VARIABLES
-from dcs_proxy.doctor.context import NO_MACHINE, Context
-from dcs_proxy.doctor.redact import MASK, mask, mask_url
+from dcs_proxy.doctor.context import Context
+from dcs_proxy.doctor.redact import mask, mask_url
 from dcs_proxy.doctor.runner import Check
 from dcs_proxy.errors import AgentRefused, AgentUnavailable, DcsError, StateError, UsageError
 from dcs_proxy.local.files import cannot_write, read_small
 from dcs_proxy.local.log_reader import read_log
 from dcs_proxy.local.programs import SECRET_VARIABLES
 from dcs_proxy.openssh import config_file
+from dcs_proxy.openssh.config_text import NO_MACHINE
 from dcs_proxy.session.records import parse_record
 from dcs_proxy.ssh.agent import LIST_S, Agent
 from dcs_proxy.ssh.private_agents import PrivateAgents
-from dcs_proxy.text import safe_line
+from dcs_proxy.text import MASK, safe_line
 
 _LOG_LINES = 500
 _VARIABLES = (
@@ -140,8 +141,7 @@ def _agent(context: Context) -> Iterator[str]:
 
 
 def _block(context: Context) -> Iterator[str]:
-    data, _ = config_file.read(os.path.realpath(context.ssh_config))
-    parts = config_file.parse_blocks(data or b"")
+    parts = config_file.read_blocks(context.ssh_config)
     for part in (parts.top, parts.end):
         yield from (part or b"(none)").decode("utf-8", "replace").splitlines()
 

@@ -78,8 +78,7 @@ def check_shell(context: Context) -> Check:
 
 
 def _is_by_pipes(context: Context) -> bool:
-    data, _ = config_file.read(os.path.realpath(context.ssh_config))
-    top = config_file.parse_blocks(data or b"").top or b""
+    top = config_file.read_blocks(context.ssh_config).top or b""
     return uses_pipes(top.decode("utf-8", "surrogateescape"))
 
 

@@ -22,9 +22,6 @@ from dcs_proxy.session.records import ReadySession
 
 T = TypeVar("T")
 
-
-# Matches the patterns of the block, and is no machine's name.
-NO_MACHINE = MachineName("dm-dcs-proxy-doctor")
 _SSH_S = 30
 _BOOLEANS = {"true": "yes", "false": "no"}
 

@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterable
 from urllib.parse import quote, unquote
 
-MASK = "[masked]"
-# A shorter secret could be part of an ordinary word, so it is masked only as a word of its own; the
-# shortest would make any text unreadable.
-_LEAST, _LEAST_WORD = 6, 3
+from dcs_proxy.text import MASK, replace_secrets
+
+# Masking shorter secrets would make any text unreadable.
+_LEAST = 3
 # The limits keep the search linear in a text that others chose.
 _USER = re.compile(r"(?<=://)[^/\s'\"]*@")
 _USER_WITHOUT_SCHEME = re.compile(r"(?<![^\s=])[^/\s:=]{1,200}:[^/\s]{1,400}@")
@@ -49,13 +49,9 @@ def secrets_in_url(url: str) -> set[str]:
 
 def mask(text: str, secrets: Iterable[str]) -> str:
     """Return `text` with all of `secrets` masked, and anything that looks like one."""
-    # The log writes ' for ".
-    known = {form for secret in secrets for form in (secret, secret.replace('"', "'"))}
-    for secret in sorted(known, key=len, reverse=True):
-        if len(secret) >= _LEAST:
-            text = text.replace(secret, MASK)
-        elif len(secret) >= _LEAST_WORD:
-            text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", MASK, text)
+    known = [secret for secret in secrets if len(secret) >= _LEAST]
+    # The log writes ' instead of ".
+    text = replace_secrets(text, {*known, *(secret.replace('"', "'") for secret in known)})
     for pattern in (_USER, _USER_WITHOUT_SCHEME):
         text = pattern.sub(f"{MASK}@", text)
     text = _QUERY.sub(rf"\1{MASK}", text)

@@ -8,19 +8,26 @@ import shlex
 import stat
 
 from dcs_proxy.app import find_program
-from dcs_proxy.doctor.context import NO_MACHINE, Context, required
+from dcs_proxy.doctor.context import Context, required
 from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.local.environment import passwd_home
 from dcs_proxy.local.files import read_small
 from dcs_proxy.local.trusted_file import find_distrust, judge
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh import config_file
-from dcs_proxy.openssh.config_text import Program, render_end, render_top, uses_pipes, written_for
+from dcs_proxy.openssh.config_text import (
+    NO_MACHINE,
+    Program,
+    listed_hosts,
+    render_end,
+    render_top,
+    uses_pipes,
+    written_for,
+)
 from dcs_proxy.openssh.version import missing_features
 from dcs_proxy.publish.launcher import parse_launcher
 
 _EXEC = re.compile(r'^Match \S+ .*exec "exec (.+) prepare [^"]*"$', re.MULTILINE)
-_HOST = re.compile(r"^Host (dm-[a-z0-9-]+)$", re.MULTILINE)
 
 
 def check_permissions(context: Context) -> Check:
@@ -72,15 +79,14 @@ def _find_refusal(context: Context, path: str, status: os.stat_result) -> Check 
 def check_block(context: Context) -> Check:
     """Check that our blocks are complete, unedited, and what config-ssh would write now."""
     path = context.ssh_config
-    data, _ = config_file.read(os.path.realpath(path))
-    parts = config_file.parse_blocks(data or b"")
+    parts = config_file.read_blocks(path)
     if parts.top is None and parts.end is None and _is_included(context):
         return passed(f"in a file that {path} includes")
     if parts.top is None or parts.end is None:
         which = "dcs-proxy block" if parts.top is None else "second dcs-proxy block, at the end"
         return failed(f"{path} has no {which}", _config_ssh(context))
     top, end = (part.decode("utf-8", "surrogateescape") for part in (parts.top, parts.end))
-    hosts = [MachineName(name) for name in _HOST.findall(top)]
+    hosts = listed_hosts(top)
     if problem := _find_problem(context, top, end, hosts):
         return failed(problem, _config_ssh(context))
     return passed(f"{path}: up to date, {len(hosts)} machine{'s' * (len(hosts) != 1)} listed")

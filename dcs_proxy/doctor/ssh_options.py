@@ -11,13 +11,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dcs_proxy.doctor.context import NO_MACHINE, Context, required
+from dcs_proxy.doctor.context import Context, required
 from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.doctor.ssh_config import read_program
 from dcs_proxy.local.files import read_small, remove_file, write_atomically
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh import config_file
-from dcs_proxy.openssh.config_text import Snippet, render_snippet, uses_pipes
+from dcs_proxy.openssh.config_text import NO_MACHINE, Snippet, render_snippet, uses_pipes
 from dcs_proxy.ssh.keys import CERTIFICATE_TYPE
 from dcs_proxy.ssh.private_agents import PrivateAgents
 from dcs_proxy.text import clean_text
@@ -149,8 +149,8 @@ def _compare(context: Context, host: MachineName, snippet: str) -> Check:
 def _wanted(context: Context, snippet: str) -> dict[str, str]:
     """Return the options that our block and the included file set, as ``ssh -G`` prints them."""
     wanted = dict(_FIXED)
-    data, _ = config_file.read(os.path.realpath(context.ssh_config))
-    top = (config_file.parse_blocks(data or b"").top or b"").decode("utf-8", "surrogateescape")
+    block = config_file.read_blocks(context.ssh_config).top or b""
+    top = block.decode("utf-8", "surrogateescape")
     if uses_pipes(top):
         del wanted["ProxyUseFdpass"]
     program = read_program(top)

@@ -6,7 +6,7 @@ import os
 import shlex
 
 from dcs_proxy.app import find_program
-from dcs_proxy.doctor.context import NO_MACHINE, Context
+from dcs_proxy.doctor.context import Context
 from dcs_proxy.doctor.editors import (
     CONFIG_FILE,
     CONNECT_TIMEOUT,
@@ -20,6 +20,7 @@ from dcs_proxy.local.programs import run
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.local.trusted_file import find_distrust_of_file
 from dcs_proxy.openssh import config_file
+from dcs_proxy.openssh.config_text import NO_MACHINE
 from dcs_proxy.openssh.version import find_client, read_client
 
 # A shorter limit ends before an ordinary wake does.
@@ -115,8 +116,7 @@ def _runs_us(context: Context, editor: Editor) -> bool:
 def _has_block(path: str) -> bool:
     """Return whether a file has our block itself: editors with ssh2 read no Include."""
     try:
-        data, _ = config_file.read(os.path.realpath(path))
-        return config_file.parse_blocks(data or b"").top is not None
+        return config_file.read_blocks(path).top is not None
     except ConfigError:
         return False
 

@@ -12,10 +12,8 @@ import secrets
 import uuid
 
 from dcs_proxy.emulator.contract import Response, problem
-from dcs_proxy.names import is_machine_name
+from dcs_proxy.names import is_machine_name, is_uuid
 
-KINDS = ("dm", "uuid")
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _COMPACT_UUID_7 = re.compile(r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}\Z")
 _NAMESPACE = uuid.UUID("8f1f3f0c-5f0e-4d5c-9a52-6f2f6f0b7c11")
 # How long a machine with a UUID takes from "running" until ssh is ready.
@@ -34,7 +32,7 @@ class Ids:
 
         For UUIDs, the id is derived from a ``dm-`` name and is the same in every run.
         """
-        if self.is_uuid and _UUID.match(name):
+        if self.is_uuid and is_uuid(name):
             return name
         if not is_machine_name(name):
             return None
@@ -48,7 +46,7 @@ class Ids:
         """Return the reply to a request with a wrong machine id, None if it is right."""
         location = "path.machine_id"
         if self.is_uuid:
-            if _UUID.match(machine_id):
+            if is_uuid(machine_id):
                 return None
             return problem(400, "Bad Request", "machine_id is not a lower-case UUID", location)
         if is_machine_name(machine_id):

@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING
 if TYPE_CHECKING:
     import subprocess
 
+# Where the API key may be: as a Bearer token, as an x-api-key header.
 SECRET_VARIABLES = ("DEDALUS_API_KEY", "DEDALUS_X_API_KEY")
 # Of each stream; more than ssh prints with -vvv.
 MAX_OUTPUT = 256 * 1024

@@ -45,6 +45,7 @@ _ANY_MARK = re.compile(rb"^[ \t]*# (?:>>>|<<<) dcs-proxy\b[^\n]*\n?", re.MULTILI
 _OURS = re.compile(
     rb"^[ \t]*Match [^\n]*\bexec [^\n]*(?:/launcher|dcs[-_]proxy)[^\n]* prepare '?%h", re.MULTILINE
 )
+DEFAULT_PATH = "~/.ssh/config"
 _NOTE = "written by dcs-proxy config-ssh, which also rewrites and removes it"
 # Its directory is read-only or another user's, or the file itself is a mount point.
 _IRREPLACEABLE = (errno.EBUSY, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -118,6 +119,15 @@ def parse_blocks(text: bytes) -> Parts:
         own = own.removesuffix(b"\n")
     own += text[position:]
     return Parts(own, blocks.get("top"), blocks.get("end"), frozenset(words))
+
+
+def read_blocks(path: str) -> Parts:
+    """Find our blocks in the file at `path`, which need not exist.
+
+    Raises ConfigError as :func:`read` and :func:`parse_blocks`.
+    """
+    text, _ = read(os.path.realpath(path))
+    return parse_blocks(text or b"")
 
 
 def _check_encoding(text: bytes) -> None:

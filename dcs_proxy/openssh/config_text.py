@@ -39,6 +39,8 @@ _GLOB = re.compile(r"[*?\[\]{}]")
 KNOWN_HOSTS = "known_hosts"
 # Limits the version exchange, but neither prepare nor, under ProxyUseFdpass, our connecting.
 CONNECT_TIMEOUT_S = 30
+# A name that matches HOST_PATTERNS and that no machine has.
+NO_MACHINE = MachineName("dm-dcs-proxy-doctor")
 # The name of the launcher in the state directory.
 LAUNCHER = "launcher"
 _WHY = "# the patterns keep every name that a shell could read as a command away from the shell"

@@ -6,7 +6,8 @@ import pytest
 
 from dcs_proxy.app import Options
 from dcs_proxy.doctor.bundle import render_bundle
-from dcs_proxy.doctor.context import NO_MACHINE, Context
+from dcs_proxy.doctor.context import Context
+from dcs_proxy.openssh.config_text import NO_MACHINE
 from dcs_proxy.openssh.version import Client, Version
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcs_proxy.doctor.redact import MASK, mask, mask_url, secrets_in_url
+from dcs_proxy.doctor.redact import mask, mask_url, secrets_in_url
+from dcs_proxy.text import MASK
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from dcs_proxy.app import Options, find_program
 from dcs_proxy.doctor import ssh_config
-from dcs_proxy.doctor.context import NO_MACHINE, Context
+from dcs_proxy.doctor.context import Context
 from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.doctor.ssh_config import check_block, check_permissions, read_program
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh import config_file
-from dcs_proxy.openssh.config_text import Program, render_end, render_top
+from dcs_proxy.openssh.config_text import NO_MACHINE, Program, render_end, render_top
 from dcs_proxy.openssh.version import Client, Version
 from dcs_proxy.publish.launcher import write_launcher
 from dcs_proxy.session.directory import StateDirectory

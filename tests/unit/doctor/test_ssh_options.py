@@ -7,12 +7,12 @@ import pytest
 
 from dcs_proxy.app import Options, find_program
 from dcs_proxy.doctor import ssh_options
-from dcs_proxy.doctor.context import NO_MACHINE, Context
+from dcs_proxy.doctor.context import Context
 from dcs_proxy.doctor.runner import failed
 from dcs_proxy.doctor.ssh_options import check_host_options, check_options, find_faults
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh import config_file
-from dcs_proxy.openssh.config_text import render_top
+from dcs_proxy.openssh.config_text import NO_MACHINE, render_top
 from dcs_proxy.openssh.version import Client, Version
 from dcs_proxy.publish.launcher import write_launcher
 from dcs_proxy.session.directory import StateDirectory

@@ -8,11 +8,12 @@ import pytest
 
 from dcs_proxy.app import Options, find_program
 from dcs_proxy.doctor import vscode
-from dcs_proxy.doctor.context import NO_MACHINE, Context
+from dcs_proxy.doctor.context import Context
 from dcs_proxy.doctor.runner import Check, failed
 from dcs_proxy.doctor.vscode import check_vscode
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.openssh.config_file import install
+from dcs_proxy.openssh.config_text import NO_MACHINE
 from tests.support.groups import Groups
 
 
