@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import importlib
+import json
+import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -7,8 +11,21 @@ import pytest
 from dcs_proxy.api.model import Listing, Machine
 from dcs_proxy.commands.list import _table, size
 from dcs_proxy.console.stdout import columns
+from dcs_proxy.errors import StateError
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName, short_names
+from dcs_proxy.openssh import config_file
+from dcs_proxy.openssh.config_text import Program, render_end, render_top
+from dcs_proxy.openssh.version import Version
+from dcs_proxy.session import directory
+from tests.unit.commands.conftest import Commands
+
+command = importlib.import_module("dcs_proxy.commands.list")
+
+UUID = "017f22e2-79b0-7cc3-98c4-dc0c0c07c0de"
+PROGRAM, VERSION = Program(("/usr/bin/python3",), "/state"), Version(9, 6)
+TOP = render_top(PROGRAM, [MachineName("dm-web")], VERSION)
+END = render_end(PROGRAM, VERSION)
 
 
 @pytest.mark.parametrize(
@@ -53,3 +70,98 @@ def test_short_names_have_a_column_if_any_machine_has_one() -> None:
         ["dm-foo", "-", "running", "-", "-", "-"],
         [uuid.name, "dm-c0de", "sleeping", "-", "-", "-"],
     ]
+
+
+WEB = {
+    "machine_id": "dm-web", "phase": "SLEEPING", "vcpu": 2, "memory_mib": 4096, "storage_gib": 20,
+    "autosleep_seconds": 300, "created_at": "2026-01-02T03:04:05Z",
+}  # fmt: skip
+BARE = {"machine_id": UUID, "phase": "running"}
+GOING = {"machine_id": "dm-old", "phase": "destroying"}
+UNNAMED = {"machine_id": "Web_1", "phase": "running", "vcpu": 1}
+LATER = 1767323045 + 7300  # two hours after WEB was made
+
+
+@pytest.fixture
+def made_two_hours_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "time", SimpleNamespace(time=lambda: LATER))
+
+
+def test_a_person_reads_a_table_and_what_ssh_cannot_use(
+    commands: Commands, made_two_hours_ago: None
+) -> None:
+    commands.has(WEB, BARE, GOING, UNNAMED)
+    commands.configure('[aliases]\ndm-site = "dm-web"\ndm-www = "dm-web"\n')
+    done = commands("list")
+    assert done.code == 0
+    assert [re.split(r" {2,}", line) for line in done.out.splitlines()] == [
+        ["NAME", "SHORT", "PHASE", "SIZE", "AGE", "ALIAS"],
+        [f"dm-{UUID}", "dm-c0de", "running", "-", "-", "-"],
+        ["dm-old", "-", "destroying", "-", "-", "-"],
+        ["dm-web", "-", "sleeping", "2 vCPU 4 GiB 20 GiB", "2 h", "dm-site dm-www"],
+    ]
+    assert done.err.splitlines() == [
+        'dcs-proxy: ssh cannot name the machine "Web_1": '
+        "its id has characters other than lower-case letters, digits and hyphens"
+    ]
+
+
+def test_a_program_reads_all_that_the_api_says(
+    commands: Commands, made_two_hours_ago: None
+) -> None:
+    commands.has(WEB, BARE, UNNAMED)
+    commands.configure('[aliases]\ndm-site = "dm-web"\n')
+    done = commands("list", "--json")
+    assert (done.code, done.err) == (0, "")
+    nothing = {
+        "vcpu": None, "memory_mib": None, "storage_gib": None, "autosleep_seconds": None,
+        "created_at": None, "aliases": [],
+    }  # fmt: skip
+    assert json.loads(done.out) == [
+        {**nothing, "machine_id": UUID, "phase": "running", "name": f"dm-{UUID}",
+         "short_name": "dm-c0de", "problem": None},
+        {**WEB, "phase": "sleeping", "created_at": "2026-01-02T03:04:05.000Z", "name": "dm-web",
+         "short_name": "dm-web", "aliases": ["dm-site"], "problem": None},
+        {**nothing, "machine_id": "Web_1", "phase": "running", "name": None, "short_name": None,
+         "problem": "its id has characters other than lower-case letters, digits and hyphens"},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("machines", "said"),
+    [([], "dcs-proxy: the account has no machines\n"),
+     ([{"machine_id": "-"}], 'dcs-proxy: ssh cannot name the machine "-": '
+      "its id begins or ends with a hyphen\n")],
+)  # fmt: skip
+def test_an_account_without_machines_has_no_table(
+    commands: Commands, machines: list[Any], said: str
+) -> None:
+    commands.has(*machines)
+    done = commands("list")
+    assert (done.code, done.out, done.err) == (0, "", said)
+    assert (commands("list", "--json").out == "[]\n") is (not machines)
+
+
+def test_a_machine_that_the_ssh_config_lacks_is_counted(commands: Commands) -> None:
+    (commands.home / ".ssh" / "config").write_bytes(config_file.install(b"", TOP, END))
+    commands.has("dm-web", "dm-new", GOING)
+    assert commands("list").err == (
+        "dcs-proxy: 1 machine is not listed in your ssh config: run dcs-proxy config-ssh\n"
+    )
+    assert commands("list", "--json").err == ""
+
+
+def test_the_list_works_without_a_state_directory(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: str) -> None:
+        raise StateError("read-only file system")
+
+    commands.has("dm-web")
+    with monkeypatch.context() as patched:
+        patched.setattr(directory, "make_private_directory", fail)
+        done = commands("list")
+    assert (done.code, done.out.split()[-5:], done.err) == (0, ["dm-web", "running", *"---"], "")
+    # One that exists, and that others could have filled, is no such case.
+    (commands.home / ".ssh" / "dcs-proxy").write_text("a file in its place")
+    assert commands("list").code == StateError.exit_code
