@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,14 @@ class Commands:
         self._capsys = capsys
 
     def __call__(self, *words: str) -> Done:
-        self._capsys.readouterr()
+        self.shown()
         code = cli.main(words)
+        return replace(self.shown(), code=code)
+
+    def shown(self) -> Done:
+        """Return what has been written since a command last ended; its code is 0."""
         out, err = self._capsys.readouterr()
-        return Done(code, out, err)
+        return Done(0, out, err)
 
     def save(self, name: str, *, agent: str = "", ready: ReadySession | None = None) -> Record:
         """Write the record of a session "wssh-NAME" of this account, and return it."""

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from dcs_proxy import app
 from dcs_proxy.api.credentials import Credentials
 from dcs_proxy.api.known_machines import KnownMachines
 from dcs_proxy.app import ApiFactory
+from dcs_proxy.commands._batch import Batch
 from dcs_proxy.commands.close import Closer
 from dcs_proxy.errors import ConfigError
 from dcs_proxy.local.log import Log
@@ -14,7 +18,10 @@ from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import Attempt, Record
-from tests.support.fake_agent import Store, fake_agent
+from dcs_proxy.ssh.private_agents import PrivateAgents
+from tests.support.fake_agent import Store, fake_agent, framed
+from tests.support.fake_api import Answer
+from tests.unit.commands.conftest import Commands, Done
 
 NAME, LONGER = MachineName("dm-foo"), MachineName("dm-foo-2")
 
@@ -47,3 +54,115 @@ def test_a_session_of_another_account_is_neither_closed_nor_forgotten(tmp_path: 
     with pytest.raises(ConfigError, match="created with another API or organisation"):
         closer(state).close(NAME, print, lambda: False)
     assert state.load(NAME) == record
+
+
+def deleted(commands: Commands) -> list[str]:
+    return [asked.path for asked in commands.api.asked if asked.method == "DELETE"]
+
+
+def test_a_session_is_closed_here_and_at_the_api(commands: Commands) -> None:
+    commands.api.answers = [Answer(204)]
+    with fake_agent() as agent:
+        agent.answer = store = Store()
+        record = commands.save("dm-foo", agent=agent.path)
+        store.held = {record.identity: b"dm-foo", b"other": b"dm-bar"}
+        done = commands("close", "dm-foo")
+    assert done == Done(0, "dm-foo: session wssh-dm-foo closed\n", "")
+    assert deleted(commands) == ["/v1/machines/dm-foo/ssh/wssh-dm-foo"]
+    assert len({asked.headers["idempotency-key"] for asked in commands.api.asked}) == 1
+    assert commands.state.machines() == []
+    assert set(store.held) == {b"other"}
+    log_text = Path(commands.state.file("log")).read_text()
+    assert " closed machine=dm-foo session=wssh-dm-foo" in log_text
+    assert commands("close", "dm-foo") == Done(0, "dm-foo: there was no session\n", "")
+    assert " closed machine=dm-foo session=-" in Path(commands.state.file("log")).read_text()
+
+
+def test_all_are_those_with_a_session_or_with_an_identity_left(commands: Commands) -> None:
+    commands.api.answers = [Answer(204)]
+    assert commands("close", "--all") == Done(0, "", "dcs-proxy: there are no sessions\n")
+    for name in ("dm-a", "dm-b-1234"):
+        commands.save(name)
+    place = PrivateAgents(commands.state.path)
+    with fake_agent() as agent:
+        os.link(agent.path, place.path(1))
+        agent.answer = store = Store()
+        store.held = {b"one": b"dm-c via ssh.example", b"mine": b"me@home"}
+        done = commands("close", "--all")
+        os.unlink(place.path(1))
+    assert (done.code, sorted(done.out.splitlines())) == (
+        0, ["dm-a: session wssh-dm-a closed", "dm-b-1234: session wssh-dm-b-1234 closed",
+            "dm-c: there was no session"],
+    )  # fmt: skip
+    assert set(store.held) == {b"mine"}
+    assert commands.state.machines() == []
+
+
+def test_a_session_that_the_api_does_not_close_is_kept_and_its_identity_is_not(
+    commands: Commands,
+) -> None:
+    commands.api.answers = [Answer(403)]
+    with fake_agent() as agent:
+        agent.answer = store = Store()
+        record = commands.save("dm-foo", agent=agent.path)
+        store.held = {record.identity: b"", b"other": b""}
+        done = commands("close", "1234", "dm-foo")
+    assert (done.code, done.out) == (5, "dm-1234: there was no session\n")
+    assert done.err.startswith("dcs-proxy: dm-foo: ")
+    assert commands.state.machines() == ["dm-foo"]
+    assert set(store.held) == {b"other"}
+
+
+def test_an_agent_that_is_in_trouble_keeps_no_session_open_at_the_api(commands: Commands) -> None:
+    commands.api.answers = [Answer(204)]
+    with fake_agent() as agent:
+        agent.answer = framed(b"")
+        commands.save("dm-foo", agent=agent.path)
+        done = commands("close", "dm-foo")
+    assert done.code == 12
+    assert deleted(commands) == ["/v1/machines/dm-foo/ssh/wssh-dm-foo"]
+    assert commands.state.machines() == ["dm-foo"], "so that it can be tried again"
+    # An agent that has exited holds nothing any more.
+    assert commands("close", "dm-foo").code == 0
+
+
+def test_a_session_that_was_only_requested_needs_no_api(commands: Commands) -> None:
+    record = commands.save("dm-foo")
+    commands.state.save(NAME, replace(record, attempt=replace(record.attempt, session_id="")))
+    assert commands("close", "dm-foo").out == "dm-foo: there was no session\n"
+    assert (commands.api.asked, commands.state.machines()) == ([], [])
+
+
+def test_the_key_is_read_once_for_all_machines(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands.api.answers = [Answer(204)]
+    sources = []
+    load = app.load_credentials
+    monkeypatch.setattr(app, "load_credentials", lambda *a: sources.append(a) or load(*a))
+    for name in ("dm-a", "dm-b", "dm-c"):
+        commands.save(name)
+    assert commands("close", "--all").code == 0
+    assert len(sources) == 1
+
+
+def test_an_interrupt_is_told_and_is_a_failure(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(self: Batch) -> int:
+        self.outcomes[NAME] = "closed"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Batch, "run", interrupt)
+    assert commands("close", "dm-foo", "dm-bar") == Done(
+        130, "", "dcs-proxy: interrupted: 1 of 2 machines done\n"
+    )
+
+
+def test_agents_that_hold_nothing_any_more_are_ended(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[dict[str, float]] = []
+    monkeypatch.setattr(PrivateAgents, "end", lambda self, **more: ended.append(more))
+    commands("close", "dm-foo")
+    assert ended[0] == {"timeout_s": 30}
