@@ -12,6 +12,8 @@ import pytest
 
 from dcs_proxy import cli
 from dcs_proxy.api.client import account
+from dcs_proxy.commands import login, logout, uninstall
+from dcs_proxy.errors import CredentialsError
 from dcs_proxy.local.settings import load_settings
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.directory import StateDirectory
@@ -100,3 +102,44 @@ def commands(
         found = Commands(Path(home), api, capsys)
         found.has()
         yield found
+
+
+class Keyring:
+    """Stands for the system keyring; `key` is the entry of the base URL."""
+
+    def __init__(self) -> None:
+        self.key: str | None = None
+        self.problem: CredentialsError | None = None
+        self.calls: list[str] = []
+
+    def _ask(self, call: str) -> None:
+        self.calls.append(call)
+        if self.problem is not None:
+            raise self.problem
+
+    def name(self) -> str:
+        self._ask("name")
+        return "Fake"
+
+    def read(self) -> str | None:
+        self._ask("read")
+        return self.key
+
+    def store(self, key: str) -> str:
+        self._ask("store")
+        self.key = key
+        return "Fake"
+
+    def remove(self) -> bool:
+        self._ask("remove")
+        existed, self.key = self.key is not None, None
+        return existed
+
+
+@pytest.fixture
+def keyring(monkeypatch: pytest.MonkeyPatch) -> Keyring:
+    """The system keyring of every command."""
+    found = Keyring()
+    for module in (login, logout, uninstall):
+        monkeypatch.setattr(module, "open_keyring", lambda *_: found)
+    return found

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -8,13 +9,20 @@ from typing import Any
 import pytest
 
 from dcs_proxy.api.credentials import Credentials
-from dcs_proxy.app import Options
+from dcs_proxy.app import ApiFactory, Options
 from dcs_proxy.commands import wake
+from dcs_proxy.commands._batch import Batch
 from dcs_proxy.commands.wake import _interrupted
+from dcs_proxy.errors import MachineNotFound
+from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
+from dcs_proxy.session.context import Context
 from dcs_proxy.session.directory import StateDirectory
+from dcs_proxy.session.lookup import Lookup
 from dcs_proxy.session.records import NEVER, Attempt, ReadySession, Record
+from tests.unit.commands.conftest import Commands, Done
+from tests.unit.commands.test_machines import write_block
 
 # Longer than a whole run of the tests takes, because this is when they are collected.
 LIFE_S = 86400
@@ -72,3 +80,137 @@ def test_a_wake_that_the_user_has_asked_for_is_forbidden_by_no_policy(
     assert used.wake_policy(name) == "always"
     assert (used.reuse_seconds, used.wake_seconds) == (0, 7)
     assert found["credentials"] is credentials
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What was published for ssh: hosts, machine, record, and the other arguments by name."""
+    calls: list[tuple[Any, ...]] = []
+
+    def resolve(typed: str, context: Context, lookup: Lookup) -> tuple[MachineName, Record]:
+        if typed == "dm-bad":
+            raise MachineNotFound("no such machine", hint="see: dcs-proxy list")
+        context.notice(f"{typed}: waking up, at most 7 s")
+        return context.settings.machine(typed), Record(ATTEMPT, READY)
+
+    def publish(hosts: Any, name: str, record: Any, context: Any, fast: Any, **more: Any) -> None:
+        calls.append((hosts, name, record, fast._config_path, more))
+
+    monkeypatch.setattr(wake, "resolve_typed", resolve)
+    monkeypatch.setattr(wake, "publish_session", publish)
+    monkeypatch.setattr(wake, "first_address", lambda record, context: "192.0.2.1")
+    return calls
+
+
+def test_the_next_ssh_is_warm_under_every_name_of_the_machine(
+    commands: Commands, published: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands.configure('[aliases]\ndm-web = "dm-foo"\ndm-www = "dm-foo"\n')
+    commands.has("dm-foo", "dm-bar")
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/my/agent")
+    done = commands("wake", "Web")
+    assert (done.code, done.err) == (0, "dcs-proxy: Web: waking up, at most 7 s\n")
+    assert re.fullmatch(r"dm-foo: ready after \d\.\d s\n", done.out)
+    (hosts, name, record, _, more) = published[0]
+    assert hosts == ["dm-foo", "dm-web", "dm-www"]
+    assert (name, record) == ("dm-foo", Record(ATTEMPT, READY))
+    assert more == {"user_agent": "/my/agent", "address": "192.0.2.1"}
+    assert len(published) == 1
+
+
+def test_all_are_those_of_the_account_that_exist(
+    commands: Commands, published: list[tuple[Any, ...]]
+) -> None:
+    commands.has("dm-foo", {"machine_id": "dm-old", "phase": "destroyed"}, "dm-ci-1", "Web_1")
+    assert commands("wake", "--all").code == 0
+    assert sorted(name for _, name, *_ in published) == ["dm-ci-1", "dm-foo"]
+    assert commands("wake", "dm-ci-*", "dm-bad").code == MachineNotFound.exit_code
+    assert commands.api.asked[0].path == "/v1/machines?limit=100"
+
+
+@pytest.mark.parametrize(
+    ("machines", "expected"),
+    [
+        ([], Done(0, "", "dcs-proxy: the account has no machines\n")),
+        ([{"machine_id": "dm-old", "phase": "destroyed"}],
+         Done(0, "", "dcs-proxy: the account has no machines\n")),
+        (["Web_1"], Done(6, "", "dcs-proxy: ssh cannot name any of the account's machines\n"
+                                "dcs-proxy: hint: dcs-proxy list says why\n")),
+    ],
+)  # fmt: skip
+def test_an_account_without_usable_machines_is_told(
+    commands: Commands, published: list[Any], machines: list[Any], expected: Done
+) -> None:
+    commands.has(*machines)
+    assert (commands("wake", "--all"), published) == (expected, [])
+
+
+def test_a_failure_names_its_machine_and_the_others_are_woken(
+    commands: Commands, published: list[tuple[Any, ...]]
+) -> None:
+    commands.has("dm-foo", "dm-bad")
+    done = commands("wake", "dm-bad", "dm-foo")
+    assert (done.code, [name for _, name, *_ in published]) == (6, ["dm-foo"])
+    assert set(done.err.splitlines()) == {
+        "dcs-proxy: dm-bad: no such machine",
+        "dcs-proxy: hint: see: dcs-proxy list",
+        "dcs-proxy: dm-foo: waking up, at most 7 s",
+    }
+
+
+def test_machines_that_the_ssh_config_lacks_are_told_after_the_wake(
+    commands: Commands, published: list[Any]
+) -> None:
+    commands.has("dm-foo")
+    write_block(commands.home / ".ssh" / "config", [])
+    assert commands("wake", "--all").err.splitlines()[-1] == (
+        "dcs-proxy: 1 machine is not listed in your ssh config: run dcs-proxy config-ssh"
+    )
+
+
+def test_included_files_that_ssh_could_not_read_are_removed(
+    commands: Commands, published: list[Any]
+) -> None:
+    commands.has("dm-foo")
+    broken = Path(commands.state.file("hosts", "dm-bar.conf"))
+    broken.write_text("Host")
+    assert commands("wake", "dm-foo").code == 0
+    assert not broken.exists()
+
+
+def test_the_key_is_read_once_and_within_the_time_for_a_wake(
+    commands: Commands, published: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = []
+
+    def find(self: ApiFactory, deadline: Deadline) -> Credentials:
+        limits.append(deadline.seconds)
+        return Credentials("dsk-key", None, "")
+
+    monkeypatch.setattr(ApiFactory, "find_credentials", find)
+    commands.configure("wake_seconds = 7\n")
+    assert commands("wake", "dm-1", "dm-2", "dm-3").code == 0
+    assert limits == [7]
+
+
+def test_an_interrupt_tells_what_goes_on_without_us(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(self: Batch) -> int:
+        self.outcomes[MachineName("dm-1")] = "ready"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Batch, "run", interrupt)
+    assert commands("wake", "dm-1", "dm-2", "dm-3") == Done(
+        130, "", "dcs-proxy: interrupted: 2 not started\n"
+    )
+
+
+def test_what_ssh_will_run_names_the_config_file_that_wake_used(
+    commands: Commands, published: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = commands.home / "own.toml"
+    own.touch()
+    monkeypatch.setenv("DCS_PROXY_CONFIG", str(own))
+    assert commands("wake", "dm-1").code == 0
+    assert published[0][3] == str(own)
