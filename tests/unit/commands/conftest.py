@@ -14,7 +14,7 @@ from dcs_proxy import cli
 from dcs_proxy.api.client import account
 from dcs_proxy.commands import login, logout, uninstall
 from dcs_proxy.errors import CredentialsError
-from dcs_proxy.local.settings import load_settings
+from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import Attempt, ReadySession, Record
@@ -72,7 +72,7 @@ class Commands:
     @property
     def account(self) -> str:
         """The account as a session's record names it."""
-        return account(load_settings({"HOME": str(self.home), "DEDALUS_BASE_URL": self.api.url}))
+        return account(Settings(base_url=self.api.url))
 
     def configure(self, text: str) -> None:
         """Write the config file."""
