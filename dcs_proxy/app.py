@@ -1,4 +1,4 @@
-"""Wire the parts together: turn options and the environment into what a command needs."""
+"""Wire the parts together: build what a command needs from the options and the environment."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from dcs_proxy.ssh.private_agents import PrivateAgents
 from dcs_proxy.ssh.user_agent import UserAgent
 
 _MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
-# Time to notice a window and type a password.  Editors wait for ssh little longer than the first.
+# Time to notice the keyring's window and type a password.  Editors give up on ssh soon after 15 s.
 _KEYRING_IN_SSH_S = 15
 _KEYRING_S = 120
 
@@ -55,7 +55,7 @@ class Options:
         return default_state_directory(environment)
 
     def config_file(self, environment: Mapping[str, str]) -> str | None:
-        """Return the config file that ssh must name when it runs us, None for the default one."""
+        """Return the config file that the ssh config must name, None for the default one."""
         chosen = self.config or environment.get("DCS_PROXY_CONFIG")
         return full_path(chosen) if chosen else None
 
@@ -65,7 +65,7 @@ class Options:
 
 
 def show_notice(text: str) -> None:
-    """Show the user a line on stderr that is not a result."""
+    """Show the user a line on stderr."""
     show(f"dcs-proxy: {text}")
 
 
@@ -73,8 +73,8 @@ def show_notice(text: str) -> None:
 class ApiFactory:
     """Opens the control plane of `settings` with the user's API key.
 
-    `environment` may hold the key.  `known` has the ids of the account's machines.  `credentials`
-    is the key if it has been read already.  `notice` shows the user a line.
+    `environment` may contain the key.  `known` has the ids of the account's machines.
+    `credentials` is set if the key has been read already.  `notice` shows the user a line.
     """
 
     settings: Settings
@@ -113,13 +113,13 @@ def open_factory(
 def open_known(
     options: Options, environment: Mapping[str, str], settings: Settings
 ) -> KnownMachines:
-    """Return what the state directory knows of the account's machines."""
+    """Return the machines of the account that the state directory has on record."""
     return KnownMachines(options.state_directory(environment), account(settings))
 
 
 def internal_error(error: Exception, log: Log) -> DcsError:
     """Log the traceback of an unexpected exception; return an error to show in its place."""
-    from dcs_proxy.local.packages import why_unusable  # needed by no good start
+    from dcs_proxy.local.packages import why_unusable  # only needed after a failure
 
     log.traceback(error)
     if why := why_unusable(error):
@@ -143,7 +143,7 @@ def explaining_bugs(options: Options) -> Iterator[None]:
 
 
 def open_log(options: Options, environment: Mapping[str, str]) -> Log:
-    """Return the log of the state directory; one that writes nothing if there is none to name."""
+    """Return the log of the state directory; it is off if that directory has no valid path."""
     try:
         path = os.path.join(options.state_directory(environment), "log")
     except DcsError:
@@ -152,9 +152,9 @@ def open_log(options: Options, environment: Mapping[str, str]) -> Log:
 
 
 def log_failure(error: DcsError, options: Options, environment: Mapping[str, str]) -> None:
-    """Log an error, unless that has been done.
+    """Log an error once.
 
-    To be called before a client learns of the error: some end their ProxyCommand at once then.
+    Call this before the client learns of the error: some clients then kill their ProxyCommand.
     """
     if not error.was_logged:
         open_log(options, environment).event(
@@ -165,7 +165,7 @@ def log_failure(error: DcsError, options: Options, environment: Mapping[str, str
 
 
 def find_program(options: Options, environment: Mapping[str, str]) -> Program:
-    """Return how ssh must start this program, with the paths that it has now.
+    """Return how ssh must start this program, with its current paths.
 
     Raises ConfigError if the ssh config cannot contain one of the paths.
     """
@@ -178,7 +178,10 @@ def find_program(options: Options, environment: Mapping[str, str]) -> Program:
 
 
 def program_words() -> tuple[str, ...]:
-    """Return the command line that starts this program, without site and user packages at first."""
+    """Return the command line that starts this program.
+
+    Python runs isolated (-I) and, until the full program needs them, without packages (-S).
+    """
     start = os.path.join(os.path.dirname(os.path.abspath(__file__)), "start.py")
     return (os.path.abspath(sys.executable), "-I", "-S", start)
 
@@ -187,7 +190,7 @@ def _open_progress(parent: int, environment: Mapping[str, str], settings: Settin
     in_place = can_draw()
     # Output in VS Code's own terminal keeps VS Code from giving up.
     advice = "" if in_place else find_advice(parent, environment, settings.wake_seconds)
-    # Ansible shows what ssh wrote only after a failure, of which progress says nothing.
+    # Ansible shows ssh's stderr only after a failure, which progress does not explain.
     is_quiet = wants_quiet(parent) or (not in_place and is_run_by_ansible(parent))
     return Progress(is_quiet=is_quiet, in_place=in_place, advice=advice)
 
@@ -203,8 +206,8 @@ def open_context(
 ) -> Context:
     """Return the context of one command.  Raises ConfigError, StateError or AgentUnavailable.
 
-    `progress` shows a wake; by default as quietly as the parent ssh wants.  Nothing slow happens
-    here: the API is opened, and an agent started, on first use.
+    `progress` shows a wake; the default is as quiet as the parent ssh.  Nothing slow happens here:
+    the API is opened, and an agent started, on first use.
     """
     require_open_files()
     settings = settings or options.settings(environment)
@@ -216,13 +219,7 @@ def open_context(
     known = KnownMachines(state.path, account(settings))
     factory = ApiFactory(settings, environment, log, known, progress.notice, credentials)
     is_users = settings.agent == "user"
-
-    def wait_for_guest(name: MachineName, record: Record) -> None:
-        from dcs_proxy.publish.guest import await_guest  # only a wake pays for it
-
-        way = _proxy_command(record, settings, state, options.config or config_path(environment))
-        await_guest(state, name, record, deadline, log, way)
-
+    config = options.config or config_path(environment)
     return Context(
         settings=settings,
         state=state,
@@ -234,13 +231,28 @@ def open_context(
         open_api=functools.cache(lambda: factory.open(deadline)),
         notice=progress.notice,
         progress=progress,
-        await_guest=wait_for_guest,
+        await_guest=functools.partial(_await_guest, settings, state, deadline, log, config),
         now=time.time,
     )
 
 
+def _await_guest(
+    settings: Settings,
+    state: StateDirectory,
+    deadline: Deadline,
+    log: Log,
+    config: str,
+    name: MachineName,
+    record: Record,
+) -> None:
+    from dcs_proxy.publish.guest import await_guest  # only a wake pays for the import
+
+    command = _proxy_command(record, settings, state, config)
+    await_guest(state, name, record, deadline, log, command)
+
+
 def open_lookup(context: Context) -> Lookup:
-    """Return the lookup of machines by what the user typed."""
+    """Return the lookup of machines by the names that users type."""
     known = KnownMachines(context.state.path, context.account)
     return Lookup(context.settings, known, lambda: context.open_api().list_machines())
 

@@ -1,4 +1,4 @@
-"""The command line: argparse parsers for every command, and the errors of a wrong one."""
+"""The command line: argparse parsers for every command, and errors for a wrong command line."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ _EXAMPLES = (
 _WRAP: Any = {"break_on_hyphens": False, "break_long_words": False}
 _WITH_VALUE = frozenset({"--home", "--config", "--login"})
 _FLAGS = frozenset({"--help", "--version", "--bridge", "--relay", "--fdpass", "--"})
-# These need no command.
+# Options that need no command.
 _ENOUGH = frozenset({"-h", "--help", "-V", "--version"})
 
 
 class Formatter(argparse.HelpFormatter):
     """Wrap text at spaces only, so that every option, path and command can be copied.
 
-    In a list, whose lines begin with two spaces, each line is wrapped alone; a line that begins
-    with four is an example and stays as it is.
+    In a list, whose lines begin with two spaces, each line is wrapped by itself.  Examples, whose
+    lines begin with four spaces, are not wrapped.
     """
 
     def _split_lines(self, text: str, width: int) -> list[str]:
@@ -81,10 +81,10 @@ def _wrap_line(line: str, width: int) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """Report a wrong command line like every other error.
+    """An ArgumentParser that reports a wrong command line as a UsageError.
 
     `examples` are pairs of a purpose and a command line; `commands` are the parsers of the
-    subcommands by name, and `summaries` a few words about each that is not hidden.
+    subcommands by name, and `summaries` has the short help of each that is not hidden.
     """
 
     def __init__(self, *, examples: Examples = (), epilog: str = "", **more: Any) -> None:

@@ -1,8 +1,8 @@
 """Parse the arguments and run the command.
 
-Results go to stdout.  Everything else goes to stderr: one line that begins with ``dcs-proxy:``,
-and a line with a hint if there is something to do.  Tracebacks are never shown; they go to the
-log, without values.
+Results go to stdout.  Everything else goes to stderr: a line that begins with ``dcs-proxy:``, and
+a line with a hint if the user can do something.  Tracebacks are never shown; they go to the log,
+without values.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _parse(words: Sequence[str]) -> Any:
 def _parse_from_ssh(words: Sequence[str]) -> SimpleNamespace | None:
     """Return what parse() would for the two command lines that ssh runs; None for all others.
 
-    ssh waits for these, and argparse would be a tenth of what a cold start costs.
+    ssh waits for these, and argparse would take a tenth of the time of a cold start.
     """
     config: str | None = None
     match words:

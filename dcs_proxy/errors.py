@@ -5,8 +5,8 @@ An error is at most two lines on stderr, and the same text goes through ssh:
     dcs-proxy: dm-foo: what happened
     dcs-proxy: hint: what to do next
 
-A message begins with no capital letter and ends with no full stop.  Text from a server is quoted
-with :func:`dcs_proxy.text.quote_server`; whatever else is in a message is made safe here.
+A message does not begin with a capital letter or end with a full stop.  Text from a server is
+quoted with :func:`dcs_proxy.text.quote_server`; the message as a whole is made safe here.
 Exit codes are documented and stable: ``--help`` and the man page show the first line of each
 class's docstring.
 """
@@ -179,7 +179,7 @@ class ReaderGone(ClientGone):
 
 def exit_codes() -> list[tuple[int, str]]:
     """Return every exit code and what it means, lowest first."""
-    # Subclasses of these share their exit codes.
+    # Their own subclasses have the same exit codes.
     kinds = DcsError.__subclasses__()
     codes = [(kind.exit_code, (kind.__doc__ or "").splitlines()[0]) for kind in kinds]
     return sorted(
@@ -193,7 +193,7 @@ def exit_codes() -> list[tuple[int, str]]:
 
 @contextlib.contextmanager
 def attribute_errors_to(host: str) -> Iterator[None]:
-    """Set `host` as the machine of every DcsError that the block raises and that has none yet."""
+    """Set the machine of each DcsError that the block raises to `host`, unless it has one."""
     try:
         yield
     except UsageError:

@@ -1,9 +1,8 @@
-"""Machine ids and machine names: what the API calls a machine, and what ssh does.
+"""Machine ids, which the API uses, and machine names, which ssh and this program use.
 
 A machine's id is what the API returns: a name that begins with ``dm-`` (the API contract) or, since
-September 2026, a bare UUID.  Its name, under which ssh and this program know it, is the id, with
-``dm-`` in front if the id has none; so ``dm-X`` and ``X`` are the same machine.  A short name is
-``dm-`` and the end of a name.
+September 2026, a bare UUID.  Its name is the id, prefixed with ``dm-`` if the id lacks it, so
+``dm-X`` and ``X`` are the same machine.  A short name is ``dm-`` and the end of a name.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ MachineName = NewType("MachineName", str)
 
 PREFIX = "dm-"
 MIN_LENGTH, MAX_LENGTH = 4, 253
-# Shorter ends are too easily another machine's as well.
+# Shorter ends are too likely to match several machines.
 MIN_END = 4
 # The contract's MachineIDPathSegment; \Z because $ would let a trailing newline through.
 _PATTERN = re.compile(r"dm-[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
@@ -42,7 +41,7 @@ def is_machine_name(text: str) -> bool:
 
 
 def machine_name(text: str) -> MachineName | None:
-    """Return the name of the machine with the id or name `text`; None if it cannot have one."""
+    """Return the name of the machine with the id or name `text`; None if that is not valid."""
     name = text if text.startswith(PREFIX) else PREFIX + text
     return MachineName(name) if is_machine_name(name) else None
 
@@ -69,7 +68,7 @@ def parse_machine_name(text: str) -> MachineName:
     """Return the name of the machine that a user calls `text`, in any case, with or without
     ``dm-``.
 
-    Raises UsageError if no machine can be called so.
+    Raises UsageError if no machine can have that name.
     """
     name = machine_name(fold_case(text))
     if name is None:
@@ -92,7 +91,7 @@ def is_uuid(text: str) -> bool:
 
 
 def natural_order(names: Iterable[MachineName]) -> list[MachineName]:
-    """Return names in the order in which people count: dm-2 before dm-10.
+    """Return names sorted with numbers by value: dm-2 before dm-10.
 
     UUIDs, whose digits are not numbers, are in alphabetical order.
     """
@@ -119,8 +118,8 @@ def short_names(
 ) -> dict[MachineName, MachineName]:
     """Return for each name the shortest one that means the same machine and no other.
 
-    Only UUIDs are shortened: other ids were chosen to be read.  A short name is never the name of
-    another machine or in `taken`, where aliases are.
+    Only UUIDs are shortened; people have chosen the other ids.  A short name is never the name of
+    another machine, or one of `taken`, which are aliases.
     """
     ends: Counter[str] = Counter()
     for name in names:
@@ -139,17 +138,17 @@ def _shortest(name: MachineName, ends: Counter[str], not_short: set[str]) -> Mac
 
 
 def _ends(name: MachineName) -> list[str]:
-    """Return what a short name may have after ``dm-``, shortest first."""
+    """Return the possible ends of a short name for this machine, shortest first."""
     text = bare(name)
     # Nothing longer than a UUID is ever compared.
     return [text[-size:] for size in range(MIN_END, min(len(text), _UUID_LENGTH) + 1)]
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Return whether a pattern as in ssh_config, with ``*`` and ``?``, matches all of `text`.
+    """Return whether an ssh_config pattern, with ``*`` and ``?``, matches all of `text`.
 
-    A server may choose both, and a regular expression could take exponential time.  Only the last
-    ``*`` is ever retried here, so the time is bounded by the product of the lengths.
+    A server may choose both, and a regular expression could take exponential time.  Here only the
+    last ``*`` is ever retried, so the time is at most proportional to the product of the lengths.
     """
     at = position = begun = 0
     star = -1
@@ -167,9 +166,9 @@ def matches(pattern: str, text: str) -> bool:
 
 
 def pattern_means(pattern: str, name: MachineName, aliases: Iterable[str] = ()) -> bool:
-    """Return whether a user's pattern means the machine.
+    """Return whether a user's pattern selects the machine.
 
-    It may match the name or an alias, with or without ``dm-``, or be a short name itself.
+    The pattern matches the name or an alias, with or without ``dm-``, or is a short name.
     """
     for known in (name, *aliases):
         if matches(pattern, known) or matches(PREFIX + pattern, known):

@@ -1,9 +1,9 @@
-"""Text that others chose, made safe for a terminal, a log, a disconnect message or a file.
+"""Make text from others safe for a terminal, a log, a disconnect message or a file.
 
-Whatever leaves the program for a person passes through here: the API's and the gateway's words,
-typed names, output of other programs.  It loses control characters, bidirectional overrides and
-bytes that are not UTF-8, cannot end the quotation that it stands in, is cut, and every secret that
-the program knows is replaced by ``[masked]``.
+All text that the program shows passes through here: what the API and the gateway sent, typed names,
+the output of other programs.  Control characters and bidirectional overrides are removed, quoted
+text cannot end its quotation, long text is cut, and every secret that the program knows is replaced
+by ``[masked]``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 MASK = "[masked]"
 SERVER_TEXT_LIMIT = 200
-# Of a line that is not a result: an error, its hint, a notice.
+# The longest error, hint or notice.
 LINE_LIMIT = 1000
 _TYPED_LIMIT = 80
 # A shorter secret could be part of an ordinary word, so it is masked only as a word of its own.
@@ -27,14 +27,14 @@ _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*\Z")
 _QUOTES = dict.fromkeys(map(ord, "\"\u02ba\u02dd\u02ee\u201c\u201d\u201e\u201f\u2033\u2036\u275d"
                                  "\u275e\u301d\u301e\u301f\uff02"), "'")  # fmt: skip
 
-# The secrets of this process, in the forms in which they may be sent back.
+# The secrets of this process, in each form in which a server may send them back.
 _secrets: set[str] = set()
 
 
 def add_secret(secret: str) -> None:
-    """Mask `secret` from now on: as it is, as in a URL, and as in JSON.
+    """Mask `secret` from now on, also in its URL-encoded and JSON-encoded forms.
 
-    One of fewer than four characters is ignored.
+    A secret of fewer than four characters is ignored.
     """
     if len(secret) >= _LEAST:
         _secrets.update((secret, quote(secret, safe=""), json.dumps(secret)[1:-1]))
@@ -60,8 +60,8 @@ def replace_secrets(text: str, secrets: Iterable[str]) -> str:
 def clean_text(text: str, limit: int = SERVER_TEXT_LIMIT) -> str:
     """Return `text` on one line, masked, without control or format characters, cut to `limit`.
 
-    Characters that :meth:`str.isprintable` rejects, such as terminal escapes, bidirectional
-    overrides and line separators, become spaces, and so does a run of them.
+    Each run of characters that :meth:`str.isprintable` rejects, such as terminal escapes,
+    bidirectional overrides and line separators, becomes one space.
     """
     head = mask(text)[: 4 * limit]
     words = "".join(c if c.isprintable() else " " for c in head).split()
@@ -72,8 +72,8 @@ def clean_text(text: str, limit: int = SERVER_TEXT_LIMIT) -> str:
 def quote_server(text: str, limit: int = SERVER_TEXT_LIMIT) -> str:
     """Return untrusted text, from a server or the command line, cleaned and in quotation marks.
 
-    Quotation marks in it become apostrophes, so that it cannot end the quotation and go on in our
-    name.
+    Quotation marks in it become apostrophes, so that it cannot end the quotation and continue as if
+    it were our message.
     """
     return f'"{clean_text(text, limit).translate(_QUOTES)}"'
 
@@ -81,7 +81,7 @@ def quote_server(text: str, limit: int = SERVER_TEXT_LIMIT) -> str:
 def quote_typed(text: str) -> str:
     """Return what the user typed, in quotation marks.
 
-    Spaces stay, and each unprintable character becomes a ``?``, so that the user sees where it is.
+    Spaces stay, and each unprintable character is shown as ``?``, so that the user sees its place.
     """
     line = safe_line(text.replace("\t", "?"), _TYPED_LIMIT)
     return f'"{line.translate(_QUOTES)}"'

@@ -1,4 +1,4 @@
 """What users read and type: results, notices, prompts, progress and tables.
 
-How text is shown belongs here; what a command says belongs in commands/.
+This package decides how text is shown; commands/ decides what it says.
 """

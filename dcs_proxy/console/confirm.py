@@ -1,4 +1,4 @@
-"""A question that is answered with yes or no."""
+"""Ask the user a yes-or-no question."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dcs_proxy.text import safe_line
 
 
 def confirm(question: str) -> bool | None:
-    """Ask on the terminal, even if stdin is something else; return None if there is none.
+    """Ask on the terminal, even if stdin is not the terminal; return None if there is none.
 
-    Only y and yes agree.
+    Any answer but y and yes means no.
     """
     try:
         terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)

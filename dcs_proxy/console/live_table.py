@@ -29,9 +29,9 @@ class LiveTable:
     def __init__(self, total: int) -> None:
         self._total = total
         self._ended = 0
-        # Each machine at work: when that began (monotonic), and its latest news.
+        # Each machine in progress: when its work began (monotonic), and its latest news.
         self._at_work: dict[MachineName, tuple[float, str]] = {}
-        # Results that pass through a pipe may reach the same terminal at any time.
+        # If stdout is a pipe, its reader may write to the same terminal at any time.
         self._in_place = can_draw() and sys.stdout is not None and sys.stdout.isatty()
 
     def begin(self, name: MachineName) -> None:
@@ -39,7 +39,7 @@ class LiveTable:
         self._at_work[name] = (time.monotonic(), "")
 
     def tell(self, name: MachineName, news: str) -> None:
-        """Show what happens to a machine."""
+        """Show the latest news of a machine."""
         if not self._in_place:
             show(f"dcs-proxy: {news}")
             return

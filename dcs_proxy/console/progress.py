@@ -1,12 +1,12 @@
 """What a person sees while a machine wakes.
 
-On a terminal, one line counts the seconds, and the last version of it says how many it took:
+On a terminal, one line counts the seconds, and is replaced by the total at the end:
 
     dcs-proxy: dm-foo: waking up, 12 s
 
 Elsewhere (an editor's output panel, a file) there are plain lines without control characters, one
-at once and one every half minute, because a panel that does not move looks like a fault.  With a
-quiet ssh nothing is shown.
+at once and one every half minute, because a panel without news looks stuck.  With a quiet ssh
+nothing is shown.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _EVERY_S = 30
 class Progress:
     """Shows the wake of one machine, in place or not; nothing if `is_quiet`.
 
-    `advice` is a line to show first, for a program that will not wait that long.
+    `advice` is a line to show first, if the program that runs ssh will not wait that long.
 
     Call tick() several times a second.
     """

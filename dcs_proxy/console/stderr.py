@@ -1,6 +1,6 @@
-"""Everything that people read and that is not a result: lines on stderr.
+"""Errors, notices and progress: lines on stderr.
 
-On a terminal, draw() shows lines that change in place.  Whatever is shown next replaces them.
+On a terminal, draw() shows lines that change in place, until the next lines replace them.
 Lines are made safe here (text.py).
 """
 
@@ -12,12 +12,12 @@ import sys
 
 from dcs_proxy.text import LINE_LIMIT, safe_line
 
-# The lines that draw() left on the terminal, which is the only one of this process.
+# The lines that draw() has left on the terminal.
 _drawn: tuple[str, ...] = ()
 
 
 def show(*lines: str) -> None:
-    """Write lines at once.  If stderr cannot be written any more, do nothing from now on."""
+    """Write lines at once.  Once stderr cannot be written, all later calls do nothing."""
     global _drawn
     erase, _drawn = _erase(), ()
     _write(erase + "".join(f"{safe_line(line, 2 * LINE_LIMIT)}\n" for line in lines))
@@ -26,21 +26,21 @@ def show(*lines: str) -> None:
 def draw(*lines: str) -> None:
     """Show lines in place of those drawn before; with no lines, only erase those.
 
-    Lines are cut to the width of the terminal and limited to its height, because neither a line
-    that wraps nor one that scrolls off could be erased.  The cursor stays behind the last line.
+    Lines are cut to the terminal's width and limited to its height, because a line that wraps or
+    scrolls off could not be erased.  The cursor stays behind the last line.
     """
     global _drawn
     columns, rows = _terminal_size()
     cut = tuple(_cut(safe_line(line), columns - 1) for line in lines[-(rows - 1) :])
     if cut == _drawn:
         return
-    erase, _drawn = _erase(), ()  # if Ctrl-C interrupts the write, nothing is known to be drawn
+    erase, _drawn = _erase(), ()  # Ctrl-C may interrupt the write
     _write(erase + "\n".join(cut))
     _drawn = cut
 
 
 def is_discarded() -> bool:
-    """Return whether stderr is closed or the null device, so that nothing shown there is seen."""
+    """Return whether stderr is closed or the null device, so that users do not see what we show."""
     try:
         status, null = os.fstat(2), os.stat(os.devnull)
     except OSError:
@@ -49,7 +49,7 @@ def is_discarded() -> bool:
 
 
 def can_draw() -> bool:
-    """Return whether stderr is a terminal that shows lines in place, and we are in foreground."""
+    """Return whether stderr is a terminal that can redraw lines, and we are in the foreground."""
     if not os.isatty(2) or os.environ.get("TERM", "dumb") == "dumb":
         return False
     try:
@@ -63,9 +63,9 @@ def _cut(line: str, width: int) -> str:
 
 
 def _erase() -> str:
-    """Return what erases the drawn lines (ECMA-48).
+    """Return the control sequence that erases the drawn lines (ECMA-48).
 
-    To the first column, up to the first line, then erase to the end of the screen.
+    It moves to the first column of the first line, then erases to the end of the screen.
     """
     if not _drawn:
         return ""

@@ -1,7 +1,7 @@
-"""Results, on stdout.  Every command prints its results with put(), so that all end alike.
+"""Results, on stdout.  Every command prints its results with put().
 
-Lines are made safe here (text.py).
-When the reader closes the pipe (``| head``), a command ends silently, as Unix filters do.
+Lines are made safe here (text.py).  When the reader closes the pipe (``| head``), a command ends
+silently, as Unix filters do.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from dcs_proxy.text import safe_line
 
 
 def put(*lines: str) -> None:
-    """Write lines to stdout and flush it.  Each is one line, whatever is in it.
+    """Write lines to stdout and flush it.
 
-    Unprintable characters, and those that the encoding lacks, are replaced.
+    Unprintable characters, including line ends, and those that the encoding lacks are replaced.
 
     Raises ReaderGone if the reader has closed the pipe, and DcsError if writing fails otherwise.
     """
@@ -48,7 +48,7 @@ def pause(seconds: float) -> None:
     """Wait.  Raises ReaderGone as soon as the reader closes the pipe."""
     poll = select.poll()
     poll.register(1, 0)
-    if poll.poll(seconds * 1000):  # only errors and hang-ups are reported without being asked for
+    if poll.poll(seconds * 1000):  # no event was requested, so this is an error or a hang-up
         raise _reader_gone()
 
 
@@ -65,7 +65,7 @@ def columns(rows: Iterable[tuple[str, ...]]) -> list[str]:
 def wrap(line: str, indent: int) -> list[str]:
     """Return a line in pieces that fit the terminal, the later ones indented.
 
-    Only stdout's own terminal counts: a line that goes to a file or a pipe remains one.
+    A line that goes to a file or a pipe is not wrapped.
     """
     if sys.stdout is None or not sys.stdout.isatty():
         return [line]
