@@ -1,4 +1,4 @@
-"""What finding a session uses: the API, the agent, the state directory, the user, the clock."""
+"""What resolving a session depends on: the API, the agent, the state directory, the clock."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ class Agents(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """Everything that resolving uses, so that tests can replace it.
+    """Everything that resolving depends on, so that tests can replace it.
 
     `open_api` is called on first use, because it may be slow or fail.  `account` identifies the API
-    and the organisation, `parent` is the process that runs us.  `notice` shows the user a line,
-    `progress` that a machine wakes.  `await_guest` returns once a machine that has just woken lets
-    a login in.  `now` returns unix time.
+    and the organisation, `parent` is our parent process.  `notice` shows the user a line,
+    `progress` shows that a machine is waking.  `await_guest` waits until a machine that has just
+    woken accepts a login.  `now` returns unix time.
     """
 
     settings: Settings

@@ -1,26 +1,26 @@
 """The state directory: one record, one lock and a few files for each machine.
 
     sockets/agent-N.sock .pid       the private agents; each holds the keys of eight sessions
-    sockets/lock                    held by the one process that starts, fills or ends them
+    sockets/lock                    held by the process that starts, fills or ends them
     launcher                        the script that the ssh config runs (publish/launcher.py)
     machines                        the names of the account's machines when last listed
     ssh-configs                     the files in which config-ssh has written our block
     account-DIGEST.json             the ids of an account's machines (api/known_machines.py)
-    bridge_KIND_key known_hosts     the bridge's host keys, and what clients check them with
+    bridge_KIND_key known_hosts     the bridge's host keys, and the known_hosts file for its clients
     checked                         when the included files were last checked
     hosts/NAME.conf                 what ssh includes for the machine
     agents/only.conf, HEX.conf      which agent ``ssh -A`` forwards: the only one, or one of several
-    sessions/NAME.json              the record: the attempt under way or the session in use
+    sessions/NAME.json              the record: the attempt in progress or the session in use
     sessions/NAME.TOKEN.*           the certificate, key and known_hosts that ssh reads
-    sessions/NAME.warm              what the next ssh may rely on (publish/fast_entry.py)
-    sessions/NAME.used              which ssh has used the session last (fastpath/helper.py)
+    sessions/NAME.warm              the fast entry for the next ssh (publish/fast_entry.py)
+    sessions/NAME.used              which ssh used the session last (fastpath/helper.py)
     sessions/NAME.failure           why the last attempt failed, for processes that waited for it
     sessions/PID-START.failed       why `prepare` failed, for the ProxyCommand of the same ssh
-    sessions/NAME.lock              held by the one process that creates or waits
+    sessions/NAME.lock              held by the process that creates a session or waits for it
 
-TOKEN belongs to one attempt, so that an ssh that has read the old snippet still finds the old
-files.  No private key that opens a machine is ever here.  Files are 0600 and replaced atomically;
-directories are 0700.
+Each attempt has its own TOKEN, so that an ssh that has read the old snippet still finds the old
+files.  Private keys that open machines are never written here.  Files have mode 0600 and are
+replaced atomically; directories have mode 0700.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from dcs_proxy.local.lock import describe_holder, lock_holder, try_lock
 from dcs_proxy.names import MachineName, file_stem, is_machine_name, natural_order
 from dcs_proxy.session.records import Failure, Record, parse_failure, parse_record, render
 
-# In bytes: room for more than a hundred thousand names.
+# In bytes; enough for more than a hundred thousand names.
 _MAX_NAMES = 8 * 1024 * 1024
 
 _PARTS = ("", "hosts", "sessions", "agents")
@@ -69,10 +69,10 @@ def read_ssh_configs(state_directory: str) -> list[str]:
 
 
 class StateDirectory:
-    """The files of one user's sessions under `path`.
+    """The state directory at `path`.
 
-    It is created if missing, unless `create` is False: then a missing one counts as empty.
-    Raises StateError if the directory cannot be trusted or used.
+    It is created if it is missing; with `create` False, a missing one counts as empty.  Raises
+    StateError if the directory cannot be trusted or used.
     """
 
     def __init__(self, path: str, *, create: bool = True) -> None:
@@ -94,7 +94,7 @@ class StateDirectory:
         return self.file("sessions", file_stem(name) + suffix)
 
     def use_path(self, name: MachineName) -> str:
-        """Return the path of the file that says which ssh has used the machine's session last."""
+        """Return the path of the file that says which ssh used the machine's session last."""
         return self.session_path(name, ".used")
 
     def load(self, name: MachineName) -> Record | None:
@@ -114,21 +114,21 @@ class StateDirectory:
     def expire(self, name: MachineName, record: Record, proved_at: float) -> None:
         """Require the API to confirm the ready session in `record` before it is used again.
 
-        `proved_at` is the time of the last confirmation to write.  Nothing happens if another
-        process has written a record since.  Raises StateError.
+        `proved_at` is written as the time of the last confirmation.  Does nothing if another
+        process has replaced the record.  Raises StateError.
         """
         if record.ready is not None and self.load(name) == record:
             self.save(name, replace(record, ready=replace(record.ready, proved_at=proved_at)))
 
     def save_use(self, name: MachineName, pid: int, until: float) -> None:
-        """Write that the API was asked about the session for the ssh `pid`.
+        """Record that the API was asked about the session for the ssh `pid`.
 
-        Until the unix time `until` no further confirmation is needed.  Raises StateError.
+        No further confirmation is needed before the unix time `until`.  Raises StateError.
         """
         write_atomically(self.use_path(name), helper.render_use(pid, until))
 
     def is_doubtful(self, name: MachineName, now: float) -> bool:
-        """Return whether an ssh that got the session without asking the API has ended."""
+        """Return whether the last ssh got the session without asking the API, and has ended."""
         try:
             return helper.is_doubtful(self.use_path(name), now)
         except OSError:
@@ -196,7 +196,7 @@ class StateDirectory:
             yield lock is not None
 
     def collect_garbage(self, now: float) -> None:
-        """Remove what ended sessions and killed processes have left behind."""
+        """Remove the files of ended sessions and the leftovers of killed processes."""
         for entry in os.scandir(self.file("sessions")):
             if entry.name.endswith(".lock"):
                 self._collect_machine(entry.name.removesuffix(".lock"), now)
@@ -220,7 +220,7 @@ class StateDirectory:
             return
         with lock:
             if self._is_in_use(stem, now):
-                return  # since a moment ago
+                return  # another process has just started to use it
             remove_file(self.file("hosts", f"{stem}.conf"))
             for entry in os.scandir(sessions):
                 if entry.name.startswith(f"{stem}.") and entry.path != lock_path:
@@ -228,7 +228,7 @@ class StateDirectory:
             remove_file(lock_path)
 
     def _is_in_use(self, stem: str, now: float) -> bool:
-        """Return whether a machine's record has not ended, or has only just."""
+        """Return whether a machine's record is still valid, or ended less than _GRACE_S ago."""
         data = read_small(self.file("sessions", f"{stem}.json"))
         record = None if data is None else parse_record(data)
         return record is not None and record.ends_at() > now - _GRACE_S
@@ -238,7 +238,7 @@ def _is_older(entry: os.DirEntry[str], than: float) -> bool:
     try:
         return entry.stat().st_mtime < than
     except FileNotFoundError:
-        return False  # its writer has renamed it
+        return False  # its writer has renamed it since
 
 
 def _lock_held(path: str, seconds: float) -> DeadlineExceeded:

@@ -18,7 +18,7 @@ from dcs_proxy.ssh.keys import KeyPair
 
 @dataclass(frozen=True)
 class _Identity:
-    """An identity for the agent: `lifetime_s` in seconds, `comment` as `ssh-add -l` shows it."""
+    """An identity for the agent; `ssh-add -l` shows `comment`."""
 
     key: KeyPair
     certificate: UserCertificate | None
@@ -37,12 +37,12 @@ def install_identity(
     context: Context,
     clock_ahead_s: float,
 ) -> ReadySession:
-    """Return what ssh needs to log in to a session that is ready, once the agent holds it.
+    """Add a ready session's identity to the agent; return what ssh needs to log in.
 
     With `key`, whose bare form the agent already holds, the certificate is added if there is one
-    and the agent takes it.  Without `key`, because another process generated it, no certificate can
-    be added and ssh has to use the bare key.  `clock_ahead_s` is how far the API's clock is ahead
-    of ours: what the API dates and signs is checked by its own clock.
+    and the agent accepts it.  Without `key`, because another process generated it, no certificate
+    can be added and ssh has to use the bare key.  `clock_ahead_s` is how far the API's clock is
+    ahead of ours: the API's times and certificates are checked by the API's clock.
 
     Raises Untrusted, SessionFailed, AgentRefused or AgentUnavailable.
     """
@@ -106,7 +106,7 @@ def _check_certificate(
 def _end(
     session: Session, certificate: UserCertificate | None, now: float, clock_ahead_s: float
 ) -> float:
-    """Return when the first of session and certificate ends, as unix time by our clock."""
+    """Return when the session or its certificate ends, whichever is first, as our unix time."""
     end = now + UNKNOWN_LIFE_S
     if session.expires_at is not None:
         end = session.expires_at.timestamp() - clock_ahead_s
@@ -116,7 +116,7 @@ def _end(
 
 
 def _add_identity(identity: _Identity, agent: Agent, context: Context, name: MachineName) -> bool:
-    """Add the certificate to the agent, or else the bare key; return whether it is the bare key."""
+    """Add the certificate to the agent, else the bare key; return whether it was the bare key."""
     certificate, log = identity.certificate, context.log
     bound_to: Destination | None = identity.destination
     bare_key, is_bound = certificate is None, False
@@ -130,7 +130,7 @@ def _add_identity(identity: _Identity, agent: Agent, context: Context, name: Mac
             log.event("agent-refused-certificate", machine=name, what=error.message)
             bare_key = True
     if bare_key:
-        # A constraint would forbid what ssh does with a bare key beside a certificate's file.
+        # ssh uses a bare key together with a certificate's file, which a constraint would forbid.
         bound_to = None if certificate else bound_to
         is_bound = agent.add_key(
             identity.key, comment=identity.comment, lifetime_s=identity.lifetime_s,

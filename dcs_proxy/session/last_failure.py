@@ -1,4 +1,4 @@
-"""Why the last attempt for a machine failed, so that other processes need not find out again."""
+"""Why the last attempt for a machine failed, so that waiting processes need not try it again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def save_failure(name: MachineName, error: DcsError, context: Context) -> None:
     try:
         context.state.save_failure(name, to_failure(error, context.now()))
     except DcsError:
-        pass  # the failure itself is what the user must read
+        pass  # it must not hide the failure itself
 
 
 def to_failure(error: DcsError, failed_at: float) -> Failure:
@@ -25,6 +25,6 @@ def to_failure(error: DcsError, failed_at: float) -> Failure:
 
 
 def to_error(failure: Failure) -> DcsError:
-    """Return the error that a failure was."""
+    """Return the error that a failure was made from."""
     kind = _BY_EXIT_CODE.get(failure.exit_code, DcsError)
     return kind(clean_text(failure.message, 1000), hint=clean_text(failure.hint, 1000))

@@ -1,8 +1,8 @@
-"""From what a user types to the machine: a name, an alias, or a short name.
+"""Find the machine that a user means by a name, an alias, or a short name.
 
-A full name wins over a short name.  So a short name is looked up among the known machines only
-where it cannot be a full name: in an account whose ids are all UUIDs.  Otherwise, and if the known
-machines do not decide it, the API is asked for its list, which wakes nothing.
+A full name takes precedence over a short name.  So the known machines alone decide only where no
+full name is as short: in an account whose ids are all UUIDs.  Otherwise, and if they do not decide
+it, the API is asked for its list, which wakes no machine.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from dcs_proxy.session.next_step import Half
 from dcs_proxy.session.records import Record
 from dcs_proxy.session.resolve import resolve
 
-# A newer list is used as it is, because each ssh looks twice and many may run at the same time.
+# A list newer than this is not fetched again: each ssh looks twice, and many may run at once.
 _FRESH_S = 5.0
 _MAX_SHOWN = 8
 
 
 class Lookup:
-    """Finds machines by what the user typed.
+    """Finds machines by the names that users type.
 
-    `known` has the account's machines as last listed; `list_anew` asks the API for them and stores
-    them there.
+    `known` has the account's machines as last listed; `list_anew` asks the API for the list and
+    stores it there.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Lookup:
         try:
             self._list_anew()
         except (MachineNotFound, ApiProtocolError, Forbidden):
-            # The API has no list, or not for this key; the name itself may still be valid.
+            # The API has no list, or this key may not read it; the name may still be valid.
             return known
         return self._known.load()
 
@@ -104,10 +104,10 @@ class Lookup:
         return candidates[0]
 
     def _checked(self, typed: str, name: MachineName, known: Known) -> MachineName:
-        """Return `name`, unless it was another machine's short name until now.
+        """Return `name`; raise MachineNotFound if it was another machine's short name until now.
 
         Otherwise anyone who can create machines in the account could take over a short name that
-        another user types.  An alias names its machine unambiguously.
+        another user types.  An alias is unambiguous.
         """
         meant = machine_name(known.short.get(name, name))
         if meant in (None, name) or parse_machine_name(typed) in self._settings.aliases:

@@ -1,6 +1,6 @@
 """Decide the next step towards a session that ssh can use.
 
-No I/O and no clock: a Situation in, a step out.  resolve.py gathers the one and does the other.
+No I/O and no clock: a Situation in, a step out.  resolve.py gathers the facts and does the step.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from dcs_proxy.errors import ApiUnavailable, DeadlineExceeded, MachineNotFound, 
 from dcs_proxy.session.lifetime import COMMITTED_S, UNKNOWN_LIFE_S, margin_s
 from dcs_proxy.session.records import NEVER, Attempt, Failure, ReadySession, Record
 
-# Failures that would meet any process that asks for the machine.
+# Failures that any process would meet that wants a session of the machine.
 _SHARED = frozenset(
     kind.exit_code for kind in (SessionFailed, DeadlineExceeded, ApiUnavailable, MachineNotFound)
 )
 
 
 class Half(Enum):
-    """Which half of one ssh asks for a session.
+    """Which of the two commands that an ssh runs asks for a session.
 
-    PREPARE is the `Match exec`, after which ssh reads the login.  CONNECT is the ProxyCommand, when
-    ssh is committed to that session: it will log in with this one and no other.
+    PREPARE is the `Match exec`, after which ssh reads the login name.  CONNECT is the ProxyCommand;
+    by then ssh is committed to the session that `prepare` has found.
     """
 
     PREPARE = auto()
@@ -32,13 +32,13 @@ class Half(Enum):
 
 
 class Phase(Enum):
-    """How far the process has come: what its record and session are."""
+    """How far the process has come."""
 
-    SEARCHING = auto()  # without the machine's lock: the record is another process's
-    LOCKED = auto()  # with it, until the end
-    RESUMED = auto()  # the session is that of an earlier record
-    CREATED = auto()  # the session is one that this process has created
-    ACCEPTED = auto()  # the agent holds the session's identity, and the record says so
+    SEARCHING = auto()  # it does not have the machine's lock: another process wrote the record
+    LOCKED = auto()  # it has the lock, and keeps it until the end
+    RESUMED = auto()  # it continues with the session of an earlier record
+    CREATED = auto()  # it has created the session
+    ACCEPTED = auto()  # the agent holds the session's identity, and the record is saved
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class Situation:
     session may be used without asking the API, `may_wake` is the wake policy.  `started_at` and
     `now` are unix times by our clock, which the API's is `clock_ahead_s` ahead of.
 
-    `record` and `failure` are what the state directory says.  `is_doubtful` is whether an ssh has
-    ended that used the session without asking the API: it may have been refused.  `is_held` is
+    `record` and `failure` come from the state directory.  `is_doubtful` says that an ssh got the
+    session without asking the API, and has ended: its login may have been refused.  `is_held` is
     whether the agent holds the record's identity, None until it has been asked.  `machine` is None
-    until the API has been asked for it.  `session` is what the API last said of the session, None
-    if it does not know it.
+    until the API has been asked.  `session` is the session as the API last described it, None if
+    the API does not know it.
     """
 
     half: Half
@@ -74,7 +74,7 @@ class Situation:
     session: Session | None = None
 
     def is_alive(self, record: Record) -> bool:
-        """Return whether a record is of this account and agent, and enough of it is left."""
+        """Return whether a record is for this account and agent, and will last long enough."""
         attempt, ready = record.attempt, record.ready
         is_there = self.agent_place in (attempt.agent_path, os.path.dirname(attempt.agent_path))
         if attempt.account != self.account or not is_there:
@@ -93,7 +93,7 @@ class Situation:
         return 0 <= self.now - ready.proved_at < limit_s
 
     def is_fresh(self, session: Session) -> bool:
-        """Return whether enough is left of a session as the API describes it."""
+        """Return whether a session will last long enough, as the API describes it."""
         if session.expires_at is None or session.began_at is None:
             return True
         life_s = (session.expires_at - session.began_at).total_seconds()
@@ -104,8 +104,8 @@ class Situation:
         return ends_at - self.now > needed_s
 
     def is_shared(self, failure: Failure) -> bool:
-        """Return whether another process met a failure while this one waited for it."""
-        # One from the future was written before the clock was set back, whenever that was.
+        """Return whether a failure is that of a process for which this one was waiting."""
+        # A time in the future means that the clock was set back, so the age is unknown.
         is_meanwhile = self.started_at <= failure.failed_at <= self.now
         return failure.exit_code in _SHARED and is_meanwhile
 
@@ -150,7 +150,7 @@ class StayAsleep:
 
 @dataclass(frozen=True)
 class Resume:
-    """Ask the API for the session of an earlier record."""
+    """Continue with the session of an earlier record: ask the API for it."""
 
     record: Record
 
@@ -185,7 +185,7 @@ class Accept:
 
 @dataclass(frozen=True)
 class Confirm:
-    """Write that the session is good now; after a wake, wait until the guest accepts a login."""
+    """Record that the session is valid now; after a wake, first wait until a login succeeds."""
 
     record: Record
     ready: ReadySession
@@ -201,7 +201,7 @@ class CreateAgain:
 
 @dataclass(frozen=True)
 class GiveUp:
-    """Fail: the session that this process created is over, or unknown to the API (None)."""
+    """Fail: the session that this process created is over, or the API does not know it (None)."""
 
     session: Session | None
 
@@ -245,14 +245,14 @@ def _once_locked(situation: Situation) -> Step:
             return AskAgent(record)
         if situation.is_held:
             return Resume(record)
-    # It may also have been sent by a process that was killed before it knew the session's id.
+    # Even without an id the attempt may have been sent, by a process that was killed then.
     attempt = record.attempt
     may_wake = attempt.session_id or attempt.key_ends_at > situation.now
     return Create(record, abandoned=attempt if record.ready is None and may_wake else None)
 
 
 def _reuse(situation: Situation) -> Step | None:
-    """Use a session without asking the API, if that is allowed."""
+    """Return the step to use a session without asking the API, None if that is not allowed."""
     record = situation.record
     if record is None or record.ready is None or not situation.is_alive(record):
         return None
@@ -269,7 +269,7 @@ def _share_failure(situation: Situation) -> Step | None:
 
 
 def _keep_asleep(situation: Situation) -> Step | None:
-    """Forbid what would wake the machine, if the policy does."""
+    """Return a step that does not wake the machine if the policy forbids waking, else None."""
     if situation.may_wake:
         return None
     machine = situation.machine
@@ -293,7 +293,7 @@ def _once_resumed(situation: Situation) -> Step:
             return AskAgent(record)
         if situation.is_held:
             return Accept(record, session)
-    # The wake has outlasted the key, or nearly the session itself.
+    # The wake took so long that the key has expired, or the session is about to.
     return Create(record, abandoned=record.attempt)
 
 

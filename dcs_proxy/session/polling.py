@@ -1,4 +1,4 @@
-"""Ask the API again and again how one attempt's session is."""
+"""Poll the API for the session of one attempt."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dcs_proxy.ssh.keys import public_line
 
 
 class SessionPoller:
-    """Asks `api` for the sessions of one machine.
+    """Polls `api` for sessions of one machine.
 
-    A deployment with only the POST of the contract has no GET; there the same POST, with the same
+    Deployments that have only the contract's POST have no GET; there the same POST, with the same
     Idempotency-Key, returns the session as it is now.
     """
 
@@ -46,6 +46,6 @@ class SessionPoller:
             return None
 
     def note(self, attempt: Attempt, session: Session) -> Attempt:
-        """Return the attempt with what the answer to create() or look() has added to it."""
+        """Return the attempt, updated with the answer to create() or look()."""
         polled = bool(attempt.session_id) and self._has_get
         return replace(attempt, session_id=session.session_id, polled=polled)

@@ -1,7 +1,7 @@
-"""Questions to the API that change nothing: how a session is, whether a machine is awake.
+"""Read-only questions to the API: the state of a session, whether a machine is awake.
 
-A session in doubt is usually still good.  So the API is asked once, with a short time limit, and
-without an answer the session is used as before.
+A session in doubt is usually still valid.  So the API is asked once, with a short time limit; if it
+does not answer, the session is used as before.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class StillDoubtful(Exception):
 
 
 def ask(work: Work, question: Callable[[SessionPoller, bool], T]) -> T:
-    """Return the API's answer to `question`, which is called with whether it is asked only once.
+    """Return the API's answer to `question`, whose second argument forbids retries.
 
     Raises StillDoubtful, or what the API raises.
     """
@@ -65,14 +65,14 @@ def look_at_machine(work: Work) -> None:
 
 
 def save_proof(work: Work) -> None:
-    """Write that the API was asked for this ssh, so that no doubt is left."""
+    """Record that the API was asked for this ssh, so that the session is no longer in doubt."""
     context, situation = work.context, work.situation
     trusted = trusted_s(situation.reuse_s) if situation.is_doubtful else 0
     context.state.save_use(work.name, context.parent, context.now() + trusted)
 
 
 def how_to_wake(name: MachineName) -> str:
-    """Return a hint: the commands that wake a machine under any policy."""
+    """Return a hint with the commands that wake a machine whatever the policy is."""
     return f"to wake it: dcs-proxy wake {name}, or DCS_PROXY_WAKE=always ssh {name}"
 
 

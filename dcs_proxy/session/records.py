@@ -1,7 +1,7 @@
-"""What the state directory stores about a machine, and the parsing of those files.
+"""The records that the state directory has for a machine, and their file format.
 
-Each file is one JSON object with exactly the fields of its class.  A file that is damaged, or that
-another version wrote with other fields, counts as missing.
+Each file is one JSON object with exactly the fields of its class.  A file that is damaged, or has
+other fields because another version wrote it, counts as missing.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class ReadySession:
     `authority` and `certificate` are public key lines, `certificate` "" if the API sent none.
     `bare_key` is True if the agent holds the plain key instead of the certificate.  Unix times:
     `began_at` is when the session became ready, or else was created; `ends_at` is when the first of
-    session, certificate and key ends; `proved_at` is when the API last said "ready" and the machine
-    was running or had let a login in, NEVER until it has.
+    session, certificate and key ends; `proved_at` is when the API last confirmed the session, on a
+    machine that was running or has accepted a login, NEVER until then.
     """
 
     endpoint: str
@@ -70,7 +70,7 @@ class ReadySession:
 
 @dataclass(frozen=True)
 class Record:
-    """What is known about a machine: the attempt, the session once ready, and the one before it."""
+    """A machine's attempt, its session once that is ready, and parts of the session before it."""
 
     attempt: Attempt
     ready: ReadySession | None = None
@@ -90,8 +90,8 @@ class Record:
     def logins(self) -> list[str]:
         """The login names that an ssh may use.
 
-        The previous session's is among them, because ssh may have read it just before the session
-        was replaced.
+        The previous session's is one of them: ssh may have read it just before the session was
+        replaced.
         """
         names = [self.ready.ssh_username if self.ready else "", self.previous_username]
         return [name for name in names if name]

@@ -1,6 +1,6 @@
-"""Take the state directory apart: remove the files that we have made, and nothing else.
+"""Remove the state directory: the files that dcs-proxy has created, and nothing else.
 
-The directory may be one that holds other things, such as a home, if DCS_PROXY_HOME says so.
+DCS_PROXY_HOME may name a directory with other files in it, such as a home directory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _TOP = re.compile(
     rf"launcher|machines|ssh-configs|checked|known_hosts|log(\.1)?|config(-ssh)?\.lock|"
     rf"account-[0-9a-f]+\.json|bridge_[a-z0-9]+_key|(config-ssh|doctor\.\d+)\.tmp|{_TEMPORARY}"
 )
-# What session/directory.py describes, by directory; each may hold files of earlier versions.
+# The files that session/directory.py describes, by directory, and those of earlier versions.
 _PARTS = {
     "hosts": re.compile(rf"dm-[a-z0-9-]+\.conf|{_TEMPORARY}"),
     "agents": re.compile(rf"(only|[0-9a-f]+)\.conf|{_TEMPORARY}"),
@@ -30,7 +30,7 @@ _PARTS = {
 def remove_state(directory: str) -> list[str]:
     """Remove our files from a state directory, and the directory once it is empty.
 
-    Return the paths of what else it holds.  Raises StateError if something cannot be removed.
+    Return the paths of other files in it.  Raises StateError if something cannot be removed.
     """
     left = []
     for part, ours in _PARTS.items():

@@ -16,12 +16,12 @@ from dcs_proxy.session.records import NEVER, Record
 from dcs_proxy.ssh.agent import LIST_S, Agent, AgentMissing
 from dcs_proxy.ssh.certificates import read_terms
 
-# The field names are the keys of `status --json`, which is documented: they stay.
+# The field names below are the documented keys of `status --json`, so they must not change.
 
 
 @dataclass(frozen=True)
 class CertificateStatus:
-    """What a certificate says; times are RFC 3339, `valid_to` is None if it never ends."""
+    """A certificate's principals and validity (RFC 3339); `valid_to` is None if it has no end."""
 
     principals: list[str]
     valid_from: str
@@ -30,12 +30,12 @@ class CertificateStatus:
 
 @dataclass(frozen=True)
 class SessionStatus:
-    """One machine's session; what is not known yet is None.
+    """One machine's session; fields that are not known yet are None.
 
-    `status` is "waking", "ready" or "ended".  `seconds_left` counts to `expires_at`, when the first
-    of session, certificate and key ends.  `identity_held` is whether the agent holds what ssh will
-    ask for, None if the agent does not answer.  `proved_at` is when the session was last known to
-    be good.
+    `status` is "waking", "ready" or "ended".  `seconds_left` counts down to `expires_at`, when the
+    first of session, certificate and key ends.  `identity_held` is whether the agent holds the
+    identity that ssh will ask for, None if the agent does not answer.  `proved_at` is when the API
+    last confirmed the session.
     """
 
     machine: str

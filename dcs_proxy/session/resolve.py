@@ -1,7 +1,7 @@
-"""From a machine's name to a session that ssh can use: reuse, resume, create, wait.
+"""Find a session of a machine that ssh can use: reuse, resume or create one, and wait for it.
 
 next_step.py decides what to do, steps.py does it.  One process at a time works on a machine, under
-its lock; the others wait for what it finds.
+its lock; the others wait for its result.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from dcs_proxy.session.records import Record
 from dcs_proxy.session.steps import do, holds
 from dcs_proxy.session.work import Work
 
-# After these the next try resumes the attempt.
+# After these errors the next process resumes the attempt.
 _RESUMABLE = (DeadlineExceeded, ClientGone, ApiUnavailable)
 
 
 def resolve(name: MachineName, context: Context, half: Half = Half.PREPARE) -> Record:
-    """Return the record of a ready session of the machine, for one half of an ssh.
+    """Return the record of a ready session of the machine, for `half` of an ssh.
 
-    Raises any DcsError but UsageError, ConfigError and LoginMismatch, with the machine's name.
+    Raises any DcsError except UsageError, ConfigError and LoginMismatch, with the machine's name.
     """
     settings = context.settings
     situation = Situation(
@@ -83,7 +83,7 @@ def _decide(work: Work) -> Step:
 
 
 def _reload(work: Work) -> None:
-    """Read what other processes may have written."""
+    """Read the files that other processes may have written."""
     context, name = work.context, work.name
     work.learn(
         record=context.state.load(name),
@@ -104,7 +104,7 @@ def _take_lock(work: Work, lock: contextlib.ExitStack) -> None:
     )
     ms = milliseconds_since(start)
     context.log.debug("lock", machine=work.name, held=is_taken, ms=ms)
-    # Without the lock, another process may already have removed the session.
+    # While we waited, another process may have written or removed the session.
     _reload(work)
     if is_taken:
         work.learn(phase=Phase.LOCKED)
@@ -141,7 +141,7 @@ def _saving_failures(work: Work) -> Iterator[None]:
 
 
 def _is_waking(situation: Situation) -> bool:
-    """Return whether this process waits for a session that the API has begun to make ready."""
+    """Return whether this process waits for a session that the API has already accepted."""
     record = situation.record
     if record is None or situation.phase not in (Phase.RESUMED, Phase.CREATED):
         return False
@@ -150,7 +150,7 @@ def _is_waking(situation: Situation) -> bool:
 
 @contextlib.contextmanager
 def _discarding_failed_attempts(work: Work) -> Iterator[None]:
-    """Forget an attempt of this process's own when it fails for good."""
+    """Forget an attempt that this process has made if it fails with no chance to be resumed."""
     try:
         yield
     except _RESUMABLE:

@@ -1,7 +1,7 @@
 """Do the steps towards a session that next_step.py decides on.
 
-Everything is written before it is done, so that a process killed at any point leaves something
-that the next one can resume:
+Each step is written down before it is done, so that the next process can resume if this one is
+killed at any point:
 
 1. a new key goes into an agent, with a lifetime as long as the wake may last;
 2. the attempt (Idempotency-Key, public key) is written, then sent;
@@ -9,11 +9,11 @@ that the next one can resume:
 4. the certificate goes into the agent as an identity of its own, and is written;
 5. the bare key leaves the agent.
 
-Where no agent has room, steps 1 and 2 change places: an agent is started only after the API has
-created a session.  A process that is killed in between leaves a session that no process uses.
+If no agent has room, step 2 comes before step 1: an agent is started only after the API has created
+a session.  If the process is killed in between, the next one closes that session.
 
-A process that resumes at step 3 has no private key to add a certificate with, because an agent
-never returns one.  Then ssh uses the bare key in the agent, beside the certificate's file.
+A process that resumes at step 3 cannot add a certificate, because it has no private key and an
+agent never returns one.  Then ssh uses the bare key in the agent with the certificate's file.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.keys import KeyPair
 from dcs_proxy.text import as_word, quote_server
 
-# A larger difference is reported, because ssh checks the gateway's certificate by our clock.
+# Tell the user of a larger difference: ssh checks the gateway's certificate by our clock.
 _CLOCK_NOTICE_S = 300
 
 
 def do(step: Step, work: Work) -> None:
-    """Do one step, and record its result.  Raises DcsError."""
+    """Do one step, and add its result to the situation.  Raises DcsError."""
     match step:
         case AskAgent(record):
             work.learn(is_held=holds(record, work.context))
@@ -125,14 +125,14 @@ def _wait(work: Work, record: Record, session: Session) -> None:
 
 
 def _note(work: Work, record: Record, session: Session | None) -> None:
-    """Take in what the API said about a session, and save what is new while the machine wakes.
+    """Learn the session that the API returned; save the attempt if it has changed.
 
-    A session that is ready is written once the agent has its identity, with all of this.
+    A ready session is saved later, when the agent has its identity.
     """
     poller, before = work.poller(), record.attempt
     if session is None or session.is_over:
         if record.ready is not None:
-            # Before anything else is tried, so that no other ssh uses the session meanwhile.
+            # At once, so that no other ssh uses the session meanwhile.
             work.context.state.forget(work.name)
     else:
         record = replace(record, attempt=poller.note(before, session))
@@ -147,7 +147,7 @@ def _note(work: Work, record: Record, session: Session | None) -> None:
 
 
 def _create(work: Work, old: Record | None, abandoned: Attempt | None) -> None:
-    work.context.agents.check()  # without one no session is closed or created
+    work.context.agents.check()  # before any session is closed or created
     if abandoned is not None:
         _close(work, abandoned)
     work.context.state.collect_garbage(work.context.now())
@@ -158,7 +158,7 @@ def _create(work: Work, old: Record | None, abandoned: Attempt | None) -> None:
         except IdempotencyConflict:
             if has_conflicted:
                 raise
-            # Another request has used our random key; once may be an accident.
+            # Another request has used our random key.  Once may be an accident.
             has_conflicted = True
             work.context.log.event("idempotency-conflict", machine=work.name)
             work.discard_attempt()
@@ -169,9 +169,9 @@ def _create(work: Work, old: Record | None, abandoned: Attempt | None) -> None:
 
 
 def _wait_for_service(work: Work, error: DcsError) -> None:
-    """Wait until the service may know a machine that was created just now, and say so once.
+    """Give the service time to find a machine that was just created; tell the user once.
 
-    The attempt that met `error` is discarded.  Raises `error` if there is no time left.
+    Discards the attempt that failed with `error`.  Raises `error` if there is no time left.
     """
     if not work.unreachable:
         work.context.notice(
@@ -188,7 +188,7 @@ def _wait_for_service(work: Work, error: DcsError) -> None:
 
 
 def _is_listed(work: Work) -> bool:
-    """Return whether the account's list has the machine, which a request has not found."""
+    """Return whether the account's list contains a machine that a request did not find."""
     try:
         machines = work.poller().api.list_machines().machines
     except (ClientGone, DeadlineExceeded):
@@ -199,7 +199,7 @@ def _is_listed(work: Work) -> bool:
 
 
 def _send_attempt(work: Work, old: Record | None) -> None:
-    """Put a new key into an agent, write the attempt, and send it; or start an agent after that."""
+    """Add a new key to an agent, save the attempt, and send it; if no agent has room, start one."""
     context = work.context
     key = work.key = generate_key()
     attempt = Attempt(
@@ -215,7 +215,7 @@ def _send_attempt(work: Work, old: Record | None) -> None:
         record = replace(old, attempt=attempt)
     elif old is not None and old.ready is not None:
         record = Record(attempt, None, old.attempt.token, old.ready.ssh_username)
-    # A doubt was about the old session.
+    # Any doubt was about the old session.
     work.save(record, phase=Phase.CREATED, is_doubtful=False)
     session = work.poller().create(attempt)
     if not attempt.agent_path and not session.is_over:
@@ -236,14 +236,14 @@ def _start_agent(work: Work, key: KeyPair, attempt: Attempt, session: Session) -
 
 
 def _accept(work: Work, record: Record, session: Session) -> None:
-    """Give the session's identity to the agent, and write it; then the bare key can leave."""
+    """Add the session's identity to the agent, save the record, then remove the bare key."""
     context, situation, key = work.context, work.situation, work.key
-    _tell_of_clock(work)
+    _report_clock(work)
     ready = install_identity(
         work.name, session, record.attempt, key,
         agent=work.agent(record), context=context, clock_ahead_s=situation.clock_ahead_s,
     )  # fmt: skip
-    # A machine that was running accepts logins.  One that has just woken may not yet.
+    # A machine that was already running accepts logins.  One that has just woken may not yet.
     has_woken = work.is_announced or key is None
     ready = replace(ready, proved_at=NEVER if has_woken else context.now())
     if not has_woken:
@@ -257,8 +257,8 @@ def _accept(work: Work, record: Record, session: Session) -> None:
 
 
 def _confirm(work: Work, record: Record, ready: ReadySession) -> None:
-    """Write that the session is good now; after a wake, wait until the guest accepts a login."""
-    _tell_of_clock(work)
+    """Save that the session is valid now; after a wake, first wait until a login succeeds."""
+    _report_clock(work)
     if ready.proved_at == NEVER:
         work.context.await_guest(work.name, record)
     ready = replace(ready, proved_at=work.context.now())
@@ -267,10 +267,10 @@ def _confirm(work: Work, record: Record, ready: ReadySession) -> None:
 
 
 def _close(work: Work, abandoned: Attempt) -> None:
-    """Close a session whose key is lost, without waiting for it.
+    """Close a session whose key is lost, without retries.
 
     If its id is lost too, the same request is sent again, which returns the same session.  Raises
-    what that raises.
+    as that request does.
     """
     session_id = abandoned.session_id
     try:
@@ -285,12 +285,12 @@ def _close(work: Work, abandoned: Attempt) -> None:
         work.context.log.event("close-failed", machine=work.name, what=error.message)
 
 
-def _tell_of_clock(work: Work) -> None:
+def _report_clock(work: Work) -> None:
     """Report, once, how far this computer's clock is from the API's."""
     ahead_s = work.situation.clock_ahead_s
-    if not ahead_s or work.has_told_of_clock:
+    if not ahead_s or work.has_reported_clock:
         return
-    work.has_told_of_clock = True
+    work.has_reported_clock = True
     work.context.log.event("clock", machine=work.name, ahead_s=int(ahead_s))
     if abs(ahead_s) >= _CLOCK_NOTICE_S:
         how = "behind" if ahead_s > 0 else "ahead of"

@@ -1,4 +1,4 @@
-"""What one process knows and has, while it works on one machine."""
+"""The state of one process while it works on one machine."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _AGENT_S = 20.0
 class Work:
     """The work of one process on one machine.
 
-    `situation` is what it knows so far, `key` the private key of a session that it creates, and
-    `unreachable` counts how often the service could not reach the machine.
+    `situation` is what it knows so far, `key` the private key of a session that it creates.
+    `unreachable` counts how many times the service could not reach the machine.
     """
 
     def __init__(self, name: MachineName, context: Context, situation: Situation) -> None:
         self.name, self.context, self.situation = name, context, situation
         self.key: KeyPair | None = None
-        self.is_announced = self.has_told_of_clock = False
+        self.is_announced = self.has_reported_clock = False
         self.unreachable = 0
         self._poller: SessionPoller | None = None
 
@@ -38,7 +38,7 @@ class Work:
         self.situation = replace(self.situation, **facts)
 
     def poller(self) -> SessionPoller:
-        """Return the way to ask the API, opened on first use."""
+        """Return the poller, which opens the API on first use."""
         if self._poller is None:
             self._poller = SessionPoller(self.name, self.context.open_api())
         return self._poller
@@ -60,18 +60,18 @@ class Work:
         return Agent(record.attempt.agent_path, log=self.context.log)
 
     def save(self, record: Record, **facts: Any) -> None:
-        """Write the record and learn it.  Raises StateError."""
+        """Save the record, and add it and `facts` to what is known.  Raises StateError."""
         self.context.state.save(self.name, record)
         self.learn(record=record, **facts)
 
     def announce(self) -> None:
-        """Show the user, once, that the machine wakes."""
+        """Show the user, once, that the machine is waking."""
         if not self.is_announced:
             self.is_announced = True
             self.context.progress.waking(self.name, self.context.settings.wake_seconds)
 
     def discard_attempt(self) -> None:
-        """Forget the attempt of this process, if there is one, and take its key from the agent."""
+        """Forget this process's attempt, if it has made one, and remove its key from the agent."""
         record = self.situation.record
         if self.key is not None and record is not None:
             self.context.state.forget(self.name)
