@@ -94,14 +94,20 @@ def ciphers_of(body: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("theirs", "has_slow_ones"),
-    [(b"aes128-ctr,aes256-gcm@openssh.com", False), (b"aes128-ctr", True)],
+    ("theirs", "back", "has_slow_ones"),
+    [
+        (b"aes128-ctr,aes256-gcm@openssh.com", None, False),
+        (b"aes128-ctr,aes256-gcm@openssh.com", b"aes128-gcm@openssh.com,aes128-ctr", False),
+        (b"aes128-ctr", None, True),
+        (b"aes128-ctr", b"aes128-ctr,aes256-gcm@openssh.com", True),
+        (b"aes128-ctr,aes256-gcm@openssh.com", b"aes128-ctr", True),
+    ],
 )
 def test_openssh_is_offered_the_fastest_ciphers_that_it_has(
-    served: Served, theirs: bytes, has_slow_ones: bool
+    served: Served, theirs: bytes, back: bytes | None, has_slow_ones: bool
 ) -> None:
     served.peer.greet(b"SSH-2.0-OpenSSH_9.2p1")
-    served.peer.send(KEXINIT, kexinit(CURVE, KINDS, ciphers=theirs))
+    served.peer.send(KEXINIT, kexinit(CURVE, KINDS, ciphers=theirs, back=back))
     served.peer.send(KEX_INIT, exchange())
     number, body = served.peer.receive()
     offered = ciphers_of(body)
@@ -383,3 +389,72 @@ def test_a_request_about_host_keys_is_refused_if_it_wants_a_reply(
     refused = bytes([80]) + pack_string(b"withheld@dcs-proxy") + b"\x01"
     kept = [bytes([80]) + pack_string(names[2]) + bytes([reply]) + b"more" for reply in (0, 1)]
     assert passed == [refused, refused, *kept]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        bytes(16) + b"\0\0\0\xffx",
+        kexinit(CURVE, KINDS)[:-5],  # no word on a guess
+        bytes(16) + pack_string(b"\xff") * 10 + bytes(5),
+    ],
+)
+def test_a_malformed_key_exchange_ends_the_connection(served: Served, body: bytes) -> None:
+    served.peer.greet()
+    served.peer.send(KEXINIT, body)
+    assert served.ended.wait(60)
+    assert "a malformed key exchange" in str(served.client.get_exception())
+
+
+def test_only_the_first_key_exchange_is_left_to_openssh_to_begin(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[bool] = []
+    served.peer.greet(b"SSH-2.0-OpenSSH_9.2p1")
+    served.peer.send(KEXINIT, kexinit(CURVE, KINDS))
+    assert served.peer.receive()[0] == KEXINIT
+    monkeypatch.setattr(paramiko.Transport, "_send_kex_init", lambda _: begun.append(True))
+    served.client._send_kex_init()
+    assert begun == [True]
+
+
+def test_a_key_that_the_client_asks_about_would_do_but_is_no_login_yet(served: Served) -> None:
+    """RFC 4252 §7: boolean FALSE; the answer repeats the algorithm and the key."""
+    transport = negotiated(served)
+    answers: list[bytes] = []
+    transport._handler_table[60] = lambda message: answers.append(message.asbytes())
+    transport.auth_handler = paramiko.auth_handler.AuthHandler(transport)
+    served.client.let_in()
+    transport._send_message(login_request("ssh-connection", "publickey"))
+    wait_until(lambda: bool(answers))
+    assert answers == [pack_string(b"ssh-ed25519") + pack_string(b"key")]
+    assert not served.client.authenticated and not served.client._is_asking
+
+
+@pytest.mark.parametrize("size", [0, 4, 12, 30])
+def test_a_request_that_breaks_off_ends_the_connection(served: Served, size: int) -> None:
+    transport = negotiated(served)
+    request = login_request("ssh-connection", "publickey").asbytes()[1 : 1 + size]
+    transport._send_message(paramiko.Message(b"\x32" + request))
+    assert served.ended.wait(60)
+    assert "a malformed request" in str(served.client.get_exception())
+
+
+def test_a_login_name_may_have_any_bytes(served: Served) -> None:
+    transport = negotiated(served)
+    served.client.let_in()
+    names = pack_string(b"\xff\xfe") + pack_string(b"ssh-connection") + pack_string(b"none")
+    transport._send_message(paramiko.Message(b"\x32" + names))
+    wait_until(lambda: served.client.is_authenticated())
+
+
+def test_a_line_that_is_shown_has_no_control_characters_and_an_end(served: Served) -> None:
+    sent: list[bytes] = []
+    # In place of the method, to see what reaches it.
+    served.client.send = sent.append  # type: ignore[method-assign]
+    served.client.ask()
+    served.client.show("a\x1b]0;title\x07b\nc" + "d" * 9000)
+    (message,) = sent
+    text = Reader(message[1:]).string()
+    assert text.endswith(b"\r\n") and len(text) < 9000
+    assert text[:-2].decode().isprintable()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import threading
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import paramiko
@@ -15,6 +17,7 @@ from dcs_proxy.bridge import gateway as module
 from dcs_proxy.bridge.gateway import Gateway
 from dcs_proxy.bridge.login import Login
 from dcs_proxy.bridge.outbox import Outbox
+from dcs_proxy.bridge.side import Side
 from dcs_proxy.errors import Untrusted
 from dcs_proxy.names import MachineName
 from dcs_proxy.ssh.agent import Agent, SessionBinding
@@ -79,8 +82,76 @@ def test_each_new_certificate_is_checked_and_the_agent_is_bound_to_the_first_exc
     with pytest.raises(Untrusted):
         gateway._verify_key(b"forged", RSA)
     assert checked == [b"first", b"second", b"forged"]
-    assert gateway._binding is not None
-    assert gateway._binding.host_key == b"first"
+    assert gateway._binding == SessionBinding(b"first", b"session", RSA)
+
+
+def test_a_signature_that_does_not_fit_proves_nothing(
+    gateway: Gateway, checked: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise paramiko.SSHException("signature verification failed")
+
+    monkeypatch.setattr(paramiko.Transport, "_verify_key", fail)
+    for _ in range(2):
+        with pytest.raises(paramiko.SSHException):
+            gateway._verify_key(b"first", RSA)
+    assert gateway._binding is None and checked == [b"first", b"first"]
+
+
+def test_a_certificate_is_checked_for_this_gateway_and_this_moment(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, object]] = []
+    monkeypatch.setattr(module, "check_host_certificate", lambda _, **words: given.append(words))
+    monkeypatch.setattr(paramiko.Transport, "_verify_key", lambda *_: None)
+    monkeypatch.setattr(time, "time", lambda: 1234.0)
+    gateway._verify_key(b"first", RSA)
+    assert given == [{"authority": LOGIN.authority, "endpoint": "ssh.example", "now": 1234.0}]
+
+
+@pytest.mark.parametrize("error", [EOFError(), BrokenPipeError(), TimeoutError()])
+def test_a_connection_that_breaks_at_the_request_answers_it(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(module._LoginAnswers, "__init__", lambda *_: None)
+    monkeypatch.setattr(module._LoginAnswers, "auth_publickey", fail)
+    gateway.has_answered = threading.Event()
+    gateway._login = replace(LOGIN, offered=pack_string(b"ssh-ed25519"))
+    gateway.log_in()
+    assert gateway.has_answered.is_set()
+
+
+def test_the_agent_signs_for_the_host_of_this_connection() -> None:
+    asked: list[tuple[bytes, bytes, SessionBinding]] = []
+
+    class Asked(Agent):
+        def sign(self, blob: bytes, data: bytes, binding: SessionBinding) -> bytes:
+            asked.append((blob, data, binding))
+            return b"signature"
+
+    binding = SessionBinding(b"host", b"session", RSA)
+    certificate = pack_string(b"ssh-ed25519-cert-v01@openssh.com") + b"more"
+    login = replace(LOGIN, agent=Asked("/nowhere"), offered=certificate)
+    identity = module._Identity(login, binding)
+    assert identity.sign_ssh_data(b"data", "ssh-ed25519") == b"signature"
+    assert asked == [(b"key", b"data", binding)]
+    blob = identity.public_blob
+    assert (blob.key_type, blob.key_blob) == ("ssh-ed25519-cert-v01@openssh.com", certificate)
+    with pytest.raises(paramiko.SSHException, match="no host to bind the agent to"):
+        module._Identity(login, None).sign_ssh_data(b"data")
+    assert len(asked) == 1
+
+
+def test_a_key_exchange_against_quantum_computers_comes_first_where_there_is_one() -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        preferred = Gateway(near, LOGIN, Outbox(), Outbox(), lambda: None)._preferred_kex
+    name = "mlkem768x25519-sha256"
+    assert (preferred[0] == name) == (name in paramiko.Transport._kex_info)  # type: ignore[attr-defined]  # not in the stubs
+    assert preferred[-len(Side._preferred_kex) :] == Side._preferred_kex
 
 
 class Signing:
@@ -220,4 +291,5 @@ def test_a_gateway_that_leaves_before_the_login_is_noticed(reached: Reached) -> 
 def test_a_bare_key_is_never_asked_for() -> None:
     gateway = Gateway.__new__(Gateway)
     assert gateway.preferred_keys
+    assert not any("ssh-rsa" in name or "dss" in name for name in gateway.preferred_keys), "SHA-1"
     assert all(name.endswith("-cert-v01@openssh.com") for name in gateway.preferred_keys)

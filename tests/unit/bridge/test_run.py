@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -15,13 +19,12 @@ from cryptography.exceptions import InvalidTag
 
 from dcs_proxy.bridge import run
 from dcs_proxy.bridge.gateway import Gateway
-from dcs_proxy.bridge.login import Login
 from dcs_proxy.bridge.outbox import Outbox
 from dcs_proxy.bridge.run import Bridge, explain_failure
 from dcs_proxy.bridge.side import Farewell
-from dcs_proxy.errors import DcsError, GatewayUnreachable, Untrusted
-
-LOGIN = cast(Login, SimpleNamespace(endpoint="ssh.example", port=2222))
+from dcs_proxy.errors import ClientGone, DcsError, GatewayUnreachable, LoginRefused, Untrusted
+from dcs_proxy.session.directory import StateDirectory
+from tests.unit.bridge.fakes import LOGIN, FakeGateway
 
 
 @dataclass
@@ -31,10 +34,15 @@ class FakeSide:
     farewell: Farewell | None = None
     ended: threading.Event = field(default_factory=threading.Event)
     told: list[Farewell] = field(default_factory=list)
+    shown: list[str] = field(default_factory=list)
     is_let_in: bool = False
+    remote_version: str = "SSH-2.0-x"
 
     def let_in(self) -> None:
         self.is_let_in = True
+
+    def show(self, text: str) -> None:
+        self.shown.append(text)
 
     def disconnect(self, farewell: Farewell, timeout_s: float) -> None:
         self.told.append(farewell)
@@ -51,15 +59,19 @@ def signals() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def pass_on(client: FakeSide, gateway: FakeSide, *, by_signal: int = 0) -> int:
-    """Run a bridge between the two sides, of which one has ended, or that a signal ends."""
+def bridge_of(client: FakeSide, *, by_signal: int = 0) -> Bridge:
     bridge = Bridge.__new__(Bridge)
     bridge._host, bridge._signal = "dm-foo", by_signal
     bridge._bell = run._Bell()
     bridge._patience = threading.Timer(1000, bridge._bell.ring)
     bridge._client = cast(Any, client)
     bridge._to_client, bridge._to_gateway = Outbox(), Outbox()
-    return bridge.pass_on(cast(Gateway, gateway))
+    return bridge
+
+
+def pass_on(client: FakeSide, gateway: FakeSide, *, by_signal: int = 0) -> int:
+    """Run a bridge between the two sides, of which one has ended, or that a signal ends."""
+    return bridge_of(client, by_signal=by_signal).pass_on(cast(Gateway, gateway))
 
 
 @pytest.mark.parametrize(
@@ -191,3 +203,192 @@ def test_a_login_that_fails_is_explained(
     gateway = SimpleNamespace(farewell=farewell, get_exception=lambda: error)
     found = explain_failure(cast(Gateway, gateway), LOGIN)
     assert type(found) is kind and found.message.endswith(said)
+
+
+@pytest.fixture
+def sock() -> Iterator[socket.socket]:
+    near, far = socket.socketpair()
+    with near, far:
+        yield near
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> FakeSide:
+    """A client that stays, whatever the test run's stdout is."""
+    monkeypatch.setattr(run, "client_gone", lambda: False)
+    monkeypatch.setattr(run, "TURN_S", 0.001)
+    return FakeSide()
+
+
+def test_a_gateway_that_lets_the_session_in_is_returned(
+    client: FakeSide, sock: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge, gateway = bridge_of(client), FakeGateway()
+    gateway.use_in(run, monkeypatch)
+    assert bridge.log_in(sock, LOGIN) is cast(Gateway, gateway)
+    both = (bridge._to_gateway, bridge._to_client)
+    assert gateway.started and gateway.arguments[:4] == (sock, LOGIN, *both)
+    assert (gateway.ended.seen, sock.fileno() != -1) == ([], True)
+    gateway.arguments[4]()
+    started = time.monotonic()
+    bridge._bell.wait(60)
+    assert time.monotonic() - started < 50, "its end wakes the main thread"
+
+
+@pytest.mark.parametrize(
+    ("gateway", "kind", "text"),
+    [
+        (
+            FakeGateway(authenticated=False), LoginRefused,
+            "the gateway ssh.example refuses the session's login",
+        ),
+        (FakeGateway(has_ended=True, error=Untrusted("forged")), Untrusted, "forged"),
+        (FakeGateway(active=False, error=Untrusted("forged")), Untrusted, "forged"),
+        (
+            FakeGateway(has_ended=True), GatewayUnreachable,
+            "the gateway ssh.example:2222 did not complete the login: it closed the connection",
+        ),
+        (
+            FakeGateway(negotiates=False), GatewayUnreachable,
+            "the gateway ssh.example did not complete the login in 0 s",
+        ),
+        (
+            FakeGateway(answers=False), GatewayUnreachable,
+            "the gateway ssh.example did not complete the login in 0 s",
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_gateway_that_lets_nobody_in_is_left(
+    client: FakeSide,
+    sock: socket.socket,
+    monkeypatch: pytest.MonkeyPatch,
+    gateway: FakeGateway,
+    kind: type[DcsError],
+    text: str,
+    ends: bool,
+) -> None:
+    monkeypatch.setattr(run, "_LOGIN_S", 0.0)
+    gateway.ends = ends
+    gateway.use_in(run, monkeypatch)
+    with pytest.raises(kind) as caught:
+        bridge_of(client).log_in(sock, LOGIN)
+    assert caught.value.message == text
+    assert caught.value.hint or kind is Untrusted
+    if kind is LoginRefused:
+        assert caught.value.hint == "dcs-proxy close dm-foo, then try again"
+    assert gateway.ended.seen[-1] == "shut"
+    # Another connection could get the number of a closed one, and the gateway's thread read it.
+    assert (sock.fileno() == -1) == ends
+
+
+@pytest.mark.parametrize("how", ["its connection has ended", "it reads no more"])
+@pytest.mark.parametrize("gateway", [FakeGateway(negotiates=False), FakeGateway(answers=False)])
+def test_a_client_that_goes_ends_the_wait_for_the_gateway(
+    client: FakeSide,
+    sock: socket.socket,
+    monkeypatch: pytest.MonkeyPatch,
+    gateway: FakeGateway,
+    how: str,
+) -> None:
+    gateway.use_in(run, monkeypatch)
+    if how == "it reads no more":
+        monkeypatch.setattr(run, "client_gone", lambda: True)
+    else:
+        client.ended.set()
+    with pytest.raises(ClientGone, match="has exited"):
+        bridge_of(client).log_in(sock, LOGIN)
+    assert sock.fileno() == -1
+
+
+def test_a_client_learns_why_there_is_no_connection(client: FakeSide) -> None:
+    bridge = bridge_of(client)
+    error = GatewayUnreachable("no answer", hint="try again")
+    bridge.fail(error)
+    assert client.told == [Farewell(11, error.one_line())]
+    assert bridge._patience.finished.is_set(), "the client is not let in any more"
+    assert not client.is_let_in
+
+
+@pytest.mark.parametrize(
+    ("version", "is_let_in", "shows"),
+    [
+        ("SSH-2.0-OpenSSH_9.2p1 Debian", False, True),
+        ("SSH-2.0-dropbear_2022.83", True, True),
+        ("SSH-2.0-PuTTY_Release_0.78", True, True),
+        ("SSH-2.0-ssh2js1.17.0", True, False),
+        ("SSH-2.0-x OpenSSH", True, False),
+        ("", True, False),
+    ],
+)
+def test_only_openssh_is_left_to_wait_and_some_clients_show_reasons(
+    client: FakeSide, version: str, is_let_in: bool, shows: bool
+) -> None:
+    client.remote_version = version
+    bridge = bridge_of(client)
+    bridge._run_out_of_patience()
+    assert (client.is_let_in, bridge.shows_reasons) == (is_let_in, shows)
+
+
+def test_a_clients_version_is_cleaned_for_the_log(client: FakeSide) -> None:
+    client.remote_version = "SSH-2.0-\x1b[31mred" + "x" * 200
+    version = bridge_of(client).client_version
+    assert version.startswith("SSH-2.0- [31mred") and len(version) <= 81
+
+
+def test_progress_is_shown_to_the_client_as_ours(client: FakeSide) -> None:
+    run._Banners(cast(Any, client)).notice("waking dm-foo")
+    assert client.shown == ["dcs-proxy: waking dm-foo"]
+
+
+def test_a_bridge_has_both_keys_and_lets_no_client_wait_for_long(
+    client: FakeSide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    began: list[bool] = []
+
+    def make(*arguments: Any) -> FakeSide:
+        made.extend(arguments)
+        return client
+
+    monkeypatch.setattr(client, "start", lambda: began.append(True), raising=False)
+    monkeypatch.setattr(run, "Client", make)
+    monkeypatch.setattr(run, "Stream", lambda *arguments: arguments)
+    state = StateDirectory(str(tmp_path / "state"))
+    bridge = Bridge("dm-foo", state, b"SSH-2.0-x")
+    try:
+        stream, keys, inbox, outbox, on_end = made
+        assert stream == (0, 1, b"SSH-2.0-x") and began == [True]
+        assert [key.get_name() for key in keys] == ["ssh-ed25519", "ecdsa-sha2-nistp256"]
+        known = Path(state.file("known_hosts")).read_text()
+        assert all(key.get_base64() in known for key in keys)
+        assert (inbox, outbox) == (bridge._to_client, bridge._to_gateway)
+        assert on_end == bridge._bell.ring
+        assert (bridge._patience.interval, bridge._patience.daemon) == (2.0, True)
+        assert bridge._patience.is_alive()
+    finally:
+        bridge._patience.cancel()
+
+
+def test_a_signal_ends_the_wait_and_the_process_if_nobody_reads(client: FakeSide) -> None:
+    bridge = bridge_of(client)
+    bridge._end_soon(signal.SIGTERM, None)
+    left_s, _ = signal.getitimer(signal.ITIMER_REAL)
+    assert 0 < left_s <= 2 and bridge._signal == signal.SIGTERM
+    started = time.monotonic()
+    bridge._bell.wait(60)
+    assert time.monotonic() - started < 50
+
+
+def test_a_bell_rings_once_however_often_it_was_rung() -> None:
+    bell = run._Bell()
+    for _ in range(100):
+        bell.ring()
+    bell.wait(60)
+    assert not os.get_blocking(bell._write), "a signal handler must not wait"
+    started = time.monotonic()
+    bell.wait(0.01)
+    assert time.monotonic() - started >= 0.01
+    # Until nobody has read for so long that the pipe is full.
+    for _ in range(70_000):
+        bell.ring()

@@ -68,9 +68,18 @@ class Peer:
 
 
 def kexinit(
-    kex: Sequence[bytes], keys: Sequence[bytes], *, follows: bool = False, ciphers: bytes = CIPHERS
+    kex: Sequence[bytes],
+    keys: Sequence[bytes],
+    *,
+    follows: bool = False,
+    ciphers: bytes = CIPHERS,
+    back: bytes | None = None,
 ) -> bytes:
-    """Return the body of SSH_MSG_KEXINIT (RFC 4253 §7.1)."""
-    lists = [b",".join(kex), b",".join(keys), ciphers, ciphers, MACS, MACS, b"none", b"none"]
+    """Return the body of SSH_MSG_KEXINIT (RFC 4253 §7.1).
+
+    `ciphers` are those from the client to the server, `back` those in the other direction.
+    """
+    back = ciphers if back is None else back
+    lists = [b",".join(kex), b",".join(keys), ciphers, back, MACS, MACS, b"none", b"none"]
     lists += [b"", b""]
     return os.urandom(16) + b"".join(map(pack_string, lists)) + bytes([follows]) + bytes(4)
