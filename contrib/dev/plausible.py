@@ -22,6 +22,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
+import venv
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -51,6 +53,7 @@ def main() -> int:
     copies_of = [copy_of(Path(checkout), Path(workplace, str(each))) for each in range(count)]
     copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
     for copy in copies_of:
+        make_python(copy)
         copies.put(copy)
 
     def try_bug(bug: Bug) -> bool:
@@ -108,6 +111,26 @@ def copy_of(checkout: Path, copy: Path) -> Path:
     return copy
 
 
+def make_python(copy: Path) -> Path:
+    """Make a virtual environment for a copy; return its ``bin`` directory.
+
+    Its programs run the copy, with the packages of ours.  In our own, those that ssh starts without
+    PYTHONPATH would run the checkout, which is installed there, and has no bugs.
+    """
+    home = copy.with_name(f"{copy.name}-python")
+    venv.create(home, symlinks=True, clear=True)
+    packages = Path(sysconfig.get_path("purelib"))
+    # Python ignores .pth files in a directory that a .pth file has added, like the checkout's here.
+    added = home / packages.relative_to(sys.prefix) / "copy.pth"
+    added.write_text(f"{copy}\n{packages}\n")
+    script = home / "bin" / "dcs-proxy"
+    script.write_text(
+        f"#!{home}/bin/python\nimport sys\nfrom dcs_proxy.cli import main\nsys.exit(main())\n"
+    )
+    script.chmod(0o755)
+    return script.parent
+
+
 def apply(bug: Bug, text: str) -> str:
     """Return a file's text with the bug in it.
 
@@ -146,8 +169,10 @@ def is_noticed(bug: Bug, copy: Path) -> bool:
 def run_tests(copy: Path, arguments: Sequence[str]) -> bool:
     """Return whether all of these tests pass in time."""
     options = ["-x", "-q", "-p", "no:cacheprovider", f"--timeout={TEST_LIMIT_S}"]
-    command = [sys.executable, "-m", "pytest", *options, *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(copy)}
+    programs = copy.with_name(f"{copy.name}-python") / "bin"
+    command = [str(programs / "python"), "-m", "pytest", *options, *arguments]
+    path = f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(copy)}
     try:
         done = subprocess.run(
             command, cwd=copy, capture_output=True, timeout=LIMIT_S, check=False, env=environment
