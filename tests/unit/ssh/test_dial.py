@@ -163,3 +163,142 @@ def test_a_connection_that_was_reset_has_no_address() -> None:
         select.select([sock], [], [], 60)
         assert address_of(sock) == ""
         sock.close()
+
+
+class Clock:
+    """A clock that goes on only while dial waits; `seconds` is how long it has."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(dial_module, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(dial_module, "select", SimpleNamespace(select=self._select))
+
+    def _select(self, _: Any, writers: list[socket.socket], __: Any, turn: float) -> Any:
+        self.now += turn
+        return select.select([], writers, [], 0)
+
+    @property
+    def seconds(self) -> float:
+        return self.now - 1000.0
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
+    """Every socket that dial makes."""
+    sockets: list[socket.socket] = []
+
+    class Noted(socket.socket):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            sockets.append(self)
+
+    monkeypatch.setattr(dial_module.socket, "socket", Noted)
+    return sockets
+
+
+def test_the_losers_are_closed_and_the_winner_is_not(
+    silent: tuple[str, int],
+    gateway: list[socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+    made: list[socket.socket],
+) -> None:
+    Clock(monkeypatch)
+    refused = ("127.0.0.1", closed_port())
+    made.clear()
+    resolves_to(monkeypatch, silent, refused, gateway[0].getsockname())
+    with call("gateway.example", 22, deadline=2000.0) as winner:
+        assert [sock.fileno() != -1 for sock in made] == [False, False, True]
+        assert made[-1] is winner
+
+
+@pytest.mark.parametrize("how", ["the client goes", "no answer"])
+def test_nothing_stays_open_without_a_winner(
+    silent: tuple[str, int],
+    monkeypatch: pytest.MonkeyPatch,
+    made: list[socket.socket],
+    how: str,
+) -> None:
+    clock = Clock(monkeypatch)
+    monkeypatch.setattr(
+        dial_module, "look_up", lambda *_: [(socket.AF_INET, silent), (socket.AF_INET, silent)]
+    )
+    with pytest.raises((ClientGone, GatewayUnreachable)):
+        call(
+            "gateway.example", 22, timeout_s=5, deadline=2000.0,
+            client_gone=lambda: how == "the client goes" and clock.seconds > 1,
+        )  # fmt: skip
+    assert [sock.fileno() for sock in made] == [-1, -1]
+    if how == "no answer":
+        assert 5.2 < clock.seconds < 5.5, "each address has its own time"
+    else:
+        assert 1 < clock.seconds < 1.2
+
+
+def test_an_address_that_fails_starts_the_next_at_once(
+    gateway: list[socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one of IPv6, where this computer has none."""
+    clock = Clock(monkeypatch)
+    started: list[int] = []
+
+    class Old(socket.socket):
+        """A socket of a system without IPv6, whose network is down at the first address."""
+
+        def __init__(self, family: int = -1, *arguments: Any, **options: Any) -> None:
+            started.append(family)
+            if family == socket.AF_INET6:
+                raise OSError(97, "Address family not supported")
+            super().__init__(family, *arguments, **options)
+
+        def connect_ex(self, address: Any) -> int:
+            return 101 if address[0] == "127.0.0.9" else super().connect_ex(address)
+
+    monkeypatch.setattr(dial_module.socket, "socket", Old)
+    monkeypatch.setattr(
+        dial_module, "look_up",
+        lambda *_: [
+            (socket.AF_INET6, ("::1", 22)), (socket.AF_INET, ("127.0.0.9", 22)),
+            (socket.AF_INET, gateway[0].getsockname()[:2]),
+        ],
+    )  # fmt: skip
+    call("gateway.example", 22, deadline=2000.0).close()
+    assert len(started) == 3 and clock.seconds < 0.25
+    bad = [(socket.AF_INET6, ("::1", 22)), (socket.AF_INET, ("127.0.0.9", 22))] * 2
+    monkeypatch.setattr(dial_module, "look_up", lambda *_: bad)
+    with pytest.raises(GatewayUnreachable) as caught:
+        call("fd00::1", 22, deadline=2000.0, peer="HTTP proxy")
+    assert caught.value.message == (
+        "the HTTP proxy [fd00::1]:22 cannot be reached: ::1: Address family not supported,"
+        " 127.0.0.9: Network is unreachable"
+    )
+    assert caught.value.hint == "check the network; a firewall may block this port"
+
+
+def test_a_name_with_the_same_address_twice_is_tried_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resolves_to(monkeypatch, ("127.0.0.1", 22), ("127.0.0.2", 22), ("127.0.0.1", 22))
+    found = dial_module.look_up("gateway.example", 22, 60, lambda: False)
+    assert found == [(socket.AF_INET, ("127.0.0.1", 22)), (socket.AF_INET, ("127.0.0.2", 22))]
+
+
+def test_a_lookup_without_an_address_or_words_fails_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise OSError("odd")
+
+    for answer, reason in ((fail, "odd"), (lambda *_, **__: [], "no answer after 60 s")):
+        monkeypatch.setattr(socket, "getaddrinfo", answer)
+        with pytest.raises(GatewayUnreachable) as caught:
+            dial_module.look_up("gateway.example", 22, 60, lambda: False, "HTTP proxy")
+        assert caught.value.message == f"cannot look up the HTTP proxy gateway.example: {reason}"
+        assert caught.value.hint == "check the network and its name servers"
+
+
+def test_a_connection_that_was_reset_at_once_is_left_to_the_caller(
+    gateway: list[socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: socket.socket) -> None:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(dial_module, "set_options", fail)
+    call("localhost", gateway[0].getsockname()[1]).close()

@@ -28,8 +28,10 @@ def test_a_socket_is_handed_over_with_one_byte() -> None:
 def test_an_ssh_that_has_exited_gets_no_socket() -> None:
     ours, theirs = socket.socketpair()
     ours.close()
-    with theirs, socket.create_server(("127.0.0.1", 0)) as gateway, pytest.raises(ClientGone):
-        hand_over(gateway, theirs.fileno())
+    with theirs, socket.create_server(("127.0.0.1", 0)) as gateway:
+        with pytest.raises(ClientGone, match="ssh exited before it got its connection"):
+            hand_over(gateway, theirs.fileno())
+        assert gateway.fileno() != -1 and theirs.fileno() != -1, "both are the caller's"
 
 
 def test_a_client_that_closed_its_end_is_noticed() -> None:

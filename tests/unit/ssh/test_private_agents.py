@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from dcs_proxy.errors import AgentRefused, AgentUnavailable, DcsError, StateError
+from dcs_proxy.local.lock import try_lock
 from dcs_proxy.local.log import Log
 from dcs_proxy.ssh import private_agents
 from dcs_proxy.ssh.agent import Agent, Identity
 from dcs_proxy.ssh.certificates import generate_key
+from dcs_proxy.ssh.keys import CERTIFICATE_TYPE, KEY_TYPE, public_blob
 from dcs_proxy.ssh.private_agents import PrivateAgents, end_idle_agents
+from dcs_proxy.ssh.wire import Reader, pack_string
 from tests.support.fake_agent import FakeAgent, Store, socket_directory
 
 
@@ -259,3 +262,178 @@ def test_the_length_of_a_path_is_that_of_its_bytes(
     for name, is_outside in (("a" * 60, False), ("é" * 60, True)):
         state = f"/nowhere/{name}"
         assert PrivateAgents(state, create=False).is_outside(state) is is_outside
+
+
+class Held:
+    """What the agents at some sockets hold, in the place of asking them."""
+
+    def __init__(self, agents: PrivateAgents, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.held: dict[str, list[Identity]] = {}
+        self.limits: list[float] = []
+        self.agents = agents
+        monkeypatch.setattr(private_agents, "held_by", self.held_by)
+
+    def put(self, number: int, *identities: Identity) -> None:
+        Path(self.agents.path(number)).touch()
+        self.held[self.agents.path(number)] = list(identities)
+
+    def held_by(self, path: str, limit_s: float = 2.0) -> list[Identity]:
+        self.limits.append(limit_s)
+        return self.held[path]
+
+
+def identities(count: int, first: int = 0) -> list[Identity]:
+    return [Identity(public_blob(bytes([first + n]) * 32), "dm-foo") for n in range(count)]
+
+
+def certified(bare: Identity) -> Identity:
+    public = Reader(bare.blob[len(pack_string(KEY_TYPE)) :]).string()
+    blob = pack_string(CERTIFICATE_TYPE) + pack_string(b"nonce") + pack_string(public)
+    return Identity(blob + b"more", "dm-foo via gateway")
+
+
+@pytest.fixture
+def agents(tmp_path: Path) -> PrivateAgents:
+    return PrivateAgents(str(tmp_path), Log(str(tmp_path / "log")))
+
+
+@pytest.fixture
+def held(agents: PrivateAgents, monkeypatch: pytest.MonkeyPatch) -> Held:
+    return Held(agents, monkeypatch)
+
+
+@pytest.fixture
+def started(agents: PrivateAgents, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The sockets of the agents that were started."""
+    paths: list[str] = []
+    monkeypatch.setattr(private_agents, "start_agent", lambda path, _: paths.append(path))
+    return paths
+
+
+@pytest.fixture
+def added(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
+    """The sockets of the agents that got a key, its comment and lifetime."""
+    given: list[tuple[str, str, int]] = []
+
+    def add_key(agent: Agent, key: object, *, comment: str, lifetime_s: int) -> bool:
+        given.append((agent.path, comment, lifetime_s))
+        return False
+
+    monkeypatch.setattr(Agent, "add_key", add_key)
+    return given
+
+
+def add(agents: PrivateAgents, *, may_start: bool = False) -> str | None:
+    agent = agents.add_key(
+        generate_key(), comment="dm-bar", lifetime_s=77, may_start=may_start, timeout_s=30
+    )
+    return agent and os.path.basename(agent.path)
+
+
+def test_a_key_goes_to_the_first_agent_with_fewer_than_eight(
+    agents: PrivateAgents, held: Held, added: list[tuple[str, str, int]]
+) -> None:
+    held.put(1, *identities(8))
+    held.put(2, *identities(7), Identity(b"malformed", ""), Identity(b"other", ""))
+    assert add(agents) is None
+    held.put(3, *identities(7))
+    held.put(4)
+    assert add(agents) == "agent-3.sock"
+    assert added == [(agents.path(3), "dm-bar", 77)]
+
+
+def test_a_key_and_its_certificate_count_once(
+    agents: PrivateAgents, held: Held, added: list[tuple[str, str, int]]
+) -> None:
+    keys = identities(7)
+    held.put(1, *keys, *map(certified, keys))
+    assert add(agents) == "agent-1.sock"
+    held.put(1, *keys, *map(certified, identities(1, first=7)))
+    assert add(agents) is None
+
+
+@pytest.mark.parametrize("is_full", [True, False], ids=["all are full", "there is none"])
+def test_an_agent_is_started_only_where_that_is_allowed(
+    agents: PrivateAgents,
+    held: Held,
+    started: list[str],
+    added: list[tuple[str, str, int]],
+    is_full: bool,
+) -> None:
+    if is_full:
+        held.put(1, *identities(8))
+    assert add(agents) is None and started == added == []
+    assert add(agents, may_start=True) == ("agent-2.sock" if is_full else "agent-1.sock")
+    assert started == [path for path, _, _ in added]
+    log = Path(agents.place).parent.joinpath("log").read_text()
+    assert f" agent-started path={started[0]}" in log
+
+
+def test_any_agent_that_answers_is_ready_and_one_is_started_if_none_does(
+    agents: PrivateAgents, held: Held, started: list[str]
+) -> None:
+    held.put(2, *identities(8))
+    assert agents.ready(timeout_s=30).path == agents.path(2)
+    assert started == []
+    os.unlink(agents.path(2))
+    assert agents.ready(timeout_s=30).path == agents.path(1)
+    assert started == [agents.path(1)]
+
+
+@pytest.mark.parametrize("unless_used", [True, False])
+def test_agents_that_hold_nothing_are_ended_or_all(
+    agents: PrivateAgents, held: Held, monkeypatch: pytest.MonkeyPatch, unless_used: bool
+) -> None:
+    ended: list[str] = []
+
+    def end(path: str) -> bool:
+        ended.append(path)
+        return path != agents.path(3)
+
+    monkeypatch.setattr(private_agents, "end_agent", end)
+    held.put(1)
+    held.put(2, *identities(1))
+    held.put(3)
+    assert agents.end(unless_used=unless_used, timeout_s=30) == [agents.path(3)]
+    wanted = (1, 3) if unless_used else (1, 2, 3)
+    assert ended == [agents.path(number) for number in wanted]
+    assert held.limits == [0.5] * 3, "one that is stopped must not hold up a command for long"
+
+
+def test_another_process_that_works_on_the_agents_is_named(
+    agents: PrivateAgents, held: Held, started: list[str], added: list[tuple[str, str, int]]
+) -> None:
+    held.put(1)
+    lock = try_lock(os.path.join(agents.place, "lock"))
+    assert lock is not None
+    with lock:
+        for call in (
+            lambda: agents.end(),
+            lambda: agents.ready(timeout_s=0.0),
+            lambda: agents.add_key(
+                generate_key(), comment="", lifetime_s=1, may_start=True, timeout_s=-1
+            ),
+        ):
+            with pytest.raises(AgentUnavailable) as caught:
+                call()
+            assert f"(process {os.getpid()}) has held" in caught.value.message
+            assert caught.value.hint == "end that process if it is stopped, and try again"
+    assert started == added == []
+    assert agents.ready(timeout_s=30).path == agents.path(1)
+
+
+def test_agents_cannot_be_used_without_the_program(
+    agents: PrivateAgents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agents.check()
+    monkeypatch.setattr(private_agents, "agent_program", lambda: pytest.fail("it was asked"))
+    with pytest.raises(pytest.fail.Exception):
+        agents.check()
+
+
+@pytest.mark.parametrize(
+    ("comment", "machine"),
+    [("dm-foo", "dm-foo"), ("dm-foo via gateway", "dm-foo"), ("dm-a via b via c", "dm-a")],
+)
+def test_a_comment_begins_with_the_machine(comment: str, machine: str) -> None:
+    assert private_agents.machine_of(Identity(b"", comment)) == machine
