@@ -17,6 +17,7 @@ UNLIMITED = resource.RLIM_INFINITY
         (NEEDED, NEEDED, None),
         (UNLIMITED, UNLIMITED, None),
         (10, 4096, (NEEDED, 4096)),
+        (10, NEEDED, (NEEDED, NEEDED)),
         (10, UNLIMITED, (NEEDED, UNLIMITED)),
     ],
 )
@@ -24,13 +25,16 @@ def test_a_low_limit_is_raised_where_that_is_permitted(
     monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, then: tuple[int, int] | None
 ) -> None:
     asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
-    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
+    of = resource.RLIMIT_NOFILE
+    monkeypatch.setattr(resource, "getrlimit", {of: (soft, hard)}.__getitem__)
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, to: asked.append({of: to}[kind]))
     require_open_files()
     assert asked == ([] if then is None else [then])
 
 
 def test_a_limit_that_cannot_be_raised_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (10, 10))
-    with pytest.raises(ConfigError, match=r"may open only 10 files \(ulimit -n\)"):
+    with pytest.raises(ConfigError, match=r"may open only 10 files \(ulimit -n\)") as caught:
         require_open_files()
+    assert caught.value.message.endswith("dcs-proxy needs 64")
+    assert "LimitNOFILE" in caught.value.hint

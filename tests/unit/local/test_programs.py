@@ -141,3 +141,54 @@ def test_the_hint_is_for_this_computers_package_manager(
         (tmp_path / manager).touch(0o700)
     more = f": {command}" if command else ""
     assert install_hint({"PATH": str(tmp_path)}) == f"install OpenSSH's client{more}"
+
+
+def test_without_path_the_systems_own_directories_are_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = put(tmp_path / "first"), put(tmp_path / "second")
+    monkeypatch.setattr(os, "defpath", str(tmp_path / "first"))
+    assert find_program("tool", {}) == first
+    assert find_program("tool", {}, [str(tmp_path / "second")]) == first
+    environment = {"PATH": f"{tmp_path}/second:{tmp_path}/first"}
+    assert find_program("tool", environment) == second, "the first in PATH"
+    assert find_program("other", environment, [str(tmp_path)]) is None
+
+
+@pytest.mark.parametrize("manager", ["zypper", "pkg", "brew", "pacman"])
+def test_a_package_manager_need_not_be_in_path(
+    manager: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "_MANAGER_DIRECTORIES", (str(tmp_path),))
+    (tmp_path / manager).touch(0o700)
+    assert manager in install_hint({"PATH": "/nowhere"})
+
+
+def test_a_program_runs_where_and_as_it_is_told(tmp_path: Path) -> None:
+    text = "print(os.getcwd(), os.getsid(0) == os.getpid(), len(sys.argv))"
+    for cwd, new_session in ((str(tmp_path), True), ("/", False)):
+        with start(
+            python(text), environment=EMPTY, cwd=cwd, new_session=new_session,
+            stdout=subprocess.PIPE,
+        ) as process:  # fmt: skip
+            assert process.stdout
+            assert process.stdout.read().decode() == f"{cwd} {new_session} 1\n"
+
+
+def test_a_program_that_prints_just_to_the_limit_is_cut_there() -> None:
+    done = run(python("print('x' * 99)"), environment=EMPTY, limit_s=60, max_output=101)
+    assert (done.is_cut, len(done.stdout), done.status) == (False, 100, 0)
+
+
+def test_output_that_comes_with_the_exit_is_not_lost() -> None:
+    """More than a pipe holds, on both streams."""
+    text = "sys.stdout.write('a' * 150_000); sys.stderr.write('b' * 150_000)"
+    done = run(python(text), environment=EMPTY, limit_s=60)
+    assert (done.stdout, done.stderr) == (b"a" * 150_000, b"b" * 150_000)
+
+
+def test_a_program_that_is_told_to_be_patient_is_asked_ten_times_a_second() -> None:
+    turns: list[float] = []
+    run(python("time.sleep(0.25)"), environment=EMPTY, limit_s=60,
+        turn=lambda: turns.append(time.monotonic()))  # fmt: skip
+    assert len(turns) >= 2
