@@ -5,6 +5,7 @@ import os
 import select
 import socket
 import threading
+import time
 
 import paramiko
 import pytest
@@ -82,3 +83,46 @@ def test_what_waits_for_ssh_holds_none_of_our_descriptors(monkeypatch: pytest.Mo
         assert b"so" in gateway.recv(4096)
     os.close(reader)
     ssh.close()
+
+
+def test_a_client_that_never_goes_is_left_after_ten_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1000.0]
+    waits: list[float] = []
+
+    class Poll:
+        """Always has something to read; each time it takes six seconds."""
+
+        def register(self, fd: int, events: int) -> None:
+            assert events == select.POLLIN
+
+        def poll(self, limit_ms: float) -> list[int]:
+            waits.append(limit_ms)
+            now[0] += 6
+            return [1]
+
+    monkeypatch.setattr(select, "poll", Poll)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(b"x" * 200_000)
+        send_disconnect("so", fdpass=False, stdin=theirs.fileno(), stdout=theirs.fileno())
+    assert waits == [10_000, 4_000]
+
+
+def test_a_reason_that_no_terminal_can_show_is_sent_in_some_form() -> None:
+    packet = disconnect_bytes("a\udcffb").partition(b"\r\n")[2]
+    assert paramiko.Message(packet[10:]).get_binary().decode().startswith("a")
+
+
+def test_our_end_of_a_connection_that_was_handed_over_is_not_kept() -> None:
+    """Only the process in the background has it; otherwise no end would ever be seen."""
+    ssh, ours = socket.socketpair()
+    before = set(os.listdir("/dev/fd"))
+    with ssh, ours:
+        send_disconnect("so", fdpass=True, stdin=ours.fileno(), stdout=ours.fileno())
+        _, (passed,), _, _ = socket.recv_fds(ssh, 1, 1)
+        with socket.socket(fileno=passed) as gateway:
+            assert b"so" in gateway.recv(4096)
+    assert len(set(os.listdir("/dev/fd")) - before) <= 1

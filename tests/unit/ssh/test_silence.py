@@ -4,6 +4,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -112,3 +113,35 @@ def test_a_second_connection_that_breaks_says_nothing_either(
 
         with pytest.raises(GatewayUnreachable, match="accepts connections but sends nothing"):
             check(connect_again, first)
+
+
+def test_a_gateway_has_three_seconds_to_speak_first_and_then_the_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By a clock that goes on only while we wait."""
+    monkeypatch.undo()
+    now = [1000.0]
+
+    def wait(*arguments: Any) -> Any:
+        now[0] += arguments[-1]
+        return [], [], []
+
+    connected: list[float] = []
+    first, far = socket.socketpair()
+    second, other = socket.socketpair()
+    monkeypatch.setattr(silence.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(silence.select, "select", wait)
+    with first, far, other:
+
+        def connect_again() -> socket.socket:
+            connected.append(now[0])
+            return second
+
+        with pytest.raises(GatewayUnreachable) as caught:
+            check(connect_again, first, timeout_s=7)
+        assert caught.value.hint.startswith("try again in a minute")
+        assert connected == [pytest.approx(1003)] and now[0] == pytest.approx(1010)
+        assert second.fileno() == -1, "the second connection is of no use any more"
+        assert other.recv(100) == b"SSH-2.0-dcs_proxy\r\n"
+        with pytest.raises(BlockingIOError):
+            far.recv(100, socket.MSG_DONTWAIT)
