@@ -1,4 +1,4 @@
-"""What ssh's command line must leave to us: the login name, and the way to the gateway."""
+"""Check what ssh's command line must not set: another login name, or a route around us."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from dcs_proxy.errors import LoginMismatch, UsageError
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh.ancestors import is_run_by_ansible
-from dcs_proxy.openssh.parent import typed_way
+from dcs_proxy.openssh.parent import typed_bypass
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import Record
 from dcs_proxy.text import clean_text
@@ -18,7 +18,7 @@ _MAX_SHOWN = 80
 def check_login(login: str, host: str, record: Record, *, was_prepared: bool) -> None:
     """Raise LoginMismatch if ssh is about to log in under a name other than the session's.
 
-    `was_prepared` is whether `prepare` could know that ssh would log in.
+    `was_prepared` says that `prepare` could know that this ssh would log in.
     """
     ready = record.ready
     if ready is not None and login not in record.logins:
@@ -31,15 +31,15 @@ def check_login(login: str, host: str, record: Record, *, was_prepared: bool) ->
         raise _mismatch(login, host, f"but this session's login is {ready.ssh_username}")
 
 
-def check_way(parent: int, host: str) -> None:
-    """Raise UsageError if the command line of `parent`, an ssh, replaces our ProxyCommand in vain.
+def refuse_bypass(parent: int, host: str) -> None:
+    """Raise UsageError if the command line of the ssh `parent` bypasses our ProxyCommand.
 
     ssh, or its jump host, would look up the machine's name, which no resolver knows.
     """
-    way = typed_way(parent)
-    if way is None:
+    jump = typed_bypass(parent)
+    if jump is None:
         return
-    how = f"through {clean_text(way, _MAX_SHOWN) or '?'}" if way else "directly"
+    how = f"through {clean_text(jump, _MAX_SHOWN) or '?'}" if jump else "directly"
     hint = "leave out -J, ProxyJump and ProxyCommand"
     if is_run_by_ansible(parent):
         hint = (
@@ -54,7 +54,7 @@ def check_way(parent: int, host: str) -> None:
 
 
 def is_known_login(login: str, state: StateDirectory) -> bool:
-    """Return whether any machine's session has this login: it may be every session's."""
+    """Return whether any machine's session has this login name: all sessions may have the same."""
     records = map(state.load, state.machines())
     return any(record is not None and login in record.logins for record in records)
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dcs_proxy.app import Options, explaining_bugs, open_context, open_fast_entry, open_lookup
-from dcs_proxy.commands._login import check_way, is_known_login, not_woken_for
+from dcs_proxy.commands._login import is_known_login, not_woken_for, refuse_bypass
 from dcs_proxy.console.stderr import is_discarded
 from dcs_proxy.errors import ClientGone, DcsError, NotWoken, attribute_errors_to
 from dcs_proxy.fastpath.helper import NOT_EXPANDED
@@ -76,7 +76,7 @@ def _prepare(host: str, options: Options, parent: int) -> int:
     settings = options.settings(os.environ)
     state = StateDirectory(options.state_directory(os.environ))
     remove_broken(state)
-    check_way(parent, host)
+    refuse_bypass(parent, host)
     login = typed_login(parent)
     is_refused = login is not None and not is_known_login(login, state)
     # An unknown ssh may be ssh -G.  If it logs in, its ProxyCommand wakes the machine.

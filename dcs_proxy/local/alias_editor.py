@@ -1,4 +1,4 @@
-"""Change the aliases in the text of a config file; everything else in it stays as it is."""
+"""Edit the aliases in the text of a config file, and leave the rest of it unchanged."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from dcs_proxy.names import MachineName
 
-# Some editors write it; TOML has none.
+# Some editors write one; TOML does not allow it.
 _BYTE_ORDER_MARK = "\ufeff"
 
 
@@ -25,7 +25,7 @@ def set_alias(text: str, alias: MachineName, machine: MachineName) -> str:
 
 
 def remove_alias(text: str, alias: MachineName) -> str:
-    """Return the TOML document `text` without `alias`, which it has."""
+    """Return the TOML document `text` without `alias`, which it must contain."""
     import tomlkit
 
     document: Any = tomlkit.parse(text.removeprefix(_BYTE_ORDER_MARK))

@@ -1,7 +1,7 @@
 """One deadline for everything that a command waits for.
 
-The clock is monotonic.  Every wait is cut into short turns, so that it ends within a turn, not
-minutes later, once the client has exited (ssh killed, the editor closed).
+The clock is monotonic.  Every wait is a series of short turns, so that it ends within a turn after
+the client has exited (ssh was killed, the editor was closed).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def check_client(client_gone: Callable[[], bool]) -> None:
 class Deadline:
     """The moment `seconds` from now when waiting ends.
 
-    About every `TURN_S` seconds of a wait `client_gone` is asked whether the client has exited, and
-    `turn` is called.  Neither may block.
+    During a wait, `turn` and `client_gone` (whether the client has exited) are called about every
+    `TURN_S` seconds.  Neither may block.
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class Deadline:
         """Return what `function` returns, or raise what it raises.
 
         Raises TimeoutError after `within_s`, ClientGone or DeadlineExceeded.  The function runs in
-        a daemon thread, because a name lookup or a response that trickles in cannot be interrupted
-        otherwise.  If waiting ends first, the thread is left behind until the process exits.
+        a daemon thread, because a name lookup or a slow response cannot be interrupted otherwise.
+        If waiting ends first, the thread is left behind until the process exits.
         """
         outcome = _Outcome(function)
         threading.Thread(target=outcome.run, daemon=True).start()
@@ -101,5 +101,5 @@ class _Outcome(Generic[T]):
     def result(self) -> T:
         if self.error is not None:
             raise self.error
-        # Without an error there is a value, though T may allow None.
+        # Without an error there is a value, which may be None if T allows it.
         return self.value  # type: ignore[return-value]

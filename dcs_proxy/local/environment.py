@@ -1,4 +1,4 @@
-"""This user's directories, as the system and the environment name them."""
+"""The user's directories, from the environment and the user database."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from dcs_proxy.text import quote_typed
 
 
 def config_base(environment: Mapping[str, str]) -> str:
-    """Return the directory with the config files of programs.
+    """Return the directory for programs' config files: XDG_CONFIG_HOME or ~/.config.
 
-    A relative XDG_CONFIG_HOME is ignored, as the XDG Base Directory Specification requires: the
-    files of the current directory would decide where the API key is sent.
+    A relative XDG_CONFIG_HOME is ignored, as the XDG Base Directory Specification requires:
+    otherwise files in the current directory could decide where the API key is sent.
     """
     base = environment.get("XDG_CONFIG_HOME", "")
     return base if os.path.isabs(base) else full_path("~/.config")
 
 
 def full_path(typed: str) -> str:
-    """Return the complete path of a file that the user typed, by ~ or by the current directory.
+    """Return the absolute path for a path that the user typed, with ~ expanded.
 
-    Raises UsageError if that directory was removed.
+    Raises UsageError if it is relative and the current directory was removed.
     """
     path = os.path.expanduser(typed)
     try:
@@ -38,7 +38,7 @@ def full_path(typed: str) -> str:
 def passwd_home() -> str | None:
     """Return the user's home directory in the user database, None for a user without an entry.
 
-    OpenSSH goes by this one, whatever HOME says.
+    OpenSSH uses this one and ignores HOME.
     """
     try:
         return pwd.getpwuid(os.geteuid()).pw_dir

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dcs_proxy.errors import StateError
 from dcs_proxy.local.trusted_file import distrusted, find_distrust, judge
 
-# Of <fcntl.h> and <linux/fs.h>, and of macOS's <sys/stdio.h>.
+# From <fcntl.h> and <linux/fs.h>, and from macOS's <sys/stdio.h>.
 _AT_FDCWD, _RENAME_EXCHANGE, _RENAME_SWAP = -100, 2, 2
 
 WRITE_HINT = "free some space or fix its permissions, or set DCS_PROXY_HOME to another directory"
@@ -28,8 +28,8 @@ def write_atomically(
 ) -> None:
     """Replace the file at `path`, or the file that a symbolic link there points to.
 
-    Readers see either the old bytes or the new ones, even after a crash.  `owner` is the user and
-    group number of the new file, by default ours.  `put` moves the new file from the first path to
+    Readers see either the old bytes or the new ones, even after a crash.  `owner` is the user id
+    and group id of the new file, by default ours.  `put` moves the new file from the first path to
     the second, by default with :func:`os.replace`.  Raises StateError.
     """
     target = os.path.realpath(path)
@@ -57,7 +57,7 @@ def write_atomically(
 
 
 def exchange(one: str, other: str) -> bool:
-    """Let two files change places at once; return False if the system or file system cannot.
+    """Swap two files atomically; return False if the system or file system does not support that.
 
     Raises OSError.
     """
@@ -80,19 +80,19 @@ def exchange(one: str, other: str) -> bool:
 
 
 def _sync(fd: int) -> None:
-    """Make sure that a file's bytes are on the disk: on macOS, fsync leaves them in its cache."""
+    """Write a file's bytes to the disk; on macOS, fsync leaves them in the disk's cache."""
     full = getattr(fcntl, "F_FULLFSYNC", None)
     if full is not None:
         try:
             fcntl.fcntl(fd, full)
             return
         except OSError:
-            pass  # a file system without it, such as a network one
+            pass  # not supported by this file system, such as a network one
     os.fsync(fd)
 
 
 def _create(path: str, mode: int) -> int:
-    """Create a file and return its descriptor.  A leftover of a killed process is removed."""
+    """Create a file and return its descriptor; replace the leftover of a killed process."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
         return os.open(path, flags, mode)
@@ -104,7 +104,7 @@ def _create(path: str, mode: int) -> int:
 def read_small(path: str, limit: int = 256 * 1024, *, of_others: bool = False) -> bytes | None:
     """Return a regular file's bytes; None if it is missing, unreadable or longer than `limit`.
 
-    Unless `of_others` is set, a file that other users own or can change counts as missing.
+    A file that other users own or can change counts as missing, unless `of_others` is True.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
@@ -150,7 +150,7 @@ def make_directories(path: str) -> None:
 def _refuse_as_root(parent: str) -> None:
     """Raise StateError if root is about to create a directory in a user's own (``sudo -E``).
 
-    It would belong to root and lock the user out.
+    It would belong to root, and the user could not use it.
     """
     status = os.stat(parent)
     if os.geteuid() == 0 != status.st_uid and not status.st_mode & stat.S_ISVTX:
@@ -164,9 +164,9 @@ def _refuse_as_root(parent: str) -> None:
 def make_private_directory(path: str) -> None:
     """Make sure that `path` is a directory that only we can write to.
 
-    It is created with mode 0700 if missing, and so are its parents.  Raises StateError if it is
-    something else, belongs to another user or is writable by others, or if they could replace it:
-    they could plant an agent socket, a certificate or a known_hosts file in it.
+    It and its parents are created with mode 0700 if they are missing.  Raises StateError if it is
+    not a directory, or if other users own it, can write to it or could replace it: they could put
+    an agent's socket, a certificate or a known_hosts file into it.
     """
     make_directories(path)
     if not os.path.exists(path):

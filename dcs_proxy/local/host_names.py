@@ -1,4 +1,4 @@
-"""Host names and IP addresses as users and servers write them, checked before they are used."""
+"""Validate the host names and IP addresses that users and servers send."""
 
 from __future__ import annotations
 

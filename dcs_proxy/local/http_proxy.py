@@ -1,4 +1,4 @@
-"""The user's HTTP proxy: its address, and its password, which is never shown."""
+"""The user's HTTP proxy: its address, and its password, which must never be shown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dcs_proxy.local.host_names import parse_host
 from dcs_proxy.text import add_secret
 
 _FORM = '"http://host:port" or "http://user:password@host:port"'
-# Where the part of a URL with user, host and port ends (RFC 3986 §3.2).
+# What ends the authority of a URL: user, host and port (RFC 3986 §3.2).
 _AUTHORITY_END = re.compile(r"[/?#]")
 
 
@@ -48,10 +48,10 @@ class HttpProxy:
 
 
 def parse_http_proxy(text: str, default_port: int | None = None) -> HttpProxy:
-    """Return the proxy that ``http://[USER:PASSWORD@]HOST:PORT`` names.
+    """Parse ``http://[USER:PASSWORD@]HOST:PORT``.
 
-    Without `default_port` the port is required.  Raises ValueError, which completes "VARIABLE …"
-    and does not quote `text`, because it may contain a password.
+    Without `default_port` the port is required.  Raises ValueError with a message that completes
+    "VARIABLE …" and does not quote `text`, which may contain a password.
     """
     if "@" in "".join(_AUTHORITY_END.split(text.partition("//")[2])[1:]):
         raise ValueError("has a user or password with #, / or ?: write %23, %2F or %3F")

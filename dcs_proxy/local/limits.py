@@ -1,4 +1,4 @@
-"""The number of files that this process may have open (ulimit -n)."""
+"""The limit of open files of this process (ulimit -n)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import resource
 
 from dcs_proxy.errors import ConfigError
 
-# A wake of several machines has connections, agents and an ssh open at the same time.
+# Waking several machines at once needs connections, agents and an ssh for each.
 NEEDED = 64
 
 

@@ -1,7 +1,7 @@
-"""Locks between processes: an flock on a file, which names the process that holds it.
+"""Locks between processes: an flock on a file, which contains the holder's process id.
 
-The kernel releases a lock when its holder exits, so a lock file may stay behind, and a killed
-process leaves nothing to clean up.
+The kernel releases a lock when its holder exits, so lock files may stay, and a killed process
+leaves nothing to clean up.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def try_lock(path: str) -> FileLock | None:
                 return FileLock(fd)
             if not is_locked:
                 return None
-            # Removed or replaced between open and flock: others lock a new file by now.
+            # The file was removed or replaced between open and flock: lock the new one.
     except OSError as error:
         message = f"cannot open the lock {clean_text(path)}: {error.strerror}"
         raise StateError(message, hint=WRITE_HINT) from None

@@ -1,7 +1,7 @@
 """The log: one file of limited size, one line per event, no secrets.
 
-A line is ``TIME [PROCESS/PARENT] EVENT key=value ...``: UTC to the millisecond, the numbers of our
-process and of the one that started it (ssh), and values, quoted if they contain spaces.
+A line is ``TIME [PROCESS/PARENT] EVENT key=value ...``: UTC to the millisecond, the ids of our
+process and of its parent (ssh), and values, quoted if they contain spaces.
 ``DCS_PROXY_LOG=debug`` adds events, ``off`` writes none.  A log that cannot be written must not
 prevent a connection, so nothing here raises.
 """
@@ -16,10 +16,10 @@ from dcs_proxy.local.lock import flock, is_current
 from dcs_proxy.text import clean_text, quote_server
 
 VARIABLE = "DCS_PROXY_LOG"
-# A file that has grown beyond this is renamed to `path.1`, which replaces the previous one.
+# In bytes.  A larger file is renamed to `path.1`, which replaces the previous one.
 LIMIT = 1024 * 1024
 _MAX_VALUE = 2000
-# Asked at the start, because a process that outlives ssh gets another parent.
+# Read at start-up, because a process that outlives ssh gets another parent.
 _PARENT = os.getppid()
 _STARTED = time.monotonic()
 
@@ -33,7 +33,7 @@ class Log:
         self._is_debug = verbosity == "debug"
 
     def event(self, event: str, **values: object) -> None:
-        """Write one line.  Values lose control characters and are cut; a None is left out."""
+        """Write one line.  Values are cleaned and cut; those that are None are left out."""
         if self._is_on:
             pairs = [f" {key}={_word(value)}" for key, value in values.items() if value is not None]
             self._append(event + "".join(pairs))
@@ -45,7 +45,7 @@ class Log:
 
     def traceback(self, error: BaseException) -> None:
         """Write where an unexpected error happened: lines of code, never values."""
-        import traceback  # takes milliseconds, and is hardly ever needed
+        import traceback  # takes milliseconds, and is rarely needed
 
         frames = traceback.extract_tb(error.__traceback__)
         places = " < ".join(f"{f.filename}:{f.lineno} {f.name}" for f in reversed(frames))
@@ -65,10 +65,10 @@ def milliseconds_since(start: float = _STARTED) -> int:
 
 
 def _rotate(path: str) -> None:
-    """Rename a full log to `path.1`, once, even if several processes see that it is full."""
+    """Rename a full log to `path.1`, only once even if several processes see that it is full."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        # Whichever process has the lock renames the file; the others just go on.
+        # The process that gets the lock renames the file; the others continue.
         if flock(fd) and is_current(fd, path) and os.fstat(fd).st_size > LIMIT:
             os.rename(path, f"{path}.1")
     finally:

@@ -1,4 +1,4 @@
-"""Read the log: the previous file, the current one, and those that follow each rotation."""
+"""Read the log: the previous file, the current one, and each new one after a rotation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def is_about(line: str, machines: Collection[MachineName]) -> bool:
 class _Reader:
     """Reads the files in the order in which they were written, each to its end.
 
-    `file` is the one being read, `rest` the unfinished line at the end of what was read.
+    `file` is the one being read, `rest` is an incomplete last line.
     """
 
     def __init__(self, path: str, pause: Callable[[float], None] | None) -> None:

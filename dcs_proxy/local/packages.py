@@ -1,4 +1,4 @@
-"""Whether this Python has the packages that the program needs: an upgrade may have taken them."""
+"""Find out whether this Python has the packages that the program needs: an upgrade may break it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ FLOORS = {
 
 
 def why_unusable(error: Exception) -> str:
-    """Return which package of this Python is to blame for an unexpected exception, "" if none is.
+    """Return which package of this Python may explain an unexpected exception, "" if none does.
 
-    A module that cannot be imported is, or else a package older than the program supports.
+    That is a module that cannot be imported, or a package older than the program supports.
     """
     if isinstance(error, ImportError) and error.name:
         return f"{sys.executable} cannot import {error.name}, which dcs-proxy needs"
@@ -29,7 +29,7 @@ def why_unusable(error: Exception) -> str:
         try:
             found = version(package)
         except PackageNotFoundError:
-            continue  # a copy without metadata
+            continue  # missing, or installed without metadata
         if _numbers(found) < _numbers(floor):
             return f"{sys.executable} has {package} {found}, and dcs-proxy needs {floor} or later"
     return ""

@@ -1,9 +1,9 @@
 """Start other programs: ssh, ssh-agent, a shell, the keyring's process.
 
-No other module starts one; a few replace this process by another of ours.  A program is named by an
-absolute path, and its PATH has no relative entries, because others may control the current
-directory.  It never gets the API key from our environment, and of what it prints no more than a
-limit is read.
+No other module starts programs, but a few replace this process by another of ours.  A program is
+named by an absolute path, and its PATH has no relative entries, because others may control the
+current directory.  It never gets the API key from our environment, and at most a limited part of
+its output is read.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 # Where the API key may be: as a Bearer token, as an x-api-key header.
 SECRET_VARIABLES = ("DEDALUS_API_KEY", "DEDALUS_X_API_KEY")
-# Of each stream; more than ssh prints with -vvv.
+# In bytes, for each stream; more than ssh prints with -vvv.
 MAX_OUTPUT = 256 * 1024
 _TURN_S = 0.1
 
 
-# Homebrew first: it comes beside a system's own programs.
+# Homebrew first: it may be installed beside the system's own package manager.
 _INSTALL = {
     "brew": "brew install openssh",
     "apt-get": "sudo apt-get install openssh-client",
@@ -67,7 +67,7 @@ def find_program(
 
 
 def install_hint(environment: Mapping[str, str]) -> str:
-    """Return how OpenSSH's client is installed with the package manager of this computer."""
+    """Return a hint: how to install OpenSSH's client with this computer's package manager."""
     for manager, command in _INSTALL.items():
         if find_program(manager, environment, _MANAGER_DIRECTORIES) is not None:
             return f"install OpenSSH's client: {command}"
@@ -84,11 +84,11 @@ def start(
     cwd: str | None = None,
     new_session: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Start a program with `environment`, less what _clean() removes; the caller waits for it.
+    """Start a program with a cleaned copy of `environment`; the caller waits for it.
 
     The streams are descriptors or constants of `subprocess`, by default /dev/null.  In a new
-    session it has no terminal, and Ctrl-C does not end it.  Raises OSError if the program cannot be
-    run, and FileNotFoundError if its path is not absolute.
+    session the program has no terminal, and Ctrl-C does not end it.  Raises OSError if it cannot be
+    run, FileNotFoundError if its path is not absolute.
     """
     import subprocess  # slow to import, and a warm ssh starts nothing
 
@@ -151,9 +151,9 @@ def _finish(
             turn()
             if time.monotonic() >= end:
                 raise TimeoutError
-            # With both streams closed there is nothing to select, only the exit to wait for.
+            # If both streams are closed, this only waits for the exit.
             reader.read(min(_TURN_S, max(0.0, end - time.monotonic())))
-        # A background process that it left behind may keep the streams open for ever.
+        # A background process may keep the streams open for ever, so read only what is there.
         while not reader.is_full() and reader.read(0):
             pass
         if is_cut := reader.is_full():
@@ -163,7 +163,7 @@ def _finish(
 
 
 class _Reader:
-    """Collects what arrives on streams: `parts` has the bytes of each, at most `limit`."""
+    """Collects the bytes of streams: `parts` has those of each, at most `limit`."""
 
     def __init__(self, streams: Sequence[IO[bytes]], limit: int) -> None:
         self.limit = limit

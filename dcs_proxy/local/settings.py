@@ -1,6 +1,6 @@
-"""The config file and the environment: what the user has set, checked before anything runs.
+"""The user's settings, from the config file and the environment, validated when they are loaded.
 
-The file is TOML, by default ``$XDG_CONFIG_HOME/dcs-proxy/config.toml``; without one the defaults
+The file is TOML, by default ``$XDG_CONFIG_HOME/dcs-proxy/config.toml``; without it the defaults
 apply.  Each setting is a field of :class:`Settings` and an entry of `_CHECKS`.
 """
 
@@ -48,7 +48,7 @@ class Settings:
     ca_file: str = ""
     # How long a machine may take until it is ready.
     wake_seconds: int = 300
-    # How long a session is used without asking the API whether it is still good.
+    # How long a session is used without asking the API whether it is still valid.
     reuse_seconds: int = 60
     # The time limit for connecting to each address of the gateway.
     connect_seconds: int = 10
@@ -62,8 +62,9 @@ class Settings:
     listed: Sequence[str] = ("*",)
 
     def machine(self, host: str) -> MachineName:
-        """Return the name that `host` stands for, directly or as an alias, with or without
-        ``dm-``.  It may be a short one.  Raises UsageError.
+        """Return the name that `host` means: an alias's machine, or else `host` itself.
+
+        `host` may lack ``dm-``, and the result may be a short name.  Raises UsageError.
         """
         name = parse_machine_name(host)
         return self.aliases.get(name, name)
@@ -160,7 +161,7 @@ def _read(path: str, *, must_exist: bool) -> Settings:
 
 
 def _parse_toml(text: str) -> dict[str, Any]:
-    """Return the table of a TOML document.  Raises ValueError, which names the line."""
+    """Parse a TOML document.  Raises ValueError, which names the line."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -182,7 +183,7 @@ def _from_table(table: Mapping[str, Any], path: str) -> Settings:
 
 
 def _nearest(key: str) -> str:
-    """Return the hint for a key that is not a setting."""
+    """Return a hint for a key that is not a setting."""
     import difflib
 
     near = difflib.get_close_matches(key.lower().replace("-", "_"), _CHECKS, 1)
@@ -190,10 +191,10 @@ def _nearest(key: str) -> str:
 
 
 class _InvalidValue(Exception):
-    """A value that a setting cannot have.
+    """A setting has an invalid value.
 
-    `what` completes "KEY …", `subkey` is the key within a table and may be empty, `hint` says what
-    to write instead.
+    `what` completes "KEY …", `subkey` is the key within a table or "", `hint` says what to write
+    instead.
     """
 
     def __init__(self, what: str, subkey: str = "", hint: str = _FORMAT_HINT) -> None:
@@ -243,7 +244,7 @@ def _path(value: Any) -> str:
     if not text or not text.isprintable():
         raise _InvalidValue("must be the path of a file")
     path = os.path.expanduser(text)
-    if not os.path.isabs(path):  # each ssh would look in the current directory
+    if not os.path.isabs(path):  # it would depend on the directory in which ssh runs
         raise _InvalidValue("must be a complete path, or begin with ~/")
     return os.path.abspath(path)
 

@@ -1,12 +1,12 @@
-"""Read the files that decide something: where the API key is sent, which key, which authority.
+"""Read security-sensitive files: those that decide where the API key is sent, or what is trusted.
 
-A user who can change such a file, or a directory on the way to it, could decide instead.  So the
-file, every directory and every symbolic link on the way must belong to us or to root, and other
-users must not be able to write to them.  The home directory and those above it are not looked at: a
-user who can write there can do anything in our name.
+A user who can change such a file, or a directory in its path, could decide instead.  So the file
+and every directory and symbolic link in its path must belong to us or to root, and other users must
+not be able to write to them.  The home directory and its parents are not checked: a user who can
+write there can do anything in our name.
 
-Fedora, Red Hat and Ubuntu give each user a group of their own, which may write to all that they
-create (umask 002).  That is no danger, because nobody else is in it.
+Fedora, Red Hat and Ubuntu give each user a private group, which may write to all files that the
+user creates (umask 002).  That is safe, because the group has no other members.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from dcs_proxy.errors import DcsError
 
 _LIMIT = 256 * 1024
-# Password managers offer a secret as a FIFO, and may ask the user before they write to it.
+# Password managers provide secrets through FIFOs, and may ask the user before they write.
 _FIFO_S = 10.0
-# Linux follows as many (path_resolution(7)).
+# As Linux (path_resolution(7)).
 _MAX_LINKS = 40
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -39,7 +39,7 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Distrust:
-    """Why a file cannot be trusted: `place` is the path that is at fault.
+    """Why a file cannot be trusted: `place` is the path that has the problem.
 
     `problem` completes "PLACE …", `hint` is a command that repairs it.
     """
@@ -51,10 +51,9 @@ class Distrust:
 
 @dataclass(frozen=True)
 class TrustedFile:
-    """A file's contents, without the byte order mark that some editors write, and whether others
-    can read them.
+    """The contents of a file, without the byte order mark that some editors write.
 
-    `hint` is a command that makes the file private.
+    `is_private` is whether only its owner can read it; `hint` is a command that makes it so.
     """
 
     data: bytes
@@ -72,7 +71,7 @@ def read_trusted(
     read, has more than `limit` bytes or cannot be trusted.
     """
     try:
-        status = os.stat(path)  # before it is opened, because a device may act on that
+        status = os.stat(path)  # before opening it, which has side effects on some devices
         if status.st_rdev and status.st_rdev == os.stat(os.devnull).st_rdev:
             return TrustedFile(b"", True, "")
         if kind := _KINDS.get(stat.S_IFMT(status.st_mode)):
@@ -108,17 +107,17 @@ def read_trusted(
 def find_distrust(path: str, status: os.stat_result | None = None) -> Distrust | None:
     """Return why other users could decide what is at the absolute path, None if they could not.
 
-    `status` is that of the open file; without it only the way to the file is looked at.
+    `status` is that of the open file; without it, only its path is checked.
     """
     if status is not None and (found := judge(path, status)):
         return found
     home = _with_parents(os.path.realpath(os.path.expanduser("~")))
-    for place in _way(path):
+    for place in _steps(path):
         if place not in home:
             try:
                 found = judge(place, os.lstat(place))
             except OSError:
-                return None  # it has no such file
+                return None  # there is no such file
             if found:
                 return found
     return None
@@ -145,12 +144,12 @@ def distrusted(path: str, what: str, error: type[DcsError], distrust: Distrust) 
 
 
 def judge(path: str, status: os.stat_result) -> Distrust | None:
-    """Return why the file or directory `path` with this status is not trusted, None if it is."""
+    """Return why the file or directory at `path`, with this status, is not trusted, else None."""
     if found := judge_owner(path, status.st_uid):
         return found
-    # A link's mode means nothing, and a socket's says who may connect.
+    # The mode of a link has no meaning, and that of a socket says who may connect.
     is_other = stat.S_ISLNK(status.st_mode) or stat.S_ISSOCK(status.st_mode)
-    # What is in a sticky directory only its owner can replace.
+    # Files in a sticky directory can be replaced only by their owners.
     is_sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
     is_group = status.st_mode & 0o020 and not _is_private_group(status.st_gid, status.st_uid)
     if (is_group or status.st_mode & 0o002) and not is_other and not is_sticky:
@@ -163,7 +162,7 @@ def judge(path: str, status: os.stat_result) -> Distrust | None:
 
 
 def judge_owner(path: str, uid: int) -> Distrust | None:
-    """Return why what belongs to this user is not trusted, None if it is."""
+    """Return why a file is not trusted if it belongs to user `uid`, None if it is."""
     # In a user namespace without root, root's files belong to the overflow user, which then owns /.
     if uid in (os.geteuid(), 0, os.stat("/").st_uid):
         return None
@@ -188,8 +187,8 @@ def _is_private_group(gid: int, uid: int) -> bool:
     return users == {uid} and {*members} <= {name}
 
 
-def _way(path: str) -> Iterator[str]:
-    """Yield every directory and symbolic link that the system passes on its way to `path`."""
+def _steps(path: str) -> Iterator[str]:
+    """Yield every directory and symbolic link that the system follows to reach `path`."""
     directory, links = "/", 0
     rest = _parts(path)
     while rest:
@@ -230,7 +229,7 @@ def _read(fd: int, status: os.stat_result, limit: int) -> bytes:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     while len(data) <= limit:
-        # A FIFO that no program has opened for writing looks as if it had ended.
+        # Without poll, a FIFO that no program has opened for writing would read as empty.
         if is_fifo and not poll.poll(max(0.0, end - time.monotonic()) * 1000):
             raise TimeoutError
         part = os.read(fd, limit + 1 - len(data))

@@ -1,4 +1,4 @@
-"""The programs that run the ssh that runs us, where they change the messages."""
+"""The programs above our ssh in the process tree that need messages of their own."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from collections.abc import Iterator, Mapping
 
 from dcs_proxy.openssh.parent import connect_timeout
 
-# Programs that give up before a wake may be over, and resume it if the user tries again: by their
-# process name, with what to tell.
+# Programs that may give up during a wake, which resumes if the user tries again: the process name,
+# and the line to show.
 _IMPATIENT = {
     "gvfsd-sftp": "the file manager gives up after 40 s: open the folder again; the wake continues",
 }
 # VS Code's Remote-SSH sets this for each ssh that it starts.
 _VSCODE = "VSCODE_SSH_ASKPASS_HANDLE"
 _VSCODE_DEFAULT_S = 15
-# Its timer is longer than the ConnectTimeout that it passes to ssh.
+# Its own timer exceeds the ConnectTimeout that it passes to ssh by this much.
 _VSCODE_MORE_S = 2
 _ANSIBLE = re.compile(r"ansible(-[a-z]+)?\Z")
 _MAX_DEPTH = 12
 
 
 def find_advice(pid: int, environment: Mapping[str, str], wake_seconds: int) -> str:
-    """Return a line for the user of a program that may give up during a wake, "" if none is known.
+    """Return advice for the user of a program that may give up during a wake, else "".
 
     `pid` is the ssh that runs us; a wake may take up to `wake_seconds`.
     """
@@ -50,7 +50,7 @@ def is_run_by_ansible(pid: int) -> bool:
 
 
 def _ancestors(pid: int) -> Iterator[list[str]]:
-    """Yield the command lines of `pid` and of the processes above it, as far as /proc tells."""
+    """Yield the command lines of process `pid` and of its ancestors; nothing without /proc."""
     for _ in range(_MAX_DEPTH):
         try:
             with open(f"/proc/{pid}/cmdline", "rb") as file:

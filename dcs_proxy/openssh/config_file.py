@@ -6,9 +6,9 @@ The file may contain anything, so it is handled as bytes.  A block is
     ...
     # <<< dcs-proxy top <<<
 
-DIGEST shows whether the words of the block were edited; programs that rewrite the file change
-blanks, line ends and quotes.  Words after it may say what the file was like before:
-``created`` (it did not exist), ``no-newline`` (its last line had no newline).
+DIGEST shows whether the block was edited.  It ignores blanks, line ends and quotes, which other
+programs change when they rewrite the file.  Words after it describe the file before our first
+edit: ``created`` (it did not exist), ``no-newline`` (its last line had no newline).
 """
 
 from __future__ import annotations
@@ -47,13 +47,14 @@ _OURS = re.compile(
 )
 DEFAULT_PATH = "~/.ssh/config"
 _NOTE = "written by dcs-proxy config-ssh, which also rewrites and removes it"
-# Its directory is read-only or another user's, or the file itself is a mount point.
+# Errors of a file that cannot be replaced: its directory is read-only or another user's, or the
+# file is a mount point.
 _IRREPLACEABLE = (errno.EBUSY, errno.EROFS, errno.EACCES, errno.EPERM)
 _MAX_FILE = 4 * 1024 * 1024
 _FILE_HINT = "name another file with --ssh-config, or see what this one is: ls -lL"
 # More than config-ssh waits for the list of machines.
 _LOCK_LIMIT_S = 120.0
-# How long another program may take to append what it has opened the file for.
+# How long another program that has the file open may take to finish writing to it.
 _SETTLE_S = 1.0
 _SETTLE_TURN_S = 0.01
 
@@ -62,7 +63,7 @@ _SETTLE_TURN_S = 0.01
 class Parts:
     """The parts of a config file: the user's own bytes, and the bodies of our blocks.
 
-    `words` are those in the blocks' first lines.
+    `words` are the words after DIGEST in the blocks' first lines.
     """
 
     own: bytes
@@ -86,7 +87,7 @@ def install(text: bytes, top: str, end: str, *, created: bool = False) -> bytes:
 
 
 def remove(text: bytes) -> bytes | None:
-    """Return `text` without our blocks, exactly as it was before; None if it did not exist then.
+    """Return `text` without our blocks, exactly as it was before; None if the file did not exist.
 
     Raises ConfigError as :func:`parse_blocks`.
     """
@@ -99,8 +100,8 @@ def remove(text: bytes) -> bytes | None:
 def parse_blocks(text: bytes) -> Parts:
     """Find our blocks.
 
-    A second copy of a block, which is as we wrote it, is dropped.  Raises ConfigError with the line
-    of a block that is broken, was edited or has lost its marks, or if the file is not plain text.
+    A second, unedited copy of a block is dropped.  Raises ConfigError with the line of a block that
+    is broken, was edited or has lost its marks, or if the file is not plain text.
     """
     _check_encoding(text)
     blocks: dict[str, bytes] = {}
@@ -131,7 +132,7 @@ def read_blocks(path: str) -> Parts:
 
 
 def _check_encoding(text: bytes) -> None:
-    """Raise ConfigError if the file begins with a byte order mark, as an editor may write one."""
+    """Raise ConfigError if the file begins with a byte order mark, which ssh does not accept."""
     if text.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ConfigError(
             "the ssh config is not plain UTF-8 text, so ssh cannot read it; nothing was changed",
@@ -140,7 +141,7 @@ def _check_encoding(text: bytes) -> None:
 
 
 def _check_own(text: bytes, start: int, end: int) -> None:
-    """Raise ConfigError if the user's part of the file has lines of ours: their marks are gone."""
+    """Raise ConfigError if the user's part of the file has lines of a block without its marks."""
     if left := _OURS.search(text, start, end):
         raise _broken(text, left.start(), "has lost its # >>> and # <<< lines")
 
@@ -149,10 +150,10 @@ def edit(path: str, change: Callable[[bytes | None], bytes | None]) -> bool:
     """Replace the contents of the file at `path` by what `change` returns for them.
 
     None stands for a file that does not exist.  Return whether the file has changed.  A symbolic
-    link stays one, mode and owner stay the same, and the write is atomic if it can be.  What
-    another program writes to the file meanwhile is kept, and a file that it puts in its place is
-    changed in turn.  Raises ConfigError as :func:`read` or if the file cannot be written,
-    StateError if the disk is full, and whatever `change` raises.
+    link stays one, mode and owner stay the same, and the write is atomic if possible.  What another
+    program writes to the file at the same time is preserved, and if it replaces the file, the new
+    one is edited too.  Raises ConfigError as :func:`read` or if the file cannot be written,
+    StateError if the disk is full, and what `change` raises.
     """
     target = os.path.realpath(path)
     old, status = read(target)
@@ -172,7 +173,7 @@ def edit(path: str, change: Callable[[bytes | None], bytes | None]) -> bool:
 
 
 def _create(target: str, new: bytes) -> bool:
-    """Write a file; return False if there is one by now."""
+    """Create a file; return False if another program has created it meanwhile."""
 
     def put(temporary: str, target: str) -> None:
         try:
@@ -195,7 +196,7 @@ def _create(target: str, new: bytes) -> bool:
 
 
 def _take_away(target: str) -> bytes:
-    """Remove a file; return what was in it then."""
+    """Remove a file; return its last contents."""
     out = f"{target}.{os.getpid()}.tmp"
     try:
         os.rename(target, out)
@@ -210,10 +211,10 @@ def _take_away(target: str) -> bytes:
 
 
 def _read_to_the_end(file: BinaryIO) -> bytes:
-    """Return what is in a file that was replaced, once no program has it open for writing.
+    """Return the contents of a replaced file once no program has it open for writing.
 
-    On Linux a read lease is granted only then (fcntl(2)).  Elsewhere, or after `_SETTLE_S`, what
-    the file holds now has to do.
+    On Linux a read lease is granted only then (fcntl(2)).  Elsewhere, and after `_SETTLE_S`, return
+    its current contents.
     """
     end = time.monotonic() + _SETTLE_S
     while hasattr(fcntl, "F_SETLEASE") and time.monotonic() < end:
@@ -222,13 +223,13 @@ def _read_to_the_end(file: BinaryIO) -> bytes:
             break
         except BlockingIOError:
             time.sleep(_SETTLE_TURN_S)
-        except OSError:  # such as a network file system
+        except OSError:  # not supported, for example by a network file system
             break
     return file.read()
 
 
 def _replace(path: str, target: str, status: os.stat_result, old: bytes, new: bytes) -> bytes:
-    """Write `target`, to which `path` leads; return what was in the file that it replaces."""
+    """Write `target`, to which `path` resolves; return the last contents of the replaced file."""
     late = old
 
     def put(temporary: str, target: str) -> None:
@@ -238,7 +239,7 @@ def _replace(path: str, target: str, status: os.stat_result, old: bytes, new: by
                 os.replace(temporary, target)
                 late = _read_to_the_end(before)
                 return
-        # Whatever was at the path until now, also if an editor has just saved it.
+        # `temporary` is now the file that was replaced, which an editor may just have saved.
         try:
             with open(temporary, "rb") as replaced:
                 late = _read_to_the_end(replaced)
@@ -308,9 +309,9 @@ def read(path: str) -> tuple[bytes | None, os.stat_result | None]:
 def edit_lock(
     lock_path: str, command: str = "config-ssh", timeout_s: float = _LOCK_LIMIT_S
 ) -> FileLock:
-    """Return the lock that keeps another `command` from editing at the same time.
+    """Take the lock that prevents another `command` from editing at the same time.
 
-    Raises LockHeld naming the process that still has it after `timeout_s`.
+    Raises LockHeld, which names its holder, after `timeout_s`.
     """
     return wait_for_lock(lock_path, timeout_s=timeout_s, what=command)
 

@@ -5,13 +5,14 @@ accepts a path only from 8.2 on, and that Include expands tokens from 9.9 on (it
 
 Before 9.6, ssh accepted any character in a host name or user name and put it into the command
 lines of Match exec and ProxyCommand (CVE-2023-51385; the ``ssh://`` URL of a git submodule is
-enough to exploit it).  Two defences keep such names away from a shell, and against most characters
-either would do: the patterns exclude every printable character that a pattern can express, and the
-commands put ``%h`` and ``%r`` in single quotes, which only ``'`` (and in fish ``\\``) could end.
+enough to exploit it).  Two defences keep such names away from the shell, and against most
+characters either one is enough: the patterns exclude every printable character that a pattern can
+express, and the commands put ``%h`` and ``%r`` in single quotes, which only ``'`` (and in fish
+``\\``) could end.
 
-Other programs read and rewrite this file.  Parsers that know no Match give its lines to the Host
-section above it, so a ``Host dm-*`` stands above each.  The npm package ssh-config, which VS Code
-uses, drops the quotes of a value without a blank, so every quoted pattern contains one.
+Other programs read and rewrite this file.  Parsers that do not support Match assign its lines to
+the Host section above it, so there is a ``Host dm-*`` above each.  The npm package ssh-config,
+which VS Code uses, drops the quotes of a value without a space, so every quoted pattern has one.
 """
 
 from __future__ import annotations
@@ -28,16 +29,17 @@ from dcs_proxy.openssh.version import FORWARDS_ANY_AGENT, Version, missing_featu
 # cannot be excluded either.  asyncssh splits a word at =.
 _EXCLUDED = " !#$%&'()+./:;<>@[\\]^_`{|}~"
 HOST_PATTERNS = ",".join(["dm-*", *(f"!*{character}*" for character in _EXCLUDED)])
-# A login name may contain dots and more, but no character with a meaning in a quoted string.
+# A login name may contain dots and more, but no character that is special in a quoted string.
 _LOGIN_PATTERNS = ",".join(["*", *(f"!*{character}*" for character in " '\\`$;|&<>(){}!")])
 
 # Paths are in single quotes for the shell and in double quotes for ssh, so a path may contain
 # neither.  ssh also expands ${...} and, for Include, the glob characters.
 _UNQUOTABLE = re.compile(r"""["'\\\x00-\x1f\x7f]|\$\{""")
 _GLOB = re.compile(r"[*?\[\]{}]")
-# In the state directory: the bridge's host keys, for clients that have not read a snippet.
+# The known_hosts file in the state directory, with the bridge's host keys.
 KNOWN_HOSTS = "known_hosts"
-# Limits the version exchange, but neither prepare nor, under ProxyUseFdpass, our connecting.
+# ssh's limit for the version exchange.  The time of prepare, and under ProxyUseFdpass that of the
+# ProxyCommand, does not count.
 CONNECT_TIMEOUT_S = 30
 # A name that matches HOST_PATTERNS and that no machine has.
 NO_MACHINE = MachineName("dm-dcs-proxy-doctor")
@@ -45,9 +47,9 @@ NO_MACHINE = MachineName("dm-dcs-proxy-doctor")
 LAUNCHER = "launcher"
 _WHY = "# the patterns keep every name that a shell could read as a command away from the shell"
 _BY_PIPES = ", by pipes: your shell prints something when it starts"
-# KnownHostsCommand is new, and PubkeyAcceptedKeyTypes has another name.
+# From here on there is KnownHostsCommand, and PubkeyAcceptedKeyTypes has a new name.
 _ASKS_COMMANDS = _RENAMED = Version(8, 5)
-# From here on, Include expands tokens; earlier versions take %% as two characters.
+# From here on, Include expands tokens; earlier versions read %% as two characters.
 _EXPANDS_INCLUDES = Version(9, 9)
 _SAFE_LOGIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*\Z")
 _SAFE_HOST = re.compile(r"[a-z0-9:][a-z0-9.:-]*\Z")
@@ -60,9 +62,9 @@ _WRITTEN_FOR = re.compile(r"^# for OpenSSH ([0-9]{1,4})\.([0-9]{1,4})(,.*)?$", r
 class Program:
     """How ssh runs us: the program and its first arguments, state directory and config file.
 
-    `config_file` is None for the one in `config_home`, the user's XDG_CONFIG_HOME ("" to leave
-    that to the environment).  All paths are absolute.  Raises ConfigError if one cannot be written
-    into ssh's config.
+    `config_file` is None for the default one, in `config_home`, which is the user's XDG_CONFIG_HOME
+    ("" to leave that to the environment).  All paths are absolute.  Raises ConfigError if the ssh
+    config cannot contain one of them.
     """
 
     words: tuple[str, ...]
@@ -148,7 +150,7 @@ def render_top(
         f"    ProxyCommand {connect}",
         "Host dm-*",
         ours,
-        # ssh uses the snippet's, which comes first.
+        # Once there is a snippet, ssh uses the snippet's, which comes first.
         f"    UserKnownHostsFile {_escape_percent(_file(program, KNOWN_HOSTS))}",
         *(f"    {option}" for option in _pinned(version)),
     ]
@@ -158,10 +160,10 @@ def render_top(
 
 
 def _pinned(version: Version) -> list[str]:
-    """Return the options that no ``Host *`` may set otherwise, or the login would fail.
+    """Return the options that the login depends on, pinned so that no ``Host *`` can change them.
 
-    Lists begin with +, so that what an ssh was built without is not named.  RevokedHostKeys is
-    not here: which keys are revoked is the administrator's decision.
+    Lists begin with +, so that they do not name algorithms that an ssh was built without.
+    RevokedHostKeys is not pinned: the administrator decides which keys are revoked.
     """
     accepted = "PubkeyAcceptedAlgorithms" if version >= _RENAMED else "PubkeyAcceptedKeyTypes"
     options = [
@@ -205,11 +207,11 @@ def uses_pipes(top: str) -> bool:
 def render_end(program: Program, version: Version) -> str:
     """Return the block for the end of the user's config, for an ssh of that version.
 
-    It follows everything that the user sets: the first ForwardAgent decides whether an agent is
-    forwarded, and the first one with a path decides which.  Without any path ssh would forward
-    the agent of IdentityAgent, which is ours.  ssh complains about a path that does not exist, so
-    a user without an agent forwards /dev/null, which answers nothing.  ConnectTimeout is for a
-    gateway that accepts a connection and sends nothing: ssh would wait for ever.
+    It comes after all of the user's lines: the first ForwardAgent decides whether an agent is
+    forwarded, and the first one with a path decides which.  Without a path ssh would forward the
+    agent of IdentityAgent, which is ours.  ssh complains about a path that does not exist, so a
+    user without an agent forwards /dev/null, which answers nothing.  ConnectTimeout is for a
+    gateway that accepts a connection and sends nothing: ssh would wait forever.
     """
     ours = f'Match originalhost "{HOST_PATTERNS}"'
     agents = [
@@ -231,7 +233,7 @@ def render_snippet(snippet: Snippet) -> str:
     """
     _check(_SAFE_LOGIN, snippet.user)
     _check(_SAFE_HOST, snippet.host_key_alias)
-    # Not in the block, where paramiko would pass "HostName %h" on unexpanded.
+    # HostName is not in the block, where paramiko would not expand "HostName %h".
     lines = [f"Match originalhost {snippet.machine}", f"    HostName {snippet.machine}"]
     lines += [f"    {option}" for option in session_options(snippet)]
     return "".join(f"{line}\n" for line in lines)
@@ -306,7 +308,7 @@ def _path(path: str) -> str:
 
 
 def _escape_percent(text: str) -> str:
-    """Double the percent signs, with which ssh's tokens begin."""
+    """Double the percent signs, because ssh expands tokens such as %h."""
     return text.replace("%", "%%")
 
 

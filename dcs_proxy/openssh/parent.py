@@ -1,4 +1,4 @@
-"""The ssh process that runs us, judged by its command line: will it log in, and how quietly?
+"""The ssh process that runs us: what its command line says about login, route and verbosity.
 
 ssh evaluates ``Match exec`` whenever it reads its configuration.  That includes ``ssh -G`` and
 ``ssh -O check``, which do not log in and so must not wake a machine.
@@ -12,26 +12,27 @@ import re
 
 from dcs_proxy.local.programs import find_program, run
 
-# The options that take an argument: the getopt strings in ssh.c of 8.2 to 10.x.
+# The options that take an argument, from the getopt strings in ssh.c of 8.2 to 10.x.
 _WITH_ARGUMENT = frozenset("BDEFIJLOPQRSWbceilmopw")
-# Print the configuration, control a master process, query algorithms, print the version.
+# Options with which ssh does not log in: print the configuration, control a master process, query
+# algorithms, print the version.
 _WITHOUT_SESSION = frozenset("GOQV")
 _LOG_LEVEL = re.compile(r"\s*loglevel[\s=]+\"?([a-z]+[0-9]?)\"?\s*", re.IGNORECASE)
 _USER = re.compile(r"\s*user[\s=]+\"?([^\"]*?)\"?\s*", re.IGNORECASE)
 _CONNECT_TIMEOUT = re.compile(r"\s*connecttimeout[\s=]+\"?([0-9]{1,9})\"?\s*", re.IGNORECASE)
-_WAY = re.compile(r"\s*(proxyjump|proxycommand)[\s=]+\"?([^\"]*?)\"?\s*", re.IGNORECASE)
+_BYPASS = re.compile(r"\s*(proxyjump|proxycommand)[\s=]+\"?([^\"]*?)\"?\s*", re.IGNORECASE)
 _DESTINATION = ""
 # ssh itself, and the names that wrappers give it: ssh.real, ssh-10.0, .ssh-wrapped, openssh.
 _SSH = re.compile(r"(?:\A|[^a-z]|open)ssh(?!-(?:add|agent|key))(?:\Z|[^a-z])")
 _PS_S = 2.0
-# ssh_config(5): the levels below INFO.
+# The values of LogLevel below INFO (ssh_config(5)).
 _QUIET = frozenset({"quiet", "fatal", "error"})
 
 
 def client_id(pid: int) -> str:
-    """Return a name for process `pid` that a later process with the same number does not share.
+    """Return an id for process `pid` that differs from a later process's with the same pid.
 
-    Without /proc it is the number alone.
+    Without /proc it is the pid alone.
     """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
@@ -58,19 +59,19 @@ def wants_session(pid: int) -> bool:
 
 
 def wants_quiet(pid: int) -> bool:
-    """Return whether the command line of process `pid`, an ssh, asks for errors only (``-q``)."""
+    """Return whether the command line of the ssh `pid` asks for errors only (``-q``)."""
     return log_level(parse_options(_arguments(pid))) in _QUIET
 
 
 def typed_login(pid: int) -> str | None:
-    """Return the login name on the command line of process `pid`, an ssh; None if it has none."""
+    """Return the login name on the command line of the ssh `pid`; None if there is none."""
     return login_name(parse_options(_arguments(pid)))
 
 
 def connect_timeout(pid: int) -> int | None:
-    """Return the seconds of ``-o ConnectTimeout`` in the command line of process `pid`, an ssh.
+    """Return the seconds of ``-o ConnectTimeout`` on the command line of the ssh `pid`.
 
-    None if it has no such option, or one that is not a plain number.
+    Return None if there is no such option, or its value is not a plain number.
     """
     for letter, value in parse_options(_arguments(pid)):
         if letter == "o" and (match := _CONNECT_TIMEOUT.fullmatch(value)):
@@ -78,28 +79,25 @@ def connect_timeout(pid: int) -> int | None:
     return None
 
 
-def typed_way(pid: int) -> str | None:
-    """Return how the command line of process `pid`, an ssh, replaces our ProxyCommand in vain.
+def typed_bypass(pid: int) -> str | None:
+    """Return how the command line of the ssh `pid` bypasses our ProxyCommand; see find_bypass()."""
+    return find_bypass(parse_options(_arguments(pid)))
 
-    See way_around().
+
+def find_bypass(options: list[tuple[str, str]]) -> str | None:
+    """Return the jump host that ssh's options set, "" if they make ssh connect directly, else None.
+
+    Neither can work, because no other computer knows the machine's name.  Another ProxyCommand is
+    allowed: it may know how to reach the gateway.  As in readconf.c, the first of ``-J``, ProxyJump
+    and ProxyCommand counts.
     """
-    return way_around(parse_options(_arguments(pid)))
-
-
-def way_around(options: list[tuple[str, str]]) -> str | None:
-    """Return the jump host that ssh's options set, "" if they make ssh connect directly.
-
-    None if they set neither.  Another ProxyCommand may reach the gateway, which a jump host cannot:
-    it is told the machine's name.  As in readconf.c, the first of ``-J``, ProxyJump and
-    ProxyCommand counts.
-    """
-    ways = []
+    found = []
     for letter, value in options:
         if letter == "J":
-            ways.append(("proxyjump", value))
-        elif letter == "o" and (match := _WAY.fullmatch(value)):
-            ways.append((match[1].lower(), match[2]))
-    match ways[:1]:
+            found.append(("proxyjump", value))
+        elif letter == "o" and (match := _BYPASS.fullmatch(value)):
+            found.append((match[1].lower(), match[2]))
+    match found[:1]:
         case [("proxyjump", jump)] if jump.lower() != "none":
             return jump
         case [("proxycommand", command)] if command.lower() == "none":
@@ -138,14 +136,14 @@ def log_level(options: list[tuple[str, str]]) -> str:
 
 
 def _arguments(pid: int) -> list[str]:
-    """Return the arguments of process `pid`; none if it is not an ssh, or cannot be read."""
+    """Return the arguments of process `pid`; [] if it is not an ssh or they cannot be read."""
     words = _command_line(pid) or []
     is_program = bool(words) and _SSH.search(os.path.basename(words[0])) is not None
     return words[1:] if is_program or (words and _runs_ssh(pid)) else []
 
 
 def _runs_ssh(pid: int) -> bool:
-    """Return whether process `pid` runs an ssh under another name, where the system tells."""
+    """Return whether process `pid` runs an ssh under another name; false without /proc."""
     try:
         return _SSH.search(os.path.basename(os.readlink(f"/proc/{pid}/exe"))) is not None
     except OSError:
@@ -153,7 +151,7 @@ def _runs_ssh(pid: int) -> bool:
 
 
 def _command_line(pid: int) -> list[str] | None:
-    """Return the words of a process's command line, None if the system does not tell."""
+    """Return the words of a process's command line, None if it cannot be read."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             return file.read().decode("utf-8", "replace").split("\0")[:-1]
@@ -163,9 +161,9 @@ def _command_line(pid: int) -> list[str] | None:
 
 @functools.lru_cache(maxsize=1)
 def _ask_ps(pid: int) -> list[str] | None:
-    """Return what ps(1) says of a process, from the name of an ssh on if there is one.
+    """Return a process's command line from ps(1), beginning with the name of an ssh if it has one.
 
-    It does not tell blanks in a word from those between words.
+    ps does not distinguish spaces within a word from those between words.
     """
     program = find_program("ps", os.environ, ("/bin", "/usr/bin"))
     if program is None:
@@ -187,8 +185,8 @@ def _ask_ps(pid: int) -> list[str] | None:
 def parse_options(arguments: list[str]) -> list[tuple[str, str]]:
     """Return the letters and values of the options in ssh's arguments.
 
-    As in ssh.c, options may come before and after the destination, which is an option without a
-    letter here; the command that follows has none of ssh's options.
+    As in ssh.c, options may come before and after the destination, which is returned as an option
+    without a letter.  The words of a remote command are not options of ssh.
     """
     options: list[tuple[str, str]] = []
     hosts = 0

@@ -1,7 +1,7 @@
-"""The shell that ssh starts helpers with, tried once: does it run them, and is it silent?
+"""Try the shell that ssh starts helpers with: does it run commands, and does it print anything?
 
-ssh runs Match exec and ProxyCommand as ``$SHELL -c COMMAND`` (``/bin/sh`` if SHELL is unset).  A
-start file that prints writes into the connection; a shell that runs no commands runs no helper.
+ssh runs Match exec and ProxyCommand as ``$SHELL -c COMMAND`` (``/bin/sh`` if SHELL is unset).  If a
+start file prints, the output goes into the connection.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from dcs_proxy.text import clean_text, quote_server
 _DEFAULT = "/bin/sh"
 _LIMIT_S = 10.0
 _MAX_OUTPUT = 4096
-# The status by which we know that our command ran: no start file ends with it.
+# The exit status that shows that our command ran; an unlikely one for a start file.
 _STATUS = 73
-# Which files a shell reads when it starts a command; for bash, when it takes a socket on stdin for
-# a remote shell daemon (SHLVL unset) or BASH_ENV says so.
+# The files that a shell reads when it runs a command.  bash reads ~/.bashrc if stdin is a socket
+# and SHLVL is unset, because it then assumes that a remote shell daemon has started it.
 _START_FILES = {
     "bash": "~/.bashrc, or the file in BASH_ENV",
     "zsh": "~/.zshenv",
@@ -40,7 +40,7 @@ _START_FILES = {
 
 @dataclass(frozen=True)
 class Shell:
-    """What a shell did: `output` is what it printed by itself, `problem` why it is of no use."""
+    """A tested shell: `output` is what it prints by itself, `problem` why it cannot be used."""
 
     path: str
     output: str = ""
@@ -48,25 +48,25 @@ class Shell:
 
     @property
     def start_files(self) -> str:
-        """Return the files to look at when it prints, in words."""
+        """The files to check if it prints something, in words."""
         return _START_FILES.get(os.path.basename(self.path), "its start files")
 
 
 def try_shells(environment: Mapping[str, str]) -> list[Shell]:
-    """Return what became of the user's shells: SHELL, and the login shell where it differs.
+    """Try the user's shells: SHELL, and the login shell if that is another one.
 
-    The login shell is the one that a desktop session, cron or an editor is likely to have.
+    Desktop sessions, cron and editors are likely to use the login shell.
     """
     paths = [environment.get("SHELL") or _DEFAULT]
     try:
         paths.append(pwd.getpwuid(os.geteuid()).pw_shell or _DEFAULT)
     except KeyError:
-        pass  # a user without an entry has no login shell
+        pass  # the user has no entry in the user database, and so no login shell
     return [try_shell(path, environment) for path in dict.fromkeys(paths)]
 
 
 def check_shell_is_silent(environment: Mapping[str, str]) -> None:
-    """Raise ConfigError if the shell that has started us prints into the connection."""
+    """Raise ConfigError if the shell that has started us prints something when it starts."""
     shell = try_shell(environment.get("SHELL") or _DEFAULT, environment)
     if shell.output:
         raise ConfigError(
@@ -77,9 +77,9 @@ def check_shell_is_silent(environment: Mapping[str, str]) -> None:
 
 
 def try_shell(path: str, environment: Mapping[str, str]) -> Shell:
-    """Run a command in the shell as an ssh does that a desktop starts, then as from a terminal.
+    """Run a command in the shell, first as an ssh started by a desktop does, then as in a terminal.
 
-    Without SHLVL and with a socket on stdin, bash thinks that a remote shell daemon runs it.
+    The difference is SHLVL, see _START_FILES.
     """
     from_desktop = {name: value for name, value in environment.items() if name != "SHLVL"}
     shell = _run(path, from_desktop)

@@ -24,8 +24,8 @@ class Version(NamedTuple):
         return f"{self.major}.{self.minor}"
 
 
-# The oldest version that was tested.  None before 7.6 can work, because ssh compared the principals
-# of a host certificate with the host's name instead of HostKeyAlias (bug 2728).
+# The oldest version that was tested.  Versions before 7.6 cannot work: they compare the principals
+# of a host certificate with the host name instead of HostKeyAlias (bug 2728).
 OLDEST = Version(7, 9)
 # From here on, ForwardAgent accepts the path of an agent.
 FORWARDS_ANY_AGENT = Version(8, 2)

@@ -15,6 +15,7 @@ from dcs_proxy.openssh import parent
 from dcs_proxy.openssh.parent import (
     client_id,
     connect_timeout,
+    find_bypass,
     is_known,
     is_ssh,
     log_level,
@@ -23,7 +24,6 @@ from dcs_proxy.openssh.parent import (
     typed_login,
     wants_quiet,
     wants_session,
-    way_around,
 )
 from tests.support.waiting import LIMIT_S, wait_until
 
@@ -114,7 +114,7 @@ def test_the_first_login_name_counts(words: list[str], login: str | None) -> Non
 def test_a_way_that_replaces_ours_and_leads_nowhere_is_seen(
     words: list[str], way: str | None
 ) -> None:
-    assert way_around(parse_options(words)) == way
+    assert find_bypass(parse_options(words)) == way
 
 
 @pytest.mark.parametrize(
