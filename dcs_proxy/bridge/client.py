@@ -15,7 +15,6 @@ from paramiko.auth_handler import AuthHandler
 
 from dcs_proxy.bridge.choose import OPENSSH
 from dcs_proxy.bridge.outbox import Outbox
-from dcs_proxy.bridge.packets import Packets
 from dcs_proxy.bridge.side import GCM, Side
 from dcs_proxy.bridge.stream import Stream
 from dcs_proxy.ssh.wire import Reader, WireError, pack_string
@@ -132,7 +131,7 @@ class Client(Side):
         self._negotiate(message)
         ours = [self.preferred_kex[0], self._first_key()]
         guess = [lists[0][0], lists[1][0]]
-        if follows and guess != ours and isinstance(self.packetizer, Packets):
+        if follows and guess != ours:
             self.packetizer.drop_next()
 
     def _first_key(self) -> str:

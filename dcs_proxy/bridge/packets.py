@@ -14,8 +14,10 @@ from collections.abc import Callable
 from typing import Any
 
 import paramiko
+from paramiko.common import MSG_NAMES
 from paramiko.packet import Packetizer
 
+from dcs_proxy.bridge.numbers import Numbers
 from dcs_proxy.bridge.stream import Stream
 
 # OpenSSH refuses packets of more than 256 KiB (PACKET_MAX_SIZE); paramiko has no limit.
@@ -29,8 +31,12 @@ _MAX_GREETING = 64 * 1024
 # padding.  The encrypted part has a multiple of 16 bytes.  A tag of 16 bytes follows.
 _LENGTH, _BLOCK, _TAG = 4, 16, 16
 _MIN_PADDING = 4
-# The first message number of the connection protocol (RFC 4250 §4.1.1).
-_CONNECTION = 80
+# The message numbers of the connection protocol (RFC 4250 §4.1.1).
+CONNECTION = range(80, 128)
+# RFC 4253 §11.2 to §11.4.
+IGNORE, UNIMPLEMENTED, DEBUG = 2, 3, 4
+# paramiko deals with all that it has a name for, but with these not as a bridge should.
+_ORDINARY = frozenset(MSG_NAMES).union(CONNECTION) - {IGNORE, UNIMPLEMENTED, DEBUG}
 
 
 _Buffer = bytes | memoryview
@@ -39,13 +45,15 @@ _Buffer = bytes | memoryview
 class Payload:
     """A message of our own or of the connection protocol, in the place of a paramiko.Message.
 
-    `data` begins with the message's number.
+    `data` begins with the message's number.  `seqno`, named as in a paramiko.Message, is the
+    sequence number with which the message came, None for one of our own.
     """
 
-    __slots__ = ("_data", "size")
+    __slots__ = ("_data", "seqno", "size")
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, seqno: int | None = None) -> None:
         self._data = data
+        self.seqno = seqno
         self.size = len(data)
 
     def asbytes(self) -> bytes:
@@ -58,8 +66,9 @@ class Packet(Payload):
 
     __slots__ = ("packet",)
 
-    def __init__(self, packet: bytes) -> None:
+    def __init__(self, packet: bytes, seqno: int) -> None:
         self.packet = packet
+        self.seqno = seqno
         self.size = len(packet)
 
     def asbytes(self) -> bytes:
@@ -90,7 +99,11 @@ class _Gcm:
 
 
 class Packets(Packetizer):
-    """Reads and writes packets of a limited size."""
+    """Reads and writes packets of a limited size.
+
+    `take` is called for each message that paramiko would not deal with properly; it returns whether
+    it has.  `sent` knows the numbers of the messages that were passed on.
+    """
 
     # paramiko's own counts, which a MAC needs when keys are renewed with another cipher.
     _Packetizer__sequence_number_in: int
@@ -101,6 +114,8 @@ class Packets(Packetizer):
         # A Stream has all that a Packetizer asks of a socket.
         super().__init__(stream)  # type: ignore[arg-type]
         self._stream = stream
+        self.take: Callable[[int, Any], bool] = lambda _number, _message: False
+        self.sent = Numbers()
         self._greeting = 0
         self._drops = 0
         self._gcm_in: _Gcm | None = None
@@ -119,6 +134,11 @@ class Packets(Packetizer):
         """Take a cipher as paramiko does; called when keys were exchanged."""
         super().set_outbound_cipher(**cipher)
         self._gcm_out = _gcm(cipher, "encrypt", "iv_out")
+
+    def reset_seqno_out(self) -> None:
+        """Count from zero again, as paramiko does in strict key exchanges."""
+        super().reset_seqno_out()
+        self.sent.forget()
 
     def drop_next(self) -> None:
         """Skip the next message, which is a wrong guess of the key exchange (RFC 4253 §7)."""
@@ -153,14 +173,16 @@ class Packets(Packetizer):
 
     # The stubs know no message but paramiko's own.
     def read_message(self) -> tuple[int, Any]:
-        """Return the next message and its number, after skipping those that `drop_next` names.
+        """Return the next message and its number, after those that `drop_next` or `take` removes.
 
-        It is a paramiko.Message or, in the connection protocol, a Payload.
+        It is a paramiko.Message or, from the connection protocol on, a Payload.
         """
-        while self._drops:
-            self._read_next()
-            self._drops -= 1
-        return self._read_next()
+        while True:
+            number, message = self._read_next()
+            if self._drops:
+                self._drops -= 1
+            elif number in _ORDINARY or not self.take(number, message):
+                return number, message
 
     def _read_next(self) -> tuple[int, Any]:
         if self._gcm_in is not None:
@@ -169,9 +191,9 @@ class Packets(Packetizer):
             number, message = super().read_message()
         except IndexError:  # paramiko looks for the number of an empty message
             raise paramiko.SSHException("a malformed packet") from None
-        if number < _CONNECTION:
+        if number < CONNECTION.start:
             return number, message
-        return number, Payload(bytes([number]) + message.asbytes())
+        return number, Payload(bytes([number]) + message.asbytes(), message.seqno)
 
     def _read_encrypted(self, gcm: _Gcm) -> tuple[int, Any]:
         length = self.read_all(_LENGTH, check_rekey=True)
@@ -189,8 +211,8 @@ class Packets(Packetizer):
             if gcm.bytes > self.REKEY_BYTES + self.REKEY_BYTES_OVERFLOW_MAX:
                 raise paramiko.SSHException("the peer does not renew its keys")
         number = packet[1]
-        if number >= _CONNECTION:
-            return number, Packet(packet)
+        if number >= CONNECTION.start:
+            return number, Packet(packet, sequence)
         message = paramiko.Message(packet[2 : size - packet[0]])
         message.seqno = sequence
         return number, message
@@ -198,6 +220,9 @@ class Packets(Packetizer):
     def send_message(self, data: Any) -> None:
         """Send a paramiko.Message or a Payload."""
         with self._sending:
+            sequence = self._Packetizer__sequence_number_out
+            # A paramiko.Message is one of this connection's own.
+            self.sent.note(sequence, data.seqno if isinstance(data, Payload) else None)
             gcm = self._gcm_out
             if gcm is None:
                 super().send_message(data)
@@ -205,7 +230,6 @@ class Packets(Packetizer):
             packet = data.packet if isinstance(data, Packet) else _make_packet(data.asbytes())
             length = len(packet).to_bytes(_LENGTH, "big")
             self.write_all(length + gcm.apply(packet, length))
-            sequence = self._Packetizer__sequence_number_out
             self._Packetizer__sequence_number_out = (sequence + 1) & 0xFFFF_FFFF
             if gcm.bytes >= self.REKEY_BYTES or gcm.packets >= self.REKEY_PACKETS:
                 self._ask_for_keys()

@@ -12,14 +12,13 @@ import paramiko
 from paramiko.kex_curve25519 import KexCurve25519
 
 from dcs_proxy.bridge.outbox import Outbox
-from dcs_proxy.bridge.packets import Packets, Payload
+from dcs_proxy.bridge.packets import CONNECTION, DEBUG, IGNORE, UNIMPLEMENTED, Packets, Payload
 from dcs_proxy.bridge.stream import Stream
 from dcs_proxy.ssh.wire import Reader, WireError, pack_string, pack_u32
 from dcs_proxy.text import clean_text, safe_line
 
 # RFC 4250 §4.1.2.
 _DISCONNECT, _EXT_INFO, _KEXINIT, _NEWKEYS, _GLOBAL_REQUEST = 1, 7, 20, 21, 80
-_CONNECTION = range(80, 128)
 BY_APPLICATION = 11
 # The fastest here; packets.py has a short way for them.
 GCM = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
@@ -72,6 +71,7 @@ class Side(paramiko.Transport):
         "diffie-hellman-group14-sha256",
     )
     _preferred_compression = ("none",)
+    packetizer: Packets
     # An attribute of the instance that may be extended (since paramiko 3.4).
     _handler_table: dict[int, Callable[[Any], None]]
 
@@ -88,7 +88,8 @@ class Side(paramiko.Transport):
         self._newkeys = self._handler_table[_NEWKEYS]
         self._handler_table[_NEWKEYS] = self._take_keys
         self._handler_table[_EXT_INFO] = lambda _message: None
-        for number in _CONNECTION:
+        self.packetizer.take = self._take_special
+        for number in CONNECTION:
             self._handler_table[number] = self._pass_on
         self._handler_table[_GLOBAL_REQUEST] = self._pass_on_request
 
@@ -121,10 +122,9 @@ class Side(paramiko.Transport):
         self._send_user_message(Payload(message))  # type: ignore[attr-defined]
 
     def _send_last(self, message: bytes) -> None:
-        # It may also be sent during a key exchange (RFC 4253 §7.1).  paramiko only calls asbytes()
-        # on a message.
+        # It may also be sent during a key exchange (RFC 4253 §7.1).
         try:
-            self.packetizer.send_message(Payload(message + bytes(4)))  # type: ignore[arg-type]
+            self.packetizer.send_message(Payload(message + bytes(4)))
         except (EOFError, OSError):
             pass  # the connection is broken
 
@@ -132,9 +132,40 @@ class Side(paramiko.Transport):
         self._newkeys(message)
         self.inbox.flush()
 
+    def _take_special(self, number: int, message: Any) -> bool:
+        """Deal with a message that is for the transport, or that paramiko does not know.
+
+        Return whether it was dealt with.  In the first key exchange none is, and paramiko ends the
+        connection: an attacker on the network could have added it.
+        """
+        if not self.initial_kex_done:
+            return False
+        self._ensure_authed(number, message)
+        if number == UNIMPLEMENTED:
+            self._pass_on_refusal(message)
+        elif number not in (IGNORE, DEBUG):
+            self.packetizer.send_message(_refusal(message.seqno))
+        elif self.authenticated:
+            # Padding, a sign of life, or a text for the user, from one end for the other.
+            self._pass_on(Payload(bytes([number]) + message.asbytes(), message.seqno))
+        return True
+
+    def _pass_on_refusal(self, message: paramiko.Message) -> None:
+        """Pass on that the peer does not know a message: uint32 number (RFC 4253 §11.4).
+
+        The other peer knows that message by the number with which it came.  Dropped if it was one
+        of ours, to which nobody waits for an answer.
+        """
+        try:
+            origin = self.packetizer.sent.origin(Reader(message.asbytes()).u32())
+        except WireError as error:
+            raise paramiko.SSHException(f"a malformed refusal: {error}") from None
+        if origin is not None:
+            self._pass_on(_refusal(origin))
+
     def _ensure_authed(self, number: int, message: object) -> None:
-        """Raise SSHException for a message that must not come before the login."""
-        if number in _CONNECTION and not self.authenticated:
+        """Raise SSHException for a message that must not come before the login (RFC 4252 §6)."""
+        if number >= CONNECTION.start and not self.authenticated:
             raise paramiko.SSHException(f"message {number} before the login")
 
     def _pass_on(self, message: Payload) -> None:
@@ -152,7 +183,8 @@ class Side(paramiko.Transport):
             self._pass_on(message)
         elif wants_reply:
             # Replies come in the order of requests: the other peer must refuse this one.
-            self._pass_on(Payload(bytes([_GLOBAL_REQUEST]) + _UNKNOWN_REQUEST + b"\x01"))
+            request = bytes([_GLOBAL_REQUEST]) + _UNKNOWN_REQUEST + b"\x01"
+            self._pass_on(Payload(request, message.seqno))
 
     def _parse_debug(self, message: paramiko.Message) -> None:
         """Ignore the message: paramiko would quote it byte by byte for a log that is off."""
@@ -165,3 +197,8 @@ class Side(paramiko.Transport):
         except WireError:
             code, text = BY_APPLICATION, b""
         self.farewell = Farewell(code, clean_text(text.decode("utf-8", "replace"), _MAX_REASON))
+
+
+def _refusal(number: int) -> Payload:
+    """Return SSH_MSG_UNIMPLEMENTED: uint32 number of the message (RFC 4253 §11.4)."""
+    return Payload(bytes([UNIMPLEMENTED]) + pack_u32(number))

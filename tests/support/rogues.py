@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import paramiko
+import paramiko.packet
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from dcs_proxy.emulator.authority import Authorities, private_pem
@@ -33,6 +34,26 @@ class Raw:
         return self._data
 
 
+# RFC 4253 §11.2 to §11.4: padding, a refusal, a text.  And numbers that nobody uses.
+GENERIC = (2, 3, 4)
+UNUSED = (0, 8, 19, 22, 29, 35, 42, 54, 79, 128, 191, 192, 193, 255)
+
+
+class _Listening(paramiko.packet.Packetizer):
+    """Notes the messages that paramiko would not pass to a handler."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self.generic: list[bytes] = []
+
+    def read_message(self) -> tuple[int, paramiko.Message]:
+        number, message = super().read_message()
+        if number in GENERIC:
+            self.generic.append(bytes([number]) + message.asbytes()[:100])
+        # paramiko does not take a refusal within a key exchange, where it may come.
+        return (2 if number == 3 else number), message
+
+
 class Rogue(paramiko.Transport):
     """One end of a connection.
 
@@ -40,11 +61,13 @@ class Rogue(paramiko.Transport):
     nothing.  `said` counts what it has sent.
     """
 
+    packetizer: _Listening
+
     _preferred_ciphers = ("aes128-gcm@openssh.com", "aes128-ctr")
     _handler_table: dict[int, Callable[[paramiko.Message], None]]
 
     def __init__(self, sock: socket.socket) -> None:
-        super().__init__(sock)
+        super().__init__(sock, packetizer_class=_Listening)
         self.heard: list[bytes] = []
         self.said = 0
         self.reads = threading.Event()
@@ -55,6 +78,23 @@ class Rogue(paramiko.Transport):
     def hear(self, number: int, message: paramiko.Message) -> None:
         self.reads.wait()
         self.heard.append(bytes([number]) + message.asbytes())
+
+    @property
+    def generic(self) -> list[bytes]:
+        """The messages from 2 to 4 that came, each cut to a hundred bytes."""
+        return self.packetizer.generic
+
+    @property
+    def next_number(self) -> int:
+        """The sequence number of the next message that is sent (RFC 4253 §6.4)."""
+        # paramiko's own, which its type stubs leave out.
+        return self.packetizer._Packetizer__sequence_number_out  # type: ignore[attr-defined,no-any-return]
+
+    @property
+    def last_number(self) -> int:
+        """The sequence number of the last message that came."""
+        # paramiko's own, which its type stubs leave out.
+        return self.packetizer._Packetizer__sequence_number_in - 1  # type: ignore[attr-defined,no-any-return]
 
     def say(self, *messages: bytes) -> None:
         """Send messages, each with its number first."""
@@ -75,6 +115,9 @@ class Rogue(paramiko.Transport):
 
     def _ensure_authed(self, number: int, message: object) -> None:
         pass
+
+    def _parse_debug(self, message: paramiko.Message) -> None:
+        pass  # paramiko would quote it byte by byte for a log
 
 
 class RogueClient(Rogue):
