@@ -34,10 +34,10 @@ from dcs_proxy.names import MachineId, MachineName
 _MAX_PAGES = 1_000
 _PAGE = 100
 _ENDLESS_HINT = "report it to the service's support"
-# A deployment with only the POST of the contract answers so to any other route, and the API to a
-# session that is gone.
+# The statuses of a route that does not exist, as in deployments that have only the contract's POST,
+# and of a session that no longer exists.
 _NO_ROUTE = (404, 405, 410, 501)
-# How the API answers a request with an id that it does not have, or that is not an id to it.
+# The statuses for an id that is unknown to the API or not valid.
 _NO_MACHINE = (400, 404, 410, 422)
 # RFC 9562 §5.7: 48 bits of unix milliseconds, version, 12 random bits, variant, 62 random bits.
 _VERSION, _VARIANT = 7, 0b10
@@ -46,11 +46,11 @@ _RANDOM_A_BITS, _RANDOM_B_BITS = 12, 62
 
 @dataclass(frozen=True)
 class Probe:
-    """How the API answered the smallest possible request.
+    """The API's answer to the smallest possible request.
 
-    `refusal` is why it does not accept the key, None if it did not refuse it.  `has_list` is False
-    for a deployment without a list of machines, which has not looked at the key.  `clock_ahead_s`
-    is how far the API's clock is ahead of ours.
+    `refusal` is the error if the API rejects the key.  `has_list` is False for a deployment without
+    a list of machines, which has not checked the key.  `clock_ahead_s` is how far the API's clock
+    is ahead of ours.
     """
 
     refusal: CredentialsError | Forbidden | None
@@ -61,8 +61,8 @@ class Probe:
 class Api:
     """The control plane, used with one API key; the arguments are those of :class:`HttpClient`.
 
-    `known` has the ids of the account's machines.  A machine that is not in it goes by its name;
-    if the API has no such machine and the name is a UUID behind ``dm-``, by the UUID.
+    `known` has the ids of the account's machines.  For a machine that is not in it, the id is taken
+    to be its name or, if the API does not know that and the name is ``dm-`` and a UUID, the UUID.
     Methods raise ApiUnavailable, ApiProtocolError, CredentialsError, Forbidden, MachineNotFound,
     DeadlineExceeded or ClientGone.
     """
@@ -97,10 +97,10 @@ class Api:
         return Probe(refusal, has_list, self.clock_ahead_s)
 
     def create_session(self, name: MachineName, public_key: str, idempotency_key: str) -> Session:
-        """Create a session for `public_key` (an OpenSSH public key line), or return it as it is now
-        if `idempotency_key` was used before.
+        """Create a session for `public_key` (an OpenSSH public key line).
 
-        Raises IdempotencyConflict if the API has seen that key with another request.
+        If `idempotency_key` was used before for the same request, return that session as it is
+        now.  Raises IdempotencyConflict if it was used for another request.
         """
         response = self._send(
             name,
@@ -180,7 +180,7 @@ class Api:
         return self._http.send(_about(name, known, below, request))
 
     def _send_unsure(self, name: MachineName, below: str, request: Request) -> Response:
-        """Send a request about a machine whose id is not known, and note the id that works."""
+        """Send a request about a machine whose id is not known; learn the id that works."""
         used = MachineId(name)
         if (other := other_form(name)) is not None:
             wide = replace(request, expected=(*request.expected, *_NO_MACHINE))

@@ -1,7 +1,7 @@
 """The API key: from the environment, a key file that only its owner can read, or the keyring.
 
 The order is ``DEDALUS_API_KEY`` and ``DEDALUS_X_API_KEY``, the key file, the system keyring.  Each
-is read only if those before it hold no key.
+is read only if there is no key in those before it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class Credentials:
     """The secrets to send, and where they came from.
 
     `bearer` is sent as ``Authorization: Bearer``, `api_key` as ``x-api-key``; the contract accepts
-    either, and both are sent if both are set.  `renewal` is the hint if the API rejects them.
+    either, and both are sent if both are set.  `renewal` is the hint to show if the API rejects
+    them.
     """
 
     bearer: str | None = field(repr=False)
@@ -74,7 +75,7 @@ def load_credentials(
 
 
 def overriding_sources(environment: Mapping[str, str], key_file: str) -> list[str]:
-    """Return what is read before the keyring: variables that are set, the key file if it exists."""
+    """Return the sources that override the keyring: set variables and an existing key file."""
     found = [name for name in SECRET_VARIABLES if environment.get(name)]
     return [*found, key_file] if os.path.exists(key_file) else found
 
@@ -93,8 +94,8 @@ def write_key_file(path: str, key: str) -> None:
 def remove_key_file(path: str) -> bool:
     """Remove the key file; return whether there was one.  Raises CredentialsError.
 
-    If it is a symbolic link, the file with the key goes, too, and if the file has other names (hard
-    links), they lose the key.  Where others could have placed such a link, nothing is removed.
+    If it is a symbolic link, its target is removed too.  If the file has other names (hard links),
+    they become empty.  Nothing is removed if other users could have placed such a link.
     """
     if distrust := find_distrust(path):
         raise distrusted(path, "the key file", CredentialsError, distrust)
@@ -126,8 +127,9 @@ def _read_key_file(path: str) -> str | None:
 
 
 def check_key(key: str, source: str) -> str:
-    """Return a key without surrounding space.  Raises CredentialsError if it could break out of an
-    HTTP header; the error does not quote it.
+    """Return a key without surrounding space.
+
+    Raises CredentialsError if it is not valid in an HTTP header; the error does not quote the key.
     """
     key = key.strip()
     if not key:

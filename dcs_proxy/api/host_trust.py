@@ -1,4 +1,4 @@
-"""Host trust: which authority proves the gateway's identity, and for which names."""
+"""Host trust: the authority that proves the gateway's identity, and the names it covers."""
 
 from __future__ import annotations
 

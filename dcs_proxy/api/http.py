@@ -1,6 +1,6 @@
-"""HTTPS requests to the control plane, retried until one is answered or it is time to give up.
+"""HTTPS requests to the control plane, with retries.
 
-`requests` is imported with the first request: a warm connection makes none.
+`requests` is imported with the first request, because a warm connection makes none.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 _CONNECT_S = 10.0
 _RESPONSE_S = 15.0
-# If the deadline passes sooner than this after a request, the API cannot be called silent.
+# If the deadline passes sooner than this after a request, that is not the API's fault.
 _LEAST_SILENCE_S = 1.0
-# The user learns the reason for a longer wait.
+# The user is told the reason for a longer wait.
 _NOTICE_AFTER_S = 2.0
 _MAX_BODY = 1024 * 1024
 _SUCCESS = (200, 201, 202, 204)
@@ -40,7 +40,7 @@ _CLOCK_TOLERANCE_S = 30.0
 
 
 def load_library() -> None:
-    """Import what the first request needs, for callers that have to wait for something else."""
+    """Import what the first request needs; callers use the time while they wait for the keyring."""
     importlib.import_module("requests")
 
 
@@ -48,9 +48,9 @@ def load_library() -> None:
 class Request:
     """One request. `path` is below the base URL, `body` is sent as JSON.
 
-    `machine` is what errors name; `is_unsure` says that the id in the path may not be one to the
-    API.  The statuses in `expected` are responses to return beside those of success; `once`
-    forbids retries.
+    `machine` is the machine that errors name; `is_unsure` says that the API may not accept the id
+    in the path.  Responses with a status in `expected` are returned like successes; `once` forbids
+    retries.
     """
 
     method: str
@@ -67,7 +67,7 @@ class Request:
 class Response:
     """One HTTP response: status, headers and the complete body.
 
-    The headers have lower-case names, and no secrets of ours in their values.
+    The headers have lower-case names, and secrets in their values are masked.
     """
 
     status: int
@@ -120,7 +120,7 @@ class HttpClient:
             except DeadlineExceeded:
                 if failure is None:
                     raise
-                # What went wrong says more than that the time is over.
+                # The failure says more than that the time is over.
                 raise failure.error from None
             except RequestFailed as caught:
                 failure = caught
@@ -164,7 +164,7 @@ class HttpClient:
         try:
             return self._deadline.call(lambda: self._send(request), within_s=_RESPONSE_S)
         except TimeoutError:
-            # The thread that was left behind still uses the connection.
+            # The thread that was left behind still uses this connection.
             self._session = None
             what = f"sent no complete response in {_RESPONSE_S:g} s"
             raise self._problems.no_response(what) from None
@@ -208,12 +208,12 @@ class HttpClient:
     def _open_session(self) -> requests.Session:
         import requests
 
-        # Where the variable says, urllib3 would write what decrypts the connection, key and all.
+        # urllib3 would write the TLS secrets to this file, with which others could decrypt the key.
         os.environ.pop("SSLKEYLOGFILE", None)
         session = requests.Session()
-        # requests reads the whole body of a redirect before it finds that it may not follow it.
+        # requests would read the complete body of a redirect, although it may not follow it.
         session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]
-        # The environment's proxy and CA file have been looked at already (network.py).
+        # network.py has already read the environment's proxy and CA file.
         session.trust_env = False
         session.verify = self._network.ca or True
         if self._network.proxy_url:
@@ -221,9 +221,9 @@ class HttpClient:
         return session
 
     def _read(self, response: requests.Response) -> Response:
-        # urllib3 reads the line with a chunk's size without limit; http.client, below it, has one.
+        # urllib3 would read a chunk's size line without a limit; http.client, below it, has one.
         response.raw.chunked = False
-        # Unpacked, a small body may be a large one.
+        # A small compressed body may be huge when it is unpacked.
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             what = "sent a compressed response, which was not requested"
             raise self._problems.no_response(what, retryable=False)
@@ -237,7 +237,7 @@ class HttpClient:
         return Response(response.status_code, headers, data)
 
     def _authorize(self, request: Any) -> Any:
-        """Set the credentials; as `auth`, so that no ``.netrc`` entry can take their place."""
+        """Set the credentials.  Passed as `auth`, so that no ``.netrc`` entry replaces them."""
         headers = request.headers
         headers["User-Agent"] = f"dcs-proxy/{__version__}"
         if self._credentials.bearer:

@@ -1,7 +1,7 @@
 """The API key in the system keyring: one entry per base URL.
 
-All access is in keyring_process.py: a process in a session of its own, without a terminal, that is
-killed when it takes too long.  The key passes through pipes only.
+keyring_process.py accesses it in a process in a session of its own, without a terminal, that is
+killed if it takes too long.  The key passes through pipes only.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 SERVICE = "dcs-proxy"
 NAME = "the system keyring"
 _PROGRAM = os.path.abspath(keyring_process.__file__)
-# The user learns the reason for a longer wait.
+# The user is told the reason for a longer wait.
 _NOTICE_AFTER_S = 2.0
-# How much longer the process may live if this one is killed before it can kill it.
+# If we are killed, the process ends itself this much after its time limit.
 _ORPHAN_S = 5
 # More than the longest secret or reason.
 _MAX_TEXT = 16 * 1024

@@ -1,13 +1,13 @@
-"""Read, store or remove one secret in the system keyring: a program of its own.
+"""A program that reads, stores or removes one secret in the system keyring.
 
     keyring_process.py LIMIT_S (name | get | set | delete) SERVICE USERNAME
 
-A locked keyring waits for the answer to a window, which may be on no screen, and only the end of
-the process ends that wait; keyring.py starts and ends it.  `set` reads the secret from stdin.
-stdout gets the secret for `get`, the keyring's name for `name` and `set`, and for an exit status
-below the reason in a few words.
+A locked keyring opens a window, which may not be on any screen, and waits for an answer.  Only
+killing the process ends that wait, which keyring.py does.  `set` reads the secret from stdin.
+stdout gets the secret for `get`, the keyring's name for `name` and `set`, and for the exit statuses
+below a short reason.
 
-It imports nothing of ours, so that it starts fast.
+It imports none of our modules, so that it starts fast.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main(words: list[str]) -> int:
         status = 0
     except Ended as end:
         status, text = end.status, end.text
-    except Exception as error:  # back ends have exceptions of their own, known here by name only
+    except Exception as error:  # back ends raise exceptions of their own: see classify()
         status, text = classify(error)
     os.write(output, text.encode())
     return status
@@ -73,8 +73,8 @@ def run(command: str, rings: list[KeyringBackend], service: str, username: str) 
 def find_rings() -> list[KeyringBackend]:
     """Return the keyrings to use, best first.  Raises Ended if there is none.
 
-    As keyring itself does: the user's choice (PYTHON_KEYRING_BACKEND or keyringrc.cfg), else all
-    that work here by priority; but only those that keep secrets safe.
+    As in keyring itself: the user's choice (PYTHON_KEYRING_BACKEND or keyringrc.cfg), else all that
+    work here, by priority; but only those that store secrets safely.
     """
     try:
         from keyring import backend, core
@@ -83,13 +83,13 @@ def find_rings() -> list[KeyringBackend]:
         raise Ended(UNUSABLE, f"the Python package {error.name} is missing") from None
     try:
         chosen = core.load_env() or core.load_config()
-    except Exception as error:  # anything that the module of that name raises
+    except Exception as error:  # the module may raise anything
         raise Ended(UNUSABLE, f"the chosen one cannot be loaded: {_describe(error)}") from None
     if chosen is not None and not isinstance(chosen, ChainerBackend):
         if objection := object_to(chosen):
             raise Ended(UNUSABLE, f"{_name(chosen)} is chosen, {objection}")
         return [chosen]
-    # A chain would also read from, and store in, those that are not safe.
+    # A chain also uses back ends that are not safe.
     found = [ring for ring in backend.get_all_keyring() if not isinstance(ring, ChainerBackend)]
     safe = [ring for ring in found if not object_to(ring)]
     if not safe:
@@ -98,10 +98,10 @@ def find_rings() -> list[KeyringBackend]:
 
 
 def object_to(ring: KeyringBackend) -> str:
-    """Return why a secret must not go into a keyring, "" if it may."""
+    """Return why a keyring must not be used for a secret, "" if it may."""
     if any("plaintext" in kind.__name__.lower() for kind in type(ring).__mro__):
         return "which stores secrets in plain text"
-    # The limit from which on keyring calls a back end recommended; null and fail are below it.
+    # keyring recommends back ends from priority 1 on; null and fail are below that.
     if ring.priority < 1:
         return f"which keyring does not recommend (priority {ring.priority:g})"
     return ""
@@ -110,8 +110,9 @@ def object_to(ring: KeyringBackend) -> str:
 def up_to_own(rings: list[KeyringBackend]) -> list[KeyringBackend]:
     """Return `rings` up to the first of keyring's own.
 
-    One from elsewhere may serve certain services only, such as a package registry.  Keyring's own
-    serve all; asking another after it could open a window to unlock what does not hold the key.
+    A third party's may serve only certain services, such as a package registry.  Keyring's own
+    serve all, and asking another one after it could open a window to unlock a keyring without the
+    key.
     """
     for number, ring in enumerate(rings, 1):
         if _name(ring).startswith(_OWN):
@@ -131,7 +132,7 @@ def classify(error: Exception) -> tuple[int, str]:
 
 
 def _take_stdout() -> int:
-    """Return a new descriptor of stdout, which from then on goes to /dev/null for all others."""
+    """Return a copy of the descriptor stdout, and redirect stdout itself to /dev/null."""
     output = os.dup(1)
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
@@ -186,13 +187,13 @@ def _is_known_to_be_absent(ring: KeyringBackend, service: str, username: str) ->
     """Return whether a Secret Service certainly has no such entry, without opening a window.
 
     keyring unlocks, or even creates, a collection before it searches.  But a locked collection can
-    be searched too, and users who keep no key there need not unlock it.
+    be searched too, and users who have no key in it should not have to unlock it.
     """
     if _name(ring) != _FREEDESKTOP:
         return False
     import secretstorage
 
-    # Only this back end has them; the type is that of all back ends.
+    # `ring` is declared as any back end, and only this one has schemes.
     names = ring.schemes[ring.scheme]  # type: ignore[attr-defined]
     with closing(secretstorage.dbus_init()) as bus:
         wanted = {names["service"]: service, names["username"]: username}
@@ -224,16 +225,16 @@ def _short_name(ring: KeyringBackend) -> str:
 def _describe(error: Exception) -> str:
     """Return the message of keyring's and secretstorage's errors, and only the class of others.
 
-    Python's own errors may quote the value they failed on, which may be a secret.
+    Python's own errors may quote a value, which may be a secret.
     """
     is_known = type(error).__module__.partition(".")[0] in ("keyring", "secretstorage")
     return (is_known and str(error)) or type(error).__name__
 
 
 if __name__ == "__main__":
-    # No module may be imported by the name of one of ours beside this file.
+    # The modules beside this file, such as keyring.py, must not be imported by their bare names.
     sys.path[:] = [path for path in sys.path if path != os.path.dirname(os.path.abspath(__file__))]
-    # Isolated (-I), Python knows no user packages: those beside ours are ours to use.
+    # Isolated mode (-I) ignores the user's site-packages.  If we are there, so is keyring.
     packages = os.path.abspath(__file__).rpartition("/dcs_proxy/")[0]
     if packages not in sys.path:
         import site

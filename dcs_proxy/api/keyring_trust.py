@@ -1,8 +1,8 @@
-"""Refuse a keyring that another user could have put in the place of the user's own.
+"""Refuse a keyring that another user could have put in place of the user's own.
 
 Two things decide where the API key goes: keyring's config file, which may name a module to load,
-and the session bus, whose address may outlive the bus: a path in /tmp that a terminal still names
-may be another user's by now.
+and the session bus.  The bus's address may be outdated: a path in /tmp may belong to another user
+by now.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dcs_proxy.local.trusted_file import (
 
 _BUS = "DBUS_SESSION_BUS_ADDRESS"
 _CONFIG = "python_keyring/keyringrc.cfg"
-# keyring would look for its files in the current directory.
+# If these are relative, keyring would look for its files in the current directory.
 _BASES = ("XDG_CONFIG_HOME", "XDG_DATA_HOME")
 _CONNECT_S = 1.0
 
@@ -32,8 +32,8 @@ _CONNECT_S = 1.0
 def keyring_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment for a process that uses the keyring.
 
-    It names no bus that does not exist: another user could make it meanwhile.  Raises
-    CredentialsError if others decide which keyring, or which bus, is used.
+    The address of a bus that does not exist is left out, because another user could create it
+    meanwhile.  Raises CredentialsError if others decide which keyring, or which bus, is used.
     """
     config = os.path.join(config_base(environment), _CONFIG)
     if distrust := find_distrust_of_file(config):
@@ -71,11 +71,11 @@ def _addresses(text: str) -> Iterator[str]:
 
 
 def _judge_bus(name: str) -> Distrust | None:
-    """Return why a socket is not trusted, None if it is.  Raises OSError if there is none."""
+    """Return why a socket is not trusted, None if it is.  Raises OSError if it does not exist."""
     if not name.startswith("\0"):
         path = os.path.abspath(name)
         return find_distrust(path, os.stat(path))
-    # It has no owner but the process that listens.
+    # An abstract socket has no owner, only a process that listens.
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(_CONNECT_S)
         sock.connect(name)

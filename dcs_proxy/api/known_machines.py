@@ -7,9 +7,9 @@
 ``seen_at``
    when the machines were last listed (unix time), 0 if never
 ``ids``
-   the ids of its machines: those of the last list, and those that requests have shown to exist
+   the ids of its machines: from the last list, and from successful requests since
 ``short``
-   short names that were used, and the id that each meant
+   short names that were used, and the id that each one meant
 
 A file that is damaged or too large counts as missing: everything in it can be learned again.
 """
@@ -27,7 +27,7 @@ from dcs_proxy.errors import StateError
 from dcs_proxy.local.files import read_small, write_atomically
 from dcs_proxy.names import PREFIX, MachineId, MachineName, bare, is_uuid, machine_name
 
-# With more machines than this none are stored, and short names are looked up in the API.
+# If there are more machines, none are stored, and short names are looked up in the API.
 MAX_IDS = 20_000
 MAX_SHORT = 1_000
 _MAX_FILE = 8 * 1024 * 1024
@@ -59,7 +59,7 @@ class Known:
 class KnownMachines:
     """The file of `account` in the state directory `directory`.
 
-    Nothing here raises: what cannot be written is learned again next time.
+    Nothing here raises: if the file cannot be written, the API is asked again next time.
     """
 
     def __init__(self, directory: str, account: str) -> None:

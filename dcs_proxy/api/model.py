@@ -2,9 +2,9 @@
 
 Sources: the API contract (SSHSessionResponse, SSHConnection, SSHHostTrust and the error objects of
 createMachineSSHSession), and the service's public clients for the routes of machines.  Unknown
-fields are ignored, so that a newer service keeps working, and so are values of a machine that are
-only shown, and a wait that is no number.  Any other field of the wrong type, or a value that is not
-safe in a file, on a terminal or on a command line, raises ApiProtocolError.
+fields are ignored, so that a newer service keeps working, and so are invalid values that are only
+shown, and a retry_after_ms that is not a number.  Any other field of the wrong type, or a value
+that is not safe in a file, on a terminal or on a command line, raises ApiProtocolError.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ READY = "ready"
 OVER = frozenset({"closed", "expired", "failed"})
 # Error codes for a machine that was created just now, although its phase may be "running".
 UNREACHABLE = frozenset({"machine_not_found", "machine_not_routable"})
-# A machine that is running, or will be without a request of ours.
+# The phases of a machine that is running, or will be without a request of ours.
 _AWAKE = frozenset({"accepted", "placement_pending", "starting", "running"})
 _GOING = frozenset({"destroying", "destroyed"})
 
@@ -42,7 +42,7 @@ _USERNAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,127}\Z")
 _RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d{1,12})?([Zz]|[+-]\d\d:\d\d)\Z", re.ASCII
 )
-# More milliseconds than this cannot be meant, and could overflow a float or a timer.
+# More milliseconds than this are an error of the server, and could overflow a float or a timer.
 _MAX_MS = 2**53
 _MAX_CURSOR = 2048
 _NOT_THE_API_HINT = (
@@ -101,8 +101,8 @@ class Session:
 class Machine:
     """One machine of the account; fields that the API leaves out are None.
 
-    `phase` and `reason` are the server's text, cleaned; in an unknown phase a machine is not awake.
-    `reason` is "" in a list.
+    `phase` and `reason` are the server's text, cleaned.  A machine in an unknown phase counts as
+    not awake.  Lists have no `reason`.
     """
 
     machine_id: MachineId
@@ -133,7 +133,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class UnusableMachine:
-    """A machine of the account that ssh cannot name; its id is cleaned, for people to read."""
+    """A machine of the account that ssh cannot name; its id is cleaned, to be shown."""
 
     machine_id: str
     phase: str
@@ -184,9 +184,9 @@ def parse_session(body: bytes, machine: MachineName) -> Session:
 
 
 def parse_error_body(body: bytes) -> ApiErrorBody | None:
-    """Parse the body of an error response; None if it says nothing.
+    """Parse the body of an error response; return None if it contains no message.
 
-    It has one of the contract's two shapes, or at least a text under a usual name.
+    It has one of the contract's two shapes, or at least a text in a field with a common name.
     """
     try:
         value = _load_json(body)
@@ -198,7 +198,7 @@ def parse_error_body(body: bytes) -> ApiErrorBody | None:
     if isinstance(code, str) and isinstance(message, str):
         wait_ms = _milliseconds(value.get("retry_after_ms"))
         return ApiErrorBody(code, message, value.get("retryable") is True, wait_ms)
-    # ErrorModel has a detail and a title; what stands before the API has one of the others.
+    # ErrorModel has a detail and a title; load balancers send one of the others.
     texts = [value.get(field) for field in ("detail", "title", "message", "error")]
     text = next((text for text in texts if isinstance(text, str)), None)
     return None if text is None else ApiErrorBody("", text, False, None)
@@ -260,8 +260,8 @@ def join_pages(pages: Iterable[Listing]) -> Listing:
 def parse_endpoint(text: str) -> str | None:
     """Return `text` as a lower-case host name or IP address; None if it is neither.
 
-    Without what a URL or a DNS zone adds: an IPv6 address may be in brackets, and the name may end
-    with the root's dot, which host certificates and patterns do not have.
+    The brackets of an IPv6 address and the final dot of a name are removed, because host
+    certificates and patterns do not have them.
     """
     if text.startswith("[") and text.endswith("]") and ":" in text:
         text = text[1:-1]
@@ -320,8 +320,9 @@ def _check_machine(fields: _Fields, machine: MachineName) -> MachineId:
 
 
 def _machine(fields: _Fields, machine_id: MachineId) -> Machine:
-    """Read a machine in any shape: its phase is ``phase``, in ``status`` where one is asked for, or
-    ``status`` itself.
+    """Read a machine in any of its shapes.
+
+    Its phase is in ``phase`` (lists), in ``status.phase`` (a single machine), or in ``status``.
     """
     status, of_phase = fields.value.get("status"), fields
     if not isinstance(status, str) and (inner := fields.optional("status", dict)) is not None:
@@ -354,10 +355,9 @@ def _load_object(body: bytes, machine: MachineName | None) -> dict[str, Any]:
 
 
 def _load_json(body: bytes) -> Any:
-    """Return the value of a JSON document.  Raises ValueError if it is not one.
+    """Parse a JSON document.  Raises ValueError.
 
-    Whatever a server sends back, no string in it contains a secret of ours, or a surrogate, which
-    could not be encoded.
+    In its strings, secrets of ours are masked and surrogates, which cannot be encoded, replaced.
     """
     try:
         return _safe(json.loads(body))
@@ -377,9 +377,7 @@ def _safe(value: Any) -> Any:
 
 
 def _milliseconds(value: Any) -> int | None:
-    """Return how long the API asks to wait; None if what it sent is not a number, for the wait is
-    only its wish.
-    """
+    """Return how long the API asks to wait, None if the value is not a number."""
     # A NaN is unequal to itself, and bool is an int in Python but not in JSON.
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         return None

@@ -1,7 +1,7 @@
 """How to reach the API from this computer: the HTTP proxy and the CA file, checked before use.
 
-A setting in the config file comes before the environment's variables, which the HTTP library would
-otherwise read by itself and report in its own words.
+Settings in the config file override environment variables.  The HTTP library would read these
+variables itself, but with errors that do not name them.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 PROXY_VARIABLES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 _MAX_CA_FILE = 16 * 1024 * 1024
 _CERTIFICATE = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----")
-# How OpenSSL finds a certificate in a directory (c_rehash).
+# The file names by which OpenSSL finds certificates in a directory (openssl rehash).
 _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+\Z")
-# A DER file begins so: SEQUENCE with a length of two bytes.
+# How a DER file begins: a SEQUENCE with a length of two bytes.
 _DER = b"\x30\x82"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -47,7 +47,7 @@ class Network:
 
 
 def find_network(settings: Settings) -> Network:
-    """Return how to reach the API of `settings`, by the config file and the environment.
+    """Return how to reach the API of `settings`, from the config file and the environment.
 
     Raises ConfigError, which names the setting or variable that cannot be used.
     """
@@ -65,7 +65,7 @@ def find_network(settings: Settings) -> Network:
 
 
 def find_ca(settings: Settings) -> tuple[str, str]:
-    """Return the setting or variable that names a CA file, and the path; two "" if none does."""
+    """Return the setting or variable that names a CA file, and the path; ("", "") if none does."""
     if settings.ca_file:
         return "ca_file in the config file", settings.ca_file
     for name in CA_VARIABLES:
@@ -137,18 +137,18 @@ def _wrong_ca(source: str, path: str, problem: str, hint: str = "") -> ConfigErr
 
 
 def _proxy_variable(url: str) -> tuple[str, str]:
-    """Return the variable that names the proxy for `url`, and its value; two "" if none applies."""
+    """Return the variable with the proxy for `url`, and its value; ("", "") if none applies."""
     from requests.utils import get_environ_proxies, select_proxy
 
     value = select_proxy(url, get_environ_proxies(url)) or ""
     names = (name for name in PROXY_VARIABLES if os.environ.get(name) == value)
-    # On macOS, Python reads the system's settings, too.
+    # On macOS, Python also reads the system's settings.
     return next(names, "the proxy of the system's settings"), value
 
 
 def _parse_variable(variable: str, value: str, host: str) -> tuple[HttpProxy | None, str]:
     """Return the proxy in an environment variable, and its URL for the HTTP library."""
-    # Like curl and requests: without a scheme it is an HTTP proxy.
+    # As in curl and requests, a proxy without a scheme is an HTTP proxy.
     value = value.strip()
     url = value if "://" in value else f"http://{value}"
     scheme, _, rest = url.partition("://")

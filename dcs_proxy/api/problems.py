@@ -25,9 +25,10 @@ from dcs_proxy.errors import (
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.text import as_word, quote_server
 
-# Load balancers and CDNs send these without the contract's `retryable`: of the 4xx, a request that
-# came too slowly or too early, or one too many; of the 5xx (such as 520 to 530), all but the ones
-# below, which say that the request itself is at fault, or the network (511, RFC 6585 §6).
+# Load balancers and CDNs send errors without the contract's `retryable`.  Of the 4xx, these are
+# worth a retry: the request timed out, came too early or was rate limited.  Of the 5xx (such as 520
+# to 530) all are, except those below: the request itself is wrong, or the network requires a login
+# (511, RFC 6585 §6).
 _TRANSIENT_4XX = frozenset({408, 425, 429})
 _LASTING_5XX = frozenset({501, 505, 511})
 _NETWORK_HINT = "check the network, DEDALUS_BASE_URL and {proxy}, then try again"
@@ -43,7 +44,7 @@ _CA_HINT = (
     " the PEM file of its CA"
 )
 _CLOCK_HINT = "check this computer's clock: it says {now}"
-# What is wrong with a TLS connection, by the words of OpenSSL.
+# What is wrong with a TLS connection, by parts of OpenSSL's messages.
 _TLS_PROBLEMS = {
     "certificate is not yet valid": "presents a TLS certificate that is not yet valid",
     "certificate has expired": "presents a TLS certificate that has expired",
@@ -56,7 +57,7 @@ _TLS_PROBLEMS = {
     "UNEXPECTED_EOF": "closed the connection during the TLS handshake",
 }
 _ABOUT_TIME = ("certificate is not yet valid", "certificate has expired")
-# OpenSSL's words for a CA file that it cannot read.
+# Parts of OpenSSL's messages for a CA file that it cannot read.
 _BAD_CA = ("[X509", "NO_CERTIFICATE_OR_CRL_FOUND", "PEM lib", "NO_START_LINE")
 # What http.client puts before the status and reason of a proxy that refuses CONNECT.
 _TUNNEL_FAILED = "Tunnel connection failed: "
@@ -67,8 +68,8 @@ _DIRECT = Network()
 class RequestFailed(Exception):
     """One request failed.
 
-    `error` is what the user sees if there is no further try, `retryable` says whether there should
-    be one, and `wait_s` is how long the API asked to wait before it, None if it did not say.
+    `error` is for the user if there is no further try, `retryable` says whether to try again, and
+    `wait_s` is how long the API asked to wait before that, None if it did not.
     """
 
     def __init__(self, error: DcsError, *, retryable: bool, wait_s: float | None = None) -> None:
@@ -94,8 +95,9 @@ class Problems:
         self._network_hint = _NETWORK_HINT.format(proxy=proxy)
 
     def no_response(self, what: str, *, retryable: bool = True, hint: str = "") -> RequestFailed:
-        """Return the failure of a request without a complete response; `what` says what the API did
-        instead, beginning with a verb.
+        """Return the failure of a request that got no complete response.
+
+        `what` completes "the API at URL …", beginning with a verb.
         """
         return self._failed(f"{self._api} {what}", retryable=retryable, hint=hint)
 
@@ -130,8 +132,8 @@ class Problems:
     ) -> RequestFailed:
         """Return what an error response means; `headers` have lower-case names.
 
-        `names_machine` says that the request's path has a machine's id, and `id_is_unsure` that the
-        API may not accept it as an id, and then answers 400 or 422.
+        `names_machine` says that the request's path contains a machine's id, and `id_is_unsure`
+        that the API may reject it as an id, with 400 or 422.
         """
         fault = parse_error_body(body)
         said = self._quote(status, fault)
@@ -150,7 +152,7 @@ class Problems:
         return RequestFailed(error, retryable=False)
 
     def _refusal(self, status: int, fault: ApiErrorBody | None, said: str) -> DcsError | None:
-        """Return the error of a status with a meaning of its own, None for any other."""
+        """Return the error for a status with a special meaning, None for any other status."""
         if fault is not None and fault.error_code.lower() in UNREACHABLE:
             return MachineUnreachable(f"no such machine: {said}", hint=_NO_MACHINE_HINT)
         match status:
@@ -186,7 +188,7 @@ class Problems:
         return f"{quote_server(fault.message)} ({code})"
 
     def _from_tls_error(self, text: str) -> RequestFailed:
-        """Return what a failed TLS handshake means; `text` has OpenSSL's words."""
+        """Return what a failed TLS handshake means; `text` contains OpenSSL's message."""
         network = self._network
         if network.ca and any(words in text for words in _BAD_CA):
             return RequestFailed(
@@ -212,7 +214,7 @@ class Problems:
             said = str(cause).removeprefix(_TUNNEL_FAILED)
             if isinstance(cause, OSError) and said != str(cause):
                 what = f"cannot be reached: the proxy answers {quote_server(said)}"
-                # A 4xx refusal will be the same in a second.
+                # A 4xx will not change in the next seconds.
                 return self.no_response(what, retryable=not said.startswith("4"))
             if isinstance(cause, socket.gaierror):
                 return self.no_response("cannot be reached: cannot look up the proxy's name")
@@ -271,7 +273,7 @@ def _requested_wait(headers: Mapping[str, str], fault: ApiErrorBody | None) -> f
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """Return every exception inside `error`: urllib3 hides them in arguments and `reason`."""
+    """Return `error` and the exceptions that it contains; urllib3 has some in args and `reason`."""
     found: list[BaseException] = []
     waiting: list[Any] = [error]
     while waiting and len(found) < _MAX_CAUSES:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import random
 
-# Failures in a row before giving up: few while the API has never answered, because this computer is
-# probably offline then; more once it has, because a wake is worth waiting for.
+# Failures in a row before giving up.  Few while the API has never answered: this computer is
+# probably offline.  More once it has: a wake is worth waiting for.
 FAILURES_NEW, FAILURES_KNOWN = 4, 8
 BACKOFF_S, MAX_BACKOFF_S = 0.25, 8.0
 # The jitter added to a wait that the API asks for: at most this time, or this part of the wait.
@@ -27,8 +27,8 @@ class RetryPolicy:
         """Return the seconds to wait before the next try, None to give up.
 
         `asked_s` is the wait that the API asked for, None if it did not; `has_answered` says
-        whether it has ever answered.  An API that says when to come back is alive, so only the
-        caller's deadline ends those retries: a client that gave up would return as a new ssh.
+        whether the API has ever answered.  An API that asks to wait is alive, so only the caller's
+        deadline ends those retries: users whose ssh gave up would just start another one.
         """
         if asked_s is not None:
             self._failures = 0

@@ -1,5 +1,5 @@
 """The bridge: one process that is an SSH server to the client and an SSH client to the gateway.
 
-It serves every client that cannot use a session's certificate itself.  Only this package imports
+It serves all clients that cannot use a session's certificate themselves.  Only this package imports
 paramiko.
 """

@@ -1,6 +1,6 @@
-"""Choose how to connect a client: by its descriptors, and by the first line that it sends.
+"""Choose how to connect a client, from its descriptors and the first line that it sends.
 
-Every client sends its version line before it has seen ours, so we can read it before we send
+Every client sends its version line without waiting for ours, so we can read it before we send
 anything.
 """
 
@@ -39,19 +39,19 @@ def choose_way(login: str | None, stdin: int = 0, stdout: int = 1) -> tuple[Way,
         return Way.HANDOVER, b""
     if login is None:
         return Way.BRIDGE, b""
-    # Only OpenSSH can use a session's certificate: no other client tells the agent which host it
-    # logs in to.  OpenSSH has also read the session's login and host authority from our block.
+    # Only OpenSSH can use a session's certificate: no other client binds the agent to the host that
+    # it logs in to.  OpenSSH has also read the session's login and host authority from our block.
     first = _read_line(stdin)
     return (Way.RELAY if is_openssh_line(first) else Way.BRIDGE), first
 
 
 def is_openssh_line(first: bytes) -> bool:
-    """Return whether what a client sent first is the version line of an OpenSSH."""
+    """Return whether the first bytes from a client are the version line of an OpenSSH."""
     return first.startswith(OPENSSH.encode())
 
 
 def check_descriptors(host: str = "HOST", stdin: int = 0, stdout: int = 1) -> None:
-    """Raise UsageError unless an SSH client of this user can be behind stdin and stdout.
+    """Raise UsageError unless stdin and stdout can lead to an SSH client of this user.
 
     `host` is the machine's name for the hint.
     """

@@ -17,10 +17,10 @@ from dcs_proxy.local.files import cannot_write, read_small, write_atomically
 from dcs_proxy.openssh.config_text import KNOWN_HOSTS
 from dcs_proxy.session.directory import StateDirectory
 
-# JSch before 0.2 does not support Ed25519.
+# ECDSA too, because JSch before 0.2 does not support Ed25519.
 _KINDS = ("ed25519", "ecdsa")
 _ANY_MACHINE = "dm-*"
-# Lines for some fifty thousand machines.
+# In bytes; enough lines for some fifty thousand machines.
 _MAX_KNOWN_HOSTS = 16 * 1024 * 1024
 _HOST = re.compile(rb"^(dm-[a-z0-9-]+) ", re.MULTILINE)
 
@@ -36,8 +36,8 @@ def ensure_host_keys(state: StateDirectory) -> list[str]:
 def write_known_hosts(state: StateDirectory, names: Iterable[str] | None = None) -> str:
     """Write the known_hosts file for the bridge's keys; return its path.
 
-    It has lines for every machine's name, by a pattern, and lines for each of `names`, for clients
-    that do not understand patterns.  With None the names stay as they are.  Raises StateError.
+    It has lines with a pattern for all machines and, for clients that do not understand patterns,
+    lines for each of `names`.  With None the names stay as they are.  Raises StateError.
     """
     path = state.file(KNOWN_HOSTS)
     old = read_small(path, _MAX_KNOWN_HOSTS) or b""
@@ -74,7 +74,7 @@ def _ensure_key(path: str, kind: str) -> str:
 
 
 def _make_key(path: str, kind: str) -> None:
-    """Create a key; of several processes, the first that links its own into place wins."""
+    """Create a key; if several processes do, the first that links its file into place wins."""
     temporary = f"{path}.{os.getpid()}.tmp"
     write_atomically(temporary, _generate(kind))
     try:

@@ -9,14 +9,15 @@ _UNUSED = "invoke"
 
 
 def load_paramiko() -> None:
-    """Import paramiko without invoke, which takes half as long to import as all the rest.
+    """Import paramiko without invoke, which takes half as long to import as everything else.
 
-    paramiko needs it only for ``Match exec`` in its reader of ssh configs, and works without it.
+    paramiko needs it only to run ``Match exec`` lines of ssh configs, and works without it.
     """
     modules: dict[str, Any] = sys.modules
     if _UNUSED in modules:
         return
-    modules[_UNUSED] = None  # Python's way to make an import fail (the import system, 5.3.1)
+    # None makes an import fail (Python's language reference, 5.3.1).
+    modules[_UNUSED] = None
     try:
         import paramiko  # noqa: F401  # for its effect
     finally:

@@ -1,4 +1,4 @@
-"""What the bridge needs from a session to log in."""
+"""The parts of a session that the bridge needs to log in."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from dcs_proxy.ssh.wire import Reader
 
 @dataclass(frozen=True)
 class Login:
-    """Where a session logs in, and as which user.
+    """Where a session logs in, as which user, and with which identity.
 
-    `identity` is the blob by which `agent` knows the key; `offered` is the blob that the gateway
-    sees: a certificate, or `identity` itself.
+    `identity` is the key's blob in `agent`; `offered` is the blob to offer to the gateway: a
+    certificate, or `identity` itself.
     """
 
     endpoint: str

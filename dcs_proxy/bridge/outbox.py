@@ -16,11 +16,11 @@ from paramiko import SSHException, Transport
 
 from dcs_proxy.bridge.packets import Payload
 
-# With more bytes than this held, put() waits if it may.
+# If more bytes than this are held, put() waits if it may.
 _ROOM = 2 * 1024 * 1024
 # An honest peer has less than this in flight when it learns of a key exchange.
 _LIMIT = 16 * 1024 * 1024
-# The memory that a message takes besides its bytes.
+# The memory that a message takes in addition to its bytes.
 _OVERHEAD = 200
 
 
@@ -75,7 +75,7 @@ class Outbox:
     def wait_until_empty(self, timeout_s: float) -> None:
         """Return when nothing is held, or after `timeout_s`."""
         end = time.monotonic() + timeout_s
-        # A thread that is sending to a peer that reads nothing has the lock.
+        # A thread may have the lock while it sends to a peer that reads nothing.
         if self._changed.acquire(timeout=timeout_s):
             try:
                 self._changed.wait_for(lambda: not self._held, max(0.0, end - time.monotonic()))

@@ -1,9 +1,9 @@
 """Check a gateway's host certificate for an ssh whose own check is turned off.
 
-``-o StrictHostKeyChecking=no`` on ssh's command line, as Ansible adds it, overrides the block.  The
-connection that ssh will use cannot be checked without being used up, so another one is.  That finds
-a gateway that is not the service's.  It does not find an attacker who lets this connection through
-and keeps the next.
+``-o StrictHostKeyChecking=no`` on ssh's command line, as Ansible adds it, overrides the block.
+Checking the connection that ssh will use would use it up, so a separate one is checked.  This
+detects a gateway that is not the service's, but not an attacker who lets this connection through
+and intercepts the next.
 """
 
 from __future__ import annotations

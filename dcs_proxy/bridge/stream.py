@@ -1,4 +1,7 @@
-"""A pair of descriptors as the socket that paramiko expects: bounded, with few system calls."""
+"""A pair of descriptors with the interface of a socket, as paramiko expects it.
+
+Memory is bounded, and system calls are few.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import select
 import socket
 import struct
 
-# Large reads and large pipes: fewer switches between the client's process and ours.
+# In bytes.  Large reads and pipes mean fewer switches between the client's process and ours.
 _READ = 256 * 1024
 _PIPE = 1024 * 1024
 # More than a login and the start of a session take.
@@ -28,7 +31,7 @@ class Stream:
         self._closed = False  # paramiko's Transport.stop_thread reads this
         self._source, self._sink = source, sink
         self._timeout_ms = 1000
-        # To allocate this for each read would cost more than anything else about a keystroke.
+        # Allocating this for each read would take most of the time of a keystroke.
         self._buffer = memoryview(bytearray(_READ))
         self._buffer[: len(first)] = first
         self._start, self._end = 0, len(first)
@@ -55,7 +58,7 @@ class Stream:
         return bytes(self.take(min(size, self.ready)))
 
     def take(self, size: int) -> memoryview:
-        """Return the next `size` bytes, at most `ready`; they are good until the next `recv`."""
+        """Return the next `size` bytes, at most `ready`; they are valid until the next `recv`."""
         start, self._start = self._start, self._start + size
         return self._buffer[start : self._start]
 
@@ -86,7 +89,7 @@ class Stream:
         for fd, _ in happened:
             if fd == self._source:
                 return self._fill()
-        # The client has died, but another process holds its end of our stdin open.
+        # The client has exited, but another process has its end of our stdin open.
         if happened:
             return 0
         raise TimeoutError
@@ -103,9 +106,9 @@ class Stream:
 class SocketStream(Stream):
     """A connected TCP socket of our own, which stays open as long as this.
 
-    What the peer sends at first is acknowledged at once: sshd sets TCP_NODELAY only when a session
-    starts, and until then holds each packet back until the one before is acknowledged, which the
-    kernel delays by up to 40 ms.
+    The peer's first packets are acknowledged at once: sshd sets TCP_NODELAY only when a session
+    starts, and until then delays each packet until the previous one is acknowledged, which our
+    kernel would do up to 40 ms later.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -115,7 +118,7 @@ class SocketStream(Stream):
 
     def settimeout(self, seconds: float) -> None:
         """Set how long `recv` may wait."""
-        # Spares a poll for each read.  struct timeval: two longs.
+        # The kernel's own timeout saves a poll for each read.  struct timeval is two longs.
         timeval = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
 
@@ -126,7 +129,7 @@ class SocketStream(Stream):
         size = super()._fill()
         if self._hurried and _QUICKACK is not None:
             self._hurried -= 1
-            # Not lasting: the kernel goes back to delays by itself.
+            # The kernel soon turns it off again.
             self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
         return size
 

@@ -18,8 +18,8 @@ _TICK_S = 0.2
 # How long threads may take to stop: they check every tenth of a second.
 _STOP_S = 2.0
 
-# Takes a machine, a function that shows the user a line, and a function that returns whether the
-# work must end with ClientGone; returns the result in words.
+# Its arguments: a machine, a function that shows the user a line, and a function that returns
+# whether the work must end with ClientGone.  It returns the result in words.
 Work = Callable[[MachineName, Callable[[str], None], Callable[[], bool]], str]
 
 
@@ -46,13 +46,13 @@ class Batch:
     def run(self) -> int:
         """Return the exit code of the first of `names` that failed, 0 if none did.
 
-        After KeyboardInterrupt, all work has ended and `outcomes` has the results up to then.
+        If it raises KeyboardInterrupt, all work has ended, and `outcomes` has the results so far.
         """
         for name in self._names:
             self._waiting.put(name)
         try:
-            # An interrupt while the table is drawn would leave lines that are never erased, and one
-            # while threads start would leave some at work.
+            # An interrupt while the table is drawn would leave lines that are never erased, and an
+            # interrupt while threads start would leave some running.
             with _interrupt_as_event(self._events):
                 for thread in self._threads:
                     thread.start()

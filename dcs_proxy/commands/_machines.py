@@ -1,4 +1,4 @@
-"""The machines of a command: those that its arguments name, and those that the account has."""
+"""What several commands do with machines: select them by arguments, and list the account's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dcs_proxy.session.records import NEVER
 from dcs_proxy.text import quote_server, quote_typed
 
 _LIST_S = 30.0
-# ssh reads the list on every start, and editors show it.
+# ssh reads this many Host lines on every start, and editors show them.
 _MAX_LISTED = 2_000
 _MAX_SHOWN = 20
 
@@ -45,12 +45,12 @@ def select_machines(
     *,
     hint: str,
 ) -> dict[MachineName, str]:
-    """Return the machines that the arguments name, and for each of them what the user typed (its
-    name if that was a pattern or ``--all``).
+    """Return the machines that the arguments select, with the name that the user typed for each.
 
-    `list_known` returns the machines that a pattern or ``--all`` can match, and is called only for
-    these; `find` returns the machine of a name.  `hint` says where to see the machines.  Raises
-    UsageError, MachineNotFound for a pattern without a match, or what `find` raises.
+    For a machine selected by a pattern or ``--all`` that is its full name.  `list_known` returns
+    the machines that these can match, and is called only for them; `find` returns the machine of a
+    name.  `hint` is the command that shows the machines.  Raises UsageError, MachineNotFound for a
+    pattern without a match, or what `find` raises.
     """
     if arguments.all == bool(arguments.hosts):
         raise UsageError("name the machines, or use --all", hint=hint)
@@ -77,7 +77,7 @@ def select_machines(
 
 
 def list_machines(factory: ApiFactory, state: StateDirectory) -> Listing:
-    """Return the account's machines, in natural order; save all their names for completion.
+    """Return the account's machines, in natural order; save their names for completion.
 
     Raises as :class:`dcs_proxy.api.client.Api` does, and CredentialsError.
     """
@@ -94,7 +94,7 @@ def list_machines(factory: ApiFactory, state: StateDirectory) -> Listing:
 
 
 def _expire_sleeping(listing: Listing, state: StateDirectory, settings: Settings) -> None:
-    """Have the API confirm the session of each machine that is not awake before ssh uses it."""
+    """Require the API to confirm the sessions of machines that are not awake."""
     for machine in listing.machines:
         record = None if machine.is_awake else state.load(machine.name)
         if record is not None and record.ready is not None and record.ready.proved_at != NEVER:
@@ -107,9 +107,9 @@ def usable_names(listing: Listing) -> list[MachineName]:
 
 
 def names_to_list(names: Iterable[MachineName], settings: Settings) -> list[MachineName]:
-    """Return the names under which the ssh config lists the machines that the setting `listed`
-    selects: their aliases, and the shortest name of each without one; of these at most
-    `_MAX_LISTED`.
+    """Return the names to list in the ssh config, of machines that the setting `listed` selects.
+
+    These are all aliases, and the shortest names of at most `_MAX_LISTED` machines without one.
     """
     short = short_names(list(names), settings.aliases)
     own = natural_order(
@@ -143,7 +143,7 @@ def show_unusable(listing: Listing) -> None:
 
 
 def show_unlisted(names: Collection[MachineName], settings: Settings, state_directory: str) -> None:
-    """Show the user how many of the machines `names` the ssh configs lack that config-ssh wrote.
+    """Tell the user how many of the machines `names` are not listed in an ssh config of theirs.
 
     A file without our block, or one that cannot be read, is skipped.
     """

@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     holders = agents.holders()
 
     def known() -> list[MachineName]:
-        # A session that was replaced or has failed may have left an identity without a record.
+        # The identity of a session that was replaced or failed may have no record any more.
         held = {MachineName(name) for name in holders if is_machine_name(name)}
         return natural_order({*state.machines(), *held})
 
@@ -112,10 +112,10 @@ class Closer:
     ) -> str:
         """Close the session under the machine's lock; return its id, "" if there was none.
 
-        The identity leaves the agent first, so that no login succeeds any more whatever the API
-        answers; the record is removed last, so that a failed close can be repeated.  Raises
-        ConfigError if the session belongs to another account, AgentUnavailable, StateError,
-        DeadlineExceeded, or what the API raises.
+        The identity is removed first, so that no login can succeed even if the API fails; the
+        record is removed last, so that a failed close can be repeated.  Raises ConfigError if the
+        session belongs to another account, AgentUnavailable, StateError, DeadlineExceeded, or what
+        the API raises.
         """
         record = self._state.load(name)
         if record is None:
@@ -139,9 +139,9 @@ class Closer:
         return attempt.session_id
 
     def _remove_leftovers(self, name: MachineName) -> None:
-        """Remove the machine's identities, also those of earlier sessions, from private agents."""
+        """Remove all identities of the machine from private agents, those of old sessions too."""
         for path in self._holders.get(name, ()):
-            # Whether the agent of the session itself answers is checked after this.
+            # remove_identity() reports the session's own agent if it does not answer.
             with contextlib.suppress(AgentRefused, AgentUnavailable):
                 agent = Agent(path)
                 for identity in agent.identities():

@@ -1,8 +1,8 @@
 """``dcs-proxy completion SHELL``: print a completion script, which shtab makes from our parser.
 
 The script completes machines' names from the file ``machines`` in the state directory, without
-the network and without starting a program.  Whatever that file holds, only words that no shell
-expands are offered.
+the network and without starting a program.  It never offers a word that a shell would expand, even
+if there is one in that file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EXAMPLES = (
 
 SHELLS = ("bash", "zsh", "fish")
 
-# Each offers the machines' names.  ``--home DIR`` on the command line names the state directory.
+# Functions that offer the machines' names.  They obey ``--home DIR`` on the command line.
 _MACHINES = {
     "bash": r"""
 _dcs_proxy_machines() {
@@ -83,9 +83,9 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
 
 
 def render(parser: Parser, shell: str) -> str:
-    """Return the completion script of `parser`, which is changed on the way.
+    """Return the completion script of `parser`, which is modified.
 
-    Operands and values named FILE, DIR or HOST are completed as such.
+    Arguments and option values named FILE, DIR or HOST are completed as such.
     """
     import shtab
 
@@ -104,7 +104,7 @@ def render(parser: Parser, shell: str) -> str:
         if completer := completers.get(str(action.metavar)):
             action.complete = completer  # type: ignore[attr-defined]  # shtab's own attribute
         if shell == "zsh" and action.nargs in ("*", "+"):
-            # Of these, shtab completes only the first word in zsh.
+            # In zsh, shtab would complete only the first of several words.
             action.nargs = argparse.REMAINDER
     return shtab.complete(parser, shell, preamble=_MACHINES[shell])
 

@@ -62,7 +62,7 @@ EXAMPLES = (
 _USAGE = """dcs-proxy config-ssh [--ssh-config FILE]
                  [--dry-run | --remove | --vscode]"""
 _SSH_S = 30
-# Where uvx and pipx run keep programs that nothing has installed.
+# Where uvx and `pipx run` put programs that are not installed.
 _TEMPORARY = re.compile(r"/uv/(archive|environments)-v\d+/|/\.cache/(uv|pipx)/|/pipx/\.cache/")
 
 
@@ -107,14 +107,14 @@ def _show_vscode(settings: Settings) -> None:
 
 def _remove(path: str, options: Options) -> None:
     directory = options.state_directory(os.environ)
-    # Not created only to be locked: it is probably about to be removed, too.
+    # Do not create the state directory just to lock it: the user is probably uninstalling.
     with _lock(directory) if os.path.isdir(directory) else contextlib.nullcontext():
         is_changed = config_file.edit(path, lambda old: old and config_file.remove(old))
     put(f"dcs-proxy: {path}: {'block removed' if is_changed else 'there was no block'}")
 
 
 def _check_program(program: Program) -> None:
-    """Raise ConfigError if ssh could not start the program: it runs from a zip file."""
+    """Raise ConfigError if ssh could not start the program, because it runs from a zip file."""
     start = program.words[-1]
     if not os.path.isfile(start):
         raise ConfigError(
@@ -148,7 +148,7 @@ def _install(path: str, options: Options, *, is_default: bool, dry_run: bool) ->
         problems = _try_ssh(ssh.path, state, old or b"", change(old))
         is_changed = config_file.edit(path, change)
         state.add_ssh_config(path)
-        # Under every name that ssh takes, also the long ones that the block does not list.
+        # All names that ssh accepts, including long ones that the block does not list.
         write_known_hosts(state, [*state.saved_machines(), *machines])
     _report(path, is_changed, len(machines))
     for text in [
@@ -172,9 +172,9 @@ def _lock(state_directory: str) -> FileLock:
 
 
 def _try_ssh(ssh: str, state: StateDirectory, old: bytes, new: bytes) -> list[str]:
-    """Let ssh read the file that is about to be written; return warnings about the user's lines.
+    """Let ssh read the new file before it is written; return warnings about the user's own lines.
 
-    Raises ConfigError if ssh refuses it and reads the old one.
+    Raises ConfigError if ssh rejects the new file but not the old one.
     """
     errors = [_ssh_error(ssh, state, text) for text in (new, old)]
     if errors[0] and not errors[1]:
@@ -186,7 +186,7 @@ def _try_ssh(ssh: str, state: StateDirectory, old: bytes, new: bytes) -> list[st
 
 
 def _ssh_error(ssh: str, state: StateDirectory, text: bytes) -> str:
-    """Return the last line that ssh says when it cannot read a config of `text`, "" if it can."""
+    """Return ssh's error for a config file with the contents `text`, "" if ssh can read it."""
     path = state.file("config-ssh.tmp")
     write_atomically(path, text)
     try:
@@ -226,7 +226,7 @@ def _program_warnings(program: Program) -> Iterator[str]:
 
 
 def _home_warnings(ssh: str, path: str) -> Iterator[str]:
-    """Yield warnings if ssh reads another default config than `path`: it ignores HOME."""
+    """Yield warnings if ssh's default config is not `path`, because ssh ignores HOME."""
     home = passwd_home()
     if home is None or os.path.realpath(home) == os.path.realpath(os.path.expanduser("~")):
         return
@@ -240,8 +240,9 @@ def _home_warnings(ssh: str, path: str) -> Iterator[str]:
 def _machines(
     factory: ApiFactory, state: StateDirectory, old: bytes
 ) -> tuple[list[MachineName], DcsError | None]:
-    """Return the names to list, and why the API did not give them, if it did not: then they are
-    those in the file.
+    """Return the names to list, and the API's error if it has no list.
+
+    Then the names are those that the file `old` lists already.
     """
     try:
         listing = list_machines(factory, state)

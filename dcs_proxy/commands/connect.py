@@ -1,10 +1,10 @@
-"""``dcs-proxy HOST PORT``: what an SSH client runs as its ProxyCommand.
+"""``dcs-proxy HOST PORT``: the ProxyCommand of an SSH client.
 
-The session has the gateway's address and port; the port that the client gives is ignored.
+The session has the gateway's address and port; the port on the command line is ignored.
 
-An error goes to stderr if the client is an OpenSSH, which then gets a disconnect message that
-refers to it.  Under ControlPersist OpenSSH discards stderr, and other clients may: there the
-disconnect message has the whole error.
+If the client is OpenSSH, errors go to stderr, and the disconnect message refers to them.  Under
+ControlPersist OpenSSH discards stderr, and other clients may do so too; then the disconnect message
+contains the complete error.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
 
     Raises DcsError, after it has been sent through ssh.
     """
-    # An editor that runs no shell passes on the quotation marks of our block.
+    # Editors that run the command of our block without a shell do not remove its quotes.
     arguments.host = fold_case(arguments.host.strip("'"))
     check_descriptors(machine_name(arguments.host) or "HOST")
     arguments.login = arguments.login and arguments.login.strip("'")
@@ -124,7 +124,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
             is_done = _connect(arguments, options, fdpass, first)
     except ClientGone:
         if fdpass:
-            # ssh gives up at once when it reads anything but our socket.
+            # A shell that prints makes ssh exit, because it expects only our socket.
             check_shell_is_silent(os.environ)
         raise
     except DcsError as error:
@@ -204,7 +204,7 @@ def _log_in_once(bridge: Bridge, name: MachineName, record: Record, context: Con
 
 
 def _doubt(name: MachineName, record: Record, context: Context) -> None:
-    """Have the session in `record` confirmed by the API before it is used again."""
+    """Require the API to confirm the session in `record` before it is used again."""
     context.log.event("login-refused", machine=name, session=record.attempt.session_id)
     context.state.expire(name, record, context.now() - context.settings.reuse_seconds)
 
@@ -239,7 +239,7 @@ def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool, firs
     fast_entry = open_fast_entry(options, os.environ, settings, context.state)
     fast_entry.write(arguments.host, record, files, address=address)
     if not fdpass:
-        with contextlib.suppress(OSError):  # the gateway has gone, as the relay will find
+        with contextlib.suppress(OSError):  # if the gateway has gone, the relay will notice
             sock.sendall(first)
         become_relay(sock, arguments.host, context.state.path)  # does not return
     hand_over(sock)
@@ -268,7 +268,7 @@ def _dial(record: Record, context: Context) -> socket.socket:
 
 
 def _prove_gateway(name: MachineName, record: Record, context: Context) -> None:
-    """Check the gateway's host certificate for an ssh whose command line turns the check off.
+    """Check the gateway's host certificate for an ssh whose command line disables that check.
 
     Raises Untrusted, GatewayUnreachable or ClientGone.
     """
@@ -285,7 +285,7 @@ def _prove_gateway(name: MachineName, record: Record, context: Context) -> None:
 
 
 def _check_speaks(sock: socket.socket, record: Record, context: Context) -> None:
-    """Raise GatewayUnreachable if the gateway says nothing, which ssh would wait for too long."""
+    """Raise GatewayUnreachable if the gateway is silent: ssh itself would wait for too long."""
     if (ready := record.ready) is not None:
         check_speaks(
             sock,

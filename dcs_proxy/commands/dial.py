@@ -1,7 +1,7 @@
 """``dcs-proxy dial NAME PORT``: connect to a gateway, without a session.
 
-publish/guest.py uses it as the ProxyCommand of the short ssh that checks whether a woken machine
-answers, if the config file names a proxy.
+If the config file names a proxy, publish/guest.py uses this as the ProxyCommand of the short ssh
+that checks whether a machine that has just woken accepts logins.
 """
 
 from __future__ import annotations

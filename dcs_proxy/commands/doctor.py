@@ -1,7 +1,7 @@
-"""``dcs-proxy doctor [HOST]``: check everything from the key to a shell, and suggest fixes.
+"""``dcs-proxy doctor [HOST]``: check everything from the API key to a login, and suggest fixes.
 
-Prints one line per check: a mark, the check's name, what was found, how long it took; a hint below
-one that failed.  The exit code is 0 if no check failed, else 1.
+Prints one line per check: a mark, the check's name, what was found, how long it took; below a
+failed check, a hint.  The exit code is 0 if no check failed, else 1.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     checks: list[Check] = []
     marks = _PLAIN_MARKS if _is_plain(os.environ) else _MARKS
     for found in run_steps(steps_for(arguments.host), context, context.log):
-        # The words of a server or of the user's config may contain the key.
+        # Text from a server or from the user's config may contain the key.
         secrets = context.secrets()
         check = replace(found, text=mask(found.text, secrets), hint=mask(found.hint, secrets))
         checks.append(check)
@@ -94,7 +94,7 @@ def _lines(check: Check, marks: Mapping[str, str]) -> list[str]:
     text = f"{mark} {check.name:<{_WIDTH}} {check.text}{_took(check.seconds)}"
     lines = wrap(text, indent=len(mark) + _WIDTH + 2)
     if check.hint:
-        # In one piece, because it is often a command to copy.
+        # Not wrapped, because it is often a command to copy.
         lines.append(f"{' ' * len(mark)} {'':<{_WIDTH}} hint: {check.hint}")
     return lines
 
@@ -124,7 +124,10 @@ def _document(checks: list[Check], *, is_ok: bool) -> dict[str, object]:
 
 
 def _is_plain(environment: Mapping[str, str]) -> bool:
-    """Return whether the marks cannot be shown.  Python claims UTF-8 even in the C locale."""
+    """Return whether the terminal cannot show the marks.
+
+    stdout's encoding is not enough: Python uses UTF-8 even in the C locale.
+    """
     names = ("LC_ALL", "LC_CTYPE", "LANG")
     locale = next((value for name in names if (value := environment.get(name))), "")
     encodings = (locale, sys.stdout.encoding or "")

@@ -1,4 +1,4 @@
-"""``dcs-proxy help``, and ``dcs-proxy`` alone: what there is, or the help of one command."""
+"""``dcs-proxy help``, and ``dcs-proxy`` alone: show all commands, or the help of one."""
 
 from __future__ import annotations
 

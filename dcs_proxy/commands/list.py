@@ -67,9 +67,9 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
 
 
 def _state(options: Options) -> StateDirectory:
-    """Return the state directory, created if it can be: the list does not depend on it."""
+    """Return the state directory, created if possible; the list works without it."""
     path = options.state_directory(os.environ)
-    StateDirectory(path, create=False)  # one that exists must be trusted
+    StateDirectory(path, create=False)  # raises StateError if it exists and cannot be trusted
     with contextlib.suppress(StateError):
         return StateDirectory(path)
     return StateDirectory(path, create=False)

@@ -99,7 +99,7 @@ def _agrees(path: str) -> bool:
 def _from_terminal(base_url: str) -> tuple[str, str]:
     """Return the key and where it comes from."""
     with warnings.catch_warnings():
-        # Otherwise it would go on with echo.
+        # Without a terminal getpass would only warn, and read the key with echo.
         warnings.simplefilter("error", getpass.GetPassWarning)
         try:
             return getpass.getpass(f"dcs-proxy: API key for {base_url}: "), "the terminal"

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, options: Options) -> int:
-    """Remove the key.  Raises ConfigError, or CredentialsError if the key may still be there."""
+    """Remove the key.  Raises ConfigError, or CredentialsError if the key may still exist."""
     settings = options.settings(os.environ)
     if arguments.file:
         existed = remove_key_file(settings.key_file)

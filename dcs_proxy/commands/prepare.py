@@ -1,7 +1,7 @@
-"""``dcs-proxy prepare HOST``: what ssh runs while it reads its configuration (Match exec).
+"""``dcs-proxy prepare HOST``: the Match exec that ssh runs while it reads its configuration.
 
-Success means that the files which ssh includes next are correct.  ssh discards stdout and shows
-stderr.
+Exit code 0 means that the files that ssh includes next are up to date.  ssh discards stdout and
+shows stderr.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     if arguments.host == NOT_EXPANDED:
         return 1
     if not wants_session(parent):
-        # ssh reads the included files all the same.
+        # ssh reads the included files even so.
         remove_broken(StateDirectory(options.state_directory(os.environ)))
         return 0
-    # ssh reads its configuration for a name as typed, and connects with it in lower case.
+    # ssh reads its configuration for the name as typed, but connects to the name in lower case.
     host = fold_case(arguments.host)
     if not is_ssh(parent):
         try:
@@ -79,9 +79,9 @@ def _prepare(host: str, options: Options, parent: int) -> int:
     refuse_bypass(parent, host)
     login = typed_login(parent)
     is_refused = login is not None and not is_known_login(login, state)
-    # An unknown ssh may be ssh -G.  If it logs in, its ProxyCommand wakes the machine.
+    # If its command line cannot be read, it may be ssh -G.  If not, its ProxyCommand will wake.
     may_wake = is_known(parent) and not is_refused
-    # With `exec` in the Match line our parent is ssh itself; when it exits we get another parent.
+    # Because of `exec` in the Match line our parent is ssh itself; when it exits, we get another.
     context = open_context(
         options, os.environ, lambda: os.getppid() != parent,
         settings=settings if may_wake else replace(settings, wake=(("*", "never"),)),
@@ -103,6 +103,6 @@ def _prepare(host: str, options: Options, parent: int) -> int:
     )
     session = record.attempt.session_id
     context.log.event("prepared", machine=name, session=session, ms=milliseconds_since())
-    if os.isatty(0) or os.isatty(1):  # ssh gives us the null device
+    if os.isatty(0) or os.isatty(1):  # typed by a user: ssh gives us the null device
         context.notice(f"{name}: ready; ssh runs this command by itself, so type: ssh {name}")
     return 0

@@ -1,7 +1,7 @@
-"""``dcs-proxy uninstall``: remove what the program has written on this computer.
+"""``dcs-proxy uninstall``: remove everything that the program has written on this computer.
 
-The blocks in ssh's config go first: as long as one is there, ssh needs the files.  An API that does
-not answer is no reason to stop: sessions end by themselves.
+The blocks in the ssh config are removed first, because with them ssh needs the other files.  If the
+API does not answer, sessions are left to expire.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ EXAMPLES = (("The API key and the config file too, without asking", "dcs-proxy u
 
 _KEY_FILE = "api-key"
 _CONFIG_FILES = ("config.toml", _KEY_FILE)
-# Long enough to see whether the API answers.
+# Enough to find out whether the API answers.
 _API_S = 5.0
 _AGENTS_S = 30.0
 _COMPLETIONS = (
@@ -138,7 +138,7 @@ def _close_sessions(
         if refusal is not None:
             raise refusal
     except DcsError as error:
-        for name in names:  # with agent = "user", they would outlive the private agents
+        for name in names:  # the private agents end anyway, but not the user's own
             record = state.load(name)
             with contextlib.suppress(AgentRefused, AgentUnavailable):
                 if record is not None:
@@ -166,7 +166,7 @@ def _end_agents(agents: PrivateAgents) -> None:
 
 
 def _remove_choices(settings: Settings | None, *, agreed: bool) -> None:
-    """Remove what the user has typed in, after asking: the API key, settings and aliases."""
+    """Remove what the user has entered, after asking: the API key, settings and aliases."""
     keyring = None if settings is None else open_keyring(settings, os.environ)
     in_keyring = keyring is not None and _has_key(keyring)
     directory = config_home(os.environ)
@@ -203,7 +203,7 @@ def _has_key(keyring: SystemKeyring) -> bool:
 
 
 def _report_others(settings: Settings | None, options: Options) -> None:
-    """Report what the user has put elsewhere or created with our help."""
+    """Report files in other places, and those that the user has created with our help."""
     directory = config_home(os.environ)
     chosen = [options.config_file(os.environ), settings.key_file if settings else None]
     others = [path for path in chosen if path and os.path.dirname(path) != directory]

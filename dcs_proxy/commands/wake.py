@@ -98,7 +98,7 @@ def _all_names(factory: ApiFactory, state: StateDirectory) -> list[MachineName]:
 
 
 class _BatchProgress(Progress):
-    """Passes lines about one of many machines to the batch, which shows them with `notice`."""
+    """Passes lines about one of many machines on to `notice` of the batch, which shows them."""
 
     def __init__(self, notice: Callable[[str], None]) -> None:
         super().__init__(is_quiet=False, in_place=False)
@@ -139,7 +139,7 @@ class _Waker:
     def _open_context(
         self, notice: Callable[[str], None], is_stopping: Callable[[], bool]
     ) -> Context:
-        # The user has asked for it now: no policy forbids it, and every session is confirmed.
+        # The user asks for a wake, so no policy forbids it, and the API must confirm each session.
         settings = replace(self._settings, wake=(), reuse_seconds=0)
         return open_context(
             self._options, os.environ, is_stopping, settings=settings,

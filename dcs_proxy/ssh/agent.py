@@ -1,6 +1,6 @@
 """A client of the ssh-agent protocol (RFC 9987; OpenSSH's PROTOCOL.agent): list, add, remove, sign.
 
-Every request gets its own connection: requests are few, and an agent that was restarted in between
+Every request has its own connection: requests are few, and so an agent that was restarted meanwhile
 is found again.  Only a signature takes two requests on one connection, because the first of them
 binds the connection to a session.
 """
@@ -38,8 +38,8 @@ _RESTRICT_DESTINATION = b"restrict-destination-v00@openssh.com"
 
 _MAX_REPLY = 256 * 1024  # AGENT_MAX_LEN of ssh-agent.c
 _MAX_LIFETIME_S = 2**32 - 1
-# How long an agent may take to list what it holds.  It asks no user first, so only one that is
-# stopped takes longer than milliseconds.
+# How long an agent may take to list its identities.  It does not ask the user, so only a stopped
+# agent takes longer than milliseconds.
 LIST_S = 2.0
 _BACKLOG_PAUSE_S = 0.01
 
@@ -58,7 +58,7 @@ class AgentMissing(AgentUnavailable):
 
 
 class _ConnectionLost(AgentUnavailable):
-    """The agent closed the connection before it had answered."""
+    """The agent closed the connection before it answered."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,10 @@ class Destination:
 
 @dataclass(frozen=True)
 class SessionBinding:
-    """The proof, for an agent, of the host that a signature is for.
+    """What proves to an agent which host a signature is for.
 
-    The host's key or certificate blob, the session id (RFC 4253 §7.2), and the host's signature
-    blob over that id.
+    `host_key` is the host's key or certificate blob, `session_id` that of RFC 4253 §7.2, and
+    `signature` the host's signature blob over the session id.
     """
 
     host_key: bytes
@@ -93,9 +93,9 @@ class SessionBinding:
 class Agent:
     """The agent on the socket `path`; `timeout_s` limits each request from connect to reply.
 
-    Nothing is sent to an agent of another user, unless that is root.  With `log`, replies are
+    Nothing is sent to another user's agent, unless that user is root.  With `log`, replies are
     logged as debug events.  Every method raises AgentUnavailable (AgentMissing if nothing listens)
-    if there is no valid reply, and AgentRefused on SSH_AGENT_FAILURE unless its description says
+    if there is no valid reply, and AgentRefused on SSH_AGENT_FAILURE unless its docstring says
     otherwise.
     """
 
@@ -111,7 +111,7 @@ class Agent:
         self._timeout_s = timeout_s
 
     def identities(self) -> list[Identity]:
-        """Return what the agent holds; nothing if it is locked."""
+        """Return the agent's identities; none if it is locked."""
         reply = self._request(bytes([_REQUEST_IDENTITIES]), _IDENTITIES_ANSWER, "list identities")
         try:
             return parse_identities(reply)
@@ -119,7 +119,7 @@ class Agent:
             raise self._unavailable(f"sent a malformed list: {error}") from error
 
     def pid(self) -> int | None:
-        """Return the number of the agent's process, None if the system does not tell."""
+        """Return the agent's process id, None if the system does not tell."""
         with self._connection(time.monotonic() + self._timeout_s) as sock:
             return helper.peer(sock)[1]
 
@@ -151,7 +151,7 @@ class Agent:
         return self._add(fields, "a certificate identity", comment, lifetime_s, destination)
 
     def remove(self, blob: bytes) -> bool:
-        """Remove the identity `blob`; return False if the agent refuses, because it lacks it."""
+        """Remove the identity `blob`; return False if the agent refuses, as one without it does."""
         request = bytes([_REMOVE_IDENTITY]) + pack_string(blob)
         try:
             self._command(request, "remove an identity")
@@ -230,8 +230,8 @@ class Agent:
         try:
             return self._exchange_once(requests, deadline)
         except _ConnectionLost:
-            # One that exits at this moment, as when another command ends it, is missing from now
-            # on.  To ask twice for the same does no harm.
+            # If the agent has just exited, because another command has ended it, AgentMissing says
+            # so now.  Repeating a request is harmless.
             return self._exchange_once(requests, deadline)
 
     def _exchange_once(self, requests: Sequence[bytes], deadline: float) -> list[bytes]:
@@ -307,8 +307,8 @@ class Agent:
 def parse_identities(body: bytes) -> list[Identity]:
     """Parse the body of SSH_AGENT_IDENTITIES_ANSWER (RFC 9987 §3.5).  Raises WireError.
 
-    uint32 count, then for each identity: string blob, string comment.  A substring search is no
-    replacement: a certificate contains its CA's key, which would be found too.
+    uint32 count, then for each identity: string blob, string comment.  A substring search would
+    also find a CA's key, which its certificates contain.
     """
     reader = Reader(body)
     identities = []
@@ -338,7 +338,7 @@ def certificate_fields(key: KeyPair, certificate: bytes) -> bytes:
 
 def lifetime_constraint(lifetime_s: int) -> bytes:
     """Return SSH_AGENT_CONSTRAIN_LIFETIME (RFC 9987 §3.2.7.1): byte 1, uint32 seconds."""
-    # To some agents 0 means no limit, and that of a certificate without an end exceeds a uint32.
+    # 0 means no limit to some agents, and a certificate without an end would exceed a uint32.
     seconds = min(max(lifetime_s, 1), _MAX_LIFETIME_S)
     return bytes([_CONSTRAIN_LIFETIME]) + pack_u32(seconds)
 

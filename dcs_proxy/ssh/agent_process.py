@@ -1,8 +1,8 @@
-"""One private ssh-agent: start its process on a socket, ask whether it answers, end it.
+"""One private ssh-agent: start its process on a socket, check that it answers, end it.
 
-The agent runs in the foreground (``-D``), so that the process started is the one that listens, and
-no shell or timer is needed beside it.  Its number is in a file beside the socket, for systems whose
-kernel does not tell which process is behind a socket.  The caller holds a lock on the directory.
+The agent runs in the foreground (``-D``), so that the process that we start is the one that
+listens.  Its process id is in a file beside the socket, for systems whose kernel does not tell
+which process is behind a socket.  The caller holds a lock on the directory.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def agent_program() -> str:
 
 
 def held_by(path: str, timeout_s: float = LIST_S) -> list[Identity]:
-    """Return what the agent on the socket `path` holds.
+    """Return the identities of the agent on the socket `path`.
 
-    Raises AgentMissing if none listens, AgentUnavailable or AgentRefused if it does not answer
-    properly.
+    Raises AgentMissing if none listens, AgentUnavailable or AgentRefused if there is no valid
+    answer.
     """
-    # Connecting proves nothing: the kernel accepts connections for a stopped agent too.
+    # A successful connect is not enough: the kernel accepts connections for a stopped agent too.
     return Agent(path, timeout_s=timeout_s).identities()
 
 
@@ -108,7 +108,7 @@ def end_agent(path: str) -> bool:
 
 
 def forget_agent(path: str) -> None:
-    """Remove what an agent that has ended has left on the socket `path`.  Raises StateError."""
+    """Remove the files of an agent on the socket `path` that has exited.  Raises StateError."""
     remove_file(path)
     remove_file(_pid_file(path))
 
@@ -118,11 +118,11 @@ def _pid_file(path: str) -> str:
 
 
 def _find_pid(path: str) -> int | None:
-    """Return the number of the process that listens on `path`, None if it is not known."""
+    """Return the id of the process that listens on `path`, None if it is not known."""
     with contextlib.suppress(AgentUnavailable):
         if (pid := Agent(path, timeout_s=LIST_S).pid()) is not None:
             return pid
-    # True to the process as long as it listens: the file is written and removed with the socket.
+    # The file is valid as long as the process listens: it is created and removed with the socket.
     text = (read_small(_pid_file(path)) or b"").strip()
     return int(text) if text.isdigit() else None
 
@@ -154,7 +154,7 @@ def _answers(path: str, deadline: float) -> bool:
 
 
 def _give_up(process: subprocess.Popen[bytes], errors: int, deadline: float) -> str | None:
-    """Return why it is useless to wait longer for the agent; None if it is not."""
+    """Return why waiting longer for the agent is useless; None if it may still start."""
     status = process.poll()
     if status is not None:
         return _read_error(errors) or f"exit status {status}"
@@ -166,8 +166,8 @@ def _give_up(process: subprocess.Popen[bytes], errors: int, deadline: float) -> 
 
 
 def _read_error(errors: int) -> str:
-    """Return what the agent has written so far, quoted; a child of it may hold the pipe open."""
-    os.set_blocking(errors, False)
+    """Return what the agent has written so far, quoted."""
+    os.set_blocking(errors, False)  # a child of the agent may have the pipe open
     try:
         text = os.read(errors, 4096).decode(errors="replace")
     except BlockingIOError:
@@ -181,10 +181,10 @@ def _spawn(path: str, errors: int) -> subprocess.Popen[bytes]:
         program = agent_program()
         return start(
             [program, "-D", "-a", path],
-            # Not ours: `ssh ... 2>&1 | cat` would hang while the agent keeps it open.
+            # With our stderr, `ssh ... 2>&1 | cat` would hang for as long as the agent runs.
             stderr=errors,
             cwd="/",
-            # Nothing of our own environment must live as long as the agent.
+            # Our environment may contain secrets, and the agent runs for a long time.
             environment={"PATH": os.defpath},
             # Ctrl-C ends every process in ssh's group.
             new_session=True,

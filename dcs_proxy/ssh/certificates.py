@@ -20,7 +20,7 @@ from dcs_proxy.ssh.keys import CERTIFICATE_TYPE, KEY_TYPE, KeyPair
 from dcs_proxy.ssh.wire import Reader, WireError
 from dcs_proxy.text import clean_text
 
-# The types of host certificates, and the number of fields that a public key has in each.
+# The types of host certificates, and the number of fields of the public key in each.
 _HOST_TYPES = {
     CERTIFICATE_TYPE: 1,
     b"ecdsa-sha2-nistp256-cert-v01@openssh.com": 2,
@@ -33,12 +33,12 @@ _SHA1_SIGNATURE = b"ssh-rsa"  # the type of an RSA signature over SHA-1 (RFC 425
 # sshd refuses a certificate with a critical option it does not know (PROTOCOL.certkeys).
 _CRITICAL_OPTIONS = frozenset({b"force-command", b"source-address", b"verify-required"})
 _MAX_PRINCIPALS = 256  # SSHKEY_CERT_MAX_PRINCIPALS of sshkey.c
-# A certificate may have been issued just now by a clock that is ahead of ours.  In the end the
-# gateway's clock decides.
+# A certificate may have been issued just now, by a clock ahead of ours.  The gateway checks it by
+# its own clock anyway.
 START_TOLERANCE_S = 300
 _FOREVER = 2**64 - 1
-# A certificate of DCS has about 700 bytes.  An agent must be able to list several: the clients of
-# OpenSSH take no list over 256 KiB.
+# In bytes.  A certificate of DCS has about 700.  An agent must be able to list several, and
+# OpenSSH's clients accept no list over 256 KiB.
 _MAX_LINE = 16 * 1024
 
 
@@ -87,10 +87,10 @@ def generate_key() -> KeyPair:
 def check_user_certificate(
     text: str, *, public: bytes, username: str, now: float, machine: MachineName
 ) -> UserCertificate:
-    """Return the user certificate in `text` if it lets `public` log in as `username` now.
+    """Return the user certificate in `text` if `public` can log in as `username` with it now.
 
     `public` is the raw Ed25519 key (32 bytes), `now` unix time.  Raises Untrusted, which says
-    what is wrong with it.
+    what is wrong with the certificate.
     """
     try:
         blob = _blob(text)
@@ -109,8 +109,8 @@ def check_user_certificate(
 def check_host_certificate(blob: bytes, *, authority: Authority, endpoint: str, now: float) -> None:
     """Check that the host certificate `blob` is valid for `endpoint` at `now` (unix time).
 
-    Raises Untrusted, which says what is wrong with it.  Stricter than OpenSSH, which accepts
-    wildcards in principals: a session's gateway has one name.
+    Stricter than OpenSSH, which accepts wildcards in principals: a session's gateway has one name.
+    Raises Untrusted, which says what is wrong with the certificate.
     """
     try:
         certificate = _parse_certificate(blob, _HOST_TYPES)
@@ -245,7 +245,7 @@ def _strings(data: bytes) -> list[bytes]:
 
 
 def _check_texts(values: list[bytes]) -> None:
-    """Raise WireError for a NUL, because OpenSSH refuses texts that C would cut there."""
+    """Raise WireError for a NUL: OpenSSH rejects strings that C would cut there."""
     if any(b"\0" in value for value in values):
         raise WireError("a string contains a NUL")
 
@@ -257,7 +257,7 @@ def _check_user_certificate(
         raise ValueError("it is not a user certificate")
     if certificate.public != public:
         raise ValueError("it certifies another key")
-    # To OpenSSH an empty list means any user; a session's certificate must name its login.
+    # OpenSSH accepts an empty list for any user; a session's certificate must name its login.
     if username.encode() not in certificate.principals:
         raise ValueError(f"it is not for the session's login name {username}")
     _check_validity(certificate, now)
@@ -353,9 +353,9 @@ def _one_line(text: str) -> str:
 
 
 def _blob(text: str) -> bytes:
-    """Return the blob in a line, which must be exactly as ssh would write it.
+    """Return the blob in a line.  Raises ValueError unless the line is exactly as ssh writes it.
 
-    So the rest of the line cannot contradict the blob, which is the only part that is checked.
+    Only the blob is checked later, so the type before it must not contradict it.
     """
     words = _one_line(text).split()
     try:

@@ -1,6 +1,6 @@
-"""Connect to a host: look its name up, try its addresses, take the first that answers.
+"""Connect to a host: look its name up, try its addresses, use the first that answers.
 
-Only tunnel.py calls dial(): its reach() is the way to a gateway, because it knows the proxy.
+Only tunnel.py calls dial().  Everything else calls reach() there, which uses the HTTP proxy.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dcs_proxy.fastpath.helper import set_options
 from dcs_proxy.local.deadline import TURN_S, check_client
 from dcs_proxy.local.http_proxy import authority
 
-# RFC 8305 §5: the next address is tried if the one before has not answered after this time.
+# If an address has not answered after this time, the next is tried as well (RFC 8305 §5).
 _STAGGER_S = 0.25
 # An address family, and the host and port in it.
 Address = tuple[int, tuple[str, int]]
@@ -51,14 +51,14 @@ def dial(
             hint="check the network; a firewall may block this port",
         )
     sock.setblocking(True)
-    # macOS refuses it for a connection that has been reset, which the caller will notice.
+    # On macOS this fails for a connection that was reset, which the caller will notice.
     with contextlib.suppress(OSError):
         set_options(sock)
     return sock
 
 
 def address_of(sock: socket.socket) -> str:
-    """Return the address that `sock` was connected to; "" if the other end has reset it since."""
+    """Return the address that `sock` is connected to; "" if the connection was reset."""
     try:
         return str(sock.getpeername()[0])
     except OSError:
@@ -106,7 +106,7 @@ def look_up(
 class _Race:
     """Connections to several addresses, started one after the other.
 
-    `reasons` says why each address failed that did.
+    `reasons` has the error of each address that failed.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class _Race:
         self.timeout_s = timeout_s
         self.deadline = deadline
         self.client_gone = client_gone
-        # Sockets that are connecting: each one's address and the time at which it is given up.
+        # The sockets that are connecting, with their addresses and time limits.
         self.running: dict[socket.socket, tuple[str, float]] = {}
         self.reasons: list[str] = []
 

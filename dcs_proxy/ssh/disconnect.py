@@ -16,7 +16,7 @@ from dcs_proxy.errors import ClientGone
 from dcs_proxy.ssh.handover import hand_over
 from dcs_proxy.text import safe_line
 
-# How long a failed connection stays open, in which ssh reads the reason.
+# How long a failed connection stays open for ssh to read the reason.
 _DRAIN_S = 10
 # RFC 4253 §11.1 and §12.
 _MSG_DISCONNECT = 1

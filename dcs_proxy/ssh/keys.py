@@ -15,7 +15,7 @@ CERTIFICATE_TYPE = b"ssh-ed25519-cert-v01@openssh.com"
 class KeyPair:
     """An Ed25519 key pair (RFC 8032): the private key `seed` and the `public` key, 32 bytes each.
 
-    That they belong together is not checked.
+    Does not check that they belong together.
     """
 
     seed: bytes = field(repr=False)

@@ -1,10 +1,10 @@
 """The private ssh-agents: started on demand and used by every later ssh.
 
 ssh checks the signature of every certificate that its agent lists, which takes about a millisecond
-each, and accepts no list over 256 KiB (OpenSSH's authfd.c), which about five hundred certificates
-fill.  So an agent holds the keys of eight sessions, and the next is started when all are full.
+each, and accepts no list over 256 KiB (OpenSSH's authfd.c), about five hundred certificates.  So an
+agent holds the keys of eight sessions, and another one is started when all are full.
 
-No process waits for an agent to become empty: commands end the agents that hold nothing.
+No process waits for an agent to become empty: commands end the agents that hold no keys.
 """
 
 from __future__ import annotations
@@ -40,19 +40,20 @@ KEYS_EACH = 8
 # The BSDs allow 103 bytes (sun_path), and on some systems ssh-agent binds to a longer, temporary
 # name first.
 _MAX_PATH = 100
-# How file systems without sockets refuse one; a full or read-only disk is another matter.
+# The errors of file systems that do not support sockets.
 _NO_SOCKETS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-# How long an agent may take to say that it can be ended; one that does not is ended another time.
+# How long an agent may take to list its keys before it is ended; a later command ends a slow one.
 _IDLE_S = 0.5
 _NUMBER = re.compile(r"(\d+)\.sock\Z")
 
 
 class PrivateAgents:
-    """The private agents of one state directory, whose sockets have a directory of their own.
+    """The private agents of one state directory.
 
-    That directory, `place`, is in `state_directory`, unless no socket can be made there: paths are
-    too long, or the file system has no sockets (CIFS, sshfs).  It is created if missing, unless
-    `create` is False.  Raises StateError if it cannot be trusted or used.
+    The directory of their sockets, `place`, is in `state_directory` unless that cannot contain
+    sockets: paths are too long, or the file system does not support them (CIFS, sshfs).  It is
+    created if missing, unless `create` is False.  Raises StateError if it cannot be trusted or
+    used.
     """
 
     def __init__(
@@ -65,11 +66,11 @@ class PrivateAgents:
             _check_outside(os.path.dirname(self.place), check)
         check(self.place)
         self._log = log
-        # The sockets of agents that did not answer, which are not asked again.
+        # The sockets of agents that did not answer.  They are not asked again.
         self._silent: set[str] = set()
 
     def is_outside(self, state_directory: str) -> bool:
-        """Return whether the sockets are elsewhere, because none can be made there."""
+        """Return whether the sockets are outside the state directory."""
         return os.path.dirname(self.place) != state_directory
 
     def path(self, number: int) -> str:
@@ -91,9 +92,9 @@ class PrivateAgents:
     def add_key(
         self, key: KeyPair, *, comment: str, lifetime_s: int, may_start: bool, timeout_s: float
     ) -> Agent | None:
-        """Add a bare key for `lifetime_s` seconds to the first agent with room, and return that.
+        """Add a bare key for `lifetime_s` seconds to the first agent with room; return the agent.
 
-        If there is none, an agent is started if `may_start`, else the result is None.  Raises
+        If no agent has room, start one or, unless `may_start`, return None.  Raises
         AgentUnavailable if no agent can be started within `timeout_s`, AgentRefused if it does not
         accept the key, StateError if the directory cannot be used.
         """
@@ -120,9 +121,9 @@ class PrivateAgents:
             return self._start(deadline)
 
     def end(self, *, unless_used: bool = True, timeout_s: float = 0.0) -> list[str]:
-        """End the agents that hold nothing, or all; return the sockets of those that do not end.
+        """End the agents that hold no keys, or all; return the sockets of those that do not end.
 
-        Raises AgentUnavailable if another process works on them for longer than `timeout_s`.
+        Raises AgentUnavailable if another process has the lock for longer than `timeout_s`.
         """
         if not self.paths():
             return []
@@ -134,7 +135,7 @@ class PrivateAgents:
             ]  # fmt: skip
 
     def holders(self) -> dict[str, set[str]]:
-        """Return, by a machine's name, the sockets of the agents that hold identities of it."""
+        """Return the sockets of the agents that hold identities of each machine, by its name."""
         found: dict[str, set[str]] = {}
         for path in self.paths():
             with contextlib.suppress(AgentRefused, AgentUnavailable):
@@ -155,10 +156,10 @@ class PrivateAgents:
             yield
 
     def _running(self, limit_s: float = LIST_S) -> Iterator[tuple[str, list[Identity]]]:
-        """Yield the sockets whose agents answer, and what these hold.  The caller has the lock.
+        """Yield the sockets whose agents answer, and their identities.  The caller has the lock.
 
-        Each may take `limit_s` to answer.  Sockets without an agent are removed.  An agent that
-        does not answer, as one that is stopped, is left alone.
+        Each agent has `limit_s` to answer.  Sockets without an agent are removed.  An agent that
+        does not answer, for example because it is stopped, is skipped.
         """
         for path in self.paths():
             if path in self._silent:
@@ -190,7 +191,7 @@ def _order(name: str) -> tuple[bool, int, str]:
 
 
 def end_idle_agents(state_directory: str, log: Log) -> None:
-    """End the private agents that hold nothing, if there are any and no other process uses them."""
+    """End the private agents that hold no keys, unless another process has the lock."""
     if not os.path.isdir(_find_place(state_directory)):
         return
     with contextlib.suppress(DcsError):
@@ -203,7 +204,7 @@ def machine_of(identity: Identity) -> str:
 
 
 def _public_key(identity: Identity) -> bytes:
-    """Return what an identity has in common with its key's other form, bare or certified."""
+    """Return an id of the identity's key that is the same for the bare key and its certificate."""
     try:
         reader = Reader(identity.blob)
         if reader.string() == CERTIFICATE_TYPE:
@@ -214,13 +215,13 @@ def _public_key(identity: Identity) -> bytes:
 
 
 def _check_outside(base: str, check: Callable[[str], None]) -> None:
-    """Check a directory where other users may have made it first.  Raises StateError."""
+    """Check a directory that another user may have created first.  Raises StateError."""
     try:
         check(base)
     except StateError as error:
         remedy = f"have it removed (sudo rm -r {shlex.quote(base)})"
         if find_distrust(base) and not base.startswith("/tmp/dcs-proxy-"):
-            remedy = "unset XDG_RUNTIME_DIR"  # the fault is in that directory, not in ours
+            remedy = "unset XDG_RUNTIME_DIR"  # the problem is that directory, not ours
         raise StateError(
             error.message,
             hint=f"{remedy}, or set DCS_PROXY_HOME to a shorter path, which has room for the"
@@ -237,7 +238,7 @@ def _find_place(state_directory: str) -> str:
     import hashlib
 
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    # Not TMPDIR: the path must be the same for a desktop program, where that may differ.
+    # Not TMPDIR, which may differ in programs started by a desktop: the path must be the same.
     base = os.path.join("/tmp", f"dcs-proxy-{os.geteuid()}")
     if runtime.startswith("/") and len(os.fsencode(runtime)) < 50 and os.path.isdir(runtime):
         base = os.path.join(runtime, "dcs-proxy")

@@ -1,8 +1,8 @@
-"""A gateway that accepts a connection and says nothing.
+"""Detect a gateway that accepts connections and sends nothing.
 
-Both sides of an SSH connection send their version line at once (RFC 4253 §4.2), so a gateway that
-is silent is usually one behind which nothing works.  But some wait for the client's line first, as
-a multiplexer does that has to find out which protocol is spoken.
+Both sides of an SSH connection send their version line at once (RFC 4253 §4.2), so a silent gateway
+usually does not work.  But some wait for the client's line first, such as multiplexers that have to
+find out which protocol the client speaks.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ def check_speaks(
 ) -> None:
     """Return once the gateway has sent something on `sock`, which is not read.
 
-    If it stays silent, send a version line on a second connection: a gateway that answers there
-    waits for the client's line, and will get it.  Then `sock` is as good as new.  `where` is the
-    gateway in words, `timeout_s` limits the answer.  Raises GatewayUnreachable or ClientGone.
+    If it stays silent, send a version line on a second connection.  A gateway that answers there is
+    waiting for the client's line on `sock` too, so `sock` can be used.  `where` names the gateway
+    in messages, `timeout_s` limits the wait for the answer.  Raises GatewayUnreachable or
+    ClientGone.
     """
     if _wait([sock], _FIRST_S, client_gone):
         return

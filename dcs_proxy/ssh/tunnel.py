@@ -33,9 +33,8 @@ def reach(
 ) -> socket.socket:
     """Return a socket connected to the endpoint, through `proxy` unless that is None.
 
-    Arguments, socket and exceptions are those of :func:`dcs_proxy.ssh.dial.dial`.  A proxy gets
-    `timeout_s` twice, once to accept the connection and once to answer, and it is the proxy that
-    looks the endpoint up.
+    Arguments, socket and exceptions are those of :func:`dcs_proxy.ssh.dial.dial`.  The proxy, which
+    looks the endpoint up, has `timeout_s` to accept the connection, and as long again to answer.
     """
     connect = partial(dial, timeout_s=timeout_s, deadline=deadline, client_gone=client_gone)
     if proxy is None:
@@ -91,7 +90,7 @@ def connect_request(proxy: HttpProxy, where: str) -> bytes:
 
 
 def read_head(sock: socket.socket, until: float, client_gone: Callable[[], bool]) -> bytes:
-    """Read the proxy's answer and nothing after it, because what follows is the gateway's.
+    """Read the proxy's answer and nothing after it: the next bytes are the gateway's.
 
     Raises TimeoutError, OSError or ClientGone.
     """

@@ -1,4 +1,4 @@
-"""The user's own agent, which the setting ``agent = "user"`` chooses for the sessions' keys."""
+"""The user's own agent, which gets the sessions' keys with the setting ``agent = "user"``."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _GPG_AGENT = "S.gpg-agent.ssh"
 
 
 class UserAgent:
-    """The agent on SSH_AUTH_SOCK, `place`, in the role of :class:`PrivateAgents`.
+    """The agent on SSH_AUTH_SOCK, `place`, with the interface of :class:`PrivateAgents`.
 
-    Raises AgentUnavailable if there is none, or one that would store the keys.
+    Raises AgentUnavailable if SSH_AUTH_SOCK is not set, or if the agent would store the keys.
     """
 
     def __init__(self, environment: Mapping[str, str], log: Log | None = None) -> None:
@@ -35,7 +35,7 @@ class UserAgent:
             )
 
     def check(self) -> None:
-        """Do nothing: the agent is only asked when there is a key for it."""
+        """Do nothing: the agent is not contacted before there is a key for it."""
 
     def ready(self, *, timeout_s: float) -> Agent:
         """Return the agent."""
