@@ -67,8 +67,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--org-id", metavar="ID", default="",
         help="the organisation that the API key belongs to (default: any)")  # fmt: skip
     add("--port", metavar="PORT", type=int, default=0, help="the API's port (default: a free one)")
-    add("--gateway-port", metavar="PORT", type=int, default=0,
-        help="the gateway's port (default: a free one)")  # fmt: skip
     add("--tls", metavar="FILE",
         help="serve HTTPS, with a new certificate that is written to FILE")  # fmt: skip
     add("--tls-name", metavar="NAME", default="localhost",
@@ -121,7 +119,6 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
                 rate_limit=arguments.rate_limit,
                 journal=arguments.journal,
                 port=arguments.port,
-                gateway_port=arguments.gateway_port,
                 tls=arguments.tls,
                 tls_name=arguments.tls_name,
             )

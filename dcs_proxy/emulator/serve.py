@@ -50,7 +50,6 @@ class EmulatorOptions:
     rate_limit: float | None
     journal: str | None
     port: int
-    gateway_port: int
     tls: str | None
     tls_name: str
 
@@ -85,7 +84,7 @@ async def _run(options: EmulatorOptions, homes: str, stop: asyncio.Event) -> Non
     endpoint, port = options.gateway or (options.endpoint, 0)
     gateway = Gateway(service, authorities, faults, journal, endpoint=endpoint, homes=homes)
     broken: list[BrokenGateway] = []
-    ports = {"": port or await _open_gateway(gateway, options.gateway_port)}
+    ports = {"": port or await _open_gateway(gateway)}
     for kind in (kind for kind, stage in STAGES.items() if stage == "gateway"):
         ports[kind] = await _open_faulty(gateway, kind, broken)
     describer = Describer(service, authorities, faults, endpoint, ports, options.without)
@@ -108,8 +107,9 @@ async def _run(options: EmulatorOptions, homes: str, stop: asyncio.Event) -> Non
             listener.stop()
 
 
-async def _open_gateway(gateway: Gateway, port: int, fault: str = "") -> int:
-    sockets = listen(port)
+async def _open_gateway(gateway: Gateway, fault: str = "") -> int:
+    """Start the gateway on a free port, with a `fault` of its host key; return the port."""
+    sockets = listen(0)
     await gateway.start(sockets, fault)
     return int(sockets[0].getsockname()[1])
 
@@ -117,7 +117,7 @@ async def _open_gateway(gateway: Gateway, port: int, fault: str = "") -> int:
 async def _open_faulty(gateway: Gateway, kind: str, broken: list[BrokenGateway]) -> int:
     """Start a gateway with a fault of stage "gateway"; return its port."""
     if kind in KEY_FAULTS:
-        return await _open_gateway(gateway, 0, kind)
+        return await _open_gateway(gateway, kind)
     if kind == "gateway-refuses":
         return closed_port()
     sockets = listen(0)

@@ -15,6 +15,7 @@ import pytest
 
 from dcs_proxy.arguments import Parser, build_connect_parser, build_parser
 from dcs_proxy.commands.status import Status
+from dcs_proxy.doctor.plan import COMPUTER, MACHINE
 from dcs_proxy.errors import ConfigError, exit_codes
 from dcs_proxy.local.settings import Settings, load_settings
 from dcs_proxy.session.report import AgentStatus, CertificateStatus, SessionStatus
@@ -166,3 +167,9 @@ def test_the_example_of_settings_is_accepted(tmp_path: Path) -> None:
     settings = load_settings({}, str(tmp_path / "config.toml"))
     assert (settings.wake_seconds, settings.agent) == (120, "user")
     assert settings.aliases == {"dm-web": "dm-0a1b2c"}
+
+
+def test_the_page_names_every_check_of_doctor() -> None:
+    named = section(PAGES[0], "JSON").partition("The checks are")[2]
+    for step in (*COMPUTER, *MACHINE):
+        assert re.search(rf"(?<![\w-]){step.name}(?![\w-])", named), step.name
