@@ -1,4 +1,4 @@
 """The checks of ``dcs-proxy doctor``: a function for each, their order, and the bug report's file.
 
-Checks report and suggest; they change nothing.  How the report looks belongs in commands/doctor.py.
+Checks report and suggest; they change nothing.  commands/doctor.py prints the results.
 """

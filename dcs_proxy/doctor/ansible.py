@@ -1,4 +1,4 @@
-"""Ansible: the check of a setting that the block in ssh's config cannot overrule."""
+"""The check of Ansible's configuration, which overrides the block in the ssh config."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dcs_proxy.doctor.runner import Check, failed
 from dcs_proxy.local.files import read_small
 
 _VARIABLE = "ANSIBLE_HOST_KEY_CHECKING"
-# Which words are false to Ansible.
+# The words that mean false to Ansible.
 _FALSE = ("false", "no", "n", "0", "off", "f")
 _SETTING = re.compile(rb"^[ \t]*host_key_checking[ \t]*=[ \t]*(\w+)", re.MULTILINE | re.IGNORECASE)
 
 
 def check_ansible(context: Context) -> Check | None:
-    """Check that Ansible does not turn host key checking off.  Return None if it does not.
+    """Check whether Ansible disables host key checking; return None if it does not.
 
-    Its ``-o StrictHostKeyChecking=no`` on ssh's command line comes before any config file.
+    It adds ``-o StrictHostKeyChecking=no`` to ssh's command line, which overrides any config file.
     """
     where = next(_find_disabled(context), None)
     if where is None:
@@ -31,7 +31,7 @@ def check_ansible(context: Context) -> Check | None:
 
 
 def _find_disabled(context: Context) -> Iterator[str]:
-    """Yield the places that turn it off, in the order in which Ansible looks."""
+    """Yield the places that disable it, in the order in which Ansible reads them."""
     if (value := context.environment.get(_VARIABLE)) is not None:
         if value.lower() in _FALSE:
             yield _VARIABLE

@@ -38,7 +38,7 @@ def check_key(context: Context) -> Check:
 
 
 def check_api(context: Context) -> Check:
-    """Check that the API answers, even if only to refuse."""
+    """Check that the API answers, even if it rejects the key."""
     settings = required(context.settings)
     credentials = context.credentials or Credentials(None, None, "", "")
     factory = replace(context.open_factory(), credentials=credentials, notice=lambda _: None)
@@ -73,7 +73,7 @@ def check_clock(context: Context) -> Check:
 
 
 def _only_here(settings: Settings) -> str:
-    """Return which settings editors need, because they may not have our environment."""
+    """Return which settings to add for editors, which may not have our environment."""
     network = find_network(settings)
     sources = (("proxy", network.proxy_source), ("ca_file", network.ca_source))
     keys = [key for key, source in sources if source in os.environ]

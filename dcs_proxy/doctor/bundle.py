@@ -1,4 +1,4 @@
-"""One text file with what a bug report needs, secrets masked."""
+"""Write a text file with the details that a bug report needs, secrets masked."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _VARIABLES = (
     "XDG_RUNTIME_DIR", "HOME", "PATH", "LANG", "LC_ALL", "TERM",
 )  # fmt: skip
 _URLS = ("DEDALUS_BASE_URL", *PROXY_VARIABLES)
-# Options of the user's own whose values may be secret.
+# Options whose values may be secrets of the user's.
 _PRIVATE_OPTIONS = frozenset(
     {"setenv", "localcommand", "remotecommand", "knownhostscommand", "pkcs11provider"}
 )
 
 
 def check_bundle_path(path: str) -> None:
-    """Raise UsageError if the file exists: no file of the user's is overwritten."""
+    """Raise UsageError if the file exists, so that no file of the user's is overwritten."""
     if os.path.lexists(path):
         raise UsageError(f"{path} already exists", hint="choose another name")
 
@@ -157,7 +157,7 @@ def _options(context: Context) -> Iterator[str]:
 
 
 def _shown(context: Context, option: str, value: str) -> str:
-    """Return an option's value, masked if it may be a secret of the user's."""
+    """Return an option's value, masked if it may be a secret."""
     if option in _PRIVATE_OPTIONS:
         return MASK
     if (

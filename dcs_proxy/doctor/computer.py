@@ -60,7 +60,7 @@ def check_ssh(context: Context) -> Check:
 
 
 def check_shell(context: Context) -> Check:
-    """Check that the shell, with which ssh starts us, runs commands and prints nothing itself."""
+    """Check that the shell with which ssh starts us runs commands and prints nothing by itself."""
     shells = try_shells(context.environment)
     for shell in shells:
         if shell.problem:
@@ -83,7 +83,7 @@ def _is_by_pipes(context: Context) -> bool:
 
 
 def check_state(context: Context) -> Check:
-    """Check that the state directory is ours, closed to others and writable."""
+    """Check that the state directory is ours, that others cannot change it, and that we can."""
     state = StateDirectory(context.options.state_directory(context.environment))
     probe = state.file(f"doctor.{os.getpid()}.tmp")
     try:
@@ -104,7 +104,7 @@ def check_agent(context: Context) -> Check:
 
 
 def _try_agent(agent: Agent) -> str:
-    """Add a certificate, or else a key, to the agent and remove it; return what it accepts.
+    """Add a certificate, else a key, to the agent and remove it; return what the agent accepts.
 
     Raises AgentRefused if it accepts neither.
     """

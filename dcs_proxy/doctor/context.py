@@ -1,4 +1,4 @@
-"""What the checks share: what they look at, and what earlier checks found."""
+"""The context that the checks share: what to check, and what earlier checks have found."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Context:
     """One run of the checks.
 
     `ssh_config` is the user's ssh config file, and `is_default_config` says that ssh reads it by
-    default; `host` is the machine to log in to, or None.  Each field after that is None until a
-    check has found its value.
+    default; `host` is the machine to log in to, or None.  Each later field is None until a check
+    has found its value.
     """
 
     options: Options
@@ -53,10 +53,10 @@ class Context:
         self.log = open_log(self.options, self.environment)
 
     def open_session_context(self) -> SessionContext:
-        """Return the context that ssh's own run of us would have, with a new deadline.
+        """Return the same context as when ssh runs us, with a new deadline.
 
-        Only the API is always asked whether a session is still good.  Raises ConfigError,
-        StateError or AgentUnavailable.
+        One difference: the API is always asked whether a session is still valid.  Raises
+        ConfigError, StateError or AgentUnavailable.
         """
         settings = replace(required(self.settings), reuse_seconds=0)
         return open_context(self.options, self.environment, lambda: False, settings=settings)
@@ -66,7 +66,7 @@ class Context:
         return open_factory(self.options, self.environment, required(self.settings))
 
     def secrets(self) -> set[str]:
-        """Return all known secrets, to mask them wherever they occur."""
+        """Return all known secrets, which must be masked wherever they occur."""
         secrets = {self.environment.get(name, "").strip() for name in SECRET_VARIABLES}
         for name, value in self.environment.items():
             if name.lower().endswith("_proxy") or name == "DEDALUS_BASE_URL":
@@ -103,7 +103,7 @@ class Context:
 
 
 def required(value: T | None) -> T:
-    """Return a value that an earlier check has found, without which this one does not run."""
+    """Return a value that an earlier check has found; this one runs only if that one passed."""
     if value is None:
         raise ValueError("a check ran before one that it needs")
     return value

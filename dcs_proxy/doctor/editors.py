@@ -1,8 +1,8 @@
-"""The editors that open a machine through Remote-SSH or a copy of it, and their settings.
+"""The installed editors with Remote-SSH or a copy of it, and their settings.
 
-All of them are built from VS Code's source, so they keep their settings in the same way and under
-the same names.  The settings of Remote-SSH count only in ``User/settings.json``, not in a profile,
-a workspace or on the remote side.
+All of them are built from VS Code's source, so their settings have the same format and names.  The
+settings of Remote-SSH count only in ``User/settings.json``, not in a profile, a workspace or on the
+remote side.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ LOCAL_SERVER = "remote.SSH.useLocalServer"
 PLATFORM = "remote.SSH.remotePlatform"
 DEFAULT_TIMEOUT_S = 15
 _MAX_SETTINGS = 4 * 1024 * 1024
-# Each program's directory of settings, its directory of extensions in the home, and whether its
-# Remote-SSH runs OpenSSH.  The others use ssh2, a library for node, and so the bridge.
+# Each program's name, settings directory, extensions directory in the home directory, and whether
+# its Remote-SSH runs OpenSSH.  The others use ssh2, a library for node, and so the bridge.
 _PROGRAMS = (
     ("VS Code", "Code", ".vscode", True),
     ("VS Code Insiders", "Code - Insiders", ".vscode-insiders", True),
@@ -37,7 +37,7 @@ _PROGRAMS = (
     ("Trae", "Trae", ".trae", False),
     ("Kiro", "Kiro", ".kiro", False),
 )
-# The Flatpak's name of each program that has one, and its directory of extensions.
+# For programs that exist as a Flatpak: its name, and its extensions directory.
 _FLATPAKS = {
     "VS Code": ("com.visualstudio.code", "data/vscode"),
     "VSCodium": ("com.vscodium.codium", "data/codium"),
@@ -51,13 +51,12 @@ _ESCAPE = re.compile(r"\\(.)")
 
 @dataclass(frozen=True)
 class Editor:
-    """An installed editor and what its settings say.
+    """An installed editor and its settings.
 
-    `timeout_s` is the time limit of Remote-SSH, None if the editor has no Remote-SSH that has one.
-    `ssh_path` and `config_file` are "" if they are not set; `uses_local_server` is Remote-SSH's
-    default mode, in which the output of ssh does not end the time limit.  `runs_here` is false if
-    the editor has another file system than we have, a Flatpak's or that of Windows, or if other
-    users can change its settings.
+    `timeout_s` is the time limit of Remote-SSH, None if the editor has no such limit.  `ssh_path`
+    and `config_file` are "" if they are not set; `uses_local_server` is Remote-SSH's default mode,
+    in which output of ssh does not end the time limit.  `runs_here` is False if the editor runs in
+    another file system (a Flatpak's or that of Windows), or if other users can change its settings.
     """
 
     name: str
@@ -80,7 +79,7 @@ def remote_ssh_settings(settings: Settings) -> dict[str, object]:
 
 
 def explain_settings(settings: Settings) -> list[str]:
-    """Return why each of the `remote_ssh_settings` is needed, and where they belong."""
+    """Return why each of the `remote_ssh_settings` is needed, and how to add them."""
     return [
         f"{CONNECT_TIMEOUT}: a machine may take {settings.wake_seconds} s to wake (wake_seconds), "
         f"and VS Code gives up after {DEFAULT_TIMEOUT_S} s",
@@ -96,7 +95,7 @@ def find_editors(environment: Mapping[str, str]) -> list[Editor]:
 
 
 def settings_with_machines(environment: Mapping[str, str]) -> list[str]:
-    """Return the settings files that name our machines, as `remote_ssh_settings` does."""
+    """Return the settings files with entries for our machines, as in `remote_ssh_settings`."""
     return [
         path
         for _, path, _, _ in [*_places(environment), *_windows_places()]
@@ -140,7 +139,7 @@ def _places(environment: Mapping[str, str]) -> Iterator[tuple[str, str, str, boo
 
 
 def _windows_places() -> Iterator[tuple[str, str, str, bool]]:
-    """Yield the place of VS Code on Windows if it runs a chosen ssh, which may be that of WSL."""
+    """Yield the place of VS Code on Windows if its settings name an ssh, which may be WSL's."""
     for path in glob.glob(_WINDOWS):
         if find_value(_read_settings(path) or "", SSH_PATH):
             yield "VS Code on Windows", path, "", True
@@ -155,7 +154,7 @@ def _read(name: str, path: str, extensions: str, runs_openssh: bool) -> Editor |
     """Return the editor, None if it has neither Remote-SSH nor settings for it."""
     text = _read_settings(path) or ""
     config_file = os.path.expanduser(str(find_value(text, CONFIG_FILE) or ""))
-    # Settings that others can change may not choose a program for doctor to run.
+    # doctor must not run a program that is named in settings that others can change.
     is_ours = find_distrust_of_file(path) is None
     runs_here = is_ours and extensions.startswith("/") and "/.var/app/" not in extensions
     if not runs_openssh:
@@ -179,6 +178,6 @@ def _read(name: str, path: str, extensions: str, runs_openssh: bool) -> Editor |
 
 
 def _seconds(limit: str | int | bool | None) -> int:
-    """Return a number of seconds, which may have been written as a string; 0 for anything else."""
+    """Return a number of seconds, which may be a string in the settings; 0 if it is invalid."""
     text = str(limit)
     return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else 0

@@ -1,4 +1,4 @@
-"""Checks of every step of a login to one machine, as ssh itself takes them."""
+"""Checks of each step of a login to one machine."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def check_login(context: Context) -> Check:
             f"look at the start files of the shell on the machine: ssh {host}",
         )
     if _NO_KEY in done.stderr and (variable := _key_variable(context)):
-        # With reuse_seconds = 0, or a check that took longer, ssh's own run of us asks the API.
+        # If reuse_seconds is 0, or the checks took longer than that, the API has to be asked again.
         return skipped(
             f"not tried: ssh has to ask the API, and doctor gives the key in {variable} to no other"
             " program",
@@ -99,7 +99,7 @@ def _key_variable(context: Context) -> str:
 
 
 def _read_banner(sock: socket.socket, limit_s: float) -> str:
-    """Return the server's version line, else its last line, "" if it sends nothing in time."""
+    """Return the server's version line, else its last line, or "" if it sends nothing in time."""
     end = time.monotonic() + limit_s
     data = b""
     while len(data) < _MAX_BANNER and (left := end - time.monotonic()) > 0:

@@ -1,4 +1,4 @@
-"""The list of all checks: their order, and which others each of them needs."""
+"""The list of all checks: their order, and which other checks each one needs."""
 
 from __future__ import annotations
 
@@ -45,5 +45,5 @@ MACHINE = (
 
 
 def steps_for(host: str | None) -> tuple[Step[Context], ...]:
-    """Return the checks of this computer, and with `host` those of the way to its shell."""
+    """Return the checks of this computer and, if there is a `host`, of a login to it."""
     return COMPUTER + (() if host is None else MACHINE)

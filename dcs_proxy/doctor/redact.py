@@ -42,7 +42,7 @@ def secrets_in_url(url: str) -> set[str]:
     user, _, password = userinfo.partition(":")
     password = password or user
     plain = unquote(password)
-    # A variable may hold bytes that are no UTF-8.
+    # A variable may contain bytes that are not UTF-8.
     token = base64.b64encode(os.fsencode(f"{unquote(user)}:{plain}")).decode()
     return {userinfo, password, plain, quote(os.fsencode(plain), safe=""), token}
 

@@ -1,4 +1,4 @@
-"""The result of a check, and running checks one after the other."""
+"""Run checks one after the other, and describe their results."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ def passed(text: str) -> Check:
 
 
 def failed(text: str, hint: str) -> Check:
-    """Return the result of a check that found a fault; `hint` is the next thing to do or type."""
+    """Return the result of a check that found a problem; `hint` is what to do or type next."""
     return Check("", False, text, hint)
 
 
 def skipped(text: str, hint: str) -> Check:
-    """Return the result of a check that could not be made; `hint` is how to make it."""
+    """Return the result of a check that could not be run; `hint` says how to try it."""
     return Check("", None, text, hint)
 
 
 def run_steps(steps: Iterable[Step[T]], subject: T, log: Log) -> Iterator[Check]:
     """Run the checks in order, and skip those that need one that did not pass.
 
-    An unexpected exception fails its own check only; `log` gets the traceback.
+    An unexpected exception fails only its own check; `log` gets the traceback.
     """
     not_passed: set[str] = set()
     for step in steps:

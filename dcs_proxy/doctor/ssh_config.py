@@ -31,7 +31,7 @@ _EXEC = re.compile(r'^Match \S+ .*exec "exec (.+) prepare [^"]*"$', re.MULTILINE
 
 
 def check_permissions(context: Context) -> Check:
-    """Check that ssh reads the file: it refuses one that others can change."""
+    """Check that ssh reads the file, and does not reject it because others can change it."""
     path = context.ssh_config
     home = passwd_home()
     if home is None:
@@ -58,9 +58,9 @@ def check_permissions(context: Context) -> Check:
 
 
 def _find_refusal(context: Context, path: str, status: os.stat_result) -> Check | None:
-    """Return the failed check of a file that others can change, None if only the user can.
+    """Return a failed check if others can change the file, else None.
 
-    Debian's ssh accepts one that only the user's own group can change, other versions do not.
+    Debian's ssh accepts a file that the user's private group can change, other versions do not.
     """
     distrust = judge(path, status)
     if distrust is not None:
@@ -77,7 +77,7 @@ def _find_refusal(context: Context, path: str, status: os.stat_result) -> Check 
 
 
 def check_block(context: Context) -> Check:
-    """Check that our blocks are complete, unedited, and what config-ssh would write now."""
+    """Check that our blocks are complete, unedited and up to date."""
     path = context.ssh_config
     parts = config_file.read_blocks(path)
     if parts.top is None and parts.end is None and _is_included(context):
@@ -111,7 +111,7 @@ def _find_problem(context: Context, top: str, end: str, hosts: list[MachineName]
 
 
 def _is_included(context: Context) -> bool:
-    """Return whether ssh runs us although our blocks are not in the user's own file."""
+    """Return whether ssh runs us although our blocks are not in the user's file itself."""
     if context.ssh is None:
         return False
     options, _ = context.read_options(NO_MACHINE)

@@ -1,7 +1,7 @@
-"""Checks of ssh's complete configuration: what ``ssh -G`` prints with a session of ours in place.
+"""Checks of ssh's complete configuration: the output of ``ssh -G`` with a session of ours.
 
-A line above our block wins over it, so the options are compared with those that a session needs,
-and the line that won is searched for.
+A line above our block overrides it, so the options are compared with those that a session needs,
+and the line that overrides an option is reported.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ _LISTS = "begin the list with + or ^ to keep the algorithms of certificates"
 
 @dataclass(frozen=True)
 class WrongOption:
-    """An option that a session needs otherwise.
+    """An option with a value that breaks sessions.
 
-    `option` is a pattern of its name in a config file, `text` says what it is now.
+    `option` is a regular expression for its name in a config file, `text` says what is wrong.
     """
 
     option: str
@@ -55,7 +55,7 @@ class WrongOption:
 
 
 def check_options(context: Context) -> Check:
-    """Check the options of any machine, with the included file of a session that does not exist."""
+    """Check the options that any machine would get, with a snippet for a made-up session."""
     state = required(context.state)
     path = state.snippet_path(NO_MACHINE)
     snippet = Snippet(
@@ -103,7 +103,7 @@ def find_faults(options: Mapping[str, list[str]], wanted: Mapping[str, str]) -> 
 
 def _find_missing_algorithms(options: Mapping[str, list[str]]) -> list[WrongOption]:
     host = "".join(options.get("hostkeyalgorithms", []))
-    # Its name before OpenSSH 8.5 was the second.
+    # The second is the name before OpenSSH 8.5.
     names = ("pubkeyacceptedalgorithms", "pubkeyacceptedkeytypes")
     user = "".join(value for name in names for value in options.get(name, []))
     faults = []

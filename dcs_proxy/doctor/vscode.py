@@ -1,4 +1,4 @@
-"""The check of VS Code and its relatives: does their ssh run us, and do they wait long enough?"""
+"""The check of VS Code and related editors: does their ssh run us, do they wait long enough?"""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import NO_MACHINE
 from dcs_proxy.openssh.version import find_client, read_client
 
-# A shorter limit ends before an ordinary wake does.
+# A shorter limit may end before an ordinary wake does.
 _LEAST_S = 60
 _SSH_S = 30
 
@@ -44,7 +44,7 @@ def check_vscode(context: Context) -> Check | None:
 
 
 def _find_problem(context: Context, editor: Editor, wake_s: int) -> Check | None:
-    """Return the failed check of an editor, None if it is ready for machines."""
+    """Return the failed check of an editor, None if nothing is wrong with it."""
     if editor.runs_here and (problem := _wrong_ssh(editor) or _wrong_config(context, editor)):
         return problem
     seconds = editor.timeout_s
@@ -71,16 +71,16 @@ def _wrong_ssh(editor: Editor) -> Check | None:
 
 
 def _wrong_config(context: Context, editor: Editor) -> Check | None:
-    """Return the failed check of what the editor's ssh reads, None if its settings choose nothing.
+    """Return the failed check of the editor's ssh config, None if it runs us.
 
-    What ssh reads without them, the other checks look at.
+    If the editor's settings name neither an ssh nor a config, the other checks are enough.
     """
     path = editor.config_file
     if os.path.realpath(path) == os.path.realpath(context.ssh_config):
         path = ""
     if not (path or editor.ssh_path):
         return None
-    # ssh would run what others have written after "Match exec".
+    # Others could write a Match exec line into it, which ssh would run.
     if path and (distrust := find_distrust_of_file(os.path.abspath(path))):
         place = "which" if distrust.place == path else f"and {distrust.place}"
         return failed(
@@ -114,7 +114,7 @@ def _runs_us(context: Context, editor: Editor) -> bool:
 
 
 def _has_block(path: str) -> bool:
-    """Return whether a file has our block itself: editors with ssh2 read no Include."""
+    """Return whether a file itself contains our block: editors with ssh2 ignore Include."""
     try:
         return config_file.read_blocks(path).top is not None
     except ConfigError:

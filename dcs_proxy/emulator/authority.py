@@ -49,7 +49,7 @@ class Authorities:
     ) -> str:
         """Return a line with a user certificate for `username` that ends at `ends_at` (unix time).
 
-        A `fault` of stage "certificate" makes the certificate wrong in that way.  `ahead` is how
+        A `fault` of stage "certificate" makes the certificate invalid in that way.  `ahead` is how
         many seconds the service's clock is ahead.
         """
         now = time.time() + ahead

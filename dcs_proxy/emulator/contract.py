@@ -57,7 +57,7 @@ ERRORS = {
     "runtime_unavailable": _error(503, "DEPENDENCY_UNAVAILABLE", "runtime unavailable", True),
 }  # fmt: skip
 
-# Not in the contract, but in the service's clients of September 2026.
+# From the service's clients of September 2026, not in the contract.
 NEWER_ERRORS = {
     "beta_access_required": _error(
         403, "BETA_ACCESS_REQUIRED", "this organization has no access to the beta", False

@@ -1,4 +1,4 @@
-"""The HTTP/1.1 server of the control plane: credentials, dispatch to routes, faults on the wire.
+"""The HTTP/1.1 server of the control plane: credentials, dispatch to routes, and wire faults.
 
 Sources: the API contract (createMachineSSHSession), and the list, get and delete routes that the
 service's public clients use.
@@ -122,7 +122,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Log nothing: the journal does."""
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answer what http.server rejects with problem+json, as the contract does."""
+        """Answer requests that http.server rejects with problem+json, as in the contract."""
         self.close_connection = True
         title = self.responses[code][0]
         self._send(problem(code, title, message or title))

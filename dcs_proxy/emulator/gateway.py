@@ -57,17 +57,17 @@ class Gateway:
         self.journal = journal
         self.endpoint = endpoint
         self.homes = homes
-        # The file of the user who runs the emulator stays untouched.
         make_directories(os.path.abspath(homes))
         if distrust := find_distrust(os.path.abspath(homes), os.stat(homes)):
             # Shells of this user read their start files there.
             raise distrusted(homes, "the directory of the machines' homes", ConfigError, distrust)
+        # Not the .Xauthority of the user who runs the emulator.
         self.x_authority = os.path.join(homes, ".Xauthority")
         self.guests: set[Guest] = set()
         self._host_key = ed25519.Ed25519PrivateKey.generate()
         self._acceptors: list[asyncssh.SSHAcceptor] = []
-        # The gateway uses the service's clock, which a fault may set ahead.  setattr, because mypy
-        # knows no such attribute of the module.
+        # The gateway uses the service's clock, which a fault may set ahead.  setattr, because the
+        # type stubs do not have this attribute.
         setattr(asyncssh.public_key, "time", _Clock(faults))  # noqa: B010
 
     async def start(self, sockets: Sequence[socket.socket], fault: str = "") -> None:
@@ -165,7 +165,7 @@ class _Login(asyncssh.SSHServer):
         self._gateway.journal.note("connection")
         validate = conn.validate_public_key
 
-        # asyncssh tells a server which authority signed a certificate, but not the certified key.
+        # asyncssh passes the authority of a certificate to the server, but not the certified key.
         async def remember(username: str, key: bytes, message: bytes, signature: bytes) -> bool:
             self._offered = _bare_line(key)
             return await validate(username, key, message, signature)

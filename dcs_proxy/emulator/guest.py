@@ -1,6 +1,6 @@
-"""What runs on a machine: shells, commands with and without a terminal, and SFTP.
+"""The emulated machine: shells, commands with and without a terminal, and SFTP.
 
-A machine is a home directory; its programs are those of this computer.
+A machine is just a home directory; its programs are those of this computer.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Guest:
         gone = asyncio.create_task(self._watch())
         output = asyncio.create_task(_copy(self._read_terminal, self._process.stdout))
         await program.wait()
-        # This closes the last slave, unless a background program still has it open.
+        # This closes the terminal, unless a background program still has it open.
         os.close(slave)
         self._has_ended = True
         self._readable.set()
@@ -231,7 +231,7 @@ class GuestSFTPServer(asyncssh.SFTPServer):
 
 
 async def _copy(read: Callable[[int], Awaitable[bytes]], writer: asyncssh.SSHWriter[bytes]) -> None:
-    """Copy all output; after the client disconnects, still read it, so that the program can end."""
+    """Copy all output; if the client disconnects, discard the rest, so that the program can end."""
     gone = False
     while data := await read(_CHUNK):
         if not gone:

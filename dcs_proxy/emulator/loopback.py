@@ -12,7 +12,7 @@ _BACKLOG = 256
 def listen(port: int) -> list[socket.socket]:
     """Return sockets that listen on `port` of 127.0.0.1 and, with IPv6, of ::1.
 
-    Port 0 means a port that is free on both.  Raises OSError.
+    Port 0 stands for a port that is free on both.  Raises OSError.
     """
     for _ in range(_TRIES):
         first = socket.create_server(("127.0.0.1", port), backlog=_BACKLOG)

@@ -1,4 +1,7 @@
-"""Write the entry with which the next ssh needs no full program; fastpath/helper.py reads it."""
+"""Write the fast entry, with which the next ssh does not need the full program.
+
+fastpath/helper.py reads it and documents its format.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from dcs_proxy.session.records import ReadySession, Record
 
 
 class FastEntry:
-    """Writes the fast entries of one state directory, for the config file at `config_path`."""
+    """Writes the fast entries in one state directory, for the config file at `config_path`."""
 
     def __init__(
         self,
@@ -31,9 +34,9 @@ class FastEntry:
     def write(self, host: MachineName, record: Record, files: list[str], address: str = "") -> None:
         """Write the entry of a ready session for the host name that the user types.
 
-        `files` are those that ssh reads for it.  `address` is the gateway's address that has
-        answered; if it is "", the one in the old entry stays, provided that the session is the
-        same.  Behind an HTTP proxy the entry has no address, and the full program connects.
+        `files` are the files that ssh reads for it.  `address` is the gateway's address that has
+        answered; if it is "", the address in the old entry is kept if the session is the same.
+        Behind an HTTP proxy the entry has no address, and the full program connects.
 
         Raises StateError.
         """

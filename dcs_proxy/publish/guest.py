@@ -1,6 +1,6 @@
-"""Wait after a wake until the machine itself lets a login in, tried with a short ssh of our own.
+"""After a wake, wait until the machine itself accepts a login: try it with a short ssh of our own.
 
-The control plane calls a session ready a little before the gateway can reach the guest.  Until
+The control plane reports a session as ready a little before the gateway can reach the guest.  Until
 then the gateway ends every login with one of a few codes on stderr.
 """
 
@@ -37,10 +37,10 @@ def await_guest(
     log: Log,
     proxy_command: str | None,
 ) -> None:
-    """Return once the machine lets the session's login in, or it fails for another reason.
+    """Return once the machine accepts the session's login, or the login fails for another reason.
 
-    That other reason the user's own ssh will show.  `proxy_command` leads ssh to the endpoint; None
-    if the gateway is reached directly.  Raises DeadlineExceeded, with the gateway's last code, or
+    The user's own ssh will show that reason.  `proxy_command` is the ProxyCommand to the endpoint,
+    None if ssh can connect directly.  Raises DeadlineExceeded, with the gateway's last code, or
     ClientGone.
     """
     program = find_program("ssh", os.environ)
@@ -83,13 +83,13 @@ def _arguments(
 
 
 def _log_in(command: list[str], deadline: Deadline) -> str:
-    """Log in once; return the code with which the gateway said "not yet", "" for any other end."""
+    """Log in once; return the gateway's code for "not yet", or "" for any other result."""
     environment = {"PATH": os.defpath, "HOME": os.path.expanduser("~")}
     try:
         done = run(command, environment=environment, limit_s=_TRY_S, turn=deadline.check)
     except TimeoutError:
         return "no answer"
-    if done.is_cut:  # a guest that prints without end has accepted the login
+    if done.is_cut:  # a guest that prints endlessly has accepted the login
         return ""
     found = _NOT_READY.search(done.stderr.decode(errors="replace"))
     return found[0] if found and done.status else ""

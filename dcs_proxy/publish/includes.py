@@ -1,7 +1,7 @@
-"""The files that ssh reads for a machine: written from its record, and checked.
+"""Write, check and remove the files that ssh reads for a machine.
 
-ssh parses every included file for every host that the user types, and one malformed line ends it.
-So files are replaced atomically, and any that is not as we write it is removed before ssh reads it.
+ssh parses every included file for every host that the user types, and exits at a malformed line.
+So files are replaced atomically, and a damaged file is removed before ssh reads it.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def publish(
 ) -> list[str]:
     """Write what ssh reads for `host`, the name that the user types.
 
-    Return the files that a fast entry depends on: these, and the record.  A process that learns
-    that the session is over changes the record first, so that no other ssh uses the entry.  Only
-    files that differ are written.  `record` must be ready.  Raises StateError.
+    Return the files that a fast entry depends on: these, and the record, which a process changes as
+    soon as it learns that the session is over.  Only files that differ are written.  `record` must
+    have a ready session.  Raises StateError.
     """
     snippet = write_identity(state, host, name, record)
     if _write(state.snippet_path(host), render_snippet(snippet)):
@@ -79,7 +79,7 @@ def write_identity(
 
 
 def unpublish(state: StateDirectory, name: MachineName) -> None:
-    """Remove every file of the machine's sessions and aliases but its lock, which the caller holds.
+    """Remove all files of the machine and its aliases except its lock, which the caller holds.
 
     Raises StateError.
     """
@@ -100,8 +100,8 @@ def unpublish(state: StateDirectory, name: MachineName) -> None:
 def publish_user_agent(state: StateDirectory, path: str) -> None:
     """Let ``ssh -A`` forward the user's own agent at `path` (SSH_AUTH_SOCK, may be empty).
 
-    With one agent only, its file applies to every ssh, which costs ssh nothing.  With several, or
-    with an ssh that has none, each file applies to an ssh that has its agent in SSH_AUTH_SOCK.
+    If there is only one agent, its file applies to every ssh, which costs ssh nothing.  If there
+    are several, or this ssh has none, each file applies only to an ssh with that SSH_AUTH_SOCK.
     """
     known = {_forwarded(entry.path): entry.path for entry in os.scandir(state.file("agents"))}
     alive = {known_path for known_path in known if known_path and os.path.exists(known_path)}
@@ -124,13 +124,13 @@ def publish_user_agent(state: StateDirectory, path: str) -> None:
 
 
 def _forwarded(file: str) -> str:
-    """Return the agent that a file under ``agents`` forwards, "" if it is damaged."""
+    """Return the agent's socket in a file under ``agents``, "" if the file is damaged."""
     match = _FORWARDED.search(read_small(file) or b"")
     return os.fsdecode(match[1]).replace("%%", "%") if match else ""
 
 
 def remove_broken(state: StateDirectory) -> None:
-    """Remove or repair every included file that would stop ssh.  Raises StateError."""
+    """Remove or repair every included file at which ssh would exit.  Raises StateError."""
     for directory in ("hosts", "agents"):
         for entry in os.scandir(state.file(directory)):
             if not entry.name.endswith(".conf"):

@@ -1,9 +1,8 @@
-"""The shell script in the state directory that the ssh config runs: it starts the program.
+"""The launcher: the shell script in the state directory with which ssh starts the program.
 
-ssh starts helpers with the user's shell and in whatever environment ssh has.  The script fixes
-what config-ssh found: the Python, the program, the state directory and the config file.  When the
-program has moved or was removed, the script says so, where the shell would say only that there is
-no such file.
+ssh starts helpers with the user's shell, in its own environment.  The script pins what config-ssh
+found: the Python, the program, the state directory and the config file.  If the program has moved
+or was removed, the script says so; the shell would only say that there is no such file.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ _HINT = "run dcs-proxy config-ssh; if the program is gone, install it again firs
 def render_launcher(program: Program) -> str:
     """Return the script that starts `program` with the script's own arguments.
 
-    Without the program `prepare` ends with an error on stderr, and ``HOST PORT`` sends an SSH
-    disconnect message (RFC 4253 section 11.1), then waits until ssh has read it.  The message
-    has a hint only if stderr is the null device: otherwise the hint of `prepare` was seen.
+    If the program is missing, `prepare` prints an error on stderr, and ``HOST PORT`` sends an SSH
+    disconnect message (RFC 4253 §11.1), then waits until ssh has read it.  That message has a hint
+    only if stderr is the null device: otherwise the user has seen the hint of `prepare`.
     """
     python, start = program.words[0], program.words[-1]
     command = " ".join(map(shlex.quote, program.arguments()))
@@ -66,7 +65,7 @@ def _packet(message: str) -> str:
 
 
 def parse_launcher(text: str) -> Program | None:
-    """Return the program that a script starts, the reverse of `render_launcher`; None if none."""
+    """Return the program that a script by `render_launcher` starts; None if it is not one."""
     command = _COMMAND.search(text)
     if command is None:
         return None
@@ -82,7 +81,7 @@ def parse_launcher(text: str) -> Program | None:
 
 
 def write_launcher(program: Program) -> bool:
-    """Write the script unless it says so already; return whether it was written.
+    """Write the script unless it is up to date; return whether it was written.
 
     Raises StateError.
     """

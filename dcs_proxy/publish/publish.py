@@ -1,4 +1,4 @@
-"""Make the next ssh to a machine warm: write what it reads, and look its gateway up."""
+"""Make the next ssh to a machine warm: write the files that it reads, and look up its gateway."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def publish_session(
     """Write what ssh reads for a ready session, and its fast entries.
 
     `hosts` are the names that the user types for the machine.  `user_agent` is the SSH_AUTH_SOCK
-    that ``ssh -A`` is to forward, "" if there is none.  `address` is what `first_address` returned.
-    The caller has called `remove_broken` before.  Raises StateError.
+    that ``ssh -A`` is to forward, "" if there is none.  `address` is the result of `first_address`.
+    Call `remove_broken` before.  Raises StateError.
     """
     files = {host: publish(context.state, host, name, record) for host in hosts}
     publish_user_agent(context.state, user_agent)
@@ -39,7 +39,7 @@ def publish_session(
 def first_address(record: Record, context: Context) -> str:
     """Return the gateway's address that the ProxyCommand will try first, "" if none is found.
 
-    The warm path does not look names up.  If the address does not answer, the full program does.
+    The warm path does not look names up.  If that address does not answer, the full program does.
     """
     if record.ready is None or context.settings.proxy_to(record.ready.endpoint):
         return ""

@@ -72,9 +72,6 @@ def install_identity(
         lifetime_s = max(1, int(ends_at - now))
         identity = _Identity(key, certificate, destination, comment, lifetime_s)
         bare_key = _add_identity(identity, agent, context, name)
-    began_at = now
-    if session.began_at is not None:
-        began_at = min(now, session.began_at.timestamp() - clock_ahead_s)
     return ReadySession(
         endpoint=connection.endpoint,
         port=connection.port,
@@ -83,7 +80,7 @@ def install_identity(
         certificate=certificate.line if certificate else "",
         bare_key=bare_key,
         ends_at=ends_at,
-        began_at=began_at,
+        began_at=_beginning(session, now, clock_ahead_s),
         proved_at=now,
     )
 
@@ -113,6 +110,13 @@ def _end(
     if certificate is not None and certificate.ends_at is not None:
         end = min(end, certificate.ends_at - clock_ahead_s)
     return min(end, now + LONGEST_LIFE_S)
+
+
+def _beginning(session: Session, now: float, clock_ahead_s: float) -> float:
+    """Return when the session began, as unix time by our clock; `now` if the API does not say."""
+    if session.began_at is None:
+        return now
+    return min(now, session.began_at.timestamp() - clock_ahead_s)
 
 
 def _add_identity(identity: _Identity, agent: Agent, context: Context, name: MachineName) -> bool:
