@@ -16,15 +16,17 @@ from dcs_proxy.api.credentials import Credentials
 from dcs_proxy.api.http import HttpClient, Request, Response
 from dcs_proxy.api.known_machines import MAX_IDS, KnownMachines, other_form
 from dcs_proxy.api.model import (
+    Closing,
     Listing,
     Machine,
     Session,
     join_pages,
+    parse_closed,
     parse_machine,
     parse_machines,
     parse_session,
 )
-from dcs_proxy.errors import ApiProtocolError, CredentialsError, Forbidden
+from dcs_proxy.errors import ApiProtocolError, CredentialsError, Forbidden, IdempotencyConflict
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.log import Log
 from dcs_proxy.local.settings import Settings
@@ -37,6 +39,7 @@ _ENDLESS_HINT = "report it to the service's support"
 # The statuses of a route that does not exist, as in deployments that have only the contract's POST,
 # and of a session that no longer exists.
 _NO_ROUTE = (404, 405, 410, 501)
+_NO_SESSION = (404, 410)
 # The statuses for an id that is unknown to the API or not valid.
 _NO_MACHINE = (400, 404, 410, 422)
 # RFC 9562 §5.7: 48 bits of unix milliseconds, version, 12 random bits, variant, 62 random bits.
@@ -126,15 +129,35 @@ class Api:
 
     def close_session(
         self, name: MachineName, session_id: str, idempotency_key: str, *, once: bool = False
-    ) -> None:
-        """Close a session; one that no longer exists counts as closed.  `once` forbids retries."""
+    ) -> Closing:
+        """Close a session; return what became of it.  `once` forbids retries.
+
+        Raises IdempotencyConflict if the API refuses and the session is not over.
+        """
         request = Request(
             "DELETE",
             headers={"Idempotency-Key": idempotency_key},
-            expected=(*_NO_ROUTE, 409),
+            expected=_NO_ROUTE,
             once=once,
         )
-        self._send(name, _session(session_id), request)
+        try:
+            response = self._send(name, _session(session_id), request)
+        except IdempotencyConflict:
+            if self._is_over(name, session_id, once=once):
+                return Closing.CLOSED
+            raise
+        if response.status in _NO_ROUTE:
+            is_unknown = response.status in _NO_SESSION
+            return Closing.UNKNOWN if is_unknown else Closing.UNSUPPORTED
+        if parse_closed(response.body, name) or self._is_over(name, session_id, once=once):
+            return Closing.CLOSED
+        raise ApiProtocolError(
+            "the API still calls the session ready after closing it", hint="try again"
+        )
+
+    def _is_over(self, name: MachineName, session_id: str, *, once: bool) -> bool:
+        session = self.get_session(name, session_id, once=once)
+        return session is None or session.is_over
 
     def get_machine(self, name: MachineName, *, once: bool = False) -> Machine:
         """Return the machine as it is now, without waking it.  `once` forbids retries."""

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from enum import Enum, auto
 from typing import Any
 
 from dcs_proxy.api.host_trust import HostTrust
@@ -95,6 +96,14 @@ class Session:
     def is_unreachable(self) -> bool:
         """Whether it failed because the service cannot reach the machine, as just after create."""
         return self.status == "failed" and self.error_code.lower() in UNREACHABLE
+
+
+class Closing(Enum):
+    """What became of a request to close a session."""
+
+    CLOSED = auto()
+    UNKNOWN = auto()  # the API has no such session, or no such route
+    UNSUPPORTED = auto()  # this API closes no sessions
 
 
 @dataclass(frozen=True)
@@ -181,6 +190,22 @@ def parse_session(body: bytes, machine: MachineName) -> Session:
     if session.is_ready and session.connection is None:
         raise fields.wrong("connection", "is missing from a session that is ready")
     return session
+
+
+def parse_closed(body: bytes, machine: MachineName) -> bool:
+    """Return whether a success in answer to a request to close a session can be believed as it is.
+
+    The body may be empty, or any JSON but a session that is still ready.  Raises ApiProtocolError
+    for anything else: then it was not the API that answered.
+    """
+    if not body.strip():
+        return True
+    try:
+        value = _load_json(body)
+    except ValueError:
+        raise _not_json(machine) from None
+    status = value.get("status") if isinstance(value, dict) else None
+    return not isinstance(status, str) or status.lower() != READY
 
 
 def parse_error_body(body: bytes) -> ApiErrorBody | None:
@@ -344,14 +369,18 @@ def _load_object(body: bytes, machine: MachineName | None) -> dict[str, Any]:
     try:
         value = _load_json(body)
     except ValueError:
-        raise ApiProtocolError(
-            "the API's response is not JSON", hint=_NOT_THE_API_HINT, machine=machine
-        ) from None
+        raise _not_json(machine) from None
     if not isinstance(value, dict):
         raise ApiProtocolError(
             "the API's response is not a JSON object", hint=_NOT_THE_API_HINT, machine=machine
         )
     return value
+
+
+def _not_json(machine: MachineName | None) -> ApiProtocolError:
+    return ApiProtocolError(
+        "the API's response is not JSON", hint=_NOT_THE_API_HINT, machine=machine
+    )
 
 
 def _load_json(body: bytes) -> Any:

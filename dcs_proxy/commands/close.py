@@ -14,9 +14,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from dcs_proxy.api.client import account, new_idempotency_key
+from dcs_proxy.api.model import Closing
 from dcs_proxy.app import ApiFactory, Options, open_factory
 from dcs_proxy.commands._batch import Batch
 from dcs_proxy.commands._machines import add_host_arguments, select_machines
+from dcs_proxy.console.format import rfc3339
 from dcs_proxy.console.stderr import show
 from dcs_proxy.errors import (
     AgentRefused,
@@ -103,14 +105,14 @@ class Closer:
         """Close the machine's session; return the result in words."""
         deadline = Deadline(_CLOSE_S, is_stopping)
         with attribute_errors_to(name), self._state.lock(name, deadline):
-            session_id = self._close_locked(name, deadline, notice)
+            session_id, text = self._close_locked(name, deadline, notice)
         self._factory.log.event("closed", machine=name, session=session_id or "-")
-        return f"session {session_id} closed" if session_id else "there was no session"
+        return text
 
     def _close_locked(
         self, name: MachineName, deadline: Deadline, notice: Callable[[str], None]
-    ) -> str:
-        """Close the session under the machine's lock; return its id, "" if there was none.
+    ) -> tuple[str, str]:
+        """Close the session under the machine's lock; return its id and the result in words.
 
         The identity is removed first, so that no login can succeed even if the API fails; the
         record is removed last, so that a failed close can be repeated.  Raises ConfigError if the
@@ -121,22 +123,25 @@ class Closer:
         if record is None:
             self._remove_leftovers(name)
             unpublish(self._state, name)
-            return ""
+            return "", "there was no session"
         attempt = record.attempt
         if attempt.account != account(self._factory.settings):
             raise ConfigError(
                 "the session was created with another API or organisation",
                 hint="set DEDALUS_BASE_URL and DEDALUS_ORG_ID as they were when it was created",
             )
+        text = "there was no session"
         try:
             self._remove_leftovers(name)
             remove_identity(record)
         finally:
             if attempt.session_id:
                 api = replace(self._load_credentials(), notice=notice).open(deadline)
-                api.close_session(name, attempt.session_id, new_idempotency_key())
+                text = describe_closing(
+                    api.close_session(name, attempt.session_id, new_idempotency_key()), record
+                )
         unpublish(self._state, name)
-        return attempt.session_id
+        return attempt.session_id, text
 
     def _remove_leftovers(self, name: MachineName) -> None:
         """Remove all identities of the machine from private agents, those of old sessions too."""
@@ -154,6 +159,20 @@ class Closer:
             credentials = self._factory.find_credentials(Deadline(_CLOSE_S))
             self._factory = replace(self._factory, credentials=credentials)
             return self._factory
+
+
+def describe_closing(closing: Closing, record: Record) -> str:
+    """Return in words what became of the session of `record`."""
+    session_id = record.attempt.session_id
+    match closing:
+        case Closing.CLOSED:
+            return f"session {session_id} closed"
+        case Closing.UNKNOWN:
+            return f"session {session_id} removed; the API does not know it"
+        case Closing.UNSUPPORTED:
+            ready = record.ready
+            end = f"; it ends at {rfc3339(ready.ends_at)}" if ready else ""
+            return f"session {session_id} removed, but not closed: this API closes no sessions{end}"
 
 
 def remove_identity(record: Record) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from dcs_proxy.api.model import Listing, Machine, Session
+from dcs_proxy.api.model import Closing, Listing, Machine, Session
 from dcs_proxy.console.progress import Progress
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.log import Log
@@ -38,7 +38,7 @@ class ControlPlane(Protocol):
 
     def close_session(
         self, name: MachineName, session_id: str, idempotency_key: str, *, once: bool = False
-    ) -> None: ...
+    ) -> Closing: ...
 
 
 class Agents(Protocol):

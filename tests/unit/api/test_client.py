@@ -15,6 +15,7 @@ import pytest
 from dcs_proxy.api.client import Api, Probe, new_idempotency_key
 from dcs_proxy.api.credentials import Credentials
 from dcs_proxy.api.known_machines import KnownMachines
+from dcs_proxy.api.model import Closing
 from dcs_proxy.emulator.contract import ERRORS
 from dcs_proxy.errors import (
     ApiProtocolError,
@@ -81,15 +82,60 @@ def test_a_missing_get_is_told_from_a_missing_machine(
         api.create_session(NAME, "k", "id-1")
 
 
-@pytest.mark.parametrize("status", [200, 202, 204, 404, 405, 409])
-def test_a_session_that_is_closed_or_closing_counts_as_closed(
-    fake: FakeApi, tmp_path: Path, status: int
+@pytest.mark.parametrize(
+    "answer, expected",
+    [
+        (Answer(200), Closing.CLOSED),
+        (Answer(202), Closing.CLOSED),
+        (Answer(204), Closing.CLOSED),
+        (Answer(200, {**PENDING, "status": "closing"}), Closing.CLOSED),
+        (Answer(200, {"deleted": True}), Closing.CLOSED),
+        (Answer(200, {"status": None}), Closing.CLOSED),
+        (Answer(200, b"null"), Closing.CLOSED),
+        (Answer(200, b"[]\n"), Closing.CLOSED),
+        (Answer(404), Closing.UNKNOWN),
+        (Answer(410), Closing.UNKNOWN),
+        (Answer(405), Closing.UNSUPPORTED),
+        (Answer(501), Closing.UNSUPPORTED),
+    ],
+)
+def test_what_became_of_a_session_that_was_to_be_closed(
+    fake: FakeApi, tmp_path: Path, answer: Answer, expected: Closing
 ) -> None:
-    fake.answers = [Answer(status)]
-    api_of(fake, tmp_path).close_session(NAME, "wssh-1", "id-2")
+    fake.answers = [answer]
+    assert api_of(fake, tmp_path).close_session(NAME, "wssh-1", "id-2") is expected
     (asked,) = fake.asked
     assert (asked.method, asked.path) == ("DELETE", "/v1/machines/dm-foo/ssh/wssh-1")
     assert asked.headers["idempotency-key"] == "id-2"
+
+
+STILL_READY = {
+    **PENDING,
+    "status": "READY",
+    "connection": {"endpoint": "ssh.example", "port": 22, "ssh_username": "me"},
+}
+
+
+@pytest.mark.parametrize("answer", [Answer(409), Answer(200, STILL_READY)])
+def test_a_close_that_may_have_done_nothing_is_checked(
+    fake: FakeApi, tmp_path: Path, answer: Answer
+) -> None:
+    api = api_of(fake, tmp_path)
+    for found in (Answer(200, {**PENDING, "status": "closed"}), Answer(404)):
+        fake.answers = [answer, found]
+        assert api.close_session(NAME, "wssh-1", "id-2") is Closing.CLOSED
+    fake.answers = [answer, Answer(200, STILL_READY)]
+    with pytest.raises(ApiProtocolError, match=r"refused the request|still calls the session"):
+        api.close_session(NAME, "wssh-1", "id-2")
+
+
+@pytest.mark.parametrize("body", [b"<html>log in</html>", b"closed", b"{", b"\xff"])
+def test_a_page_in_answer_to_a_close_is_no_close(
+    fake: FakeApi, tmp_path: Path, body: bytes
+) -> None:
+    fake.answers = [Answer(200, body)]
+    with pytest.raises(ApiProtocolError, match="the API's response is not JSON"):
+        api_of(fake, tmp_path).close_session(NAME, "wssh-1", "id-2")
 
 
 def test_all_pages_are_listed_and_what_cannot_be_named_is_told(

@@ -9,20 +9,22 @@ import pytest
 from dcs_proxy import app
 from dcs_proxy.api.credentials import Credentials
 from dcs_proxy.api.known_machines import KnownMachines
+from dcs_proxy.api.model import Closing
 from dcs_proxy.app import ApiFactory
 from dcs_proxy.commands._batch import Batch
-from dcs_proxy.commands.close import Closer
+from dcs_proxy.commands.close import Closer, describe_closing
 from dcs_proxy.errors import ConfigError
 from dcs_proxy.local.log import Log
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.directory import StateDirectory
-from dcs_proxy.session.records import Attempt, Record
+from dcs_proxy.session.records import Attempt, ReadySession, Record
 from dcs_proxy.ssh.private_agents import PrivateAgents
 from tests.support.fake_agent import Store, fake_agent, framed
 from tests.support.fake_api import Answer
 from tests.unit.commands.conftest import Commands, Done
 
+READY = ReadySession("ssh.example", 22, "me", "a", "", True, 1e9, 1000.0, 2000.0)
 NAME, LONGER = MachineName("dm-foo"), MachineName("dm-foo-2")
 
 
@@ -45,6 +47,25 @@ def test_what_agents_hold_of_a_machine_without_a_record_goes_and_no_other(tmp_pa
         text = closer(state, agent.path).close(NAME, print, lambda: False)
     assert text == "there was no session"
     assert set(store.held) == {b"other", b"mine"}
+
+
+@pytest.mark.parametrize(
+    "closing, ready, expected",
+    [
+        (Closing.CLOSED, None, "session wssh-1 closed"),
+        (Closing.UNKNOWN, None, "session wssh-1 removed; the API does not know it"),
+        (Closing.UNSUPPORTED, None,
+         "session wssh-1 removed, but not closed: this API closes no sessions"),
+        (Closing.UNSUPPORTED, READY,
+         "session wssh-1 removed, but not closed: this API closes no sessions; it ends at"
+         " 2001-09-09T01:46:40.000Z"),
+    ],
+)  # fmt: skip
+def test_only_what_the_api_has_closed_is_called_closed(
+    closing: Closing, ready: ReadySession | None, expected: str
+) -> None:
+    attempt = Attempt("k", "ab" * 32, "", 2000.0, "account", "wssh-1")
+    assert describe_closing(closing, Record(attempt, ready)) == expected
 
 
 def test_a_session_of_another_account_is_neither_closed_nor_forgotten(tmp_path: Path) -> None:
