@@ -29,6 +29,11 @@ _VARIABLES = {"base_url": "DEDALUS_BASE_URL", "org_id": "DEDALUS_ORG_ID", "wake"
 _NAME_PATTERN = re.compile(r"[a-z0-9*?-]+\Z")
 _BASE_URL_HINT = f"the service is at {DEFAULT_BASE_URL}"
 _FORMAT_HINT = "man 5 dcs-proxy describes the file"
+_VARIABLE_HINT = "create it, or unset DCS_PROXY_CONFIG"
+# The block in the ssh config names the file that config-ssh was run with.
+_NAMED_HINT = (
+    "create it, or leave out --config; if ssh shows this, run dcs-proxy config-ssh to name another"
+)
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -113,9 +118,13 @@ def load_settings(environment: Mapping[str, str], path: str | None = None) -> Se
 
     Raises ConfigError, which names the file and the key, or the environment variable.
     """
-    chosen = path is not None or bool(environment.get("DCS_PROXY_CONFIG"))
+    missing_hint = ""
+    if path is not None:
+        missing_hint = _NAMED_HINT
+    elif environment.get("DCS_PROXY_CONFIG"):
+        missing_hint = _VARIABLE_HINT
     path = full_path(path) if path else config_path(environment)
-    settings = _read(path, must_exist=chosen)
+    settings = _read(path, missing_hint)
     if not settings.key_file:
         settings = replace(settings, key_file=os.path.join(config_home(environment), "api-key"))
     for key, variable in _VARIABLES.items():
@@ -132,14 +141,12 @@ def config_home(environment: Mapping[str, str]) -> str:
     return os.path.join(config_base(environment), "dcs-proxy")
 
 
-def _read(path: str, *, must_exist: bool) -> Settings:
+def _read(path: str, missing_hint: str) -> Settings:
+    """Return what the file sets; `missing_hint` is "" for a file that need not exist."""
     file = read_trusted(path, "the config file", ConfigError)
     if file is None:
-        if must_exist:
-            raise ConfigError(
-                f"the config file {path} does not exist",
-                hint="create it; or unset DCS_PROXY_CONFIG and run dcs-proxy config-ssh",
-            )
+        if missing_hint:
+            raise ConfigError(f"the config file {path} does not exist", hint=missing_hint)
         return Settings()
     try:
         table = _parse_toml(file.data.decode())

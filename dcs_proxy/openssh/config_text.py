@@ -73,8 +73,16 @@ class Program:
     config_home: str = ""
 
     def __post_init__(self) -> None:
-        for path in (*self.words, self.state_directory, self.config_file or "", self.config_home):
-            _check_path(path)
+        for word in filter(_UNQUOTABLE.search, self.words):
+            raise _unquotable(word, "install dcs-proxy at")
+        chosen = {
+            "DCS_PROXY_HOME": self.state_directory,
+            "DCS_PROXY_CONFIG": self.config_file or "",
+            "XDG_CONFIG_HOME": self.config_home,
+        }
+        bad = {variable: path for variable, path in chosen.items() if _UNQUOTABLE.search(path)}
+        if bad:
+            raise _unquotable(next(iter(bad.values())), f"set {' and '.join(bad)} to")
         if _GLOB.search(self.state_directory):
             raise ConfigError(
                 f"ssh would read the state directory {self.state_directory!r} as a pattern",
@@ -294,16 +302,16 @@ def _included(program: Program, name: str, version: Version) -> str:
     return _escape_percent(path) if version >= _EXPANDS_INCLUDES else path
 
 
-def _check_path(path: str) -> None:
-    if _UNQUOTABLE.search(path):
-        raise ConfigError(
-            f"the ssh config cannot contain the path {path!r}",
-            hint="use a path without quotes, backslashes and ${",
-        )
+def _unquotable(path: str, remedy: str = "use") -> ConfigError:
+    return ConfigError(
+        f"the ssh config cannot contain the path {path!r}",
+        hint=f"{remedy} a path without quotes, backslashes and ${{",
+    )
 
 
 def _path(path: str) -> str:
-    _check_path(path)
+    if _UNQUOTABLE.search(path):
+        raise _unquotable(path)
     return f'"{_escape_percent(path)}"'
 
 

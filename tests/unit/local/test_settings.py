@@ -32,10 +32,12 @@ def test_no_file_means_the_defaults(tmp_path: Path) -> None:
 
 def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
     missing = str(tmp_path / "none.toml")
-    with pytest.raises(ConfigError, match="does not exist"):
-        load_settings({}, missing)
-    with pytest.raises(ConfigError, match="does not exist"):
+    with pytest.raises(ConfigError, match="does not exist") as typed:
+        load_settings({"DCS_PROXY_CONFIG": "/other"}, missing)
+    assert typed.value.hint.startswith("create it, or leave out --config; if ssh shows this,")
+    with pytest.raises(ConfigError, match="does not exist") as inherited:
         load_settings({"DCS_PROXY_CONFIG": missing})
+    assert inherited.value.hint == "create it, or unset DCS_PROXY_CONFIG"
     assert config_path({"DCS_PROXY_CONFIG": missing}) == missing
     assert config_path({"XDG_CONFIG_HOME": "/x"}) == "/x/dcs-proxy/config.toml"
 

@@ -37,17 +37,19 @@ SNIPPET = Snippet(
 
 @pytest.mark.parametrize("path", ["/a'b", '/a"b', "/a\\b", "/a\nb", "/a${HOME}b", "/a\x7fb"])
 def test_a_path_that_cannot_be_quoted_is_refused(path: str) -> None:
-    for words, state, config, home in (
-        ((path,), "/s", None, ""),
-        (("/p",), path, None, ""),
-        (("/p",), "/s", path, ""),
-        (("/p",), "/s", None, path),
+    for words, state, config, home, remedy in (
+        (("/p", path), "/s", None, "", "install dcs-proxy at"),
+        (("/p",), path, None, "", "set DCS_PROXY_HOME to"),
+        (("/p",), "/s", path, "", "set DCS_PROXY_CONFIG to"),
+        (("/p",), "/s", None, path, "set XDG_CONFIG_HOME to"),
+        # A home directory is in several of them.
+        (("/p",), path, None, path, "set DCS_PROXY_HOME and XDG_CONFIG_HOME to"),
     ):
         with pytest.raises(ConfigError) as caught:
             Program(words, state, config, home)
         assert caught.value.one_line() == (
             f"the ssh config cannot contain the path {path!r}; "
-            "hint: use a path without quotes, backslashes and ${"
+            f"hint: {remedy} a path without quotes, backslashes and ${{"
         )
 
 
