@@ -26,11 +26,13 @@ from dcs_proxy.bridge.choose import Way, check_descriptors, choose_way, is_opens
 from dcs_proxy.bridge.library import load_paramiko
 from dcs_proxy.bridge.login import login_of
 from dcs_proxy.commands._login import check_login
+from dcs_proxy.console.format import in_words
 from dcs_proxy.console.stderr import is_discarded, show
 from dcs_proxy.errors import (
     ClientGone,
     DcsError,
     LoginRefused,
+    SessionFailed,
     UsageError,
     attribute_errors_to,
 )
@@ -45,7 +47,7 @@ from dcs_proxy.fastpath.helper import (
 from dcs_proxy.local.http_proxy import authority
 from dcs_proxy.local.log import milliseconds_since
 from dcs_proxy.names import MachineName, fold_case, machine_name
-from dcs_proxy.openssh.parent import client_id, is_known
+from dcs_proxy.openssh.parent import client_id, is_known, is_ssh
 from dcs_proxy.openssh.shell import check_shell_is_silent
 from dcs_proxy.publish.includes import publish
 from dcs_proxy.session.context import Context
@@ -160,10 +162,7 @@ def _report(error: DcsError, host: str, *, is_openssh: bool) -> str:
 
 def _bridge(arguments: argparse.Namespace, options: Options, first: bytes) -> int:
     """Serve the client through the bridge.  Raises DcsError, which has been sent to the client."""
-    load_paramiko()
-    from dcs_proxy.bridge.run import Bridge
-
-    bridge = Bridge(arguments.host, StateDirectory(options.state_directory(os.environ)), first)
+    bridge = _open_bridge(arguments.host, options, first)
     try:
         with attribute_errors_to(arguments.host), explaining_bugs(options):
             _check_port(arguments.port)
@@ -177,6 +176,23 @@ def _bridge(arguments: argparse.Namespace, options: Options, first: bytes) -> in
         error.was_shown = bridge.shows_reasons
         raise
     return bridge.pass_on(gateway)
+
+
+def _open_bridge(host: str, options: Options, first: bytes) -> Bridge:
+    """Return a bridge that answers the client.
+
+    Raises DcsError, which has been sent to the client: in the clear, because there is no bridge.
+    """
+    load_paramiko()
+    from dcs_proxy.bridge.run import Bridge
+
+    try:
+        with attribute_errors_to(host), explaining_bugs(options):
+            return Bridge(host, StateDirectory(options.state_directory(os.environ)), first)
+    except DcsError as error:
+        log_failure(error, options, os.environ)
+        send_disconnect(_report(error, host, is_openssh=is_openssh_line(first)), fdpass=False)
+        raise
 
 
 def _log_in(bridge: Bridge, host: str, context: Context) -> Gateway:
@@ -219,6 +235,8 @@ def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool, firs
     settings = options.settings(os.environ)
     context = open_context(options, os.environ, client_gone, settings=settings)
     lookup = open_lookup(context)
+    if arguments.login is not None and is_ssh(os.getppid()):
+        _check_not_ended(lookup.find(arguments.host), context)
     name, record = resolve_typed(arguments.host, context, lookup, Half.CONNECT)
     files = publish(context.state, arguments.host, name, record)
     if fdpass and not arguments.fdpass and has_spoken():
@@ -244,6 +262,21 @@ def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool, firs
         become_relay(sock, arguments.host, context.state.path)  # does not return
     hand_over(sock)
     return True
+
+
+def _check_not_ended(name: MachineName, context: Context) -> None:
+    """Raise SessionFailed if the session that ssh has read has ended since `prepare`.
+
+    With another session, the gateway would refuse what ssh has read.
+    """
+    record = context.state.load(name)
+    ready = record.ready if record is not None else None
+    if ready is not None and ready.ends_at <= context.now():
+        raise SessionFailed(
+            f"the session lasted {in_words(max(1.0, ready.ends_at - ready.began_at))} and ended "
+            "before ssh could log in",
+            hint="try again; if this persists, report it to the service's support",
+        )
 
 
 def _note_use(name: MachineName, context: Context) -> None:

@@ -37,6 +37,7 @@ from dcs_proxy.errors import (
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.context import Context
 from dcs_proxy.session.identity import install_identity
+from dcs_proxy.session.lifetime import SHORT_LIFE_S
 from dcs_proxy.session.next_step import (
     Accept,
     AskAgent,
@@ -243,6 +244,12 @@ def _accept(work: Work, record: Record, session: Session) -> None:
         work.name, session, record.attempt, key,
         agent=work.agent(record), context=context, clock_ahead_s=situation.clock_ahead_s,
     )  # fmt: skip
+    lasts_s = ready.ends_at - context.now()
+    if lasts_s < SHORT_LIFE_S:
+        context.notice(
+            f"{work.name}: this session lasts only {lasts_s:.1f} s, perhaps too short to log in; "
+            "report it to the service's support"
+        )
     # A machine that was already running accepts logins.  One that has just woken may not yet.
     has_woken = work.is_announced or key is None
     ready = replace(ready, proved_at=NEVER if has_woken else context.now())

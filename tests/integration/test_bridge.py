@@ -118,6 +118,34 @@ def test_a_failure_is_told_through_ssh(
     wait_until_gone(user)
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (
+            "damaged key",
+            "the bridge's host key {state}/bridge_ed25519_key is damaged; hint: remove",
+        ),
+        ("open state directory", "the state directory {state} is writable by other users"),
+    ],
+)
+def test_what_is_wrong_before_the_bridge_can_answer_is_told_through_ssh(
+    start_emulator: Start, user: User, kind: str, said: str
+) -> None:
+    write_config(user, start_emulator("--machine", "dm-foo"))
+    assert user.ssh("dm-foo", "true").returncode == 0
+    if kind == "damaged key":
+        (user.state / "bridge_ed25519_key").write_text("damaged")
+    else:
+        user.state.chmod(0o777)
+    # As a client that discards stderr, such as an ssh with ControlPersist.
+    done = user.ssh(
+        "-o", "ControlMaster=auto", "-o", "ControlPath=~/%C", "-o", "ControlPersist=1", "dm-foo",
+        "true",
+    )  # fmt: skip
+    assert done.returncode == 255
+    assert said.format(state=user.state) in done.stderr
+
+
 def test_a_gateway_that_says_nothing_is_given_up(start_emulator: Start, user: User) -> None:
     emulator = start_emulator("--machine", "dm-foo", "--fault", "dm-foo=gateway-silent")
     write_config(user, emulator)

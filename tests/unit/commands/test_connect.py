@@ -4,6 +4,7 @@ import argparse
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -13,7 +14,14 @@ import pytest
 from dcs_proxy.app import Options
 from dcs_proxy.bridge.choose import Way
 from dcs_proxy.commands import connect
-from dcs_proxy.errors import ApiUnavailable, ClientGone, DcsError, LoginRefused, UsageError
+from dcs_proxy.errors import (
+    ApiUnavailable,
+    ClientGone,
+    DcsError,
+    LoginRefused,
+    SessionFailed,
+    UsageError,
+)
 from dcs_proxy.local.http_proxy import parse_http_proxy
 from dcs_proxy.local.log import Log
 from dcs_proxy.local.settings import Settings
@@ -43,6 +51,20 @@ def test_the_api_is_asked_about_a_session_whose_login_was_refused(tmp_path: Path
     assert loaded is not None and loaded.ready is not None
     assert loaded.ready.proved_at == 1950
     assert " login-refused machine=dm-foo session=wssh-1" in Path(state.file("log")).read_text()
+
+
+def test_an_ssh_whose_session_has_ended_meanwhile_is_told(tmp_path: Path) -> None:
+    state = StateDirectory(str(tmp_path))
+    context: Any = SimpleNamespace(state=state, now=lambda: 4999.0)
+    connect._check_not_ended(NAME, context)  # no session yet
+    state.save(NAME, Record(ATTEMPT))
+    connect._check_not_ended(NAME, context)  # none that is ready
+    state.save(NAME, Record(ATTEMPT, replace(READY, began_at=4998.5)))
+    connect._check_not_ended(NAME, context)
+    context.now = lambda: 5000.0
+    with pytest.raises(SessionFailed) as caught:
+        connect._check_not_ended(NAME, context)
+    assert caught.value.message == "the session lasted 1 s and ended before ssh could log in"
 
 
 @pytest.mark.parametrize("port", ["", "ssh", "-1", "22x", " 22"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import threading
 import time
@@ -255,6 +256,21 @@ def test_a_short_session_is_used_for_half_of_its_life(
     fakes.now = lambda: time.time() + after_s
     fakes.resolve()
     assert fakes.api.count("POST") == posts
+
+
+@pytest.mark.parametrize(("life_s", "notices"), [(4, 1), (60, 0)])
+def test_a_session_that_may_end_during_the_login_is_announced(
+    fakes: Fakes, life_s: float, notices: int
+) -> None:
+    fakes.api.life_s = life_s
+    fakes.resolve()
+    assert len(fakes.notices) == notices
+    if notices:
+        assert re.fullmatch(
+            r"dm-foo: this session lasts only [34]\.\d s, perhaps too short to log in; "
+            "report it to the service's support",
+            fakes.notices[0],
+        )
 
 
 def test_a_session_whose_login_changed_is_replaced(fakes: Fakes) -> None:
