@@ -101,7 +101,12 @@ def session(data: bytes) -> None:
         parsed = parse_session(data, NAME)
         if parsed.connection is not None:
             parse_authority(
-                check_host_trust(parsed.connection.host_trust, parsed.connection.endpoint, NAME),
+                check_host_trust(
+                    parsed.connection.host_trust,
+                    parsed.connection.endpoint,
+                    parsed.connection.port,
+                    NAME,
+                ),
                 NAME,
             )
     except (ApiProtocolError, Untrusted):

@@ -21,8 +21,8 @@ class HostTrust:
     public_key: str
 
 
-def covers(host_pattern: str, endpoint: str) -> bool:
-    """Return whether a list of known_hosts patterns matches `endpoint`.
+def covers(host_pattern: str, *names: str) -> bool:
+    """Return whether a list of known_hosts patterns matches one of a host's names.
 
     As OpenSSH's match_hostname: patterns with `*` and `?`, separated by commas; a match of one that
     begins with `!` overrides all others.
@@ -30,14 +30,16 @@ def covers(host_pattern: str, endpoint: str) -> bool:
     matched = False
     for pattern in host_pattern.lower().split(","):
         negated = pattern.startswith("!")
-        if matches(pattern[negated:], endpoint):
+        if any(matches(pattern[negated:], name) for name in names):
             if negated:
                 return False
             matched = True
     return matched
 
 
-def check_host_trust(trust: HostTrust | None, endpoint: str, machine: MachineName) -> str:
+def check_host_trust(
+    trust: HostTrust | None, endpoint: str, port: int, machine: MachineName
+) -> str:
     """Return the public key line of the authority that signs the endpoint's host key.
 
     The key itself is checked by :func:`dcs_proxy.ssh.certificates.parse_authority`.  Raises
@@ -55,9 +57,11 @@ def check_host_trust(trust: HostTrust | None, endpoint: str, machine: MachineNam
             hint="a newer dcs-proxy may support it",
             machine=machine,
         )
-    if not _HOST_PATTERN.match(trust.host_pattern) or not covers(trust.host_pattern, endpoint):
+    pattern = trust.host_pattern
+    names = (endpoint, f"[{endpoint}]:{port}")  # as in known_hosts, without and with the port
+    if not _HOST_PATTERN.match(pattern) or not covers(pattern, *names):
         raise Untrusted(
-            f"the API's host trust for {quote_server(trust.host_pattern)} does not cover the "
+            f"the API's host trust for {quote_server(pattern)} does not cover the "
             f"endpoint {endpoint}",
             hint="no connection was made; report it to the service's support",
             machine=machine,

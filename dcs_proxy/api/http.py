@@ -35,7 +35,7 @@ _LEAST_SILENCE_S = 1.0
 # The user is told the reason for a longer wait.
 _NOTICE_AFTER_S = 2.0
 _MAX_BODY = 1024 * 1024
-_SUCCESS = (200, 201, 202, 204)
+_SUCCESS = (200, 201, 202, 203, 204)
 _CLOCK_TOLERANCE_S = 30.0
 
 

@@ -43,6 +43,8 @@ _USERNAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,127}\Z")
 _RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d{1,12})?([Zz]|[+-]\d\d:\d\d)\Z", re.ASCII
 )
+# What Go writes for a time that is not set (package time, Time.IsZero).
+_GO_ZERO = datetime(1, 1, 1, tzinfo=timezone.utc)
 # More milliseconds than this are an error of the server, and could overflow a float or a timer.
 _MAX_MS = 2**53
 _MAX_CURSOR = 2048
@@ -183,8 +185,8 @@ def parse_session(body: bytes, machine: MachineName) -> Session:
         began_at=ready_at or created_at,
         expires_at=fields.time("expires_at"),
         retry_after_ms=_milliseconds(fields.value.get("retry_after_ms")),
-        error_code=fields.optional("error_code", str) or "",
-        error_message=fields.optional("error_message", str) or "",
+        error_code=fields.shown_text("error_code"),
+        error_message=fields.shown_text("error_message"),
         connection=None if connection is None else _parse_connection(connection, machine),
     )
     if session.is_ready and session.connection is None:
@@ -247,16 +249,13 @@ def parse_machines(body: bytes) -> tuple[Listing, str | None]:
     unusable: list[UnusableMachine] = []
     # The service's clients take null for an empty list.
     for item in fields.optional("items", list) or []:
-        if not isinstance(item, dict):
-            raise fields.wrong("items", "contains something that is not a machine")
-        of_item = _Fields(item, None, "items.")
-        machine_id = of_item.optional("machine_id", str) or ""
-        machine = _machine(of_item, MachineId(machine_id))
-        if why := why_unusable(machine_id):
-            unusable.append(UnusableMachine(clean_text(machine_id, 60), machine.phase, why))
+        machine = _listed_machine(item)
+        if why := why_unusable(machine.machine_id):
+            shown = clean_text(machine.machine_id, 60)
+            unusable.append(UnusableMachine(shown, machine.phase, why))
         else:
             machines.append(machine)
-    cursor = fields.optional("next_cursor", str) or None
+    cursor = fields.cursor("next_cursor")
     if cursor is not None and len(cursor) > _MAX_CURSOR:
         raise fields.wrong("next_cursor", "is too long")
     return Listing(machines, unusable), cursor
@@ -313,7 +312,7 @@ def _parse_connection(value: dict[str, Any], machine: MachineName) -> Connection
     endpoint = parse_endpoint(fields.text("endpoint"))
     if endpoint is None:
         raise fields.wrong("endpoint", "is not a host name or address")
-    port = fields.optional("port", int)
+    port = fields.whole_number("port")
     if port is None or not 1 <= port <= 65535:
         raise fields.wrong("port", "is not a port")
     username = fields.text("ssh_username")
@@ -342,6 +341,19 @@ def _check_machine(fields: _Fields, machine: MachineName) -> MachineId:
             "the API's response is about another machine", hint=_CONTRACT_HINT, machine=machine
         )
     return MachineId(machine_id)
+
+
+def _listed_machine(item: Any) -> Machine:
+    """Read a machine of a list.  An odd one must not hide the others, so nothing raises: it has no
+    id, or is in an unknown phase.
+    """
+    value = item if isinstance(item, dict) else {}
+    machine_id = value.get("machine_id")
+    known_id = MachineId(machine_id if isinstance(machine_id, str) else "")
+    try:
+        return _machine(_Fields(value, None, "items."), known_id)
+    except ApiProtocolError:
+        return Machine(known_id, "unknown")
 
 
 def _machine(fields: _Fields, machine_id: MachineId) -> Machine:
@@ -441,6 +453,26 @@ class _Fields:
             raise self.wrong(field, "is missing")
         return str(value)
 
+    def whole_number(self, field: str) -> int | None:
+        """Return a whole number; to JSON Schema, 22.0 is one."""
+        value = self.value.get(field)
+        if isinstance(value, float) and value.is_integer():
+            return int(value)
+        number: int | None = self.optional(field, int)
+        return number
+
+    def cursor(self, field: str) -> str | None:
+        """Return the text that asks for the next page, None after the last one."""
+        value = self.value.get(field)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        return self.optional(field, str) or None
+
+    def shown_text(self, field: str) -> str:
+        """Return a text that is only shown; "" if it is missing or is not a text."""
+        value = self.value.get(field)
+        return value if isinstance(value, str) else ""
+
     def shown_amount(self, field: str) -> float | None:
         """Return an amount that is only shown; None if it is missing or is not an amount."""
         value = self.value.get(field)
@@ -452,13 +484,15 @@ class _Fields:
     def shown_time(self, field: str) -> datetime | None:
         """Return a time that is only shown; None if it is missing or is not a time."""
         value = self.value.get(field)
-        return parse_time(value) if isinstance(value, str) else None
+        moment = parse_time(value) if isinstance(value, str) else None
+        return None if moment == _GO_ZERO else moment
 
     def time(self, field: str) -> datetime | None:
+        """Return a time; None if it is missing, empty, or Go's time that is not set."""
         text = self.optional(field, str)
-        if text is None:
+        if not text:
             return None
         moment = parse_time(text)
         if moment is None:
             raise self.wrong(field, "is not a date and time")
-        return moment
+        return None if moment == _GO_ZERO else moment

@@ -54,7 +54,7 @@ def install_identity(
         )
     now = context.now()
     authority = parse_authority(
-        check_host_trust(connection.host_trust, connection.endpoint, name), name
+        check_host_trust(connection.host_trust, connection.endpoint, connection.port, name), name
     )
     certificate = _check_certificate(connection, attempt, now + clock_ahead_s, name)
     ends_at = _end(session, certificate, now, clock_ahead_s)
