@@ -20,7 +20,7 @@ from dcs_proxy.console.stderr import can_draw, show
 from dcs_proxy.errors import ConfigError, DcsError
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.environment import config_base, full_path
-from dcs_proxy.local.limits import require_open_files
+from dcs_proxy.local.limits import explain_shortage, require_open_files
 from dcs_proxy.local.log import VARIABLE, Log, milliseconds_since
 from dcs_proxy.local.settings import Settings, config_path, load_settings
 from dcs_proxy.names import MachineName
@@ -121,7 +121,10 @@ def internal_error(error: Exception, log: Log) -> DcsError:
     """Log the traceback of an unexpected exception; return an error to show in its place."""
     from dcs_proxy.local.packages import why_unusable  # only needed after a failure
 
-    log.traceback(error)
+    with contextlib.suppress(MemoryError):
+        log.traceback(error)
+    if (shortage := explain_shortage(error)) is not None:
+        return shortage
     if why := why_unusable(error):
         hint = "install dcs-proxy again, then run dcs-proxy config-ssh"
         return ConfigError(why, hint=hint)

@@ -182,7 +182,10 @@ def _try_ssh(ssh: str, state: StateDirectory, old: bytes, new: bytes) -> list[st
             f"{ssh} refuses the block, so nothing was changed: {quote_server(errors[0])}",
             hint="see whether another ssh comes first in PATH; report it with: ssh -V",
         )
-    return [f"ssh cannot read your config: {errors[1]}"] if errors[1] else []
+    if not errors[0]:
+        return []
+    hint = "hint: correct it; until then, ssh connects to no host"
+    return [f"ssh cannot read your config: {errors[0]}", hint]
 
 
 def _ssh_error(ssh: str, state: StateDirectory, text: bytes) -> str:
@@ -196,7 +199,9 @@ def _ssh_error(ssh: str, state: StateDirectory, text: bytes) -> str:
     if done is None:
         return f"no answer after {_SSH_S} s"
     said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    line = said[-1] if said else f"exit status {done.status}"
+    # The last line may only count the others: "terminating, 1 bad configuration options".
+    lines = [line for line in said if "terminating, " not in line] or said
+    line = lines[-1] if lines else f"exit status {done.status}"
     return clean_text(line.replace(path, "the config")) if done.status else ""
 
 

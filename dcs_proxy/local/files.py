@@ -16,7 +16,8 @@ from dcs_proxy.local.trusted_file import distrusted, find_distrust, judge
 # From <fcntl.h> and <linux/fs.h>, and from macOS's <sys/stdio.h>.
 _AT_FDCWD, _RENAME_EXCHANGE, _RENAME_SWAP = -100, 2, 2
 
-WRITE_HINT = "free some space or fix its permissions, or set DCS_PROXY_HOME to another directory"
+_WRITE_HINT = "free some space or fix its permissions, or set DCS_PROXY_HOME to another directory"
+_SIZE_HINT = "raise the limit of a file's size where it is set: ulimit -f, limits.conf, systemd"
 
 
 def write_atomically(
@@ -203,7 +204,12 @@ def check_private_directory(path: str) -> None:
 
 def cannot_write(path: str, error: OSError) -> StateError:
     """Return the error for a failed write to `path`."""
-    return StateError(f"{path} cannot be written: {error.strerror}", hint=WRITE_HINT)
+    return StateError(f"{path} cannot be written: {error.strerror}", hint=write_hint(error))
+
+
+def write_hint(error: OSError) -> str:
+    """Return what to do if a file cannot be written."""
+    return _SIZE_HINT if error.errno == errno.EFBIG else _WRITE_HINT
 
 
 def _unlink_quietly(path: str) -> None:

@@ -1,13 +1,19 @@
-"""The limit of open files of this process (ulimit -n)."""
+"""The limits of this process: open files, memory, and the number of threads and processes."""
 
 from __future__ import annotations
 
+import errno
 import resource
+from collections.abc import Iterable
 
-from dcs_proxy.errors import ConfigError
+from dcs_proxy.errors import ConfigError, DcsError
 
 # Waking several machines at once needs connections, agents and an ssh for each.
 NEEDED = 64
+# Each as a kind, the command that shows it, and the unit of that in bytes.
+_DATA = (resource.RLIMIT_DATA, "ulimit -d", 1024)
+_MEMORY = (resource.RLIMIT_AS, "ulimit -v", 1024)
+_PROCESSES = (resource.RLIMIT_NPROC, "ulimit -u", 1)
 
 
 def require_open_files() -> None:
@@ -21,4 +27,31 @@ def require_open_files() -> None:
     raise ConfigError(
         f"this process may open only {hard} files (ulimit -n), and dcs-proxy needs {NEEDED}",
         hint="raise the limit where it is set: ulimit -n, limits.conf, LimitNOFILE of systemd",
+    )
+
+
+def explain_shortage(error: Exception) -> DcsError | None:
+    """Return the error for an exception because of too little memory or too many threads and
+    processes; None for any other.
+    """
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return _shortage("there is not enough memory", (_DATA, _MEMORY))
+    # What the dynamic linker says of a module that cannot be loaded (dlopen(3)).
+    if isinstance(error, ImportError) and "Cannot allocate memory" in str(error):
+        return _shortage("there is not enough memory", (_DATA, _MEMORY))
+    is_thread = isinstance(error, RuntimeError) and "start new thread" in str(error)
+    if is_thread or (isinstance(error, BlockingIOError) and error.errno == errno.EAGAIN):
+        what = "the system starts no more threads or processes"
+        return _shortage(what, (_PROCESSES, _DATA, _MEMORY))
+    return None
+
+
+def _shortage(what: str, limits: Iterable[tuple[int, str, int]]) -> DcsError:
+    """Return an error that names those of `limits` that are set."""
+    found = [(resource.getrlimit(kind)[0], command, unit) for kind, command, unit in limits]
+    said = [f"{command} is {soft // unit}" for soft, command, unit in found if soft >= 0]
+    return ConfigError(
+        f"{what} ({', '.join(said)})" if said else what,
+        hint="end other programs, or raise the limit where it is set: ulimit, limits.conf, the "
+        "systemd unit, the container's",
     )

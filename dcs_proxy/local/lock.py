@@ -11,7 +11,7 @@ import os
 import time
 
 from dcs_proxy.errors import StateError
-from dcs_proxy.local.files import WRITE_HINT, read_small
+from dcs_proxy.local.files import read_small, write_hint
 from dcs_proxy.text import clean_text
 
 _TURN_S = 0.02
@@ -63,7 +63,7 @@ def try_lock(path: str) -> FileLock | None:
             # The file was removed or replaced between open and flock: lock the new one.
     except OSError as error:
         message = f"cannot open the lock {clean_text(path)}: {error.strerror}"
-        raise StateError(message, hint=WRITE_HINT) from None
+        raise StateError(message, hint=write_hint(error)) from None
 
 
 def wait_for_lock(path: str, *, timeout_s: float, what: str) -> FileLock:

@@ -132,7 +132,9 @@ def load_settings(environment: Mapping[str, str], path: str | None = None) -> Se
             try:
                 settings = replace(settings, **{key: _CHECKS[key](value)})
             except _InvalidValue as invalid:
-                raise ConfigError(f"{variable} {invalid.what}", hint=invalid.hint) from None
+                of_file = invalid.hint == _FORMAT_HINT
+                hint = f"correct or unset {variable}" if of_file else invalid.hint
+                raise ConfigError(f"{variable} {invalid.what}", hint=hint) from None
     return settings
 
 

@@ -229,19 +229,20 @@ def test_a_config_that_ssh_refuses_is_not_written(commands: Commands, ssh: Ssh) 
     assert config(commands).read_text() == "Host own\n"
     assert not Path(commands.state.file("config-ssh.tmp")).exists()
     # The user's own mistake is no reason to stop.
-    ssh.refused = {b"own": "FILE line 1: Bad option\n"}
-    done = commands("config-ssh")
-    assert (done.code, done.err) == (
-        0, "dcs-proxy: ssh cannot read your config: the config line 1: Bad option\n"
-    )  # fmt: skip
+    hint = "dcs-proxy: hint: correct it; until then, ssh connects to no host"
+    for ending in ("", "FILE: terminating, 1 bad configuration options\n"):
+        ssh.refused = {b"own": f"FILE line 1: Bad option\n{ending}"}
+        done = commands("config-ssh")
+        said = "dcs-proxy: ssh cannot read your config: the config line 1: Bad option"
+        assert (done.code, done.err.splitlines()) == (0, [said, hint])
+    ssh.refused = {b"own": "FILE: terminating, 1 bad configuration options\n"}
+    assert "the config: terminating, 1 bad" in commands("config-ssh").err
     ssh.refused = {b"own": ""}
-    assert commands("config-ssh").err == (
-        "dcs-proxy: ssh cannot read your config: exit status 255\n"
-    )
+    said = "dcs-proxy: ssh cannot read your config: exit status 255"
+    assert commands("config-ssh").err.splitlines() == [said, hint]
     ssh.is_silent = True
-    assert commands("config-ssh").err == (
-        "dcs-proxy: ssh cannot read your config: no answer after 30 s\n"
-    )
+    said = "dcs-proxy: ssh cannot read your config: no answer after 30 s"
+    assert commands("config-ssh").err.splitlines() == [said, hint]
 
 
 def test_a_warning_of_ssh_is_no_refusal(commands: Commands, ssh: Ssh, tmp_path: Path) -> None:

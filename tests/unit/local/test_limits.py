@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import errno
 import resource
 
 import pytest
 
 from dcs_proxy.errors import ConfigError
-from dcs_proxy.local.limits import NEEDED, require_open_files
+from dcs_proxy.local.limits import NEEDED, explain_shortage, require_open_files
 
 UNLIMITED = resource.RLIM_INFINITY
 
@@ -38,3 +39,33 @@ def test_a_limit_that_cannot_be_raised_is_named(monkeypatch: pytest.MonkeyPatch)
         require_open_files()
     assert caught.value.message.endswith("dcs-proxy needs 64")
     assert "LimitNOFILE" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "there is not enough memory (ulimit -v is 58)"),
+        (OSError(errno.ENOMEM, "no"), "there is not enough memory (ulimit -v is 58)"),
+        (ImportError("x.so: failed to map segment from shared object: Cannot allocate memory"),
+         "there is not enough memory (ulimit -v is 58)"),
+        (RuntimeError("can't start new thread"),
+         "the system starts no more threads or processes (ulimit -u is 7, ulimit -v is 58)"),
+        (BlockingIOError(errno.EAGAIN, "fork"),
+         "the system starts no more threads or processes (ulimit -u is 7, ulimit -v is 58)"),
+        (RuntimeError("another"), None),
+        (OSError(errno.ENOSPC, "no"), None),
+        (ImportError("no module"), None),
+    ],
+)  # fmt: skip
+def test_a_shortage_is_named_with_the_limits_that_are_set(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, said: str | None
+) -> None:
+    limits = {resource.RLIMIT_AS: 58 * 1024, resource.RLIMIT_NPROC: 7}
+    monkeypatch.setattr(
+        resource, "getrlimit", lambda kind: (limits.get(kind, UNLIMITED), UNLIMITED)
+    )
+    shortage = explain_shortage(error)
+    assert (shortage and shortage.message) == said
+    limits.clear()
+    shortage = explain_shortage(error)
+    assert (shortage and shortage.message) == (said and said.partition(" (")[0])
