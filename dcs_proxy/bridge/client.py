@@ -20,7 +20,7 @@ from dcs_proxy.bridge.stream import Stream
 from dcs_proxy.ssh.wire import Reader, WireError, pack_string
 from dcs_proxy.text import LINE_LIMIT, safe_line
 
-_KEXINIT, _NEWKEYS = 20, 21
+_KEXINIT = 20
 # RFC 4252 §6.
 _SUCCESS, _BANNER, _PK_OK = 52, 53, 60
 _COOKIE_BYTES = 16

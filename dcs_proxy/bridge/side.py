@@ -18,7 +18,7 @@ from dcs_proxy.ssh.wire import Reader, WireError, pack_string, pack_u32
 from dcs_proxy.text import clean_text, safe_line
 
 # RFC 4250 §4.1.2.
-_DISCONNECT, _EXT_INFO, _KEXINIT, _NEWKEYS, _GLOBAL_REQUEST = 1, 7, 20, 21, 80
+_DISCONNECT, _EXT_INFO, _NEWKEYS, _GLOBAL_REQUEST = 1, 7, 21, 80
 BY_APPLICATION = 11
 # The fastest here; packets.py has a short way for them.
 GCM = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")

@@ -24,6 +24,7 @@ from dcs_proxy.bridge.run import Bridge, explain_failure
 from dcs_proxy.bridge.side import Farewell
 from dcs_proxy.errors import ClientGone, DcsError, GatewayUnreachable, LoginRefused, Untrusted
 from dcs_proxy.session.directory import StateDirectory
+from tests.unit.bridge import fakes
 from tests.unit.bridge.fakes import LOGIN, FakeGateway
 
 
@@ -282,6 +283,18 @@ def test_a_gateway_that_lets_nobody_in_is_left(
     assert (sock.fileno() == -1) == ends
 
 
+def test_a_gateway_whose_connection_was_reset_is_left_all_the_same(
+    client: FakeSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unconnected = socket.socket()
+    gateway = FakeGateway(authenticated=False)
+    gateway.use_in(run, monkeypatch)
+    monkeypatch.setattr(fakes.End, "wait", lambda end, timeout=None: True)
+    with pytest.raises(LoginRefused):
+        bridge_of(client).log_in(unconnected, LOGIN)
+    assert unconnected.fileno() == -1
+
+
 @pytest.mark.parametrize("how", ["its connection has ended", "it reads no more"])
 @pytest.mark.parametrize("gateway", [FakeGateway(negotiates=False), FakeGateway(answers=False)])
 def test_a_client_that_goes_ends_the_wait_for_the_gateway(
@@ -370,11 +383,14 @@ def test_a_bridge_has_both_keys_and_lets_no_client_wait_for_long(
         bridge._patience.cancel()
 
 
-def test_a_signal_ends_the_wait_and_the_process_if_nobody_reads(client: FakeSide) -> None:
+def test_a_signal_ends_the_wait_and_the_process_if_nobody_reads(
+    client: FakeSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timers: list[tuple[int, float]] = []
+    monkeypatch.setattr(signal, "setitimer", lambda *arguments: timers.append(arguments))
     bridge = bridge_of(client)
     bridge._end_soon(signal.SIGTERM, None)
-    left_s, _ = signal.getitimer(signal.ITIMER_REAL)
-    assert 0 < left_s <= 2 and bridge._signal == signal.SIGTERM
+    assert timers == [(signal.ITIMER_REAL, 2.0)] and bridge._signal == signal.SIGTERM
     started = time.monotonic()
     bridge._bell.wait(60)
     assert time.monotonic() - started < 50

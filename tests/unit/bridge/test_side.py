@@ -190,5 +190,15 @@ def test_what_is_offered_exists_and_is_not_broken() -> None:
     assert Side._preferred_macs[-1] == "hmac-sha1"
     # The names that OpenSSH's clients have had since 6.5, and dropbear's guess, are first.
     assert Side._preferred_kex[0] == "curve25519-sha256"
+    # Peers may have only one of those that RFC 9142 §4 says implementations must or should have.
+    recommended = {
+        "curve25519-sha256", "ecdh-sha2-nistp256", "ecdh-sha2-nistp384", "ecdh-sha2-nistp521",
+        "diffie-hellman-group14-sha256", "diffie-hellman-group16-sha512",
+    }  # fmt: skip
+    assert recommended <= set(Side._preferred_kex)
+    assert {"aes128-ctr", "aes256-ctr", "aes256-gcm@openssh.com"} <= set(Side._preferred_ciphers)
+    for mac in ("hmac-sha2-256", "hmac-sha2-512"):
+        both = (f"{mac}-etm@openssh.com", mac)
+        assert [name for name in Side._preferred_macs if name in both] == [*both]
     assert Side._preferred_ciphers[0] == "aes128-gcm@openssh.com"
     assert Side._preferred_compression == ("none",)

@@ -367,3 +367,46 @@ def test_where_files_cannot_change_places_that_is_told(
         "renameat2": [(-100, b"/a", -100, b"/b", 2)], "renamex_np": [(b"/a", b"/b", 2)],
     }  # fmt: skip
     assert library.calls == words.get(name, [])
+
+
+def test_the_bytes_are_in_the_file_before_it_is_synced_and_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    fsync = os.fsync
+
+    def sync(fd: int) -> None:
+        sizes.append(os.fstat(fd).st_size)
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    write_atomically(str(tmp_path / "file"), b"data", put=lambda new, _: sizes.append(-1))
+    assert sizes == [4, -1]
+
+
+def test_a_new_file_that_somebody_has_removed_does_not_hide_the_error(tmp_path: Path) -> None:
+    def put(new: str, target: str) -> None:
+        os.unlink(new)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(StateError, match="cannot be written: No space left on device"):
+        write_atomically(str(tmp_path / "file"), b"data", put=put)
+
+
+def test_a_small_file_has_at_most_256_kib(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(256 * 1024))
+    assert read_small(str(tmp_path / "file")) == bytes(256 * 1024)
+    (tmp_path / "file").write_bytes(bytes(256 * 1024 + 1))
+    assert read_small(str(tmp_path / "file")) is None
+    (tmp_path / "file").write_bytes(b"abc")
+    assert [read_small(str(tmp_path / "file"), limit) for limit in (2, 3)] == [None, b"abc"]
+
+
+def test_what_cannot_be_opened_counts_as_missing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch(0o600)
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "fifo", 0o600)
+    before = os.listdir("/dev/fd")
+    for path in ("none", "file/below", "loop", "fifo", ".", "x" * 300):
+        assert read_small(str(tmp_path / path)) is None
+    assert os.listdir("/dev/fd") == before

@@ -10,7 +10,12 @@ import pytest
 
 from dcs_proxy.errors import ConfigError
 from dcs_proxy.local import trusted_file
-from dcs_proxy.local.trusted_file import find_distrust, read_trusted
+from dcs_proxy.local.trusted_file import (
+    TrustedFile,
+    find_distrust,
+    find_distrust_of_file,
+    read_trusted,
+)
 from tests.support.groups import Groups
 
 STRANGER = 65534
@@ -25,6 +30,7 @@ def read(path: Path | str, limit: int = 1024) -> bytes | None:
 def refusal(path: Path | str) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
         read(path)
+    assert caught.value.hint
     return caught.value
 
 
@@ -37,7 +43,9 @@ def make(path: Path, mode: int = 0o600) -> Path:
 def test_a_file_of_ours_is_read_and_a_missing_one_is_none(tmp_path: Path) -> None:
     assert read(make(tmp_path / "file")) == b"data"
     assert read(tmp_path / "none") is None
-    assert read("/dev/null") == b""
+    null = read_trusted("/dev/null", "the key file", ConfigError)
+    assert null == TrustedFile(b"", True, "")
+    assert find_distrust_of_file("/dev/null") is None
 
 
 @pytest.mark.parametrize(("mode", "private"), [(0o600, True), (0o640, False), (0o604, False)])
@@ -152,6 +160,49 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
     assert find_distrust(str(tmp_path / "a")) is None
 
 
+def test_a_way_through_many_links_is_looked_at_to_its_end(tmp_path: Path) -> None:
+    (tmp_path / "end").mkdir()
+    make(tmp_path / "end" / "file")
+    (tmp_path / "0").symlink_to("end/file")
+    for number in range(1, 40):
+        (tmp_path / str(number)).symlink_to(str(number - 1))
+    assert read(tmp_path / "39") == b"data"
+    (tmp_path / "end").chmod(0o777)
+    assert f"{tmp_path}/end is writable" in refusal(tmp_path / "39").message
+
+
+def test_what_is_missing_or_out_of_reach_is_not_distrusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "file")
+    for path in ("/nowhere/at/all", f"{tmp_path}/file/below/it", f"{tmp_path}/none"):
+        assert find_distrust(path) is None
+        assert find_distrust_of_file(path) is None
+
+    def fail(path: str) -> os.stat_result:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "stat", fail)
+    assert find_distrust_of_file(str(tmp_path / "file")) is None
+    assert refusal("/etc/file").message == (
+        "the config file /etc/file cannot be read: Permission denied"
+    )
+
+
+def test_a_file_that_others_can_change_or_reach_is_distrusted(tmp_path: Path) -> None:
+    path = make(tmp_path / "file")
+    assert find_distrust_of_file(str(path)) is None
+    path.chmod(0o666)
+    found = find_distrust_of_file(str(path))
+    assert found is not None and found.place == str(path)
+    assert find_distrust(str(path)) is None, "only the way to it is looked at"
+    path.chmod(0o600)
+    tmp_path.chmod(0o777)
+    found = find_distrust(str(path))
+    assert found is not None and found.place == str(tmp_path)
+    assert find_distrust_of_file(str(path)) == found
+
+
 def test_the_home_directory_is_the_users_own_affair(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +258,10 @@ def test_only_files_are_read(tmp_path: Path) -> None:
 
 def test_a_file_without_end_takes_no_memory(tmp_path: Path) -> None:
     with make(tmp_path / "file").open("r+b") as file:
+        file.truncate(1024)
+        assert len(read(tmp_path / "file") or b"") == 1024
+        file.truncate(1025)
+        assert refusal(tmp_path / "file").message.endswith("is larger than 1 KiB")
         file.truncate(1 << 40)
     assert refusal(tmp_path / "file").message.endswith("is larger than 1 KiB")
 
