@@ -121,9 +121,8 @@ def _read_variable(absolute: str, path: str, variable: str) -> bytes | None:
             return file.read(_MAX_CA_FILE)
     except FileNotFoundError:
         raise _wrong_ca(variable, path, "does not exist") from None
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "it has no valid name"
-        raise _wrong_ca(variable, path, f"cannot be read: {why}") from None
+    except OSError as error:
+        raise _wrong_ca(variable, path, f"cannot be read: {error.strerror}") from None
 
 
 def _wrong_ca(source: str, path: str, problem: str, hint: str = "") -> ConfigError:

@@ -152,6 +152,52 @@ def test_a_ca_file_that_others_can_change_is_refused(tmp_path: Path) -> None:
     assert error.message == f"the CA file {path} is writable by other users (mode 0666)"
 
 
+@pytest.mark.parametrize("variable", CA_VARIABLES)
+def test_a_variable_that_names_what_others_can_change_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """The file, a directory of certificates or one of them, or a directory on the way."""
+    hashed = tmp_path / "certificates"
+    hashed.mkdir()
+    path = hashed / "5ed36f99.0"
+    path.write_text(PEM)
+    for named in (path, hashed):
+        monkeypatch.setenv(variable, str(named))
+        assert find_network(SETTINGS).ca_source == variable
+        for changed in (path, hashed, tmp_path):
+            mode = changed.stat().st_mode & 0o777
+            changed.chmod(0o666 | mode)
+            error = refusal()
+            written = (0o666 | mode) & 0o7777
+            assert error.message == (
+                f"{variable} names {named}, which is not trusted: {changed} is writable by other"
+                f" users (mode {written:04o})"
+            )
+            assert error.hint == f"chmod go-w {changed}"
+            changed.chmod(mode)
+
+
+@pytest.mark.parametrize("path", ["~/ca.pem", "'/ca.pem'", '"/ca.pem"'])
+def test_a_path_that_no_shell_has_expanded_gets_a_hint(
+    monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", path)
+    error = refusal()
+    assert error.message == f"REQUESTS_CA_BUNDLE names {path}, which does not exist"
+    assert error.hint == "write the complete path, without ~ and quotation marks"
+
+
+def test_a_large_bundle_is_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of some companies have several megabytes of comments first."""
+    path = tmp_path / "ca.pem"
+    path.write_text("# a comment\n" * 700_000 + PEM)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(path))
+    assert find_network(SETTINGS).ca == str(path)
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    settings = Settings(base_url="https://api.test", ca_file=str(path))
+    assert find_network(settings).ca == str(path)
+
+
 def test_the_setting_comes_before_the_variables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,32 @@ def test_the_key_of_the_process_that_was_faster_stays(
     assert [read(path) for path in ensure_host_keys(state)] == list(faster.values())
 
 
+def test_a_key_of_another_user_is_refused(
+    state: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = ensure_host_keys(state)[0]
+    monkeypatch.setattr(os, "geteuid", lambda: os.lstat(path).st_uid + 1)
+    with pytest.raises(StateError, match="bridge_ed25519_key is readable by other users"):
+        ensure_host_keys(state)
+
+
+@pytest.mark.parametrize("what", ["link", "_make_key"])
+def test_a_key_that_cannot_be_put_in_its_place_is_named(
+    state: StateDirectory, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def fail(*_: str) -> None:
+        if what == "link":
+            raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os if what == "link" else host_keys, what, fail)
+    reason = "Operation not permitted" if what == "link" else "No such file or directory"
+    with pytest.raises(StateError) as caught:
+        ensure_host_keys(state)
+    path = state.file("bridge_ed25519_key")
+    assert caught.value.message == f"{path} cannot be written: {reason}"
+    assert not [name for name in os.listdir(state.path) if name.startswith("bridge")]
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604])
 def test_a_key_that_others_can_read_is_refused(state: StateDirectory, mode: int) -> None:
     path = ensure_host_keys(state)[0]
@@ -111,6 +137,22 @@ def test_known_hosts_has_both_keys_for_every_machine_and_for_those_named(
     keys = [f"{kind} {blob}" for _, kind, blob in lines[:2]]
     for key, private in zip(keys, ensure_host_keys(state), strict=True):
         assert keygen("-yf", private).split()[:2] == key.split()
+
+
+def test_known_hosts_is_written_where_there_is_none(state: StateDirectory) -> None:
+    path = write_known_hosts(state)
+    assert len(find(path, "dm-any")) == 2
+    assert os.stat(path).st_mode & 0o777 == 0o600
+
+
+def test_known_hosts_with_the_right_keys_is_left_alone(state: StateDirectory) -> None:
+    path = Path(write_known_hosts(state, ["dm-a"]))
+    text = path.read_text() + "# a line of another version\n"
+    path.write_text(text)
+    write_known_hosts(state)
+    assert path.read_text() == text
+    write_known_hosts(state, ["dm-b", "dm-b"])
+    assert len(path.read_text().splitlines()) == 4
 
 
 def test_known_hosts_keeps_its_names_until_others_are_given(state: StateDirectory) -> None:

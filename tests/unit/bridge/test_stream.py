@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -88,6 +90,22 @@ def test_a_sink_that_does_not_block_is_waited_for(pipes: tuple[int, int, int, in
     assert stream.send(b"more") == 4
 
 
+def test_a_sink_that_does_not_block_is_waited_for_no_longer_than_it_takes(
+    pipes: tuple[int, int, int, int],
+) -> None:
+    _, _, near, sink = pipes
+    os.set_blocking(sink, False)
+    stream = Stream(pipes[0], sink)
+    stream.settimeout(600)
+    reader = threading.Timer(0.05, os.read, [near, 1 << 20])
+    with pytest.raises(TimeoutError):
+        while True:
+            stream.send(bytes(65536))
+            if not reader.is_alive() and not select.select([], [sink], [], 0)[1]:
+                reader.start()
+    reader.join()
+
+
 def test_a_closed_stream_reads_and_writes_nothing(pipes: tuple[int, int, int, int]) -> None:
     stream = Stream(pipes[0], pipes[3])
     os.write(pipes[1], b"too late")
@@ -141,6 +159,28 @@ def test_a_tcp_socket_is_read_to_its_end(connection: tuple[socket.socket, socket
     assert stream.recv(99) == b""
     stream.close()
     assert stream.recv(99) == b""
+
+
+def test_a_closed_tcp_socket_is_not_read(connection: tuple[socket.socket, socket.socket]) -> None:
+    near, far = connection
+    stream = SocketStream(near)
+    far.sendall(b"too late")
+    stream.close()
+    assert stream.recv(99) == b""
+    with pytest.raises(BrokenPipeError):
+        stream.send(b"x")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "timeval"), [(1.5, (1, 500_000)), (2, (2, 0)), (0.5, (0, 500_000))]
+)
+def test_the_time_limit_of_a_tcp_socket_is_the_kernels(
+    connection: tuple[socket.socket, socket.socket], seconds: float, timeval: tuple[int, int]
+) -> None:
+    near, _ = connection
+    SocketStream(near).settimeout(seconds)
+    option = near.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)
+    assert struct.unpack("ll", option) == timeval
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="no such option")

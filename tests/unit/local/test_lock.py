@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,7 +14,14 @@ import pytest
 
 from dcs_proxy.errors import StateError
 from dcs_proxy.local import lock as module
-from dcs_proxy.local.lock import FileLock, LockHeld, lock_holder, try_lock, wait_for_lock
+from dcs_proxy.local.lock import (
+    FileLock,
+    LockHeld,
+    describe_holder,
+    lock_holder,
+    try_lock,
+    wait_for_lock,
+)
 
 HOLD = """
 import sys
@@ -172,3 +180,46 @@ def test_a_holder_that_cannot_be_read_is_unknown(tmp_path: Path, content: bytes)
     (tmp_path / "lock").write_bytes(content)
     assert lock_holder(str(tmp_path / "lock")) is None
     assert lock_holder(str(tmp_path / "none")) is None
+
+
+def test_a_lock_is_waited_for_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+
+    def sleep(seconds: float) -> None:
+        assert 0.01 <= seconds <= 0.1
+        now[0] += seconds
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    path = str(tmp_path / "lock")
+    held = try_lock(path)
+    assert held is not None
+    with held, pytest.raises(LockHeld) as caught:
+        wait_for_lock(path, timeout_s=1.5, what="dcs-proxy")
+    assert 1001.5 <= now[0] < 1001.6
+    assert caught.value.message == (
+        f"another dcs-proxy (process {os.getpid()}) has held {path} for 1.5 s"
+    )
+    wait_for_lock(path, timeout_s=0, what="dcs-proxy").release()
+    assert now[0] < 1001.6
+
+
+def test_a_holder_that_is_not_known_is_not_named(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    for text in (None, "", "x", "-4", "12 13"):
+        if text is not None:
+            (tmp_path / "lock").write_text(text)
+        assert (lock_holder(path), describe_holder(path)) == (None, "")
+    (tmp_path / "lock").write_text(" 123\n")
+    assert (lock_holder(path), describe_holder(path)) == (123, " (process 123)")
+
+
+def test_no_descriptor_of_a_lock_stays_open(tmp_path: Path) -> None:
+    before = os.listdir("/dev/fd")
+    held = try_lock(str(tmp_path / "lock"))
+    assert held is not None
+    assert try_lock(str(tmp_path / "lock")) is None
+    held.release()
+    with pytest.raises(StateError):
+        try_lock(str(tmp_path))
+    assert os.listdir("/dev/fd") == before

@@ -192,3 +192,23 @@ def test_a_program_that_is_told_to_be_patient_is_asked_ten_times_a_second() -> N
     run(python("time.sleep(0.25)"), environment=EMPTY, limit_s=60,
         turn=lambda: turns.append(time.monotonic()))  # fmt: skip
     assert len(turns) >= 2
+
+
+def test_the_streams_of_a_program_are_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It must neither read what ssh sends nor write where the user looks."""
+    started: list[dict[str, object]] = []
+    monkeypatch.setattr(subprocess, "Popen", lambda words, **options: started.append(options))
+    start(["/bin/true"], environment={"A": "1"})
+    (options,) = started
+    streams = (options["stdin"], options["stdout"], options["stderr"])
+    assert streams == (subprocess.DEVNULL,) * 3
+    assert options["env"] == {"A": "1"}
+
+
+def test_no_descriptor_of_a_program_that_ran_stays_open() -> None:
+    before = os.listdir("/dev/fd")
+    run(python("print('a')"), environment=EMPTY, limit_s=60)
+    assert run(python("print('x' * 999)"), environment=EMPTY, limit_s=60, max_output=9).is_cut
+    with pytest.raises(TimeoutError):
+        run(python("time.sleep(1000)"), environment=EMPTY, limit_s=0)
+    assert os.listdir("/dev/fd") == before

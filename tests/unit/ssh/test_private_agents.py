@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,17 @@ def test_a_runtime_directory_is_used_if_it_leaves_room_for_a_socket(
             places[runtime] = os.path.dirname(PrivateAgents(deep, create=False).place)
     assert places.pop(short) == f"{short}/dcs-proxy"
     assert set(places.values()) == {f"/tmp/dcs-proxy-{os.geteuid()}"}
+
+
+def test_the_longest_runtime_directory_leaves_room_for_a_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket_directory() as short:
+        runtime = f"{short}/{'r' * (48 - len(short))}"
+        os.mkdir(runtime, 0o700)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+        path = PrivateAgents(str(tmp_path / ("d" * 90)), create=False).path(999)
+    assert path.startswith(f"{runtime}/dcs-proxy/") and len(path) <= 100
 
 
 def test_an_agent_that_does_not_answer_properly_is_left_alone() -> None:
@@ -306,7 +318,13 @@ def held(agents: PrivateAgents, monkeypatch: pytest.MonkeyPatch) -> Held:
 def started(agents: PrivateAgents, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The sockets of the agents that were started."""
     paths: list[str] = []
-    monkeypatch.setattr(private_agents, "start_agent", lambda path, _: paths.append(path))
+
+    def start(path: str, deadline: float) -> None:
+        # In time for those who wait 30 s.
+        assert 20 < deadline - time.monotonic() <= 30
+        paths.append(path)
+
+    monkeypatch.setattr(private_agents, "start_agent", start)
     return paths
 
 
@@ -373,7 +391,8 @@ def test_any_agent_that_answers_is_ready_and_one_is_started_if_none_does(
     agents: PrivateAgents, held: Held, started: list[str]
 ) -> None:
     held.put(2, *identities(8))
-    assert agents.ready(timeout_s=30).path == agents.path(2)
+    agent = agents.ready(timeout_s=30)
+    assert agent.path == agents.path(2) and agent._log is agents._log
     assert started == []
     os.unlink(agents.path(2))
     assert agents.ready(timeout_s=30).path == agents.path(1)
@@ -417,6 +436,7 @@ def test_another_process_that_works_on_the_agents_is_named(
             with pytest.raises(AgentUnavailable) as caught:
                 call()
             assert f"(process {os.getpid()}) has held" in caught.value.message
+            assert caught.value.message.endswith(" for 0 s")
             assert caught.value.hint == "end that process if it is stopped, and try again"
     assert started == added == []
     assert agents.ready(timeout_s=30).path == agents.path(1)
