@@ -148,7 +148,7 @@ def is_doubtful(path: str, now: float) -> bool:
             return False
         pid = int(use[:10])
         posix.kill(pid, 0)
-    except (OSError, ValueError):  # no such process of ours; or the file is damaged
+    except (OSError, ValueError, OverflowError):  # no such process of ours; or a damaged file
         return True
     return _is_zombie(pid)
 

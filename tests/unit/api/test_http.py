@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import gzip
+import os
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 import requests
 
+from dcs_proxy import __version__
 from dcs_proxy.api.credentials import Credentials
 from dcs_proxy.api.http import HttpClient, Request
 from dcs_proxy.emulator.contract import ERRORS
@@ -593,3 +595,64 @@ def test_a_chunked_response_is_read(tmp_path: Path) -> None:
         client = HttpClient(settings, credentials, Waits(), Log(str(tmp_path / "log")), print)
         assert client.send(READ).body == b'{"a":1}'
         thread.join(60)
+
+
+def test_a_redirect_is_not_followed_by_either_of_two_safeguards(
+    fake: FakeApi, tmp_path: Path
+) -> None:
+    """The request would carry the key to wherever the redirect leads."""
+    with fake_api() as other:
+        fake.answers = [Answer(307, b"", {"Location": other.url})]
+        client = client_of(fake, tmp_path)
+        client._session = client._open_session()
+        assert client._session.get_redirect_target(requests.Response()) is None
+        del client._session.get_redirect_target
+        with pytest.raises(ApiProtocolError, match="redirect"):
+            client.send(CREATE)
+        assert other.asked == []
+
+
+def test_no_variable_makes_the_library_write_down_its_keys(
+    fake: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    fake.answers = [Answer(200, ANSWER)]
+    client_of(fake, tmp_path).send(READ)
+    assert "SSLKEYLOGFILE" not in os.environ
+
+
+@pytest.mark.parametrize("org_id", ["", "org-1"])
+def test_a_request_says_who_asks_and_for_whom(fake: FakeApi, tmp_path: Path, org_id: str) -> None:
+    fake.answers = [Answer(200, ANSWER)]
+    settings = Settings(base_url=fake.url, org_id=org_id)
+    credentials = Credentials(SECRET, None, "DEDALUS_API_KEY")
+    HttpClient(settings, credentials, Waits(), Log(str(tmp_path / "log")), print).send(CREATE)
+    headers = fake.asked[0].headers
+    assert headers["user-agent"] == f"dcs-proxy/{__version__}"
+    assert headers["accept"] == "application/json"
+    assert headers.get("x-dedalus-org-id", "") == org_id
+    assert headers["idempotency-key"] == "id-1" and headers["content-type"] == "application/json"
+
+
+def test_each_try_is_one_line_of_the_log(fake: FakeApi, tmp_path: Path) -> None:
+    fake.answers = [
+        Answer(200, b"{", {"Content-Length": "100"}),
+        Answer(503, b"", {"X-Request-Id": "r-1"}), Answer(200, ANSWER),
+    ]  # fmt: skip
+    client_of(fake, tmp_path).send(CREATE)
+    lines = (tmp_path / "log").read_text().splitlines()
+    about = "api machine=dm-foo method=POST path=/v1/machines/dm-foo/ssh "
+    said = [line.partition("] ")[2].rpartition(" ms=") for line in lines]
+    assert [each[0].startswith(about) and each[2].isdigit() for each in said] == [True] * 3
+    outcomes = [each[0].removeprefix(about) for each in said]
+    assert outcomes[0].startswith("error=") and outcomes[1:] == [
+        "status=503 request=r-1", "status=200 request=-",
+    ]  # fmt: skip
+
+
+def test_an_error_names_the_machine_that_was_asked_for(fake: FakeApi, tmp_path: Path) -> None:
+    for answer in (error("missing_key"), Answer(200, b" " * (2 * 1024 * 1024))):
+        fake.answers = [answer]
+        with pytest.raises(DcsError) as caught:
+            client_of(fake, tmp_path).send(READ)
+        assert caught.value.machine == NAME

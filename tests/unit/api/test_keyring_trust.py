@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
 
+from dcs_proxy.api import keyring_trust
 from dcs_proxy.api.keyring_trust import keyring_environment
 from dcs_proxy.errors import CredentialsError
 
@@ -57,3 +59,67 @@ def test_a_bus_in_a_directory_that_others_can_change_is_refused(tmp_path: Path) 
 def test_directories_of_the_current_one_are_not_passed_on() -> None:
     given = {"XDG_CONFIG_HOME": ".", "XDG_DATA_HOME": "data", "HOME": os.environ["HOME"]}
     assert keyring_environment(given) == {"HOME": os.environ["HOME"]}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets")
+@pytest.mark.parametrize(("uid", "is_refused"), [(None, False), (0, False), (4711, True)])
+def test_an_abstract_bus_belongs_to_whoever_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid: int | None, is_refused: bool
+) -> None:
+    name = f"{tmp_path}/bus"
+    monkeypatch.setattr(keyring_trust, "peer", lambda sock: (uid, None))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"\0{name}")
+        listener.listen()
+        environment = {BUS: f"unix:abstract={name},guid=0"}
+        if not is_refused:
+            assert keyring_environment(environment) == environment
+            return
+        with pytest.raises(CredentialsError) as caught:
+            keyring_environment(environment)
+    assert caught.value.message.startswith(
+        f"the system keyring is not used, because the session bus in {BUS} belongs to another user"
+    )
+    assert caught.value.hint == f"unset {BUS}"
+
+
+def test_every_address_of_the_bus_must_be_ours(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    with socket.socket(socket.AF_UNIX) as good, socket.socket(socket.AF_UNIX) as bad:
+        good.bind(str(tmp_path / "good"))
+        bad.bind(str(tmp_path / "open" / "bad"))
+        (tmp_path / "open").chmod(0o777)
+        addresses = [f"unix:path={tmp_path}/good", f"unix:guid=0,path={tmp_path}/open/bad"]
+        for order in (addresses, addresses[::-1]):
+            with pytest.raises(CredentialsError, match="open is writable by other users"):
+                keyring_environment({BUS: ";".join(order)})
+        # Those of other transports are not files.
+        other = f"tcp:path={tmp_path}/open/bad;unix:path={tmp_path}/good"
+        assert keyring_environment({BUS: other}) == {BUS: other}
+
+
+@pytest.mark.parametrize("variable", ["XDG_CONFIG_HOME", "HOME"])
+def test_keyrings_config_must_not_be_what_others_can_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """It may name a module to load."""
+    base = tmp_path / ".config"
+    config = base / "python_keyring" / "keyringrc.cfg"
+    config.parent.mkdir(parents=True)
+    config.touch(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    environment = {"XDG_CONFIG_HOME": str(base)} if variable == "XDG_CONFIG_HOME" else {}
+    assert keyring_environment(environment) == environment
+    config.chmod(0o666)
+    with pytest.raises(CredentialsError) as caught:
+        keyring_environment(environment)
+    assert caught.value.message == (
+        f"the system keyring is not used, because its config file {config} is writable by other"
+        " users (mode 0666)"
+    )
+    assert caught.value.hint == f"chmod go-w {config}"
+    config.chmod(0o600)
+    config.parent.chmod(0o777)
+    with pytest.raises(CredentialsError) as caught:
+        keyring_environment(environment)
+    assert f"its config file {config} is not trusted: {config.parent} is" in caught.value.message

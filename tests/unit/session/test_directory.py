@@ -9,11 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from dcs_proxy.errors import DeadlineExceeded
+from dcs_proxy.errors import DeadlineExceeded, StateError
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.lock import FileLock, try_lock
 from dcs_proxy.names import MachineName
-from dcs_proxy.session.directory import StateDirectory, read_ssh_configs
+from dcs_proxy.session.directory import (
+    StateDirectory,
+    default_state_directory,
+    read_ssh_configs,
+)
 from dcs_proxy.session.records import Attempt, Failure, ReadySession, Record
 
 NAME = MachineName("dm-foo")
@@ -210,3 +214,132 @@ def test_each_ssh_config_is_noted_once_for_uninstall(state: StateDirectory) -> N
     assert noted.read_text() == "/home/me/.ssh/config\n/other config\n"
     noted.write_text("relative\n\n/home/me/.ssh/config\n")
     assert read_ssh_configs(state.path) == ["/home/me/.ssh/config"]
+
+
+def test_what_is_forgotten_is_out_of_reach_of_ssh_first(
+    state: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ssh reads the snippet; a process that is killed in between leaves none without a record."""
+    state.save(NAME, RECORD)
+    Path(state.snippet_path(NAME)).touch()
+    removed: list[str] = []
+    monkeypatch.setattr(
+        "dcs_proxy.session.directory.remove_file", lambda path: removed.append(path)
+    )
+    state.forget(NAME)
+    assert removed == [state.snippet_path(NAME), state.session_path(NAME, ".json")]
+
+
+def test_a_directory_that_is_only_looked_at_is_not_made(tmp_path: Path) -> None:
+    state = StateDirectory(str(tmp_path / "none"), create=False)
+    assert (state.machines(), state.saved_machines(), state.load(NAME)) == ([], [], None)
+    assert read_ssh_configs(state.path) == [] and state.load_failure(NAME) is None
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("part", ["", "hosts", "sessions", "agents"])
+@pytest.mark.parametrize("create", [True, False])
+def test_no_part_of_the_directory_may_be_writable_by_others(
+    state: StateDirectory, part: str, create: bool
+) -> None:
+    path = state.file(part).rstrip("/")
+    os.chmod(path, 0o777)
+    with pytest.raises(StateError, match=f"the state directory {path} is writable"):
+        StateDirectory(state.path, create=create)
+
+
+@pytest.mark.parametrize(
+    ("environment", "path"),
+    [
+        ({}, "/home/me/.ssh/dcs-proxy"),
+        ({"DCS_PROXY_HOME": ""}, "/home/me/.ssh/dcs-proxy"),
+        ({"DCS_PROXY_HOME": "~/state"}, "/home/me/state"),
+        ({"DCS_PROXY_HOME": "/var/x/"}, "/var/x"),
+    ],
+)
+def test_the_state_directory_is_where_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], path: str
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert default_state_directory(environment) == path
+
+
+def test_a_session_that_was_asked_about_for_an_ssh_is_not_doubtful(state: StateDirectory) -> None:
+    assert not state.is_doubtful(NAME, 1000.0), "no ssh has used it"
+    state.save_use(NAME, 4242, 2000.0)
+    assert not state.is_doubtful(NAME, 1000.0)
+    path = Path(state.use_path(NAME))
+    # An ssh that is not there any more has used it, and the API was not asked.
+    path.write_bytes(path.read_bytes().replace(b"a", b"-").replace(b"0000004242", b"9999999999"))
+    assert not state.is_doubtful(NAME, 1999.0) and state.is_doubtful(NAME, 2000.0)
+    path.unlink()
+    path.mkdir()
+    assert state.is_doubtful(NAME, 1000.0), "what cannot be read is asked about"
+
+
+def test_a_session_that_is_not_ready_cannot_be_marked(state: StateDirectory) -> None:
+    state.save(NAME, Record(ATTEMPT))
+    state.expire(NAME, Record(ATTEMPT), 5.0)
+    assert state.load(NAME) == Record(ATTEMPT)
+    state.forget(NAME)
+    state.expire(NAME, RECORD, 5.0)
+    assert state.load(NAME) is None, "it was removed meanwhile"
+
+
+def test_all_files_of_an_ended_session_go_and_other_old_files_stay(state: StateDirectory) -> None:
+    with state.lock(NAME, Deadline(1)):
+        state.save(NAME, RECORD)
+    ours = [".used", ".warm", ".failure", ".abababababab-cert.pub", ".abababababab.pub"]
+    for suffix in ours:
+        Path(state.session_path(NAME, suffix)).touch()
+    stay = ["launcher", "hosts/dm-x.conf", "agents/only.conf", "sessions/dm-x.json", "sessions/tmp"]
+    go = [".launcher.1.tmp", "hosts/.dm-x.conf.1.tmp", "agents/.only.conf.1.tmp"]
+    for name in [*stay, *go, "sessions/1-2.failed"]:
+        Path(state.file(*name.split("/"))).touch()
+    for directory, _, names in os.walk(state.path):
+        for name in names:
+            os.utime(os.path.join(directory, name), (1000.0, 1000.0))
+    state.collect_garbage(now=50_000.0)
+    left = {
+        os.path.relpath(os.path.join(directory, name), state.path)
+        for directory, _, names in os.walk(state.path)
+        for name in names
+    }
+    assert left == set(stay)
+
+
+def test_a_lock_that_is_free_is_taken_without_asking_whether_to_stop(
+    state: StateDirectory,
+) -> None:
+    with state.lock(NAME, Deadline(0), lambda: pytest.fail("it was asked")) as mine:
+        assert mine
+        with state.lock(NAME, Deadline(60), lambda: True) as second:
+            assert not second
+    with pytest.raises(KeyError), state.lock(NAME, Deadline(1)):
+        raise KeyError
+    with state.lock(NAME, Deadline(0)) as mine:
+        assert mine, "it was released"
+
+
+def test_the_holder_of_a_lock_can_be_looked_at(state: StateDirectory) -> None:
+    with state.lock(NAME, Deadline(1)):
+        with pytest.raises(DeadlineExceeded) as caught, state.lock(NAME, Deadline(0)):
+            pass
+        assert caught.value.message == (
+            f"another dcs-proxy (process {os.getpid()}) has been working on this machine for 0 s"
+        )
+        assert caught.value.hint == (
+            f"to see what it is doing: ps -o stat,lstart,args {os.getpid()}"
+        )
+        Path(state.session_path(NAME, ".lock")).write_text("")
+        with pytest.raises(DeadlineExceeded) as caught, state.lock(NAME, Deadline(0)):
+            pass
+        assert (caught.value.message, caught.value.hint) == (
+            "another dcs-proxy has been working on this machine for 0 s", "",
+        )  # fmt: skip
+
+
+def test_names_of_a_hundred_thousand_machines_are_read(state: StateDirectory) -> None:
+    names = [MachineName(f"dm-{number:08}-aaaa-bbbb") for number in range(100_000)]
+    state.save_machines(names)
+    assert len(state.saved_machines()) == 100_000

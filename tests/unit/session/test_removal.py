@@ -92,3 +92,35 @@ def test_what_cannot_be_removed_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "unlink", fail)
     with pytest.raises(StateError, match=r"launcher cannot be written: Permission denied"):
         remove_state(str(tmp_path))
+
+
+def test_a_directory_that_cannot_be_listed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: str) -> list[str]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "listdir", fail)
+    with pytest.raises(StateError, match=r"hosts cannot be written: Permission denied"):
+        remove_state(str(tmp_path))
+
+
+def test_a_file_that_another_process_has_removed_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "state", ["launcher", "log"])
+    unlink = os.unlink
+
+    def unlink_twice(path: str) -> None:
+        unlink(path)
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", unlink_twice)
+    assert remove_state(str(tmp_path / "state")) == []
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_where_a_directory_of_ours_would_be_stays(tmp_path: Path) -> None:
+    fill(tmp_path, ["hosts", "launcher"])
+    assert remove_state(str(tmp_path)) == []
+    assert os.listdir(tmp_path) == ["hosts"]

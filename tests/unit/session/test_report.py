@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dcs_proxy.api.known_machines import Known
+from dcs_proxy.console.format import rfc3339
 from dcs_proxy.errors import AgentRefused, AgentUnavailable
 from dcs_proxy.local.settings import Settings
-from dcs_proxy.names import MachineName
+from dcs_proxy.names import MachineId, MachineName, short_names
 from dcs_proxy.session import report
+from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import NEVER, Attempt, ReadySession, Record
-from dcs_proxy.session.report import Agents, SessionStatus, session_status
+from dcs_proxy.session.report import Agents, SessionStatus, session_status, sessions
 from dcs_proxy.ssh.agent import AgentMissing, Identity
+from dcs_proxy.ssh.certificates import read_terms
+from dcs_proxy.ssh.keys import public_line
+from tests.unit.session.fakes import AUTHORITIES
 
 NAME, SHORT = MachineName("dm-foo"), MachineName("dm-short")
 ACCOUNT = json.dumps(["https://dcs.example", "org"])
@@ -120,3 +128,36 @@ def test_each_agent_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert agents.status("private", "/", ["/gone"]).identities is None
     assert agents.status("private", "/", []).problem == "not running"
     assert agents.status("user", "", []).problem == "SSH_AUTH_SOCK is not set"
+
+
+def test_all_sessions_are_described_by_their_shortest_names(tmp_path: Path) -> None:
+    state = StateDirectory(str(tmp_path))
+    names = [MachineName(f"dm-{end}") for end in ("aaaa-10", "aaaa-2")]
+    for name in names:
+        state.save(name, replace(RECORD, attempt=replace(ATTEMPT, machine=name)))
+    # One that is only known makes the ends ambiguous.
+    known = Known(ids=(MachineId("dm-bbbb-10"),))
+    agents = Agents()
+    agents._answers["/agent.sock"] = {RECORD.identity}
+    found = sessions(state, Settings(), known, agents, 1600.0)
+    assert [each.machine for each in found] == ["dm-aaaa-2", "dm-aaaa-10"]
+    assert [each.identity_held for each in found] == [True, True]
+    short = short_names({*names, MachineName("dm-bbbb-10")}, {})
+    assert [each.short_name for each in found] == [short[each] for each in names[::-1]]
+    assert sessions(StateDirectory(str(tmp_path / "none")), Settings(), known, agents, 0.0) == []
+
+
+@pytest.mark.parametrize("has_end", [True, False])
+def test_a_certificate_is_described_with_its_times(has_end: bool) -> None:
+    made = AUTHORITIES.sign_user(public_line(bytes(range(32))), "user", time.time() + 3600)
+    terms = read_terms(made)
+    assert terms is not None
+    with pytest.MonkeyPatch.context() as patch:
+        if not has_end:
+            patch.setattr(report, "read_terms", lambda _: replace(terms, ends_at=None))
+        found = described(replace(RECORD, ready=replace(READY, certificate=made)), 1600.0)
+    assert found.certificate == report.CertificateStatus(
+        ["user"], rfc3339(terms.begins_at), rfc3339(terms.ends_at or 0.0) if has_end else None
+    )
+    damaged = described(replace(RECORD, ready=replace(READY, certificate="damaged x")), 1600.0)
+    assert damaged.certificate is None
