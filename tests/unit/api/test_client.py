@@ -69,7 +69,7 @@ def test_a_create_is_sent_as_the_contract_says(fake: FakeApi, tmp_path: Path) ->
     assert asked.headers["user-agent"].startswith("dcs-proxy/")
 
 
-@pytest.mark.parametrize("status", [404, 405])
+@pytest.mark.parametrize("status", [404, 405, 410, 501])
 def test_a_missing_get_is_told_from_a_missing_machine(
     fake: FakeApi, tmp_path: Path, status: int
 ) -> None:
@@ -209,7 +209,7 @@ def paths(fake: FakeApi) -> list[str]:
     return [asked.path.removeprefix("/v1/machines/") for asked in fake.asked]
 
 
-@pytest.mark.parametrize("refusal", [400, 404, 422])
+@pytest.mark.parametrize("refusal", [400, 404, 410, 422])
 def test_an_unknown_uuid_is_tried_bare_once_and_then_remembered(
     fake: FakeApi, tmp_path: Path, refusal: int
 ) -> None:
@@ -242,7 +242,7 @@ def test_an_id_that_was_listed_is_used_as_it_was(fake: FakeApi, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("name", "asked"), [(NAME, 1), (UUID_NAME, 2)])
-@pytest.mark.parametrize("refusal", [400, 404, 422])
+@pytest.mark.parametrize("refusal", [400, 404, 410, 422])
 def test_an_id_that_the_api_does_not_take_is_no_machine(
     fake: FakeApi, tmp_path: Path, name: MachineName, asked: int, refusal: int
 ) -> None:
@@ -275,6 +275,8 @@ def test_a_session_id_cannot_leave_its_place_in_the_path(fake: FakeApi, tmp_path
         (Answer(200, {"items": []}), type(None), True),
         (Answer(404, b""), type(None), False),
         (Answer(405, b""), type(None), False),
+        (Answer(410, b""), type(None), False),
+        (Answer(501, b""), type(None), False),
         (Answer(401, ERRORS["invalid_key"].body), CredentialsError, True),
         (Answer(403, ERRORS["scope_forbidden"].body), Forbidden, True),
     ],
@@ -335,3 +337,14 @@ def test_a_request_that_is_made_once_is_not_repeated(fake: FakeApi, tmp_path: Pa
         with pytest.raises(ApiUnavailable):
             request()
         assert len(fake.asked) == 1
+
+
+def test_an_id_is_remembered_where_it_cannot_be_written(fake: FakeApi, tmp_path: Path) -> None:
+    """On a full disk, a session that is polled must not be looked for by two ids each time."""
+    fake.answers = [Answer(404, b""), Answer(200, {**PENDING, "machine_id": UUID})]
+    api = api_of(fake, tmp_path)
+    api._known = KnownMachines(str(tmp_path / "missing"), "account")
+    for _ in range(2):
+        api.create_session(UUID_NAME, "k", "id-1")
+    api.get_session(UUID_NAME, "s")
+    assert paths(fake) == [f"{UUID_NAME}/ssh", *[f"{UUID}/ssh"] * 2, f"{UUID}/ssh/s"]
