@@ -11,16 +11,19 @@ import re
 from dcs_proxy.local.files import cannot_write
 
 _TEMPORARY = r"\..+\.tmp"
+# As names.file_stem() makes it.
+_STEM = r"dm-[a-z0-9-]+(\.[0-9a-f]{32})?"
 _TOP = re.compile(
     rf"launcher|machines|ssh-configs|checked|known_hosts|log(\.1)?|config(-ssh)?\.lock|"
-    rf"account-[0-9a-f]+\.json|bridge_[a-z0-9]+_key|(config-ssh|doctor\.\d+)\.tmp|{_TEMPORARY}"
+    rf"account-[0-9a-f]+\.json|bridge_[a-z0-9]+_key(\.\d+\.tmp)?|"
+    rf"(config-ssh|doctor\.\d+)\.tmp|{_TEMPORARY}"
 )
 # The files that session/directory.py describes, by directory, and those of earlier versions.
 _PARTS = {
-    "hosts": re.compile(rf"dm-[a-z0-9-]+\.conf|{_TEMPORARY}"),
+    "hosts": re.compile(rf"{_STEM}\.conf|{_TEMPORARY}"),
     "agents": re.compile(rf"(only|[0-9a-f]+)\.conf|{_TEMPORARY}"),
     "sessions": re.compile(
-        r"\d+-\d*\.failed|dm-[a-z0-9-]+\.([a-z]+|[0-9a-f]{12}(-cert\.pub|\.pub|\.known_hosts))|"
+        rf"\d+-\d*\.failed|{_STEM}\.([a-z]+|[0-9a-f]{{12}}(-cert\.pub|\.pub|\.known_hosts))|"
         rf"{_TEMPORARY}"
     ),
     "sockets": re.compile(rf"(agent-\d+|\d\d)\.(sock|pid|lock)|lock|{_TEMPORARY}"),

@@ -8,17 +8,20 @@ from pathlib import Path
 import pytest
 
 from dcs_proxy.errors import StateError
+from dcs_proxy.names import MachineName, file_stem
 from dcs_proxy.session.removal import remove_sockets, remove_state
 
 TOKEN = "0123456789ab"
+LONG = file_stem(MachineName("dm-" + "a" * 250))
 OURS = [
     "launcher", "machines", "ssh-configs", "checked", "known_hosts", "log", "log.1", "config.lock",
     "config-ssh.lock", "config-ssh.tmp", "doctor.12.tmp", "account-12ef.json", "bridge_ecdsa_key",
-    ".machines.12.tmp",
+    ".machines.12.tmp", "bridge_ecdsa_key.12.tmp",
     "hosts/dm-foo.conf", "agents/only.conf", "agents/2f746d70.conf",
     "sessions/dm-foo.json", "sessions/dm-foo.lock", "sessions/dm-foo.warm", "sessions/12-34.failed",
     f"sessions/dm-foo.{TOKEN}-cert.pub", f"sessions/dm-foo.{TOKEN}.pub",
     f"sessions/dm-foo.{TOKEN}.known_hosts",
+    f"hosts/{LONG}.conf", f"sessions/{LONG}.json", f"sessions/{LONG}.{TOKEN}-cert.pub",
     "sockets/agent-1.sock", "sockets/agent-12.pid", "sockets/07.sock", "sockets/lock",
 ]  # fmt: skip
 OTHERS = [
