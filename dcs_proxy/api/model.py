@@ -9,14 +9,21 @@ that is not safe in a file, on a terminal or on a command line, raises ApiProtoc
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from enum import Enum, auto
 from typing import Any
 
+from dcs_proxy.api.fields import (
+    CONTRACT_HINT,
+    Fields,
+    load_json,
+    load_object,
+    milliseconds,
+    not_json,
+)
 from dcs_proxy.api.host_trust import HostTrust
 from dcs_proxy.errors import ApiProtocolError
 from dcs_proxy.local.host_names import parse_host
@@ -28,7 +35,7 @@ from dcs_proxy.names import (
     natural_order,
     why_unusable,
 )
-from dcs_proxy.text import clean_text, mask
+from dcs_proxy.text import clean_text
 
 READY = "ready"
 OVER = frozenset({"closed", "expired", "failed"})
@@ -40,21 +47,7 @@ _GOING = frozenset({"destroying", "destroyed"})
 
 _SESSION_ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._~-]{0,251}[A-Za-z0-9])?\Z")
 _USERNAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,127}\Z")
-_RFC3339 = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d{1,12})?([Zz]|[+-]\d\d:\d\d)\Z", re.ASCII
-)
-# What Go writes for a time that is not set (package time, Time.IsZero).
-_GO_ZERO = datetime(1, 1, 1, tzinfo=timezone.utc)
-# More milliseconds than this are an error of the server, and could overflow a float or a timer.
-_MAX_MS = 2**53
 _MAX_CURSOR = 2048
-_NOT_THE_API_HINT = (
-    "check the network and DEDALUS_BASE_URL: a proxy, or a network that wants a login in a browser,"
-    " may answer in the API's place"
-)
-_CONTRACT_HINT = (
-    "update dcs-proxy; if that does not help, report this with the request's id from dcs-proxy log"
-)
 
 
 @dataclass(frozen=True)
@@ -171,7 +164,7 @@ class ApiErrorBody:
 
 def parse_session(body: bytes, machine: MachineName) -> Session:
     """Parse a session of `machine`.  Raises ApiProtocolError, which names the wrong field."""
-    fields = _Fields(_load_object(body, machine), machine)
+    fields = Fields(load_object(body, machine), machine)
     _check_machine(fields, machine)
     session_id = fields.text("session_id")
     if not _SESSION_ID.match(session_id):
@@ -184,7 +177,7 @@ def parse_session(body: bytes, machine: MachineName) -> Session:
         status=clean_text(fields.text("status"), 40).lower(),
         began_at=ready_at or created_at,
         expires_at=fields.time("expires_at"),
-        retry_after_ms=_milliseconds(fields.value.get("retry_after_ms")),
+        retry_after_ms=milliseconds(fields.value.get("retry_after_ms")),
         error_code=fields.shown_text("error_code"),
         error_message=fields.shown_text("error_message"),
         connection=None if connection is None else _parse_connection(connection, machine),
@@ -195,17 +188,17 @@ def parse_session(body: bytes, machine: MachineName) -> Session:
 
 
 def parse_closed(body: bytes, machine: MachineName) -> bool:
-    """Return whether a success in answer to a request to close a session can be believed as it is.
+    """Return whether the body of a successful response to a close confirms that it is closed.
 
-    The body may be empty, or any JSON but a session that is still ready.  Raises ApiProtocolError
-    for anything else: then it was not the API that answered.
+    The body may be empty, or any JSON except a session that is still ready.  Raises
+    ApiProtocolError if it is not JSON, because then something other than the API has answered.
     """
     if not body.strip():
         return True
     try:
-        value = _load_json(body)
+        value = load_json(body)
     except ValueError:
-        raise _not_json(machine) from None
+        raise not_json(machine) from None
     status = value.get("status") if isinstance(value, dict) else None
     return not isinstance(status, str) or status.lower() != READY
 
@@ -216,14 +209,14 @@ def parse_error_body(body: bytes) -> ApiErrorBody | None:
     It has one of the contract's two shapes, or at least a text in a field with a common name.
     """
     try:
-        value = _load_json(body)
+        value = load_json(body)
     except ValueError:
         return None
     if not isinstance(value, dict):
         return None
     code, message = value.get("error_code"), value.get("message")
     if isinstance(code, str) and isinstance(message, str):
-        wait_ms = _milliseconds(value.get("retry_after_ms"))
+        wait_ms = milliseconds(value.get("retry_after_ms"))
         return ApiErrorBody(code, message, value.get("retryable") is True, wait_ms)
     # ErrorModel has a detail and a title; load balancers send one of the others.
     texts = [value.get(field) for field in ("detail", "title", "message", "error")]
@@ -233,7 +226,7 @@ def parse_error_body(body: bytes) -> ApiErrorBody | None:
 
 def parse_machine(body: bytes, machine: MachineName) -> Machine:
     """Parse GET /v1/machines/{id}.  Raises ApiProtocolError, which names the wrong field."""
-    fields = _Fields(_load_object(body, machine), machine)
+    fields = Fields(load_object(body, machine), machine)
     return _machine(fields, _check_machine(fields, machine))
 
 
@@ -242,7 +235,7 @@ def parse_machines(body: bytes) -> tuple[Listing, str | None]:
 
     Raises ApiProtocolError.
     """
-    fields = _Fields(_load_object(body, None), None)
+    fields = Fields(load_object(body, None), None)
     if "items" not in fields.value:
         raise fields.wrong("items", "is missing")
     machines: list[Machine] = []
@@ -293,22 +286,8 @@ def parse_endpoint(text: str) -> str | None:
     return host.removesuffix(".") if host else None
 
 
-def parse_time(text: str) -> datetime | None:
-    """Parse an RFC 3339 date-time to aware UTC; None if it is malformed."""
-    match = _RFC3339.match(text)
-    if match is None:
-        return None
-    day, clock, fraction, offset = match.groups()
-    offset = "+00:00" if offset in "Zz" else offset
-    try:
-        whole = datetime.fromisoformat(f"{day}T{clock}{offset}").astimezone(timezone.utc)
-        return whole + timedelta(seconds=float(fraction or 0))
-    except (ValueError, OverflowError):
-        return None
-
-
 def _parse_connection(value: dict[str, Any], machine: MachineName) -> Connection:
-    fields = _Fields(value, machine, "connection.")
+    fields = Fields(value, machine, "connection.")
     endpoint = parse_endpoint(fields.text("endpoint"))
     if endpoint is None:
         raise fields.wrong("endpoint", "is not a host name or address")
@@ -329,41 +308,43 @@ def _parse_connection(value: dict[str, Any], machine: MachineName) -> Connection
 
 
 def _parse_host_trust(value: dict[str, Any], machine: MachineName) -> HostTrust:
-    fields = _Fields(value, machine, "connection.host_trust.")
+    fields = Fields(value, machine, "connection.host_trust.")
     return HostTrust(fields.text("kind"), fields.text("host_pattern"), fields.text("public_key"))
 
 
-def _check_machine(fields: _Fields, machine: MachineName) -> MachineId:
+def _check_machine(fields: Fields, machine: MachineName) -> MachineId:
     """Return the id in a response about `machine`.  Raises ApiProtocolError if it is another's."""
     machine_id = fields.text("machine_id")
     if machine_name(machine_id) != machine:
         raise ApiProtocolError(
-            "the API's response is about another machine", hint=_CONTRACT_HINT, machine=machine
+            "the API's response is about another machine", hint=CONTRACT_HINT, machine=machine
         )
     return MachineId(machine_id)
 
 
 def _listed_machine(item: Any) -> Machine:
-    """Read a machine of a list.  An odd one must not hide the others, so nothing raises: it has no
-    id, or is in an unknown phase.
+    """Read a machine of a list.
+
+    An invalid entry must not hide the others, so it becomes a machine without an id, or in an
+    unknown phase.
     """
     value = item if isinstance(item, dict) else {}
     machine_id = value.get("machine_id")
     known_id = MachineId(machine_id if isinstance(machine_id, str) else "")
     try:
-        return _machine(_Fields(value, None, "items."), known_id)
+        return _machine(Fields(value, None, "items."), known_id)
     except ApiProtocolError:
         return Machine(known_id, "unknown")
 
 
-def _machine(fields: _Fields, machine_id: MachineId) -> Machine:
+def _machine(fields: Fields, machine_id: MachineId) -> Machine:
     """Read a machine in any of its shapes.
 
     Its phase is in ``phase`` (lists), in ``status.phase`` (a single machine), or in ``status``.
     """
     status, of_phase = fields.value.get("status"), fields
     if not isinstance(status, str) and (inner := fields.optional("status", dict)) is not None:
-        of_phase = _Fields(inner, fields.machine, "status.")
+        of_phase = Fields(inner, fields.machine, "status.")
     phase = of_phase.optional("phase", str) or (status if isinstance(status, str) else "")
     return Machine(
         machine_id=machine_id,
@@ -375,124 +356,3 @@ def _machine(fields: _Fields, machine_id: MachineId) -> Machine:
         created_at=fields.shown_time("created_at"),
         reason=clean_text(of_phase.optional("reason", str) or ""),
     )
-
-
-def _load_object(body: bytes, machine: MachineName | None) -> dict[str, Any]:
-    try:
-        value = _load_json(body)
-    except ValueError:
-        raise _not_json(machine) from None
-    if not isinstance(value, dict):
-        raise ApiProtocolError(
-            "the API's response is not a JSON object", hint=_NOT_THE_API_HINT, machine=machine
-        )
-    return value
-
-
-def _not_json(machine: MachineName | None) -> ApiProtocolError:
-    return ApiProtocolError(
-        "the API's response is not JSON", hint=_NOT_THE_API_HINT, machine=machine
-    )
-
-
-def _load_json(body: bytes) -> Any:
-    """Parse a JSON document.  Raises ValueError.
-
-    In its strings, secrets of ours are masked and surrogates, which cannot be encoded, replaced.
-    """
-    try:
-        return _safe(json.loads(body))
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def _safe(value: Any) -> Any:
-    match value:
-        case str():
-            return mask(value.encode("utf-8", "replace").decode())
-        case list():
-            return [_safe(each) for each in value]
-        case dict():
-            return {_safe(name): _safe(each) for name, each in value.items()}
-    return value
-
-
-def _milliseconds(value: Any) -> int | None:
-    """Return how long the API asks to wait, None if the value is not a number."""
-    # A NaN is unequal to itself, and bool is an int in Python but not in JSON.
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        return None
-    return int(max(0, min(value, _MAX_MS)))
-
-
-@dataclass(frozen=True)
-class _Fields:
-    """The fields of one JSON object; its errors name the field."""
-
-    value: dict[str, Any]
-    machine: MachineName | None
-    prefix: str = ""
-
-    def wrong(self, field: str, what: str) -> ApiProtocolError:
-        return ApiProtocolError(
-            f"the API's response breaks its contract: {self.prefix}{field} {what}",
-            hint=_CONTRACT_HINT,
-            machine=self.machine,
-        )
-
-    def optional(self, field: str, kind: type) -> Any:
-        value = self.value.get(field)
-        # bool is an int in Python but not in JSON.
-        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-            raise self.wrong(field, "has the wrong type")
-        return value
-
-    def text(self, field: str) -> str:
-        value = self.optional(field, str)
-        if value is None:
-            raise self.wrong(field, "is missing")
-        return str(value)
-
-    def whole_number(self, field: str) -> int | None:
-        """Return a whole number; to JSON Schema, 22.0 is one."""
-        value = self.value.get(field)
-        if isinstance(value, float) and value.is_integer():
-            return int(value)
-        number: int | None = self.optional(field, int)
-        return number
-
-    def cursor(self, field: str) -> str | None:
-        """Return the text that asks for the next page, None after the last one."""
-        value = self.value.get(field)
-        if isinstance(value, int) and not isinstance(value, bool):
-            return str(value)
-        return self.optional(field, str) or None
-
-    def shown_text(self, field: str) -> str:
-        """Return a text that is only shown; "" if it is missing or is not a text."""
-        value = self.value.get(field)
-        return value if isinstance(value, str) else ""
-
-    def shown_amount(self, field: str) -> float | None:
-        """Return an amount that is only shown; None if it is missing or is not an amount."""
-        value = self.value.get(field)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return None
-        # The comparison is false for NaN, which Python's JSON lets through.
-        return value if 0 <= value < 2**53 else None
-
-    def shown_time(self, field: str) -> datetime | None:
-        """Return a time that is only shown; None if it is missing or is not a time."""
-        value = self.value.get(field)
-        moment = parse_time(value) if isinstance(value, str) else None
-        return None if moment == _GO_ZERO else moment
-
-    def time(self, field: str) -> datetime | None:
-        """Return a time; None if it is missing, empty, or Go's time that is not set."""
-        text = self.optional(field, str)
-        if not text:
-            return None
-        moment = parse_time(text)
-        if moment is None:
-            raise self.wrong(field, "is not a date and time")
-        return None if moment == _GO_ZERO else moment

@@ -26,7 +26,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from dcs_proxy.api.model import parse_time
+from dcs_proxy.api.fields import parse_time
 from dcs_proxy.app import ApiFactory, Options, open_factory
 from dcs_proxy.console.format import in_words
 from dcs_proxy.console.stdout import columns, put, put_json

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dcs_proxy.api.fields import parse_time
 from dcs_proxy.api.host_trust import HostTrust
 from dcs_proxy.api.model import (
     ApiErrorBody,
@@ -19,7 +20,6 @@ from dcs_proxy.api.model import (
     parse_machine,
     parse_machines,
     parse_session,
-    parse_time,
 )
 from dcs_proxy.errors import ApiProtocolError
 from dcs_proxy.names import MachineId, MachineName, is_machine_name

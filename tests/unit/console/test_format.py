@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcs_proxy.api.model import parse_time
+from dcs_proxy.api.fields import parse_time
 from dcs_proxy.console.format import in_words, rfc3339
 
 
