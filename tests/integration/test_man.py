@@ -18,6 +18,7 @@ from dcs_proxy.commands.status import Status
 from dcs_proxy.doctor.plan import COMPUTER, MACHINE
 from dcs_proxy.errors import ConfigError, exit_codes
 from dcs_proxy.local.settings import Settings, load_settings
+from dcs_proxy.session import lifetime
 from dcs_proxy.session.report import AgentStatus, CertificateStatus, SessionStatus
 
 ROOT = Path(__file__).parents[2]
@@ -173,3 +174,8 @@ def test_the_page_names_every_check_of_doctor() -> None:
     named = section(PAGES[0], "JSON").partition("The checks are")[2]
     for step in (*COMPUTER, *MACHINE):
         assert re.search(rf"(?<![\w-]){step.name}(?![\w-])", named), step.name
+
+
+def test_the_page_says_how_often_the_api_is_asked_in_doubt() -> None:
+    text = " ".join(section(PAGES[1], "SETTINGS").split())
+    assert f"at most {lifetime._DOUBTS} times in reuse_seconds" in text
