@@ -130,5 +130,5 @@ def _is_plain(environment: Mapping[str, str]) -> bool:
     """
     names = ("LC_ALL", "LC_CTYPE", "LANG")
     locale = next((value for name in names if (value := environment.get(name))), "")
-    encodings = (locale, sys.stdout.encoding or "")
+    encodings = (locale, getattr(sys.stdout, "encoding", "") or "")
     return not all("utf8" in name.lower().replace("-", "") for name in encodings)

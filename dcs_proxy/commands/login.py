@@ -114,6 +114,11 @@ def _from_terminal(base_url: str) -> tuple[str, str]:
 
 
 def _from_stdin() -> tuple[str, str]:
+    if sys.stdin is None:
+        raise UsageError(
+            "standard input is closed, so no key can be read from it",
+            hint="dcs-proxy login --stdin < FILE",
+        )
     if sys.stdin.isatty():
         raise UsageError(
             "standard input is a terminal, which would show the key",

@@ -305,7 +305,7 @@ def _included(program: Program, name: str, version: Version) -> str:
 def _unquotable(path: str, remedy: str = "use") -> ConfigError:
     return ConfigError(
         f"the ssh config cannot contain the path {path!r}",
-        hint=f"{remedy} a path without quotes, backslashes and ${{",
+        hint=f"{remedy} a path without quotes, backslashes, control characters and ${{",
     )
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from dcs_proxy.app import Options
 from dcs_proxy.commands import doctor
 from dcs_proxy.doctor.runner import Check, Step, failed, passed
+from dcs_proxy.errors import DcsError
 
 SECRET = "dsk-very-secret"
 
@@ -31,6 +33,17 @@ def test_a_secret_is_masked_in_texts_and_hints(
     for text in ("found [masked]", "bad [masked]", "replace [masked]"):
         assert text in shown
     assert SECRET not in shown
+
+
+def test_a_closed_standard_output_is_told_as_by_other_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(doctor, "steps_for", lambda host: [Step("one", lambda _: passed("fine"))])
+    arguments = argparse.Namespace(bundle=None, ssh_config=None, host=None, json=False)
+    with pytest.raises(DcsError, match="cannot write to standard output"):
+        doctor.run(arguments, Options(str(tmp_path)))
 
 
 def test_only_a_check_that_failed_is_a_failure(

@@ -76,6 +76,12 @@ def test_a_key_is_not_read_where_typing_would_show_it(
         assert (key[:8], len(key), source) == ("dsk-key\n", 4097, "standard input")
 
 
+def test_a_key_is_not_read_from_a_closed_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(UsageError, match="standard input is closed"):
+        login._from_stdin()
+
+
 @pytest.fixture
 def typed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The prompts at which a user who has set no key typed one."""

@@ -49,7 +49,7 @@ def test_a_path_that_cannot_be_quoted_is_refused(path: str) -> None:
             Program(words, state, config, home)
         assert caught.value.one_line() == (
             f"the ssh config cannot contain the path {path!r}; "
-            f"hint: {remedy} a path without quotes, backslashes and ${{"
+            f"hint: {remedy} a path without quotes, backslashes, control characters and ${{"
         )
 
 
