@@ -130,7 +130,7 @@ class Api:
     def close_session(
         self, name: MachineName, session_id: str, idempotency_key: str, *, once: bool = False
     ) -> Closing:
-        """Close a session; return what became of it.  `once` forbids retries.
+        """Close a session; return the result.  `once` forbids retries.
 
         Raises IdempotencyConflict if the API refuses and the session is not over.
         """

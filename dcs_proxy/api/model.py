@@ -94,7 +94,7 @@ class Session:
 
 
 class Closing(Enum):
-    """What became of a request to close a session."""
+    """The result of a request to close a session."""
 
     CLOSED = auto()
     UNKNOWN = auto()  # the API has no such session, or no such route

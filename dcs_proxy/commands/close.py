@@ -162,7 +162,7 @@ class Closer:
 
 
 def describe_closing(closing: Closing, record: Record) -> str:
-    """Return in words what became of the session of `record`."""
+    """Return the result of closing the session of `record`, in words."""
     session_id = record.attempt.session_id
     match closing:
         case Closing.CLOSED:

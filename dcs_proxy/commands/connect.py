@@ -181,7 +181,7 @@ def _bridge(arguments: argparse.Namespace, options: Options, first: bytes) -> in
 def _open_bridge(host: str, options: Options, first: bytes) -> Bridge:
     """Return a bridge that answers the client.
 
-    Raises DcsError, which has been sent to the client: in the clear, because there is no bridge.
+    Raises DcsError, which has been sent to the client in an unencrypted disconnect message.
     """
     load_paramiko()
     from dcs_proxy.bridge.run import Bridge
@@ -265,9 +265,9 @@ def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool, firs
 
 
 def _check_not_ended(name: MachineName, context: Context) -> None:
-    """Raise SessionFailed if the session that ssh has read has ended since `prepare`.
+    """Raise SessionFailed if the session whose files ssh has read has ended since `prepare`.
 
-    With another session, the gateway would refuse what ssh has read.
+    ssh would use that session's login with a new session, and the gateway would refuse it.
     """
     record = context.state.load(name)
     ready = record.ready if record is not None else None

@@ -10,7 +10,7 @@ from dcs_proxy.errors import ConfigError, DcsError
 
 # Waking several machines at once needs connections, agents and an ssh for each.
 NEEDED = 64
-# Each as a kind, the command that shows it, and the unit of that in bytes.
+# The resource, the command that shows its limit, and the unit of that command (in bytes, or 1).
 _DATA = (resource.RLIMIT_DATA, "ulimit -d", 1024)
 _MEMORY = (resource.RLIMIT_AS, "ulimit -v", 1024)
 _PROCESSES = (resource.RLIMIT_NPROC, "ulimit -u", 1)
@@ -31,12 +31,13 @@ def require_open_files() -> None:
 
 
 def explain_shortage(error: Exception) -> DcsError | None:
-    """Return the error for an exception because of too little memory or too many threads and
-    processes; None for any other.
+    """Return the error for an exception that a lack of memory, threads or processes has caused.
+
+    Return None for any other exception.
     """
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return _shortage("there is not enough memory", (_DATA, _MEMORY))
-    # What the dynamic linker says of a module that cannot be loaded (dlopen(3)).
+    # Part of the dynamic linker's message (dlopen(3)).
     if isinstance(error, ImportError) and "Cannot allocate memory" in str(error):
         return _shortage("there is not enough memory", (_DATA, _MEMORY))
     is_thread = isinstance(error, RuntimeError) and "start new thread" in str(error)

@@ -10,7 +10,7 @@ LONGEST_LIFE_S = 7 * 24 * 3600
 # session: asking the API again would waste time, and with another session the login would fail.
 COMMITTED_S = 60
 _MARGIN_S = 30.0
-# A new session that lasts less than this may end while ssh logs in, and the user is told.
+# A shorter session may end while ssh logs in, so the user is warned.
 SHORT_LIFE_S = 5
 # How many times within `reuse_seconds` the API is asked, at most, because an ssh has ended.
 _DOUBTS = 30

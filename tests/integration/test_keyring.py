@@ -161,7 +161,7 @@ def test_a_window_that_nobody_sees_ends_with_the_limit(
 ) -> None:
     keyring.add(emulator.api, emulator.key)
     keyring.lock()
-    with keyring.window_that_nobody_sees() as is_asked:
+    with keyring.unseen_window() as is_asked:
         done = user.ssh("dm-foo", "true")
         assert is_asked(0)
     assert done.returncode == 255
@@ -182,7 +182,7 @@ def test_who_keeps_no_key_there_is_not_asked_to_unlock_anything(
 ) -> None:
     keyring.add("https://elsewhere.example", "dsk-else")
     keyring.lock()
-    with keyring.window_that_nobody_sees() as is_asked:
+    with keyring.unseen_window() as is_asked:
         done = user.proxy("prepare", "dm-foo")
         assert not is_asked(0)
     assert done.returncode == 4
@@ -194,7 +194,7 @@ def test_a_client_that_goes_takes_the_keyring_process_along(
 ) -> None:
     keyring.add(emulator.api, emulator.key)
     keyring.lock()
-    with keyring.window_that_nobody_sees() as is_asked:
+    with keyring.unseen_window() as is_asked:
         ssh = user.start_ssh("dm-foo", "true")
         assert is_asked(60)
         (pid,) = keyring_processes(emulator)

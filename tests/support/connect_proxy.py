@@ -1,4 +1,4 @@
-"""An HTTP proxy on loopback that knows CONNECT only, and names that nobody else knows."""
+"""An HTTP proxy on loopback that supports only CONNECT, and resolves made-up host names."""
 
 from __future__ import annotations
 

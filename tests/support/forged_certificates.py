@@ -1,4 +1,4 @@
-"""Certificates written field by field, to be as they should not be."""
+"""Invalid certificates, written field by field."""
 
 from __future__ import annotations
 

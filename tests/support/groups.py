@@ -1,4 +1,4 @@
-"""The groups of this computer, as a test wants them."""
+"""A user and group database that the test chooses."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class SecretService:
             secretstorage.Collection(connection).create_item("a key", names, key.encode())
 
     @contextmanager
-    def window_that_nobody_sees(self) -> Iterator[Callable[[float], bool]]:
+    def unseen_window(self) -> Iterator[Callable[[float], bool]]:
         """Take the place of what asks for passwords, and never show anything.
 
         What it gives tells whether it is asked within a time.
