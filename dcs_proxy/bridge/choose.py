@@ -41,7 +41,7 @@ def choose_way(login: str | None, stdin: int = 0, stdout: int = 1) -> tuple[Way,
         return Way.BRIDGE, b""
     # Only OpenSSH can use a session's certificate: no other client binds the agent to the host that
     # it logs in to.  OpenSSH has also read the session's login and host authority from our block.
-    first = _read_line(stdin)
+    first = read_line(stdin)
     return (Way.RELAY if is_openssh_line(first) else Way.BRIDGE), first
 
 
@@ -82,7 +82,7 @@ def _family(fd: int) -> int:
         return sock.family
 
 
-def _read_line(stdin: int) -> bytes:
+def read_line(stdin: int = 0) -> bytes:
     """Return the client's first line, and anything read with it, or what arrived in time."""
     end = time.monotonic() + _LINE_S
     poll = select.poll()

@@ -22,7 +22,13 @@ from dcs_proxy.app import (
     open_fast_entry,
     open_lookup,
 )
-from dcs_proxy.bridge.choose import Way, check_descriptors, choose_way, is_openssh_line
+from dcs_proxy.bridge.choose import (
+    Way,
+    check_descriptors,
+    choose_way,
+    is_openssh_line,
+    read_line,
+)
 from dcs_proxy.bridge.library import load_paramiko
 from dcs_proxy.bridge.login import login_of
 from dcs_proxy.commands._login import check_login
@@ -191,7 +197,8 @@ def _open_bridge(host: str, options: Options, first: bytes) -> Bridge:
             return Bridge(host, StateDirectory(options.state_directory(os.environ)), first)
     except DcsError as error:
         log_failure(error, options, os.environ)
-        send_disconnect(_report(error, host, is_openssh=is_openssh_line(first)), fdpass=False)
+        is_openssh = is_openssh_line(first or read_line())
+        send_disconnect(_report(error, host, is_openssh=is_openssh), fdpass=False)
         raise
 
 
