@@ -189,11 +189,11 @@ def _open_bridge(host: str, options: Options, first: bytes) -> Bridge:
 
     Raises DcsError, which has been sent to the client in an unencrypted disconnect message.
     """
-    load_paramiko()
-    from dcs_proxy.bridge.run import Bridge
-
     try:
         with attribute_errors_to(host), explaining_bugs(options):
+            load_paramiko()
+            from dcs_proxy.bridge.run import Bridge
+
             return Bridge(host, StateDirectory(options.state_directory(os.environ)), first)
     except DcsError as error:
         log_failure(error, options, os.environ)

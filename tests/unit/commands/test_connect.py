@@ -17,6 +17,7 @@ from dcs_proxy.commands import connect
 from dcs_proxy.errors import (
     ApiUnavailable,
     ClientGone,
+    ConfigError,
     DcsError,
     LoginRefused,
     SessionFailed,
@@ -416,3 +417,20 @@ def test_a_port_that_is_none_is_an_error_for_the_bridge_too(
             argparse.Namespace(host="dm-foo", port="x"), Options(commands.state.path), b""
         )
     assert len(FakeBridge.made[0].failures) == 1
+
+
+def test_a_bridge_whose_library_is_missing_says_so_to_the_client(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise ModuleNotFoundError("gone", name="paramiko")
+
+    sent: list[str] = []
+    monkeypatch.setattr(connect, "load_paramiko", fail)
+    monkeypatch.setattr(connect, "read_line", lambda: b"SSH-2.0-mine\r\n")
+    monkeypatch.setattr(connect, "send_disconnect", lambda text, *, fdpass: sent.append(text))
+    arguments = argparse.Namespace(host="dm-foo", port="22")
+    with pytest.raises(ConfigError):
+        connect._bridge(arguments, Options(commands.state.path), b"")
+    (text,) = sent
+    assert "cannot import paramiko, which dcs-proxy needs" in text
