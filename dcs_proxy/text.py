@@ -27,6 +27,11 @@ _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*\Z")
 _QUOTES = dict.fromkeys(map(ord, "\"\u02ba\u02dd\u02ee\u201c\u201d\u201e\u201f\u2033\u2036\u275d"
                                  "\u275e\u301d\u301e\u301f\uff02"), "'")  # fmt: skip
 
+# They count as printable but show nothing, or an empty cell.  A row of them would push what follows
+# to the beginning of the next line on a screen, where it could pose as ours.
+_EMPTY = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+                    "\U00016fe4\U0001d159\U000e0100-\U000e01ef]")  # fmt: skip
+
 # The secrets of this process, in each form in which a server may send them back.
 _secrets: set[str] = set()
 
@@ -60,11 +65,11 @@ def replace_secrets(text: str, secrets: Iterable[str]) -> str:
 def clean_text(text: str, limit: int = SERVER_TEXT_LIMIT) -> str:
     """Return `text` on one line, masked, without control or format characters, cut to `limit`.
 
-    Each run of characters that :meth:`str.isprintable` rejects, such as terminal escapes,
-    bidirectional overrides and line separators, becomes one space.
+    Each run of characters that are empty or that :meth:`str.isprintable` rejects, such as terminal
+    escapes, bidirectional overrides and line separators, becomes one space.
     """
     head = mask(text)[: 4 * limit]
-    words = "".join(c if c.isprintable() else " " for c in head).split()
+    words = "".join(c if c.isprintable() else " " for c in _EMPTY.sub(" ", head)).split()
     line = " ".join(words)
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
@@ -93,11 +98,11 @@ def as_word(text: str, limit: int = 60) -> str:
 
 
 def safe_line(text: str, limit: int | None = None) -> str:
-    """Return a line as it may be shown: masked, each unprintable character replaced by ``?``.
+    """Return a line as it may be shown: masked, ``?`` for each empty or unprintable character.
 
     Unlike :func:`clean_text` it keeps spaces and tabs.  Cut to `limit`, if there is one.
     """
-    text = mask(text)
+    text = _EMPTY.sub("?", mask(text))
     if not text.isprintable():
         text = "".join(c if c.isprintable() or c == "\t" else "?" for c in text)
     return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"

@@ -191,3 +191,43 @@ def test_a_current_directory_that_was_removed_is_named_if_it_matters(
         assert done.returncode == 2, done.stderr
         assert "is relative to the current directory, which was removed" in done.stderr
         assert done.stderr.count("\n") == 2
+
+
+# Programs that ssh, git and others start where these variables say so.
+_STARTED = (
+    "SSH_ASKPASS", "SUDO_ASKPASS", "GIT_ASKPASS", "GIT_SSH", "GIT_SSH_COMMAND", "GIT_PROXY_COMMAND",
+    "GIT_EDITOR", "EDITOR", "VISUAL", "PAGER", "GIT_PAGER", "MANPAGER", "BROWSER", "LESSOPEN",
+    "SSH_SK_PROVIDER", "SSH_SK_HELPER", "SSH_PKCS11_HELPER",
+)  # fmt: skip
+_ODD = {
+    "SSH_ASKPASS_REQUIRE": "force", "DISPLAY": ":99", "WAYLAND_DISPLAY": "none",
+    "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.sshCommand", "GIT_CONFIG_VALUE_0": "false",
+    "IFS": "/-.dcs", "TERM": "../../x\x1b]52;c;eA==\x07", "COLUMNS": "-1", "LINES": "x",
+    "LC_ALL": "../../x", "LANGUAGE": "tr", "TMPDIR": "/nowhere", "TZ": "../../../etc/passwd",
+    "PYTHONIOENCODING": "utf-16", "PYTHONWARNINGS": "error", "PYTHONUTF8": "x",
+    "CDPATH": "/", "POSIXLY_CORRECT": "1", "ENV": "/nowhere", "PS4": "$(exit 1)",
+}  # fmt: skip
+
+
+def test_odd_variables_start_nothing_and_change_nothing(
+    start_emulator: Start, user: User, tmp_path: Path
+) -> None:
+    """PYTHONUTF8 alone would end every Python that has not got -I."""
+    user.use(start_emulator("--machine", "dm-foo:sleeping", "--wake-seconds", "1"))
+    trap, mark = tmp_path / "trap", tmp_path / "mark"
+    trap.write_text(f"#!/bin/sh\necho $0 $* >>'{mark}'\n")
+    trap.chmod(0o755)
+    user.environment.update({name: str(trap) for name in _STARTED}, **_ODD)
+    done = user.ssh("dm-foo", "echo in")
+    assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr
+    # Python itself ends with an unusable PYTHONUTF8 where a user types the command.
+    del user.environment["PYTHONUTF8"], user.environment["PYTHONIOENCODING"]
+    config = ("--ssh-config", str(user.config))
+    for words in (
+        ("doctor", *config, "dm-foo"), ("config-ssh", *config), ("list",), ("status",),
+        ("log",), ("close", "dm-foo"), ("config-ssh", *config, "--remove"),
+    ):  # fmt: skip
+        done = user.proxy(*words)
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
+        assert "\x1b" not in done.stdout + done.stderr
+    assert not mark.exists(), mark.read_text()

