@@ -170,20 +170,19 @@ def make_private_directory(path: str) -> None:
     an agent's socket, a certificate or a known_hosts file into it.
     """
     make_directories(path)
-    if not os.path.exists(path):
+    if not check_private_directory(path):
         raise StateError(
             f"{path} is a link to a missing directory",
             hint=f"create that directory, or remove the link: rm {shlex.quote(path)}",
         )
-    check_private_directory(path)
 
 
-def check_private_directory(path: str) -> None:
-    """Raise StateError if `path` exists and is not a directory that only we can write to."""
+def check_private_directory(path: str) -> bool:
+    """Return whether `path` exists.  Raises StateError unless only we can write to it."""
     try:
         status = os.stat(path)
     except FileNotFoundError:
-        return
+        return False
     except OSError as error:
         raise cannot_write(path, error) from None
     if not stat.S_ISDIR(status.st_mode):
@@ -198,8 +197,9 @@ def check_private_directory(path: str) -> None:
             f"the state directory {path} is writable by other users",
             hint=f"chmod 700 {shlex.quote(path)}",
         )
-    if distrust := find_distrust(path):
+    if distrust := find_distrust(path, status):
         raise distrusted(path, "the state directory", StateError, distrust)
+    return True
 
 
 def cannot_write(path: str, error: OSError) -> StateError:

@@ -107,20 +107,34 @@ def read_trusted(
 def find_distrust(path: str, status: os.stat_result | None = None) -> Distrust | None:
     """Return why other users could decide what is at the absolute path, None if they could not.
 
-    `status` is that of the open file; without it, only its path is checked.
+    `status` is that of the file that was found there; without it, only the path is checked, and the
+    file may be missing.
     """
     if status is not None and (found := judge(path, status)):
         return found
     home = _with_parents(os.path.realpath(os.path.expanduser("~")))
-    for place in _steps(path):
-        if place not in home:
-            try:
-                found = judge(place, os.lstat(place))
-            except OSError:
-                return None  # there is no such file
-            if found:
-                return found
+    for place, is_last in _steps(path):
+        if place in home or (is_last and status is None):
+            continue
+        try:
+            found = judge(place, os.lstat(place))
+        except OSError:
+            return None if status is None else _judge_gap(place)
+        if found:
+            return found
     return None
+
+
+def _judge_gap(place: str) -> Distrust | None:
+    """Return why something that has just gone from `place` is not trusted, None if it is.
+
+    In a directory that other users share, it was a link of theirs, which may come back.
+    """
+    parent = os.path.dirname(place)
+    if not os.lstat(parent).st_mode & 0o022:
+        return None
+    problem = "was removed or replaced meanwhile"
+    return Distrust(place, problem, f"look at who else uses it: ls -ld {shlex.quote(parent)}")
 
 
 def find_distrust_of_file(path: str) -> Distrust | None:
@@ -187,8 +201,11 @@ def _is_private_group(gid: int, uid: int) -> bool:
     return users == {uid} and {*members} <= {name}
 
 
-def _steps(path: str) -> Iterator[str]:
-    """Yield every directory and symbolic link that the system follows to reach `path`."""
+def _steps(path: str) -> Iterator[tuple[str, bool]]:
+    """Yield every directory and symbolic link that the system follows to reach `path`.
+
+    The last is the file itself, with True.
+    """
     directory, links = "/", 0
     rest = _parts(path)
     while rest:
@@ -201,6 +218,7 @@ def _steps(path: str) -> Iterator[str]:
             target = os.readlink(here)
         except OSError:
             if not rest:
+                yield here, True
                 return
             directory = here
         else:
@@ -209,7 +227,7 @@ def _steps(path: str) -> Iterator[str]:
                 return
             directory = "/" if target.startswith("/") else directory
             rest += _parts(target)
-        yield here
+        yield here, False
 
 
 def _parts(path: str) -> list[str]:

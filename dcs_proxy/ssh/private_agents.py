@@ -214,7 +214,7 @@ def _public_key(identity: Identity) -> bytes:
         return identity.blob
 
 
-def _check_outside(base: str, check: Callable[[str], None]) -> None:
+def _check_outside(base: str, check: Callable[[str], object]) -> None:
     """Check a directory that another user may have created first.  Raises StateError."""
     try:
         check(base)

@@ -6,13 +6,18 @@ The agent of another user is in test_agent_of_others.py, a config file in test_s
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from dcs_proxy.errors import ConfigError, StateError
+from dcs_proxy.local.files import check_private_directory, make_private_directory
+from dcs_proxy.local.trusted_file import read_trusted
 from tests.support.emulator import Emulator
 from tests.support.user import User
 
@@ -86,3 +91,78 @@ def test_an_ssh_config_of_another_user_is_reported(start_emulator: Start, user: 
     checked = user.proxy("doctor", "--ssh-config", str(user.config))
     assert checked.returncode == 1
     assert said in checked.stdout
+
+
+# Another user, who puts a link in the place of what somebody makes there, or a directory, and takes
+# it away again, without end.
+SWAP = """
+import os, sys
+path, target = sys.argv[1:3]
+os.setgid(int(sys.argv[3]))
+os.setuid(int(sys.argv[3]))
+print("ready", flush=True)
+while True:
+    for put, take in ((os.symlink, os.unlink), (lambda _, path: os.mkdir(path), os.rmdir)):
+        try:
+            put(target, path)
+            take(path)
+        except OSError:
+            pass
+"""
+# Of the tries that were refused; until then the other user has had hardly any time.
+_RACES = 50
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A sticky directory like /tmp, in which another user changes ``state`` all the time.
+
+    The link leads to a directory of our own, so that all looks right at the other end.
+    """
+    with tempfile.TemporaryDirectory(dir="/tmp") as made:
+        Path(made).chmod(0o755)
+        directory, own = Path(made) / "shared", Path(made) / "own"
+        directory.mkdir()
+        directory.chmod(0o1777)
+        own.mkdir(mode=0o700)
+        swapping = subprocess.Popen(
+            [sys.executable, "-c", SWAP, directory / "state", own, str(STRANGER)],
+            stdout=subprocess.PIPE,
+        )
+        with swapping:
+            assert swapping.stdout is not None
+            assert swapping.stdout.readline()
+            yield directory
+            swapping.kill()
+
+
+@pytest.mark.parametrize("check", [make_private_directory, check_private_directory])
+def test_a_directory_that_another_user_swaps_is_never_taken_for_ours(
+    shared: Path, check: Callable[[str], object]
+) -> None:
+    path = shared / "state"
+    refused = 0
+    while refused < _RACES:
+        try:
+            is_ours = check(str(path))
+        except StateError:
+            refused += 1
+            continue
+        # Nobody else can remove what is ours from there.
+        if check is make_private_directory or is_ours:
+            status = path.lstat()
+            assert stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+            path.rmdir()
+
+
+def test_a_file_behind_a_link_that_another_user_swaps_is_never_believed(shared: Path) -> None:
+    own = shared.parent / "own" / "config.toml"
+    own.write_text("of another program")
+    refused = 0
+    while refused < _RACES:
+        try:
+            file = read_trusted(f"{shared}/state/config.toml", "the config file", ConfigError)
+        except ConfigError:
+            refused += 1
+        else:
+            assert file is None
