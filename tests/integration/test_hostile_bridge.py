@@ -16,7 +16,7 @@ import pytest
 from dcs_proxy.ssh.wire import pack_string, pack_u32
 from tests.support.bridge import bridges_of, wait_until_gone, write_config
 from tests.support.emulator import Emulator
-from tests.support.rogues import FAILURE, SUCCESS, RogueGateway, rogue_gateway
+from tests.support.rogues import FAILURE, SUCCESS, RogueGateway, RogueServer, rogue_gateway
 from tests.support.user import User
 from tests.support.waiting import LIMIT_S, wait_until, wait_until_stuck
 
@@ -129,3 +129,19 @@ def test_a_gateways_last_words_are_shown_in_one_clean_line(
     (line,) = [line for line in errors.splitlines() if "red" in line]
     assert "[31mred and another line without end" in line
     assert line.isprintable() and len(line) < 2200
+
+
+def test_a_gateways_debug_texts_reach_ssh_which_shows_no_escapes(
+    gateway: RogueGateway, user: User
+) -> None:
+    """A text goes from one end to the other (RFC 4253 §11.3), as it would without the bridge."""
+    words = b"\x04\x01" + pack_string(b"key options \x1b]52;c;eA==\x07") + pack_string(b"")
+
+    def play(server: RogueServer) -> None:
+        wait_until(lambda: server.heard)
+        server.say(words, b"\x01" + pack_u32(2) + pack_string(b"bye") * 2)
+
+    gateway.play = play
+    errors = user.ssh("-v", "dm-foo", "true").stderr
+    assert "Remote: key options \\033]52;c" in errors
+    assert "\x1b" not in errors
