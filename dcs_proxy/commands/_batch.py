@@ -31,6 +31,7 @@ class Batch:
 
     def __init__(self, names: Sequence[MachineName], work: Work) -> None:
         self.outcomes: dict[MachineName, str | DcsError] = {}
+        self._unwritten: DcsError | None = None
         self._stopping = threading.Event()
         self._names = names
         self._work = work
@@ -46,6 +47,7 @@ class Batch:
     def run(self) -> int:
         """Return the exit code of the first of `names` that failed, 0 if none did.
 
+        Raises DcsError, when all work is done, if a result could not be written to stdout.
         If it raises KeyboardInterrupt, all work has ended, and `outcomes` has the results so far.
         """
         for name in self._names:
@@ -63,6 +65,8 @@ class Batch:
             raise
         finally:
             self._table.clear()
+        if self._unwritten is not None:
+            raise self._unwritten
         failures = [self.outcomes[name] for name in self._names]
         return next((f.exit_code for f in failures if isinstance(f, DcsError)), 0)
 
@@ -109,7 +113,10 @@ class Batch:
         if not isinstance(outcome, str | DcsError):
             raise outcome
         self.outcomes[name] = outcome
-        self._table.end(name, outcome)
+        try:
+            self._table.end(name, outcome)
+        except DcsError as error:  # the other machines are still to be done
+            self._unwritten = error
 
 
 @contextlib.contextmanager

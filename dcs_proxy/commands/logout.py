@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 
 from dcs_proxy.api.credentials import overriding_sources, remove_key_file
 from dcs_proxy.app import Options, open_keyring, show_notice
-from dcs_proxy.console.stdout import put
-from dcs_proxy.errors import KeyringUnusable, ReaderGone
+from dcs_proxy.console.stdout import put, put_or_show
+from dcs_proxy.errors import KeyringUnusable
 
 HELP = "remove the API key from the system keyring"
 DESCRIPTION = "Remove the key that login has stored, and report where a key can still be found."
@@ -26,8 +25,8 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     settings = options.settings(os.environ)
     if arguments.file:
         existed = remove_key_file(settings.key_file)
-        with contextlib.suppress(ReaderGone):  # the key in the keyring is still to be removed
-            put(f"dcs-proxy: {settings.key_file} {'removed' if existed else 'did not exist'}")
+        done = "removed" if existed else "did not exist"
+        put_or_show(f"dcs-proxy: {settings.key_file} {done}")
     try:
         existed = open_keyring(settings, os.environ).remove()
         done = "was removed from" if existed else "was not in"

@@ -18,7 +18,7 @@ from dcs_proxy.commands._batch import Batch
 from dcs_proxy.commands.close import Closer, remove_identity
 from dcs_proxy.console.confirm import confirm
 from dcs_proxy.console.stderr import show
-from dcs_proxy.console.stdout import put
+from dcs_proxy.console.stdout import put_or_show
 from dcs_proxy.doctor.editors import settings_with_machines
 from dcs_proxy.errors import (
     AgentRefused,
@@ -27,7 +27,6 @@ from dcs_proxy.errors import (
     CredentialsError,
     DcsError,
     KeyringUnusable,
-    ReaderGone,
     StateError,
 )
 from dcs_proxy.local.deadline import Deadline
@@ -95,8 +94,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
 
 
 def _say(text: str) -> None:
-    with contextlib.suppress(ReaderGone):  # the rest is still to be removed
-        put(f"dcs-proxy: {text}")
+    put_or_show(f"dcs-proxy: {text}")
 
 
 def _settings(options: Options) -> Settings | None:
@@ -146,8 +144,10 @@ def _close_sessions(
         noun = "session was" if len(names) == 1 else "sessions were"
         _say(f"{len(names)} {noun} not closed at the API and will expire ({error.message})")
         return
-    with contextlib.suppress(ReaderGone):
+    try:
         Batch(names, Closer(state, factory, agents.holders()).close).run()
+    except DcsError as error:  # stdout cannot be written
+        show(*error.lines())
 
 
 def _end_agents(agents: PrivateAgents) -> None:

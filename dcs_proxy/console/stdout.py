@@ -13,6 +13,7 @@ import select
 import sys
 from collections.abc import Iterable
 
+from dcs_proxy.console.stderr import show
 from dcs_proxy.errors import DcsError, ReaderGone
 from dcs_proxy.text import safe_line
 
@@ -37,6 +38,19 @@ def put(*lines: str) -> None:
     except OSError as error:
         _discard_output()
         raise _cannot_write(error.strerror) from None
+
+
+def put_or_show(line: str) -> None:
+    """Write a line, for a command that has more to do: on stderr if stdout cannot be written.
+
+    A line is lost without an error if the reader has closed the pipe.
+    """
+    try:
+        put(line)
+    except ReaderGone:
+        pass
+    except DcsError:
+        show(line)
 
 
 def put_json(value: object) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from dcs_proxy.commands._batch import AT_ONCE, Batch
-from dcs_proxy.errors import ApiUnavailable, ClientGone, Forbidden
+from dcs_proxy.errors import ApiUnavailable, ClientGone, DcsError, Forbidden
 from dcs_proxy.names import MachineName
 
 NAMES = [MachineName(f"dm-m{number:02}") for number in range(30)]
@@ -36,6 +36,19 @@ def test_a_few_at_a_time_and_every_one_once(capsys: pytest.CaptureFixture[str]) 
     assert (sorted(begun), most) == (NAMES, AT_ONCE)
     out, errors = capsys.readouterr()
     assert (sorted(out.splitlines()), errors) == ([f"{name}: done" for name in NAMES], "")
+
+
+def test_all_work_is_done_although_no_result_can_be_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def put(*_: str) -> None:
+        raise DcsError("cannot write", hint="free some space")
+
+    monkeypatch.setattr("dcs_proxy.console.live_table.put", put)
+    batch = Batch(NAMES, lambda *_: "done")
+    with pytest.raises(DcsError, match="cannot write"):
+        batch.run()
+    assert batch.outcomes == dict.fromkeys(NAMES, "done")
 
 
 def test_the_exit_code_is_that_of_the_first_failure_in_order(

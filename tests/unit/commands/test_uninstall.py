@@ -12,6 +12,7 @@ from dcs_proxy.errors import (
     AgentUnavailable,
     ApiUnavailable,
     CredentialsError,
+    DcsError,
     KeyringUnusable,
     ReaderGone,
     StateError,
@@ -308,19 +309,22 @@ def test_sockets_that_are_elsewhere_are_removed_too(
     assert list(runtime.iterdir()) == []
 
 
-def test_a_closed_pipe_stops_nothing(
-    commands: Commands, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [ReaderGone("closed"), DcsError("full")])
+def test_output_that_cannot_be_written_stops_nothing(
+    commands: Commands, keyring: Keyring, monkeypatch: pytest.MonkeyPatch, error: DcsError
 ) -> None:
     def put(*_: str) -> None:
-        raise ReaderGone("closed")
+        raise error
 
-    for module in ("dcs_proxy.commands.uninstall", "dcs_proxy.console.live_table"):
+    for module in ("dcs_proxy.console.stdout", "dcs_proxy.console.live_table"):
         monkeypatch.setattr(f"{module}.put", put)
     commands.api.answers = [Answer(200, {"items": []}), Answer(204)]
     keyring.key = "dsk-key"
     for name in ("dm-a", "dm-b"):
         commands.save(name)
-    assert commands("uninstall", "--yes").code == 0
+    done = commands("uninstall", "--yes")
+    assert done.code == 0
+    assert ("dcs-proxy: now remove the program itself" in done.err) is (error.message == "full")
     assert [asked.method for asked in commands.api.asked] == ["GET", "DELETE", "DELETE"]
     assert (keyring.key, Path(commands.home, ".ssh", "dcs-proxy").exists()) == (None, False)
 
