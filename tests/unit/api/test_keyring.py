@@ -110,3 +110,47 @@ def test_what_else_there_is_to_do_is_done_while_the_process_works(
 def test_waiting_ends_when_the_client_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(ClientGone):
         keyring(monkeypatch, tmp_path, "time.sleep(600)", Deadline(60, lambda: True)).read()
+
+
+def test_the_process_has_no_terminal_and_leaves_no_descriptor(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = os.listdir("/dev/fd")
+    tell = "print(os.getsid(0) == os.getpid(), end='')"
+    assert keyring(monkeypatch, tmp_path, tell).read() == "True"
+    with pytest.raises(CredentialsError):
+        keyring(monkeypatch, tmp_path, "time.sleep(600)", limit_s=0).read()
+    assert os.listdir("/dev/fd") == before
+
+
+def test_a_key_of_the_greatest_length_is_read_whole(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert keyring(monkeypatch, tmp_path, "print('k' * 4096, end='')").read() == "k" * 4096
+
+
+@pytest.mark.parametrize(
+    ("limit_s", "deadline_s", "limits"),
+    [(60, 600, [2.0, 58.0]), (1, 600, [1.0, -1.0]), (60, 10, [2.0, 8.0])],
+)
+def test_the_user_learns_after_two_seconds_what_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    limit_s: int,
+    deadline_s: float,
+    limits: list[float],
+) -> None:
+    asked: list[float] = []
+    notices: list[str] = []
+
+    class Over(Deadline):
+        def call(self, function: Any, *, within_s: float) -> Any:
+            asked.append(within_s)
+            raise TimeoutError
+
+    keyring(monkeypatch, tmp_path, "time.sleep(600)")
+    ring = SystemKeyring("https://a", os.environ, Over(deadline_s), limit_s, notices.append)
+    with pytest.raises(CredentialsError):
+        ring.read()
+    assert asked == pytest.approx(limits, abs=1)
+    assert notices == ["waiting for the system keyring: look for a window that asks to unlock it"]

@@ -67,7 +67,7 @@ def test_an_abstract_bus_belongs_to_whoever_listens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid: int | None, is_refused: bool
 ) -> None:
     name = f"{tmp_path}/bus"
-    monkeypatch.setattr(keyring_trust, "peer", lambda sock: (uid, None))
+    monkeypatch.setattr(keyring_trust, "peer", lambda sock: (sock.getpeername() and uid, None))
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"\0{name}")
         listener.listen()

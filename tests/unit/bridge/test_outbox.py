@@ -139,6 +139,8 @@ def test_one_can_wait_until_all_is_sent(side: FakeSide, outbox: Outbox) -> None:
     assert side.sent == []
     thread = threading.Thread(target=outbox.wait_until_empty, args=(60,))
     thread.start()
+    thread.join(0.1)
+    assert thread.is_alive()
     side.clear_to_send.set()
     outbox.flush()
     thread.join(60)
@@ -169,3 +171,14 @@ def test_a_broken_side_gets_nothing_more(
         outbox.put(Payload(b"1"), may_wait=True)
     outbox.put(Payload(b"2"), may_wait=True)
     assert side.sent == []
+
+
+def test_nobody_waits_for_a_thread_that_sends_to_a_peer_that_reads_nothing(outbox: Outbox) -> None:
+    with outbox._changed:
+        waiting = threading.Thread(target=outbox.wait_until_empty, args=(0.01,))
+        waiting.start()
+        waiting.join(60)
+        assert not waiting.is_alive()
+    outbox.wait_until_empty(60)
+    assert outbox._changed.acquire(blocking=False), "the lock is free again"
+    outbox._changed.release()

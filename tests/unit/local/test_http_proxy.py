@@ -40,7 +40,7 @@ def test_a_proxy_is_shown_by_its_address_alone(text: str, shown: str) -> None:
         "http://proxy:3128/path", "http://proxy:3128?a", "http://proxy:3128#a", "http://a b:3128",
         "http://proxy:3128\r\nX: y", "http://[::1:3128", "http://[x]:3128", "http://pr\u00f6xy:80",
         "http://:secret@proxy:3128", "http://me%3Ax:secret@proxy:80", "http://me:s%0d%0a@proxy:80",
-        "http://me:s%c3%bc@proxy:80",
+        "http://me:s%c3%bc@proxy:80", "http://pro\nxy:3128", "http://proxy:3128\t", "http://proxy:80/\n",
     ],
 )  # fmt: skip
 def test_what_is_no_proxy_is_refused_without_being_quoted(text: str) -> None:
@@ -113,3 +113,7 @@ def test_the_password_is_masked_alone_and_as_it_is_sent() -> None:
     for text in (sent, proxy.url(), proxy.token(), "said pass-word/1"):
         assert mask(text) != text
         assert "pass-word" not in mask(text) and proxy.token() not in mask(text)
+
+
+def test_a_proxys_password_is_in_no_representation() -> None:
+    assert "s3cret" not in repr(parse_http_proxy("http://me:s3cret@proxy:3128"))

@@ -113,14 +113,16 @@ def test_a_traceback_holds_places_and_no_values(tmp_path: Path) -> None:
 
 def test_a_full_log_is_kept_once_and_a_new_one_begun(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    path.write_bytes(b"x" * LIMIT)
+    path.write_bytes(b"x" * (LIMIT - 100))
     log = Log(str(path))
-    log.event("last")
+    log.event("a")
+    assert path.exists() and LIMIT == 1024 * 1024
+    log.event("last", text="x" * 100)
     assert not path.exists()
     log.event("first")
     assert (tmp_path / "log.1").stat().st_size > LIMIT
     module._rotate(str(path))  # by a process that had seen the old file full
-    assert [line.split()[2] for line in read_log(str(path))][1:] == ["first"]
+    assert [line.split()[2] for line in read_log(str(path))][1:] == ["last", "first"]
     assert (tmp_path / "log.1").stat().st_size > LIMIT
 
 

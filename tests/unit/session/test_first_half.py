@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dcs_proxy.errors import ConfigError
+from dcs_proxy.errors import ConfigError, StateError
+from dcs_proxy.session import first_half
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.first_half import FirstHalf
 
@@ -77,3 +78,37 @@ def test_what_no_second_half_has_read_is_removed_later(state: StateDirectory) ->
     assert os.listdir(state.file("sessions")) == ["12-34.failed"]
     state.collect_garbage(time.time() + 301)
     assert os.listdir(state.file("sessions")) == []
+
+
+def test_a_file_that_cannot_be_removed_hides_no_error(
+    state: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: str) -> None:
+        raise StateError("it cannot be removed")
+
+    FirstHalf(state.path, "12:34").save_failure(ERROR)
+    monkeypatch.setattr(first_half, "remove_file", fail)
+    with pytest.raises(ConfigError, match="a wrong word"):
+        FirstHalf(state.path, "12:34").check(is_last=True)
+
+
+@pytest.mark.parametrize(("seconds", "counts"), [(0, True), (9.9, True), (10, False)])
+def test_a_failure_counts_for_ten_seconds(
+    state: StateDirectory, monkeypatch: pytest.MonkeyPatch, seconds: float, counts: bool
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    FirstHalf(state.path, "12:34").save_failure(ERROR)
+    monkeypatch.setattr(time, "time", lambda: 1000.0 + seconds)
+    with pytest.raises(ConfigError) if counts else nullcontext():
+        FirstHalf(state.path, "12:34").check(is_last=True)
+
+
+@pytest.mark.parametrize("runtime", ["/nowhere", "relative", "", "{file}/below", "{loop}"])
+def test_a_runtime_directory_that_is_none_is_not_used(
+    state: StateDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    runtime = runtime.format(file=tmp_path / "file", loop=tmp_path / "loop")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+    assert FirstHalf(state.path, "12:34")._paths == [state.file("sessions", "12-34.failed")]

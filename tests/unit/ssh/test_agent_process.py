@@ -155,6 +155,10 @@ def test_an_agent_whose_number_cannot_be_written_does_not_stay(
         with pytest.raises(type(error)):
             agent_process.start_agent(path, time.monotonic() + 60)
         assert os.listdir(directory) == []
+        monkeypatch.setattr(agent_process, "remove_file", lambda path: fail(path, b""))
+        started["process"] = Process(None)
+        with pytest.raises(type(error)):
+            agent_process.start_agent(path, time.monotonic() + 60)
     assert started["process"].was_killed
 
 

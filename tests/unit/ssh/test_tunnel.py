@@ -13,6 +13,7 @@ from dcs_proxy import __version__
 from dcs_proxy.emulator.loopback import closed_port
 from dcs_proxy.errors import ClientGone, GatewayUnreachable
 from dcs_proxy.local.http_proxy import HttpProxy
+from dcs_proxy.ssh import tunnel
 from dcs_proxy.ssh.tunnel import connect_request, reach, read_head
 from tests.support.connect_proxy import ConnectProxy, connect_proxy
 
@@ -170,3 +171,18 @@ def test_a_head_in_any_pieces_ends_where_it_ends(
         assert read_head(ours, time.monotonic() + 20, lambda: False) == head
         theirs.shutdown(socket.SHUT_WR)
         assert ours.recv(100) == rest
+
+
+@pytest.mark.parametrize("error", [OSError(104, "reset"), ClientGone("gone"), KeyboardInterrupt()])
+def test_a_connection_to_the_proxy_that_leads_nowhere_is_closed(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    near, far = socket.socketpair()
+    monkeypatch.setattr(tunnel, "dial", lambda *_, **__: near)
+    monkeypatch.setattr(tunnel, "read_head", fail)
+    with far, pytest.raises((GatewayUnreachable, ClientGone, KeyboardInterrupt)):
+        call(ConnectProxy(1))
+    assert near.fileno() == -1
