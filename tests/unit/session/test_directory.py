@@ -343,10 +343,3 @@ def test_names_of_a_hundred_thousand_machines_are_read(state: StateDirectory) ->
     names = [MachineName(f"dm-{number:08}-aaaa-bbbb") for number in range(100_000)]
     state.save_machines(names)
     assert len(state.saved_machines()) == 100_000
-
-
-def test_a_machine_whose_garbage_another_process_has_collected_gets_no_new_lock(
-    state: StateDirectory,
-) -> None:
-    state._collect_machine("dm-gone", 50_000.0)
-    assert os.listdir(state.file("sessions")) == []

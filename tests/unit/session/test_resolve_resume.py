@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from dcs_proxy.errors import (
     DeadlineExceeded,
     IdempotencyConflict,
     MachineNotFound,
+    MachineUnreachable,
     SessionFailed,
 )
 from dcs_proxy.names import MachineName
@@ -125,6 +127,26 @@ def test_a_wake_whose_key_is_lost_is_closed_and_replaced(fakes: Fakes) -> None:
     fakes.resolve()
     assert ("DELETE once", "wssh-0") in fakes.api.journal
     assert len(fakes.api.keys) == 2
+
+
+def test_a_key_that_is_lost_while_a_resumed_wake_is_waited_for_is_noticed(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fakes.api.statuses = ["wake_in_progress", ClientGone("gone"), "wake_in_progress", "ready"]
+    with pytest.raises(ClientGone):
+        fakes.resolve()
+    session, lost = fakes.api.session, []
+
+    def lose_key(session_id: str, public_key: str) -> Session:
+        found = session(session_id, public_key)
+        if found.is_ready and not lost:
+            lost.append(fakes.store.held.clear())
+        return found
+
+    monkeypatch.setattr(fakes.api, "session", lose_key)
+    record = fakes.resolve()
+    assert record.identity in fakes.store.held
+    assert ("DELETE once", "wssh-0") in fakes.api.journal and len(fakes.api.keys) == 2
 
 
 def test_the_session_before_a_wake_that_is_replaced_is_still_known(fakes: Fakes) -> None:
@@ -247,6 +269,28 @@ def test_an_attempt_whose_idempotency_key_conflicts_is_replaced(fakes: Fakes) ->
     assert fakes.resolve().attempt.session_id == "wssh-1"
 
 
+def test_the_key_of_an_attempt_that_conflicts_leaves_the_agent(fakes: Fakes) -> None:
+    fakes.api.statuses = [IdempotencyConflict("used"), "ready"]
+    record = fakes.resolve()
+    assert list(fakes.store.held) == [record.identity] and len(fakes.api.keys) == 2
+
+
+@pytest.mark.parametrize("error", [ClientGone("gone"), DeadlineExceeded("too late")])
+def test_a_list_that_is_not_waited_for_ends_as_it_did(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch, error: DcsError
+) -> None:
+    """The list would say whether a machine that is not found was created just now."""
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(fakes.api, "list_machines", fail)
+    fakes.api.statuses = [MachineUnreachable("not found")]
+    with pytest.raises(type(error)) as caught:
+        fakes.resolve()
+    assert caught.value is error
+
+
 def test_an_abandoned_session_that_cannot_be_closed_is_logged(fakes: Fakes) -> None:
     fakes.api.statuses = ["wake_in_progress", ClientGone("gone"), "ready"]
     with pytest.raises(ClientGone):
@@ -313,3 +357,33 @@ def ready_anew(api: FakeApi) -> Callable[..., Session]:
         return create(*args)
 
     return create_ready
+
+
+@pytest.mark.parametrize("error", [IdempotencyConflict("used"), MachineUnreachable("not found")])
+def test_an_attempt_that_left_no_session_has_nothing_to_close(
+    fakes: Fakes, error: DcsError
+) -> None:
+    """The request that is sent again, to learn the session's id, is not accepted."""
+    agents = Startable(fakes)
+    fakes.api.statuses = [ClientGone("killed")]
+    with pytest.raises(ClientGone):
+        fakes.resolve(agents=agents)
+    fakes.api.statuses = [error, "ready"]
+    record = fakes.resolve(agents=agents)
+    assert record.identity in fakes.store.held
+    assert [method for method, _ in fakes.api.journal] == ["POST", "POST", "POST"]
+
+
+def test_a_session_of_a_running_machine_is_in_no_doubt_for_this_ssh(fakes: Fakes) -> None:
+    fakes.resolve()
+    use = Path(fakes.state.use_path(NAME)).read_bytes()
+    assert use.startswith(b"0000000001a"), "the API was asked for it"
+
+
+def test_a_session_that_has_let_a_login_in_is_not_waited_for_again(fakes: Fakes) -> None:
+    fakes.api.statuses = ["wake_in_progress", "ready"]
+    fakes.resolve()
+    assert len(fakes.guest_waits) == 1
+    fakes.settings = replace(fakes.settings, reuse_seconds=0)
+    record = fakes.resolve()
+    assert record.attempt.session_id == "wssh-0" and len(fakes.guest_waits) == 1
