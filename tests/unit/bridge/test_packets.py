@@ -121,6 +121,13 @@ def test_a_message_knows_its_number_for_those_that_are_not_implemented(pair: Pai
         assert pair.ours.read_message()[1].seqno == sequence
 
 
+def test_numbers_from_before_they_begin_at_zero_again_are_forgotten(pair: Pair) -> None:
+    pair.ours.send_message(Payload(b"\x5e", 7))
+    assert pair.ours.sent.origin(0) == 7
+    pair.ours.reset_seqno_out()
+    assert pair.ours.sent.origin(0) is None
+
+
 def test_new_keys_are_asked_for_after_so_many_bytes(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
