@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import pytest
 
-from dcs_proxy.commands._login import check_login
-from dcs_proxy.errors import LoginMismatch
+from dcs_proxy.commands import _login
+from dcs_proxy.commands._login import check_login, is_known_login, not_woken_for
+from dcs_proxy.errors import LoginMismatch, UsageError
+from dcs_proxy.names import MachineName
 from dcs_proxy.session.records import Attempt, ReadySession, Record
+from tests.unit.commands.conftest import Commands
 
 ATTEMPT = Attempt("key-1", "ab" * 32, "/agent.sock", 2000.0, "account", "wssh-1", True)
 READY = ReadySession("ssh.example", 22, "wssh-1", "a", "", True, 3000.0, 1000.0, 1000.0)
@@ -36,3 +40,44 @@ def test_an_ssh_that_could_not_be_prepared_is_to_be_started_again() -> None:
     with pytest.raises(LoginMismatch, match="started before the session existed") as caught:
         check_login("me", "dm-foo", RECORD, was_prepared=False)
     assert caught.value.hint == "the machine is awake now; type again: ssh dm-foo"
+
+
+@pytest.mark.parametrize(
+    ("way", "how"),
+    [(None, None), ("", "directly"), ("hop.example", "through hop.example"),
+     ("\x1b[31m", "through [31m"), ("\x1b", "through ?"), ("x" * 100, f"through {'x' * 79}…")],
+)  # fmt: skip
+@pytest.mark.parametrize("by_ansible", [True, False])
+def test_a_way_around_our_proxy_command_is_refused_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, way: str | None, how: str | None, by_ansible: bool
+) -> None:
+    monkeypatch.setattr(_login, "typed_way", lambda pid: way if pid == 7 else "another")
+    monkeypatch.setattr(_login, "is_run_by_ansible", lambda pid: by_ansible and pid == 7)
+    if how is None:
+        _login.check_way(7, "dm-foo")
+        return
+    with pytest.raises(UsageError, match="so it cannot reach the machine") as caught:
+        _login.check_way(7, "dm-foo")
+    assert caught.value.message.startswith(f"ssh is about to connect {how} and not through ")
+    assert caught.value.machine == "dm-foo"
+    assert ("ansible_ssh_common_args" in caught.value.hint) is by_ansible
+    assert ("leave out -J" in caught.value.hint) is not by_ansible
+
+
+def test_a_login_is_known_if_any_session_has_or_had_it(commands: Commands) -> None:
+    assert not is_known_login("wssh-1", commands.state)
+    commands.save("dm-waking")
+    commands.state.save(MachineName("dm-foo"), RECORD)
+    known = [login for login in ("wssh-0", "wssh-1", "wssh", "") if
+             is_known_login(login, commands.state)]  # fmt: skip
+    assert known == ["wssh-0", "wssh-1"]
+
+
+def test_the_remedy_for_a_login_is_that_of_the_program_that_runs_ssh(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_login, "is_run_by_ansible", lambda pid: pid == os.getppid())
+    error = not_woken_for("x" * 100, "dm-foo")
+    assert error.message.startswith(f"ssh is about to log in as {'x' * 79}…, but only ")
+    assert error.hint.startswith('set ansible_user: "" for dm-foo: ')
+    assert "as ?," in not_woken_for("\x1b", "dm-foo").message
