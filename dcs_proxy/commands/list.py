@@ -69,7 +69,6 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
 def _state(options: Options) -> StateDirectory:
     """Return the state directory, created if possible; the list works without it."""
     path = options.state_directory(os.environ)
-    StateDirectory(path, create=False)  # raises StateError if it exists and cannot be trusted
     with contextlib.suppress(StateError):
         return StateDirectory(path)
     return StateDirectory(path, create=False)

@@ -36,7 +36,7 @@ END = render_end(PROGRAM, VERSION)
         ({"vcpu": 1, "memory_mib": 1536}, "1 vCPU 1.5 GiB"),
         ({"memory_mib": 1023}, "1023 MiB"),
         ({"memory_mib": 1024}, "1 GiB"),
-        ({"storage_gib": 0}, "0 GiB"),
+        ({"vcpu": 0, "memory_mib": 0, "storage_gib": 0}, "0 vCPU 0 MiB 0 GiB"),
         ({"memory_mib": 2.0**52}, "4398046511104 GiB"),
         ({}, "-"),
     ],
@@ -165,3 +165,11 @@ def test_the_list_works_without_a_state_directory(
     # One that exists, and that others could have filled, is no such case.
     (commands.home / ".ssh" / "dcs-proxy").write_text("a file in its place")
     assert commands("list").code == StateError.exit_code
+
+
+def test_the_state_directory_is_made_for_the_names_that_completion_offers(
+    commands: Commands,
+) -> None:
+    commands.has("dm-web")
+    assert commands("list").code == 0
+    assert (commands.home / ".ssh" / "dcs-proxy" / "machines").read_text() == "dm-web\n"

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from dcs_proxy.api.client import Api
 from dcs_proxy.api.model import Listing, Machine, UnusableMachine
+from dcs_proxy.app import ApiFactory
 from dcs_proxy.commands import _machines
 from dcs_proxy.commands._machines import (
     aliases_to_list,
@@ -21,6 +23,7 @@ from dcs_proxy.commands._machines import (
     usable_names,
 )
 from dcs_proxy.errors import MachineNotFound, StateError, UsageError
+from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineId, MachineName
 from dcs_proxy.openssh import config_file
@@ -243,3 +246,24 @@ def test_a_list_that_cannot_be_saved_is_shown_all_the_same(
     commands.has("dm-a")
     assert commands("list").out.splitlines()[1].startswith("dm-a ")
     assert ' list-not-saved what="the disk is full"' in Path(commands.state.file("log")).read_text()
+
+
+def test_those_that_the_ssh_config_has_no_room_for_are_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_machines, "_MAX_LISTED", 2)
+    machines = [MachineName(f"dm-{number}") for number in (10, 9, 8)]
+    assert names_to_list(machines, Settings()) == ["dm-8", "dm-9"]
+
+
+def test_the_list_has_a_time_limit(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = []
+    open_api = ApiFactory.open
+
+    def note(self: ApiFactory, deadline: Deadline) -> Api:
+        limits.append(deadline.seconds)
+        return open_api(self, deadline)
+
+    monkeypatch.setattr(ApiFactory, "open", note)
+    assert commands("list").code == 0
+    assert limits == [30]

@@ -157,7 +157,7 @@ def test_the_agent_in_use_is_the_one_that_is_asked(
         "identities": None, "problem": "not running",
     }  # fmt: skip
     commands.configure('agent = "user"\n')
-    assert shown()["problem"] == "SSH_AUTH_SOCK is not set"
+    assert (shown()["place"], shown()["problem"]) == ("", "SSH_AUTH_SOCK is not set")
     with fake_agent() as agent:
         agent.answer = store = Store()
         store.held = {b"one": b"", b"two": b""}
@@ -173,7 +173,8 @@ def test_the_key_is_named_and_not_shown_and_a_keyring_is_not_waited_for(
     commands: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = commands("status", "--json")
-    assert json.loads(done.out)["api_key_source"] == "DEDALUS_API_KEY"
+    found = json.loads(done.out)
+    assert (found["api_key_source"], found["api_key_problem"]) == ("DEDALUS_API_KEY", "")
     assert "dsk-key" not in done.out
     limits = []
 
@@ -185,3 +186,14 @@ def test_the_key_is_named_and_not_shown_and_a_keyring_is_not_waited_for(
     found = json.loads(commands("status", "--json").out)
     assert (found["api_key_source"], found["api_key_problem"]) == (None, "the keyring is locked")
     assert limits == [5]
+
+
+def test_a_person_reads_lines_and_no_json(commands: Commands) -> None:
+    done = commands("status")
+    assert (done.code, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert lines[0] == "no sessions"
+    assert lines[3:5] == [
+        f"API              {commands.api.url}",
+        "API key          DEDALUS_API_KEY",
+    ]

@@ -27,3 +27,8 @@ def test_a_moment_is_written_as_it_is_read(moment: int) -> None:
 
 def test_a_moment_past_all_dates_is_the_last_one() -> None:
     assert rfc3339(2.0**63).startswith("9999-12-31T23:59:5")
+
+
+def test_a_moment_has_milliseconds_and_the_zone_of_rfc_3339() -> None:
+    assert rfc3339(1767323045.678) == "2026-01-02T03:04:05.678Z"
+    assert rfc3339(0) == "1970-01-01T00:00:00.000Z"

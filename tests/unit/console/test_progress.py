@@ -84,3 +84,15 @@ def test_nothing_is_shown_where_nothing_wakes(capsys: pytest.CaptureFixture[str]
     progress.tick()
     progress.ready()
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("in_place", "second"), [(True, "0 s"), (False, "at most 300 s\n")])
+def test_the_first_line_comes_at_once_after_any_advice(
+    capsys: pytest.CaptureFixture[str], in_place: bool, second: str
+) -> None:
+    progress = Progress(is_quiet=False, in_place=in_place, advice="press a key", clock=lambda: 5.0)
+    progress.waking(NAME, 300)
+    assert capsys.readouterr().err == (
+        f"dcs-proxy: dm-foo: press a key\ndcs-proxy: dm-foo: waking up, {second}"
+    )
+    stderr.show()
