@@ -11,9 +11,11 @@ from dcs_proxy.api.credentials import Credentials
 from dcs_proxy.api.known_machines import KnownMachines
 from dcs_proxy.api.model import Closing
 from dcs_proxy.app import ApiFactory
+from dcs_proxy.commands import close
 from dcs_proxy.commands._batch import Batch
 from dcs_proxy.commands.close import Closer, describe_closing
 from dcs_proxy.errors import ConfigError
+from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.log import Log
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
@@ -187,3 +189,67 @@ def test_agents_that_hold_nothing_any_more_are_ended(
     monkeypatch.setattr(PrivateAgents, "end", lambda self, **more: ended.append(more))
     commands("close", "dm-foo")
     assert ended[0] == {"timeout_s": 30}
+
+
+def test_the_machines_of_all_are_in_natural_order(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders: list[object] = []
+    monkeypatch.setattr(Batch, "run", lambda self: orders.append(self._names) or 0)
+    for number in (10, 9, 8, 100):
+        commands.save(f"dm-{number}")
+    assert commands("close", "--all").code == 0
+    assert orders == [["dm-8", "dm-9", "dm-10", "dm-100"]]
+
+
+def test_a_session_of_another_account_is_told_with_its_machine(commands: Commands) -> None:
+    record = commands.save("dm-foo")
+    attempt = replace(record.attempt, account="another account")
+    commands.state.save(NAME, replace(record, attempt=attempt))
+    done = commands("close", "dm-foo")
+    assert (done.code, done.err.splitlines()[0]) == (
+        3, "dcs-proxy: dm-foo: the session was created with another API or organisation"
+    )  # fmt: skip
+
+
+def test_a_machine_that_another_process_works_on_is_left_alone(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands.save("dm-foo")
+    monkeypatch.setattr(close, "_CLOSE_S", 0.1)
+    with commands.state.lock(NAME, Deadline(60)):
+        done = commands("close", "dm-foo")
+    assert (done.code, commands.api.asked) == (10, [])
+    assert done.err.startswith("dcs-proxy: dm-foo: another dcs-proxy")
+    assert commands.state.machines() == ["dm-foo"]
+
+
+def test_files_that_a_lost_record_has_left_go_too(commands: Commands) -> None:
+    left = [Path(commands.state.file(*parts)) for parts in
+            (("hosts", "dm-foo.conf"), ("sessions", f"dm-foo.{'ab' * 6}.pub"))]  # fmt: skip
+    for path in left:
+        path.write_text("")
+    assert commands("close", "dm-foo").out == "dm-foo: there was no session\n"
+    assert [path for path in left if path.exists()] == []
+
+
+def test_identities_of_earlier_sessions_go_with_the_session(commands: Commands) -> None:
+    commands.api.answers = [Answer(204)]
+    with fake_agent() as agent:
+        agent.answer = store = Store()
+        commands.save("dm-foo")
+        place = PrivateAgents(commands.state.path)
+        os.link(agent.path, place.path(1))
+        store.held = {b"earlier": b"dm-foo via ssh.example", b"other": b"dm-foo-2"}
+        assert commands("close", "dm-foo").code == 0
+        os.unlink(place.path(1))
+    assert set(store.held) == {b"other"}
+
+
+@pytest.mark.parametrize("reply", [b"\x05", b""])
+def test_an_agent_that_does_not_tell_what_it_holds_is_skipped(tmp_path: Path, reply: bytes) -> None:
+    state = StateDirectory(str(tmp_path))
+    with fake_agent() as agent:
+        agent.answer = framed(reply)
+        found = closer(state, agent.path, "/nowhere/agent.sock").close(NAME, print, lambda: False)
+    assert found == "there was no session"

@@ -96,3 +96,14 @@ def test_the_first_line_comes_at_once_after_any_advice(
         f"dcs-proxy: dm-foo: press a key\ndcs-proxy: dm-foo: waking up, {second}"
     )
     stderr.show()
+
+
+def test_the_time_counts_from_when_the_command_began(capsys: pytest.CaptureFixture[str]) -> None:
+    now = 100.0
+    progress = Progress(is_quiet=False, in_place=True, clock=lambda: now)
+    now = 103.5
+    progress.waking(NAME, 300)
+    progress.ready()
+    assert capsys.readouterr().err.endswith(
+        "waking up, 3 s\r\x1b[Jdcs-proxy: dm-foo: ready after 3 s\n"
+    )

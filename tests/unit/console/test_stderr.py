@@ -5,9 +5,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from dcs_proxy.console import stderr
 from dcs_proxy.console.stderr import draw, show
 
 
@@ -85,3 +88,97 @@ def test_the_null_device_and_no_stderr_discard_what_is_shown(
         env={"PYTHONPATH": str(Path(__file__).parents[3])},
     )  # fmt: skip
     assert done.stdout == f"{is_discarded}\n"
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "term", "group", "expected"),
+    [
+        (True, "xterm", 7, True),
+        (True, "xterm", 8, False),  # in the background
+        (True, "xterm", None, True),  # a terminal of another session has no background
+        (True, "dumb", 7, False),
+        (True, None, 7, False),
+        (False, "xterm", 7, False),
+    ],
+)
+def test_lines_change_in_place_on_a_terminal_of_the_foreground(
+    monkeypatch: pytest.MonkeyPatch,
+    is_terminal: bool, term: str | None, group: int | None, expected: bool,
+) -> None:  # fmt: skip
+    def foreground(fd: int) -> int:
+        if group is None or fd != 2:
+            raise OSError(25, "Inappropriate ioctl for device")
+        return group
+
+    monkeypatch.setattr(os, "isatty", lambda fd: is_terminal and fd == 2)
+    monkeypatch.setattr(os, "tcgetpgrp", foreground)
+    monkeypatch.setattr(os, "getpgrp", lambda: 7)
+    monkeypatch.setenv("TERM", term or "")
+    if term is None:
+        monkeypatch.delenv("TERM")
+    assert stderr.can_draw() is expected
+
+
+@pytest.mark.parametrize(
+    ("open_as", "expected"),
+    [("/dev/null", True), ("/dev/zero", False), ("/dev/tty", False), ("file", False), (None, True)],
+)
+def test_only_the_null_device_and_no_stderr_discard(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, open_as: str | None, expected: bool
+) -> None:
+    (tmp_path / "file").touch()
+
+    def status(fd: int) -> Any:
+        assert fd == 2
+        if open_as is None:
+            raise OSError(9, "Bad file descriptor")
+        return os.stat(tmp_path / open_as)
+
+    system = SimpleNamespace(fstat=status, stat=os.stat, devnull=os.devnull)
+    monkeypatch.setattr(stderr, "os", system)
+    assert stderr.is_discarded() is expected
+    # A block device may have the same number.
+    block = SimpleNamespace(st_mode=0o060644, st_rdev=os.stat(os.devnull).st_rdev)
+    system.fstat = lambda fd: block
+    assert stderr.is_discarded() is False
+
+
+def test_what_is_drawn_is_safe_for_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    draw("a\x1b[2Jb")
+    show("c\x1b[2Jd" + "e" * 3000)
+    assert capsys.readouterr().err == "a?[2Jb\r\x1b[Jc?[2Jd" + "e" * 1993 + "…\n"
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((100, 50), (100, 50)), ((0, 0), (80, 24)), ((5, 1), (20, 2)), (None, (80, 24))],
+)
+def test_a_terminal_that_does_not_tell_its_size_has_the_usual_one(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int] | None, expected: tuple[int, int]
+) -> None:
+    def ask(fd: int) -> os.terminal_size:
+        if size is None or fd != 2:
+            raise OSError(25, "Inappropriate ioctl for device")
+        return os.terminal_size(size)
+
+    monkeypatch.setattr(os, "get_terminal_size", ask)
+    assert stderr._terminal_size() == expected
+
+
+def test_a_stderr_that_cannot_be_written_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    class Full:
+        def write(self, text: str) -> None:
+            calls.append(("write", text))
+
+        def flush(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stderr", Full())
+    monkeypatch.setattr(stderr, "os", SimpleNamespace(
+        open=lambda *a: calls.append(("open", *a)) or 77, devnull=os.devnull, O_WRONLY=os.O_WRONLY,
+        dup2=lambda *a: calls.append(("dup2", *a)), close=lambda *a: calls.append(("close", *a)),
+    ))  # fmt: skip
+    show("lost")
+    assert calls[-3:] == [("open", os.devnull, os.O_WRONLY), ("dup2", 77, 2), ("close", 77)]
