@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -141,5 +142,7 @@ def keyring(monkeypatch: pytest.MonkeyPatch) -> Keyring:
     """The system keyring of every command."""
     found = Keyring()
     for module in (login, logout, uninstall):
-        monkeypatch.setattr(module, "open_keyring", lambda *_: found)
+        monkeypatch.setattr(module, "open_keyring", lambda settings, environment: (
+            found if isinstance(settings, Settings) and environment is os.environ else None
+        ))  # fmt: skip
     return found

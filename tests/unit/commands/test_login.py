@@ -236,3 +236,18 @@ def test_the_check_has_a_time_limit() -> None:
     factory: Any = Timed(Probe(None, True, 0.0))
     login._check_with_api(factory)
     assert limits == [60]
+
+
+def test_bytes_that_are_no_text_are_a_wrong_key(
+    commands: Commands, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Input(io.BytesIO(b"dsk-\xff\xfe")))
+    done = commands("login", "--stdin")
+    assert (done.code, keyring.key) == (4, None)
+    assert "must be printable ASCII" in done.err
+
+
+def test_a_warning_about_echo_is_an_error_only_at_the_prompt(typed: list[str]) -> None:
+    before = list(warnings.filters)
+    login._from_terminal("https://dcs.example")
+    assert list(warnings.filters) == before

@@ -80,6 +80,7 @@ def test_a_wake_that_the_user_has_asked_for_is_forbidden_by_no_policy(
     assert used.wake_policy(name) == "always"
     assert (used.reuse_seconds, used.wake_seconds) == (0, 7)
     assert found["credentials"] is credentials
+    assert isinstance(found["progress"], wake._BatchProgress)
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
     monkeypatch.setattr(wake, "resolve_typed", resolve)
     monkeypatch.setattr(wake, "publish_session", publish)
-    monkeypatch.setattr(wake, "first_address", lambda record, context: "192.0.2.1")
+    monkeypatch.setattr(wake, "first_address", lambda record, _: record.ready and "192.0.2.1")
     return calls
 
 
@@ -214,3 +215,58 @@ def test_what_ssh_will_run_names_the_config_file_that_wake_used(
     monkeypatch.setenv("DCS_PROXY_CONFIG", str(own))
     assert commands("wake", "dm-1").code == 0
     assert published[0][3] == str(own)
+
+
+def test_a_short_name_is_looked_up_in_the_accounts_list(
+    commands: Commands, published: list[tuple[Any, ...]]
+) -> None:
+    uuid = "017f22e2-79b0-7cc3-98c4-dc0c0c07c0de"
+    commands.has(uuid)
+    assert commands("wake", "c0de").out.startswith(f"dm-{uuid}: ready after ")
+    (hosts, *_, more) = published[0]
+    assert "dm-c0de" in hosts
+    assert more["user_agent"] == ""
+
+
+def test_the_config_file_is_named_as_ssh_names_it(
+    commands: Commands, published: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(commands.home)
+    (commands.home / "own.toml").touch()
+    assert commands("--config", "own.toml", "wake", "dm-1").code == 0
+    assert published[0][3] == str(commands.home / "own.toml")
+
+
+def test_the_name_that_was_typed_is_warm_even_if_it_is_not_known(
+    commands: Commands, published: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wake, "resolve_typed", lambda *_: (MachineName("dm-foo"), Record(ATTEMPT)))
+    assert commands("wake", "dm-new").code == 0
+    assert published[0][0] == ["dm-foo", "dm-new"]
+
+
+def test_files_are_written_for_one_machine_at_a_time(
+    commands: Commands, published: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way, most = 0, 0
+
+    def publish(*_: object, **__: object) -> None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        time.sleep(0.002)
+        under_way -= 1
+
+    monkeypatch.setattr(wake, "publish_session", publish)
+    assert commands("wake", *(f"dm-{number}" for number in range(8))).code == 0
+    assert most == 1
+
+
+def test_news_of_one_machine_goes_to_the_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    lines: list[str] = []
+    progress = wake._BatchProgress(lines.append)
+    progress.waking(MachineName("dm-foo"), 7)
+    progress.tick()
+    progress.ready()
+    assert lines == ["dm-foo: waking up, at most 7 s"]
+    assert capsys.readouterr() == ("", "")
