@@ -51,13 +51,13 @@ def test_an_ssh_that_could_not_be_prepared_is_to_be_started_again() -> None:
 def test_a_way_around_our_proxy_command_is_refused_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch, way: str | None, how: str | None, by_ansible: bool
 ) -> None:
-    monkeypatch.setattr(_login, "typed_way", lambda pid: way if pid == 7 else "another")
+    monkeypatch.setattr(_login, "typed_bypass", lambda pid: way if pid == 7 else "another")
     monkeypatch.setattr(_login, "is_run_by_ansible", lambda pid: by_ansible and pid == 7)
     if how is None:
-        _login.check_way(7, "dm-foo")
+        _login.refuse_bypass(7, "dm-foo")
         return
     with pytest.raises(UsageError, match="so it cannot reach the machine") as caught:
-        _login.check_way(7, "dm-foo")
+        _login.refuse_bypass(7, "dm-foo")
     assert caught.value.message.startswith(f"ssh is about to connect {how} and not through ")
     assert caught.value.machine == "dm-foo"
     assert ("ansible_ssh_common_args" in caught.value.hint) is by_ansible

@@ -141,7 +141,7 @@ def ready(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> Ready:
     for name, value in {
         "open_context": open_context, "resolve_typed": resolve, "publish_session": publish,
         "first_address": lambda record, context: "192.0.2.1", "wants_session": lambda pid: True,
-        "is_known": lambda pid: True, "is_ssh": lambda pid: True, "check_way": lambda *_: None,
+        "is_known": lambda pid: True, "is_ssh": lambda pid: True, "refuse_bypass": lambda *_: None,
         "typed_login": lambda pid: None, "is_discarded": lambda: False,
     }.items():  # fmt: skip
         monkeypatch.setattr(prepare, name, value)
@@ -155,7 +155,7 @@ def test_what_ssh_includes_is_written_for_the_name_that_was_typed(
     broken = Path(commands.state.file("hosts", "dm-bar.conf"))
     broken.write_text("Host")
     ways = []
-    monkeypatch.setattr(prepare, "check_way", lambda *a: ways.append(a))
+    monkeypatch.setattr(prepare, "refuse_bypass", lambda *a: ways.append(a))
     assert commands("--home", commands.state.path, "prepare", "DM-Web") == Done(0, "", "")
     assert ready.published == [
         (["dm-web"], "dm-foo", RECORD, {"user_agent": "/my/agent", "address": "192.0.2.1"})
