@@ -5,12 +5,15 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from dcs_proxy import __version__, cli
+from dcs_proxy.app import Options
 from dcs_proxy.arguments import Parser, build_connect_parser, build_parser, parse
-from dcs_proxy.errors import exit_codes
+from dcs_proxy.errors import ApiUnavailable, ClientGone, ReaderGone, exit_codes
 
 PROGRAM = build_parser()
 CONNECT = build_connect_parser()
@@ -188,3 +191,80 @@ def test_what_ssh_runs_means_the_same_without_argparse(line: str) -> None:
 )
 def test_every_other_command_line_is_left_to_argparse(line: str) -> None:
     assert cli._parse_from_ssh(shlex.split(line)) is None
+
+
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """The state directories whose idle agents were ended."""
+    found: list[str] = []
+    monkeypatch.setattr(cli, "end_idle_agents", lambda directory, log: found.append(directory))
+    monkeypatch.setenv("DCS_PROXY_HOME", str(tmp_path))
+    return found
+
+
+def run(monkeypatch: pytest.MonkeyPatch, outcome: Any, **options: Any) -> int:
+    """Run a command that returns or raises `outcome`."""
+
+    def command(parsed: Any, options: Options) -> Any:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    parsed = SimpleNamespace(home=None, config=None, ends_agents=True, run=command)
+    parsed.__dict__.update(options)
+    monkeypatch.setattr(cli, "_parse", lambda words: parsed)
+    return cli.main([])
+
+
+def shown_error() -> ApiUnavailable:
+    error = ApiUnavailable("down", hint="wait")
+    error.was_shown = True
+    return error
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "said", "logged"),
+    [
+        (0, 0, "", ""),
+        (True, 1, "", ""),
+        (ApiUnavailable("down", hint="wait", machine="dm-foo"), 7,
+         "dcs-proxy: dm-foo: down\ndcs-proxy: hint: wait\n", " failed machine=dm-foo code=7 "),
+        (shown_error(), 7, "", " failed code=7 "),
+        (ClientGone("ssh has gone"), 130, "", " failed code=130 "),
+        (ReaderGone("closed"), 0, "", ""),
+        (KeyboardInterrupt(), 130, "dcs-proxy: interrupted\n", ""),
+        (ZeroDivisionError(), 1,
+         "dcs-proxy: internal error (ZeroDivisionError); this is a bug in dcs-proxy\n"
+         "dcs-proxy: hint: report it with the last lines of HOME/log\n", "ZeroDivisionError"),
+    ],
+)  # fmt: skip
+def test_every_end_has_its_code_and_its_words(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ended: list[str],
+    capsys: pytest.CaptureFixture[str], outcome: Any, code: int, said: str, logged: str,
+) -> None:  # fmt: skip
+    assert run(monkeypatch, outcome) == code
+    assert capsys.readouterr() == ("", said.replace("HOME", str(tmp_path)))
+    log = tmp_path / "log"
+    assert (logged in log.read_text()) if logged else not log.exists()
+    # Whatever happened, agents that hold nothing are not left behind.
+    assert ended == [str(tmp_path)]
+
+
+def test_the_options_choose_the_directory_and_ssh_is_not_kept_waiting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ended: list[str]
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    assert run(monkeypatch, ApiUnavailable("down", hint=""), home=str(other)) == 7
+    assert ended == [str(other)]
+    assert (other / "log").exists() and not (tmp_path / "log").exists()
+    assert run(monkeypatch, 0, ends_agents=False) == 0
+    assert ended == [str(other)]
+
+
+def test_the_words_are_those_of_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, ended: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["dcs-proxy", "version"])
+    assert cli.main() == 0
+    assert capsys.readouterr().out == f"dcs-proxy {__version__}\n"

@@ -22,7 +22,7 @@ from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh import config_file
 from dcs_proxy.ssh.private_agents import PrivateAgents
-from tests.support.fake_agent import Store, fake_agent
+from tests.support.fake_agent import Store, fake_agent, framed
 from tests.support.fake_api import Answer, fake_api
 from tests.unit.commands.conftest import Commands, Done, Keyring
 from tests.unit.commands.test_list import END, TOP
@@ -338,3 +338,37 @@ def test_agents_that_cannot_be_ended_now_are_said(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err.splitlines() == [
         "dcs-proxy: another dcs-proxy uses them", "dcs-proxy: hint: wait"
     ]  # fmt: skip
+
+
+def test_each_file_is_edited_once_however_often_it_is_named(
+    commands: Commands, keyring: Keyring
+) -> None:
+    path = commands.home / "my-config"
+    path.write_bytes(config_file.install(b"", TOP, END))
+    commands.state.add_ssh_config(str(path))
+    words = ["--ssh-config", "~/my-config", "--ssh-config", str(path)]
+    assert lines(commands("uninstall", *words))[:1] == [f"dcs-proxy: {path}: block removed"]
+    assert lines(commands("uninstall", *words))[:1] == [f"dcs-proxy: {path}: there was no block"]
+
+
+def test_agents_are_ended_and_without_sessions_no_api_is_asked(
+    commands: Commands, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[str] = []
+    monkeypatch.setattr(uninstall, "_end_agents", lambda agents: ended.append(agents.place))
+    place = f"{commands.state.path}/sockets"
+    assert commands("uninstall").code == 0
+    assert (ended, commands.api.asked) == ([place], [])
+
+
+@pytest.mark.parametrize("reply", [b"\x05", b""])
+def test_an_agent_in_trouble_is_no_reason_to_stop(
+    commands: Commands, keyring: Keyring, reply: bytes
+) -> None:
+    commands.api.answers = [Answer(401)]
+    with fake_agent() as agent:
+        agent.answer = framed(reply)
+        commands.save("dm-foo", agent=agent.path)
+        assert commands("uninstall").code == 0
+        assert agent.requests != []
+    assert not Path(commands.home, ".ssh", "dcs-proxy").exists()

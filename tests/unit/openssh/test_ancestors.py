@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 
 import pytest
@@ -79,3 +80,30 @@ def test_ansible_is_known_by_the_name_of_its_script(
 ) -> None:
     above += [["ssh", "dm-foo"], words]
     assert is_run_by_ansible(7) is is_ansible
+
+
+@pytest.mark.parametrize("stat", [b"", b"7", b"7 (x) S", b"7 (x) S none"])
+def test_a_process_that_cannot_be_read_has_nothing_above_it(
+    monkeypatch: pytest.MonkeyPatch, stat: bytes
+) -> None:
+    # Larger than any process id.
+    assert is_run_by_ansible(2**30) is False
+    assert find_advice(2**30, {}, 300) == ""
+    files = {"/proc/7/cmdline": b"ansible\0", "/proc/7/stat": stat}
+    monkeypatch.setattr(
+        ancestors, "open", lambda path, mode: io.BytesIO(files[path]), raising=False
+    )
+    assert is_run_by_ansible(7) is False
+
+
+def test_all_above_are_asked_up_to_the_first_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(path: str, mode: str) -> io.BytesIO:
+        _, _, pid, name = path.split("/")
+        if pid == "0":
+            raise FileNotFoundError
+        return io.BytesIO(b"p%s\0-x\0" % pid.encode() if name == "cmdline" else
+                          b"%d (a) b) S %d 5" % (int(pid), int(pid) - 1))  # fmt: skip
+
+    monkeypatch.setattr(ancestors, "open", read, raising=False)
+    assert list(ancestors._ancestors(3)) == [["p3", "-x", ""], ["p2", "-x", ""], ["p1", "-x", ""]]
+    assert len(list(ancestors._ancestors(100))) == 12

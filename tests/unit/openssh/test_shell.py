@@ -5,10 +5,12 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from dcs_proxy.errors import ConfigError
 from dcs_proxy.local import programs
 from dcs_proxy.openssh import shell as module
 from dcs_proxy.openssh.shell import Shell, try_shell, try_shells
@@ -103,3 +105,64 @@ def test_the_login_shell_is_tried_beside_the_one_in_the_environment(tmp_path: Pa
     tried = try_shells({**environment(tmp_path), "SHELL": own})
     assert tried[0] == Shell(own)
     assert len(tried) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("bash", "~/.bashrc, or the file in BASH_ENV"),
+        ("zsh", "~/.zshenv"),
+        ("fish", "~/.config/fish/config.fish"),
+        ("tcsh", "~/.tcshrc or ~/.cshrc"),
+        ("csh", "~/.cshrc"),
+        ("ksh", "the file in ENV"),
+        ("ksh93", "the file in ENV"),
+        ("mksh", "the file in ENV"),
+        ("nu", "its env.nu and config.nu"),
+        ("elvish", "its rc.elv"),
+        ("xonsh", "its start files"),
+    ],
+)
+def test_the_start_files_of_each_shell_are_named(name: str, files: str) -> None:
+    assert Shell(f"/usr/bin/{name}").start_files == files
+
+
+@pytest.mark.parametrize(
+    ("variable", "login_shell", "tried"),
+    [
+        ("/bin/zsh", "/bin/bash", ["/bin/zsh", "/bin/bash"]),
+        ("/bin/bash", "/bin/bash", ["/bin/bash"]),
+        ("/bin/bash", "", ["/bin/bash", "/bin/sh"]),
+        ("/bin/bash", None, ["/bin/bash"]),
+        ("", "/bin/bash", ["/bin/sh", "/bin/bash"]),
+        (None, "/bin/sh", ["/bin/sh"]),
+    ],
+)
+def test_the_shells_of_the_terminal_and_of_the_desktop_are_tried(
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str | None, login_shell: str | None, tried: list[str],
+) -> None:  # fmt: skip
+    def entry(uid: int) -> Any:
+        assert uid == os.geteuid()
+        if login_shell is None:
+            raise KeyError(uid)
+        return SimpleNamespace(pw_shell=login_shell)
+
+    monkeypatch.setattr(module.pwd, "getpwuid", entry)
+    monkeypatch.setattr(module, "try_shell", lambda path, environment: Shell(path))
+    variables = {} if variable is None else {"SHELL": variable}
+    assert [shell.path for shell in try_shells(variables)] == tried
+
+
+@pytest.mark.parametrize("variable", ["/bin/bash", "", None])
+def test_a_shell_that_prints_is_an_error_and_one_that_fails_is_none(
+    monkeypatch: pytest.MonkeyPatch, variable: str | None
+) -> None:
+    variables = {} if variable is None else {"SHELL": variable}
+    path = variable or "/bin/sh"
+    for result in (Shell(path), Shell(path, problem="cannot be run")):
+        monkeypatch.setattr(module, "try_shell", lambda p, e, result=result: result)
+        module.check_shell_is_silent(variables)
+    monkeypatch.setattr(module, "try_shell", lambda p, e: Shell(p, output="hello"))
+    with pytest.raises(ConfigError, match=f'^your shell {path} prints something .*: "hello"$'):
+        module.check_shell_is_silent(variables)

@@ -12,6 +12,7 @@ import pytest
 from dcs_proxy.errors import ClientGone, DeadlineExceeded
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.log import Log
+from dcs_proxy.local.programs import Output
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh.config_text import session_options
 from dcs_proxy.publish import guest
@@ -176,3 +177,17 @@ def test_a_login_that_takes_too_long_is_tried_again(monkeypatch: pytest.MonkeyPa
 def test_a_login_ends_with_the_ssh_that_waits_for_it() -> None:
     with pytest.raises(ClientGone):
         log_in("exec sleep 60", Deadline(60, lambda: True))
+
+
+def test_a_guest_that_prints_without_end_has_let_the_login_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for is_cut, code in ((True, ""), (False, "SSH_TUNNEL_NOT_READY")):
+        output = Output(-9, b"", b"error: SSH_TUNNEL_NOT_READY", is_cut)
+        monkeypatch.setattr(guest, "run", lambda *_, output=output, **__: output)
+        assert guest._log_in(["ssh"], Deadline(60)) == code
+
+
+def test_only_a_ready_session_can_be_logged_in_to(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="only a ready session"):
+        guest._arguments(StateDirectory(str(tmp_path)), NAME, Record(RECORD.attempt), None)
