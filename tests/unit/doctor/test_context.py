@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from dcs_proxy.api.credentials import Credentials
 from dcs_proxy.app import Options
+from dcs_proxy.doctor import context as module
 from dcs_proxy.doctor.context import Context
 from dcs_proxy.local.http_proxy import HttpProxy
+from dcs_proxy.local.programs import Output
 from dcs_proxy.local.settings import Settings
+from dcs_proxy.openssh.version import Client, Version
 
 
 def test_every_secret_is_known_wherever_it_was_found(tmp_path: Path) -> None:
@@ -29,3 +35,62 @@ def test_every_secret_is_known_wherever_it_was_found(tmp_path: Path) -> None:
     context.settings = Settings(key_file=str(key_file), proxy=proxy)
     sent = base64.b64encode(b"me:dsk-9").decode()
     assert {*(f"dsk-{number}" for number in range(1, 10)), sent} <= context.secrets()
+
+
+OUTPUT = b"user me\nport 22\nsendenv A\nsendenv B C\npubkeyauthentication true\nbatchmode false\n"
+
+
+@pytest.mark.parametrize("is_default", [True, False])
+def test_options_are_read_from_the_users_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_default: bool
+) -> None:
+    environment = {"HOME": str(tmp_path)}
+    made = Context(Options(str(tmp_path)), environment, "/my/config", is_default, None)
+    made.ssh = Client("/usr/bin/ssh", "OpenSSH_9.2p1", Version(9, 2))
+    results: list[Output | Exception] = [
+        Output(0, OUTPUT, b"a warning"), Output(255, OUTPUT, b"Bad option"), TimeoutError()
+    ]  # fmt: skip
+
+    def run(command: list[str], *, environment: object, limit_s: float) -> Output:
+        file = [] if is_default else ["-F", "/my/config"]
+        assert command == ["/usr/bin/ssh", *file, "-G", "dm-foo"]
+        assert (environment, limit_s) == (made.environment, 30)
+        result = results.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    monkeypatch.setattr(module, "run", run)
+    options = {
+        "user": ["me"], "port": ["22"], "sendenv": ["A", "B C"], "pubkeyauthentication": ["yes"],
+        "batchmode": ["no"],
+    }  # fmt: skip
+    assert made.read_options("dm-foo") == (options, "a warning")
+    assert made.read_options("dm-foo") == ({}, "Bad option")
+    assert made.read_options("dm-foo") == ({}, "no answer after 30 s")
+
+
+def test_only_urls_are_searched_for_passwords(tmp_path: Path) -> None:
+    environment = {"OTHER": "http://me:word@x", "DEDALUS_API_KEY": ""}
+    made = Context(Options(str(tmp_path)), environment, "/c", False, None)
+    assert "word" not in made.secrets()
+    made.settings = Settings(key_file=str(tmp_path / "none"))
+    made.credentials = Credentials(None, None, "")
+    assert made.secrets() == {""}
+
+
+def test_a_session_is_always_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(module, "open_context", lambda *a, **more: calls.append((*a, more)))
+    made = Context(Options(str(tmp_path)), {"A": "b"}, "/c", False, None)
+    made.settings = Settings(reuse_seconds=60, wake_seconds=7)
+    made.open_session_context()
+    ((options, environment, gone, more),) = calls
+    assert (options, environment, gone()) == (made.options, made.environment, False)
+    assert more == {"settings": Settings(reuse_seconds=0, wake_seconds=7)}
+
+
+def test_a_value_that_no_check_has_found_is_a_bug_of_ours() -> None:
+    assert module.required("") == ""
+    with pytest.raises(ValueError, match="before one that it needs"):
+        module.required(None)

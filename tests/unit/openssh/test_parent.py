@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dcs_proxy.local.programs import Output
 from dcs_proxy.openssh import parent
 from dcs_proxy.openssh.parent import (
     client_id,
@@ -269,3 +271,82 @@ def running(*words: str) -> Iterator[int]:
             yield process.pid
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize(
+    ("line", "is_quiet"),
+    [
+        ("-q dm-foo", True), ("-o LogLevel=QUIET dm-foo", True), ("-o LogLevel=fatal dm-foo", True),
+        ("-o LogLevel=ERROR dm-foo", True), ("-o LogLevel=INFO dm-foo", False), ("dm-foo", False),
+        ("-E LogLevel=QUIET dm-foo", False),
+    ],
+)  # fmt: skip
+def test_levels_below_info_are_quiet(
+    monkeypatch: pytest.MonkeyPatch, line: str, is_quiet: bool
+) -> None:
+    monkeypatch.setattr(parent, "_arguments", lambda pid: line.split() if pid == 7 else [])
+    assert wants_quiet(7) is is_quiet
+
+
+@pytest.mark.parametrize(
+    ("options", "bypass", "login"),
+    [
+        ([("o", "ProxyCommand NONE")], "", None),
+        ([("o", "ProxyJump=None")], None, None),
+        ([("E", "ProxyJump=hop")], None, None),
+        ([("", "ProxyJump=hop")], None, None),
+        ([("E", "User=me")], None, None),
+        ([("E", "me@dm-foo")], None, None),
+        ([("", "me@dm-foo")], None, "me"),
+    ],
+)
+def test_only_options_and_the_destination_count(
+    options: list[tuple[str, str]], bypass: str | None, login: str | None
+) -> None:
+    assert (find_bypass(options), login_name(options)) == (bypass, login)
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        (Output(0, b"/usr/bin/ssh -G dm-foo\n", b""), ["/usr/bin/ssh", "-G", "dm-foo"]),
+        (Output(0, b"sh -c /usr/bin/ssh -G dm-foo\n", b""), ["/usr/bin/ssh", "-G", "dm-foo"]),
+        (Output(0, b"python3 x\n", b""), ["python3", "x"]),
+        (Output(1, b"/usr/bin/ssh\n", b""), None),
+        (Output(0, b"\n", b""), None),
+        (OSError(8, "Exec format error"), None),
+        (TimeoutError(), None),
+        (None, None),
+    ],
+)
+def test_ps_is_asked_where_there_is_no_proc(
+    monkeypatch: pytest.MonkeyPatch, output: Output | Exception | None, words: list[str] | None
+) -> None:
+    hide_proc(monkeypatch)
+
+    def find(name: str, environment: object, more: tuple[str, ...]) -> str | None:
+        assert (name, environment, more) == ("ps", os.environ, ("/bin", "/usr/bin"))
+        return None if output is None else "/bin/ps"
+
+    def run(command: list[str], *, environment: dict[str, str], limit_s: float) -> Output:
+        # -ww, or a narrow COLUMNS would cut it.
+        assert command == ["/bin/ps", "-ww", "-o", "args=", "-p", "7"]
+        assert environment == {"PATH": os.defpath}
+        assert limit_s == parent._PS_S
+        assert output is not None
+        if isinstance(output, Exception):
+            raise output
+        return output
+
+    monkeypatch.setattr(parent, "find_program", find)
+    monkeypatch.setattr(parent, "run", run)
+    assert parent._command_line(7) == words
+    parent._ask_ps.cache_clear()
+
+
+@pytest.mark.parametrize("stat", [b"", b"7 (a) S 1", b"7 (a) " + b"\xff " * 30])
+def test_a_process_whose_start_is_not_told_is_its_number(
+    monkeypatch: pytest.MonkeyPatch, stat: bytes
+) -> None:
+    monkeypatch.setattr(parent, "open", lambda *_: io.BytesIO(stat), raising=False)
+    assert client_id(7) == "7:"

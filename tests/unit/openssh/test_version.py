@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcs_proxy.errors import ConfigError
+from dcs_proxy.openssh import version as module
 from dcs_proxy.openssh.version import Version, find_client, missing_features, parse_version
 
 
@@ -82,3 +84,33 @@ def test_the_first_ssh_in_path_counts(tmp_path: Path, monkeypatch: pytest.Monkey
     put_ssh(tmp_path, "OpenSSH_8.8p1, OpenSSL")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin")
     assert find_client() == (f"{tmp_path}/ssh", "OpenSSH_8.8p1", (8, 8))
+
+
+def test_an_ssh_without_a_user_is_told_from_another_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_ssh(tmp_path, "No user exists for uid 1234")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"^user id \d+ has no entry in the user database"):
+        find_client()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (TimeoutError(), "/bin/ssh is not OpenSSH: no answer after 10 s"),
+        (OSError(8, "Exec format error"),
+         "/bin/ssh is not OpenSSH: [Errno 8] Exec format error"),
+    ],
+)  # fmt: skip
+def test_a_program_that_does_not_run_is_no_ssh(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    def fail(command: list[str], *, environment: object, limit_s: float) -> None:
+        assert (command, environment, limit_s) == (["/bin/ssh", "-V"], os.environ, 10)
+        raise error
+
+    monkeypatch.setattr(module, "run", fail)
+    with pytest.raises(ConfigError) as caught:
+        module.read_client("/bin/ssh")
+    assert caught.value.message == said

@@ -115,3 +115,19 @@ def test_a_launcher_names_the_program_that_it_was_written_for(
 ) -> None:
     program = Program(("/usr/bin/python3", "/a b.py"), "/state", config, config_home)
     assert parse_launcher(render_launcher(program)) == program
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["python3 start.py", "python3 start.py --home", "python3 start.py --home /s --config", "'",
+     "python3 start.py --home '/s[1]'"],
+)  # fmt: skip
+def test_a_launcher_that_is_damaged_starts_no_program(command: str) -> None:
+    assert parse_launcher(f'#!/bin/sh\n    exec {command} "$@"\n') is None
+
+
+def test_only_a_config_home_that_config_ssh_found_is_set() -> None:
+    words = ("/usr/bin/python3", "-I", "-S", "/p/start.py")
+    assert "XDG_CONFIG_HOME" not in render_launcher(Program(words, "/s"))
+    text = render_launcher(Program(words, "/s", config_home="/my config"))
+    assert "\nXDG_CONFIG_HOME='/my config' && export XDG_CONFIG_HOME\n" in text

@@ -14,6 +14,7 @@ from dcs_proxy.errors import GatewayUnreachable
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.http_proxy import HttpProxy
 from dcs_proxy.local.settings import Settings
+from dcs_proxy.names import MachineName
 from dcs_proxy.publish import publish
 from dcs_proxy.publish.publish import first_address
 from dcs_proxy.session.context import Context
@@ -73,3 +74,24 @@ def test_a_name_that_is_not_found_is_left_to_the_full_program(
 
     monkeypatch.setattr(publish, "look_up", fail)
     assert first_address(RECORD, context()) == ""
+
+
+def test_a_session_is_published_before_it_is_warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[Any] = []
+    monkeypatch.setattr(publish, "publish", lambda state, host, name, record: (
+        done.append(("publish", state, host, name, record)) or [f"{host}.conf"]))  # fmt: skip
+    monkeypatch.setattr(publish, "publish_user_agent", lambda *a: done.append(("agent", *a)))
+    monkeypatch.setattr(publish, "mark_checked", lambda *a: done.append(("checked", *a)))
+    entry: Any = SimpleNamespace(write=lambda *a, **more: done.append(("warm", *a, more)))
+    made: Any = SimpleNamespace(state="state")
+    hosts = [MachineName("dm-web"), MachineName("dm-foo")]
+    publish.publish_session(
+        hosts, hosts[1], RECORD, made, entry, user_agent="/my/agent", address="192.0.2.1"
+    )
+    assert done == [
+        *(("publish", "state", host, "dm-foo", RECORD) for host in hosts),
+        ("agent", "state", "/my/agent"),
+        # Before the fast entries, which need the files to be checked.
+        ("checked", "state"),
+        *(("warm", host, RECORD, [f"{host}.conf"], {"address": "192.0.2.1"}) for host in hosts),
+    ]
