@@ -45,7 +45,7 @@ def test_without_options_it_has_one_machine_that_sleeps(
             ids="dm", machines=[("dm-demo", "sleeping")], faults=[], wake_seconds=2.0,
             session_seconds=3600.0, autosleep_seconds=300.0, login=None, endpoint="localhost",
             gateway=None, ca_directory=None, home=None, api_key=None, org_id="", post_only=False,
-            without=frozenset(), rate_limit=None, journal=None, port=0, gateway_port=0, tls=None,
+            without=frozenset(), rate_limit=None, journal=None, port=0, tls=None,
             tls_name="localhost",
         )
     ]  # fmt: skip
@@ -61,7 +61,7 @@ def test_each_option_reaches_the_emulator(
         "emulator --ids uuid --machine dm-a --machine dm-b:sleeping --wake-seconds 1 "
         "--session-seconds 2 --autosleep-seconds 3 --login root --endpoint ssh.example "
         "--gateway gw.example:2222 --ca-directory /ca --home /homes --org-id org-1 --port 80 "
-        "--gateway-port 22 --tls /cert.pem --tls-name api.example --post-only "
+        "--tls /cert.pem --tls-name api.example --post-only "
         "--without certificate --without host-trust --rate-limit 5 --journal /journal "
         f"--fault dm-a=503/POST@3 --api-key-file {key}"
     )
@@ -73,7 +73,7 @@ def test_each_option_reaches_the_emulator(
             autosleep_seconds=3.0, login="root", endpoint="ssh.example",
             gateway=("gw.example", 2222), ca_directory="/ca", home="/homes", api_key="dsk-mine",
             org_id="org-1", post_only=True, without=frozenset(("certificate", "host-trust")),
-            rate_limit=5.0, journal="/journal", port=80, gateway_port=22, tls="/cert.pem",
+            rate_limit=5.0, journal="/journal", port=80, tls="/cert.pem",
             tls_name="api.example",
         )
     ]  # fmt: skip
