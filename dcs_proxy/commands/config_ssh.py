@@ -260,7 +260,7 @@ def _machines(
         present = config_file.parse_blocks(old).top or b""
         listed = listed_hosts(present.decode("utf-8", "replace"))
         settings = factory.settings
-        kept = [name for name in listed if is_listed(settings.machine(name), settings, name)]
+        kept = [name for name in listed if is_listed(name, settings)]
         return natural_order({*kept, *aliases_to_list(settings)}), error
     show_unusable(listing)
     return names_to_list(usable_names(listing), factory.settings), None

@@ -104,9 +104,9 @@ def publish_user_agent(state: StateDirectory, path: str) -> None:
     are several, or this ssh has none, each file applies only to an ssh with that SSH_AUTH_SOCK.
     """
     known = {_forwarded(entry.path): entry.path for entry in os.scandir(state.file("agents"))}
-    alive = {known_path for known_path in known if known_path and os.path.exists(known_path)}
+    alive = set(filter(os.path.exists, known))
     is_ours = os.path.dirname(path) == PrivateAgents(state.path).place
-    is_theirs = bool(path) and not is_ours and os.path.exists(path)
+    is_theirs = not is_ours and os.path.exists(path)
     wanted = alive | {path} if is_theirs else alive
     texts: dict[str, str | None] = {}
     if is_theirs and wanted == {path}:

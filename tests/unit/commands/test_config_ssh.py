@@ -62,6 +62,7 @@ def test_a_file_that_ssh_will_refuse_is_told(
     shown = capsys.readouterr()
     assert shown.out == f"dcs-proxy: {path}: written, 1 machine listed\n"
     assert (f"hint: chmod go-w {path}" in shown.err) is is_refused
+    assert (f"dcs-proxy: {path} " in shown.err and "ssh will refuse it" in shown.err) is is_refused
 
 
 class Ssh:
@@ -349,3 +350,73 @@ def test_a_slow_ssh_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config_ssh, "run_program", run)
     assert config_ssh._run_ssh(["ssh"]) is None
     assert limits == [30]
+
+
+def test_a_config_that_is_a_link_is_read_and_stays_one(commands: Commands, ssh: Ssh) -> None:
+    own = commands.home / "dotfiles"
+    own.write_text("Host own\n")
+    own.chmod(0o600)
+    config(commands).symlink_to(own)
+    assert " Host own" in commands("config-ssh", "--dry-run").out.splitlines()
+    assert commands("config-ssh").code == 0
+    assert config(commands).is_symlink() and "Host own\n" in own.read_text()
+
+
+def test_the_names_in_the_file_are_known_to_the_bridge_and_in_order(
+    commands: Commands, ssh: Ssh
+) -> None:
+    commands.has("dm-10", "dm-9", "dm-b")
+    assert commands("config-ssh").code == 0
+    Path(commands.state.file("machines")).unlink()
+    commands.api.answers = [Answer(403)]
+    done = commands("config-ssh")
+    assert len(done.err.splitlines()) == 3 and "dcs-proxy: hint: " in done.err
+    assert listed_hosts(config(commands).read_text()) == ["dm-9", "dm-10", "dm-b"]
+    assert "dm-10" in Path(commands.state.file("known_hosts")).read_text()
+
+
+def test_what_to_try_is_a_machine_that_is_listed(commands: Commands, ssh: Ssh) -> None:
+    commands.configure('listed = ["dm-b"]\n')
+    commands.has("dm-a", "dm-b")
+    assert commands("config-ssh").out.splitlines()[-1] == "dcs-proxy: try it: ssh dm-b"
+    path = commands.state.file("config-ssh.tmp")
+    assert ssh.commands == [["/usr/bin/ssh", "-G", "-F", path, "dm-dcs-proxy-doctor"]] * 2
+
+
+@pytest.mark.parametrize("at", [0, -1])
+def test_a_program_in_a_cache_is_told_by_every_path(
+    commands: Commands, ssh: Ssh, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    cache = commands.home / ".cache" / "uv"
+    cache.mkdir(parents=True)
+    (cache / "start.py").touch()
+    (commands.home / "link").symlink_to(cache)
+    words = ["/usr/bin/python3", "-I", __file__]
+    words[at] = f"{commands.home}/link/start.py"
+    program = Program(tuple(words), commands.state.path)
+    monkeypatch.setattr(config_ssh, "find_program", lambda *_: program)
+    assert commands("config-ssh").err.splitlines() == [
+        f"dcs-proxy: this dcs-proxy is in a cache that may be emptied: {words[-1]}",
+        "dcs-proxy: hint: install it with pipx or uv tool, then run config-ssh again",
+    ]
+
+
+def test_an_ssh_that_does_not_say_what_it_reads_is_told(
+    commands: Commands, ssh: Ssh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config_ssh, "passwd_home", lambda: "/home/other")
+    ssh.is_silent = True
+    assert "whatever HOME says" in commands("config-ssh").err
+    ssh.is_silent = False
+    (commands.home / "link").symlink_to(commands.home)
+    monkeypatch.setattr(config_ssh, "passwd_home", lambda: str(commands.home))
+    monkeypatch.setenv("HOME", str(commands.home / "link"))
+    assert commands("config-ssh").err == ""
+
+
+def test_what_ssh_says_may_be_any_bytes(
+    commands: Commands, ssh: Ssh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = Output(255, b"", b"first\nbad \xff\x1b line\r\n\n")
+    monkeypatch.setattr(config_ssh, "_run_ssh", lambda command: said)
+    assert config_ssh._ssh_error("ssh", commands.state, b"") == "bad \ufffd line"

@@ -112,7 +112,7 @@ class Stage:
 
     def note(self, name: str) -> Any:
         def call(*arguments: Any, **more: Any) -> None:
-            shown = [a for a in arguments if isinstance(a, str | Record | list)]
+            shown = [a for a in arguments if isinstance(a, str | bytes | Record | list)]
             self.done.append((name, *shown, *sorted(more.items())))
 
         return call
@@ -178,6 +178,7 @@ def test_a_client_that_speaks_first_gets_the_bridge(stage: Stage) -> None:
     stage.has_spoken = True
     assert stage.run() is None
     assert stage.names() == ["check_descriptors", "resolve", "publish", "_bridge"]
+    assert stage.done[-1] == ("_bridge", b""), "nothing was read"
     stage.done.clear()
     # With --fdpass it gets the socket all the same.
     assert stage.run(fdpass=True) == 0
@@ -434,3 +435,42 @@ def test_a_bridge_whose_library_is_missing_says_so_to_the_client(
         connect._bridge(arguments, Options(commands.state.path), b"")
     (text,) = sent
     assert "cannot import paramiko, which dcs-proxy needs" in text
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"), [("Web", "dm-web"), ("dm-foo", "dm-foo"), ("_", "HOST")]
+)
+def test_what_to_type_names_the_machine_if_there_can_be_one(
+    stage: Stage, host: str, shown: str
+) -> None:
+    stage.way = Way.BRIDGE
+    stage.first = b"SSH-2.0-x"
+    stage.run(host)
+    assert stage.done == [("check_descriptors", shown), ("_bridge", b"SSH-2.0-x")]
+
+
+def test_a_gateway_is_not_proved_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "load_paramiko", fail(ConfigError("no paramiko", hint="add it")))
+    context: Any = SimpleNamespace()
+    with pytest.raises(ConfigError, match="no paramiko"):
+        connect._prove_gateway(NAME, RECORD, context)
+
+
+def test_the_gateway_is_proved_over_a_connection_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import dcs_proxy.bridge.proof
+
+    calls: list[Any] = []
+    monkeypatch.setattr(connect, "_dial", lambda record, context: "socket")
+    monkeypatch.setattr(connect, "login_of", lambda name, record, log: (name, record))
+    monkeypatch.setattr(
+        dcs_proxy.bridge.proof, "prove_gateway", lambda *a, **more: calls.append((*a, more))
+    )
+    context: Any = SimpleNamespace(
+        settings=Settings(connect_seconds=7), deadline=SimpleNamespace(client_gone=print),
+        log=Log(str(tmp_path / "log")),
+    )  # fmt: skip
+    connect._prove_gateway(NAME, RECORD, context)
+    assert calls == [("socket", (NAME, RECORD), {"timeout_s": 7, "client_gone": print})]
+    assert " gateway-proved machine=dm-foo session=wssh-1" in (tmp_path / "log").read_text()

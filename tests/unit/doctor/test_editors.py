@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcs_proxy.doctor import editors
-from dcs_proxy.doctor.editors import Editor, find_editors, find_value, settings_with_machines
+from dcs_proxy.doctor.editors import (
+    Editor,
+    explain_settings,
+    find_editors,
+    find_value,
+    remote_ssh_settings,
+    settings_with_machines,
+)
+from dcs_proxy.local.settings import Settings
 
 LIMIT = "remote.SSH.connectTimeout"
 
@@ -173,3 +181,33 @@ def test_on_wsl_the_editor_on_windows_counts_if_its_ssh_is_chosen(
     )
     expected = Editor("VS Code on Windows", str(path), True, False, 20, r"C:\Users\you\wsl-ssh.bat")
     assert find_editors({}) == [expected] * is_chosen
+
+
+def test_what_remote_ssh_needs_and_why() -> None:
+    settings = Settings(wake_seconds=77)
+    assert remote_ssh_settings(settings) == {
+        "remote.SSH.connectTimeout": 77, "remote.SSH.remotePlatform": {"dm-*": "linux"}
+    }  # fmt: skip
+    lines = explain_settings(settings)
+    assert [line.split(": ")[0].split(", ")[0] for line in lines] == [
+        "remote.SSH.connectTimeout", "remote.SSH.remotePlatform", "in VS Code"
+    ]  # fmt: skip
+    assert "77 s" in lines[0] and "after 15 s" in lines[0]
+
+
+@pytest.mark.parametrize("name", [editors.CONFIG_FILE, editors.SSH_PATH, LIMIT])
+def test_one_setting_is_enough_to_be_an_editor_for_machines(home: Path, name: str) -> None:
+    path = home / ".config" / "Code" / "User" / "settings.json"
+    write(path, f'{{"{name}": "/chosen"}}')
+    assert found("VS Code").runs_here
+    # Who can change the settings could choose the program that doctor runs.
+    path.chmod(0o666)
+    assert not found("VS Code").runs_here
+
+
+def test_settings_on_windows_name_machines_too(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(home / "windows" / "settings.json", f'{{"{editors.SSH_PATH}": "x"}}')
+    monkeypatch.setattr(editors, "_WINDOWS", f"{home}/*/settings.json")
+    assert settings_with_machines({}) == []
+    path.write_text(f'{{"{editors.SSH_PATH}": "x", "{editors.PLATFORM}": {{"dm-*": "linux"}}}}')
+    assert settings_with_machines({}) == [str(path)]

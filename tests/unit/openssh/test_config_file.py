@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import codecs
+import errno
 import os
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from dcs_proxy.errors import ConfigError, StateError
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_file import (
+    Parts,
     difference,
     edit,
     edit_lock,
@@ -439,3 +442,53 @@ def test_a_replaced_file_keeps_its_owner_and_mode(
 def test_of_two_copies_of_a_block_the_first_counts_as_it_does_for_ssh() -> None:
     first, second = (config_file.install(b"", f"Host {name}\n", "") for name in ("one", "two"))
     assert config_file.parse_blocks(first + second).top == b"Host one\n"
+
+
+def test_the_blocks_of_a_file_are_read_through_a_link(tmp_path: Path) -> None:
+    file, link = tmp_path / "file", tmp_path / "link"
+    link.symlink_to(file)
+    assert config_file.read_blocks(str(link)) == Parts(b"", None, None, frozenset())
+    file.write_bytes(install(b"Host own\n", "Host dm-a\n", "Host *\n"))
+    parts = config_file.read_blocks(str(link))
+    assert (parts.own, parts.top, parts.end) == (b"Host own\n", b"Host dm-a\n", b"Host *\n")
+    file.write_bytes(b"# >>> dcs-proxy")
+    with pytest.raises(ConfigError):
+        config_file.read_blocks(str(link))
+
+
+@pytest.mark.parametrize("mark", [codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])
+def test_a_file_that_ssh_cannot_read_is_refused(mark: bytes) -> None:
+    with pytest.raises(ConfigError, match="is not plain UTF-8 text"):
+        parse_blocks(mark + b"Host own\n")
+
+
+@pytest.mark.parametrize("is_above", [True, False])
+def test_a_block_without_its_marks_is_found_anywhere(is_above: bool) -> None:
+    line = b"Match originalhost dm-* exec \"exec /bin/sh '/s/launcher' prepare '%h'\"\n"
+    blocks = install(b"", "Host dm-a\n", "Host *\n")
+    with pytest.raises(ConfigError, match="has lost its # >>> and # <<< lines"):
+        parse_blocks(line + blocks if is_above else blocks + line)
+
+
+@pytest.mark.parametrize(
+    ("number", "is_written"),
+    [(errno.EBUSY, True), (errno.EROFS, True), (errno.EACCES, True), (errno.EPERM, True),
+     (errno.ENOSPC, False)],
+)  # fmt: skip
+def test_a_file_that_cannot_be_replaced_is_written_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, is_written: bool
+) -> None:
+    def fail(*_: object) -> None:
+        raise StateError("cannot write", hint="see why") from OSError(number, os.strerror(number))
+
+    path = tmp_path / "config"
+    path.write_bytes(b"old")
+    inode = path.stat().st_ino
+    monkeypatch.setattr(config_file, "write_atomically", fail)
+    if is_written:
+        assert config_file.edit(str(path), lambda old: b"new") is True
+    else:
+        with pytest.raises(StateError):
+            config_file.edit(str(path), lambda old: b"new")
+    assert path.read_bytes() == (b"new" if is_written else b"old")
+    assert path.stat().st_ino == inode

@@ -253,3 +253,36 @@ def test_each_of_several_agents_keeps_its_file(state: StateDirectory) -> None:
         assert written() == expected and all(" exec " in str(text) for text in expected.values())
         publish_user_agent(state, "")
         assert written() == expected
+
+
+def test_unpublishing_leaves_a_machine_whose_name_ends_the_same(state: StateDirectory) -> None:
+    longer = MachineName(f"dm-{NAME}")
+    publish(state, longer, longer, record("ab"))
+    unpublish(state, NAME)
+    assert Path(state.snippet_path(longer)).exists()
+
+
+def test_an_agent_that_ssh_config_cannot_name_is_not_forwarded(
+    state: StateDirectory, tmp_path: Path
+) -> None:
+    path = tmp_path / 'a"b'
+    path.touch()
+    publish_user_agent(state, str(path))
+    assert os.listdir(state.file("agents")) == []
+    publish_user_agent(state, "")
+    assert os.listdir(state.file("agents")) == []
+
+
+@pytest.mark.parametrize("directory", ["hosts", "agents"])
+def test_everything_that_ssh_includes_is_checked(state: StateDirectory, directory: str) -> None:
+    broken, other = (Path(state.file(directory, name)) for name in ("x.conf", "x.tmp"))
+    for path in (broken, other):
+        path.write_text("Host")
+    remove_broken(state)
+    assert (broken.exists(), other.exists()) == (False, True)
+
+
+def test_only_a_ready_session_has_anything_to_publish(state: StateDirectory) -> None:
+    with pytest.raises(ValueError, match="only a ready session"):
+        publish(state, NAME, NAME, Record(record("ab").attempt))
+    assert os.listdir(state.file("sessions")) == []
