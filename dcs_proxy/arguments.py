@@ -51,8 +51,6 @@ _EXAMPLES = (
 _WRAP: Any = {"break_on_hyphens": False, "break_long_words": False}
 _WITH_VALUE = frozenset({"--home", "--config", "--login"})
 _FLAGS = frozenset({"--help", "--version", "--bridge", "--relay", "--fdpass", "--"})
-# Options that need no command.
-_ENOUGH = frozenset({"-h", "--help", "-V", "--version"})
 
 
 class Formatter(argparse.HelpFormatter):
@@ -162,7 +160,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     Raises UsageError; SystemExit after ``--help`` or ``--version``.
     """
     parser = _parser(words)
-    is_complete = _positional(words) or _WITH_VALUE.union(_ENOUGH).intersection(words)
+    is_complete = _positional(words) or _WITH_VALUE.intersection(words)
     parsed, rest = parser.parse_known_args(words if is_complete else [*words, "help"])
     if rest:
         command = " ".join(["dcs-proxy", *(w for w in _positional(words)[:1] if w in _COMMANDS)])

@@ -13,7 +13,7 @@ import pytest
 from dcs_proxy import __version__, cli
 from dcs_proxy.app import Options
 from dcs_proxy.arguments import Parser, build_connect_parser, build_parser, parse
-from dcs_proxy.errors import ApiUnavailable, ClientGone, ReaderGone, exit_codes
+from dcs_proxy.errors import ApiUnavailable, ClientGone, ReaderGone, UsageError, exit_codes
 
 PROGRAM = build_parser()
 CONNECT = build_connect_parser()
@@ -268,3 +268,30 @@ def test_the_words_are_those_of_the_command_line(
     monkeypatch.setattr(sys, "argv", ["dcs-proxy", "version"])
     assert cli.main() == 0
     assert capsys.readouterr().out == f"dcs-proxy {__version__}\n"
+
+
+@pytest.mark.parametrize("word", ["-h", "--help", "-V", "--version"])
+@pytest.mark.parametrize("before", [[], ["--home", "/s"], ["--home=/s"]])
+def test_help_and_version_need_no_command(
+    word: str, before: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*before, word])
+    assert ended.value.code == 0
+    shown = capsys.readouterr()
+    expected = f"dcs-proxy {__version__}\n" if "V" in word.upper() else PROGRAM.format_help()
+    assert shown == (expected, "")
+
+
+@pytest.mark.parametrize("way", ["bridge", "relay", "fdpass"])
+def test_a_way_to_connect_may_be_named_before_the_host(way: str) -> None:
+    parsed = parse([f"--{way}", "dm-foo", "22"])
+    assert (parsed.host, parsed.port, getattr(parsed, way)) == ("dm-foo", "22", True)
+    assert [name for name in ("bridge", "relay", "fdpass") if getattr(parsed, name)] == [way]
+    assert parse(["--", "dm-foo", "22"]).host == "dm-foo"
+
+
+@pytest.mark.parametrize("line", ["web ssh", "web", "dm-foo", "web 22x"])
+def test_a_host_that_is_not_clearly_one_is_a_command(line: str) -> None:
+    with pytest.raises(UsageError, match=r" is not a command$"):
+        parse(line.split())

@@ -173,3 +173,11 @@ def test_the_state_directory_is_made_for_the_names_that_completion_offers(
     commands.has("dm-web")
     assert commands("list").code == 0
     assert (commands.home / ".ssh" / "dcs-proxy" / "machines").read_text() == "dm-web\n"
+
+
+def test_a_machine_that_is_being_destroyed_is_its_own_short_name(commands: Commands) -> None:
+    commands.has(GOING)
+    (shown,) = json.loads(commands("list", "--json").out)
+    assert (shown["phase"], shown["name"], shown["short_name"]) == (
+        "destroying", "dm-old", "dm-old"
+    )  # fmt: skip

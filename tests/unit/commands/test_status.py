@@ -197,3 +197,12 @@ def test_a_person_reads_lines_and_no_json(commands: Commands) -> None:
         f"API              {commands.api.url}",
         "API key          DEDALUS_API_KEY",
     ]
+
+
+def test_a_short_name_means_the_session_of_its_machine(commands: Commands) -> None:
+    name = "dm-017f22e2-79b0-7cc3-98c4-dc0c0c07c0de"
+    commands.save(name)
+    commands.save("dm-a")
+    done = commands("status", "--json", "c0de")
+    assert sessions(done) == [name]
+    assert json.loads(done.out)["sessions"][0]["short_name"] == "dm-c0de"

@@ -341,3 +341,37 @@ def test_blocks_may_be_in_a_file_that_the_users_own_includes(
     for kind in ("top", "end"):
         Path(context.ssh_config).write_text(text)
         assert not without(context, kind).ok
+
+
+@pytest.mark.parametrize(("mode", "has_ssh"), [(0o600, True), (0o664, False)])
+def test_ssh_is_asked_only_about_a_file_that_its_group_can_change(
+    context: Context, groups: Groups, monkeypatch: pytest.MonkeyPatch, mode: int, has_ssh: bool
+) -> None:
+    groups.members = ["me"]
+    os.chmod(context.ssh_config, mode)
+    context.is_default_config = True
+    if not has_ssh:
+        context.ssh = None
+    monkeypatch.setattr(ssh_config, "passwd_home", lambda: os.path.expanduser("~"))
+    # About another file, such as one that it includes.
+    said = "Bad owner or permissions on /home/me/.ssh/other"
+    monkeypatch.setattr(context, "read_options", lambda host: ({}, said))
+    assert check_permissions(context) == passed(f"{context.ssh_config}, mode {mode:04o}")
+
+
+@pytest.mark.parametrize("kinds", [["top"], ["end"], []])
+def test_an_included_file_has_both_blocks_or_none_is_here(
+    context: Context, monkeypatch: pytest.MonkeyPatch, kinds: list[str]
+) -> None:
+    path = Path(context.ssh_config)
+    text = path.read_bytes()
+    at = text.index(b"Host mine\n")
+    parts = {"top": text[:at], "end": text[at:]}
+    path.write_bytes(b"".join(parts[kind] for kind in kinds))
+    monkeypatch.setattr(ssh_config, "_is_included", lambda context: True)
+    check = check_block(context)
+    if kinds:
+        which = "second dcs-proxy block, at the end" if kinds == ["top"] else "dcs-proxy block"
+        assert (check.ok, check.text) == (False, f"{path} has no {which}")
+    else:
+        assert check == passed(f"in a file that {path} includes")
