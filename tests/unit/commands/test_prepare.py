@@ -247,3 +247,12 @@ def test_a_person_reads_what_to_type_next(
     monkeypatch.setattr(os, "isatty", lambda number: number == fd)
     said = "dcs-proxy: dm-foo: ready; ssh runs this command by itself, so type: ssh dm-foo\n"
     assert commands("prepare", "dm-web").err == ("" if fd is None else said)
+
+
+@pytest.mark.parametrize("is_ssh", [True, False])
+def test_an_error_names_the_machine_whoever_has_asked(
+    commands: Commands, ready: Ready, monkeypatch: pytest.MonkeyPatch, is_ssh: bool
+) -> None:
+    monkeypatch.setattr(prepare, "is_ssh", lambda pid: is_ssh)
+    ready.error = ApiUnavailable("down", hint="wait")
+    assert commands("prepare", "DM-Foo").err.splitlines()[0] == "dcs-proxy: dm-foo: down"
