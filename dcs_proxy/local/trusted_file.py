@@ -107,33 +107,49 @@ def read_trusted(
 def find_distrust(path: str, status: os.stat_result | None = None) -> Distrust | None:
     """Return why other users could decide what is at the absolute path, None if they could not.
 
-    `status` is that of the file that was found there; without it, only the path is checked, and the
-    file may be missing.
+    `status` is that of the file that was found there.  Without it, the file is about to be written
+    or removed: it may be missing, and of the file itself only the owner matters.
     """
     if status is not None and (found := judge(path, status)):
         return found
     home = _with_parents(os.path.realpath(os.path.expanduser("~")))
     for place, is_last in _steps(path):
-        if place in home or (is_last and status is None):
+        if place in home:
             continue
         try:
-            found = judge(place, os.lstat(place))
+            found_there = os.lstat(place)
         except OSError:
-            return None if status is None else _judge_gap(place)
-        if found:
+            return _judge_shared(place, "is missing, and other users can create it")
+        if is_last and status is None:
+            return _judge_owned(place, found_there)
+        if found := judge(place, found_there):
             return found
     return None
 
 
-def _judge_gap(place: str) -> Distrust | None:
-    """Return why something that has just gone from `place` is not trusted, None if it is.
+def _judge_owned(place: str, status: os.stat_result) -> Distrust | None:
+    """Return why what is at `place` must not be written or removed, None if it may be."""
+    if found := judge_owner(place, status.st_uid):
+        return found
+    # Where Linux does not protect hard links, other users can give our files more names.
+    if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+        return _judge_shared(place, "is a hard link, which other users can create there")
+    return None
 
-    In a directory that other users share, it was a link of theirs, which may come back.
+
+def _judge_shared(place: str, problem: str) -> Distrust | None:
+    """Return that `place` has the problem if other users share its directory, else None.
+
+    A file that is missing there may have been a link of theirs, which may come back.
     """
     parent = os.path.dirname(place)
-    if not os.lstat(parent).st_mode & 0o022:
+    try:
+        mode = os.lstat(parent).st_mode
+    except OSError:
         return None
-    problem = "was removed or replaced meanwhile"
+    # judge() refuses a directory in which others can replace our files.
+    if not (mode & stat.S_ISVTX and mode & 0o022):
+        return None
     return Distrust(place, problem, f"look at who else uses it: ls -ld {shlex.quote(parent)}")
 
 

@@ -220,7 +220,8 @@ def _check_outside(base: str, check: Callable[[str], object]) -> None:
         check(base)
     except StateError as error:
         remedy = f"have it removed (sudo rm -r {shlex.quote(base)})"
-        if find_distrust(base) and not base.startswith("/tmp/dcs-proxy-"):
+        distrust = find_distrust(base)
+        if distrust and distrust.place != base and not base.startswith("/tmp/dcs-proxy-"):
             remedy = "unset XDG_RUNTIME_DIR"  # the problem is that directory, not ours
         raise StateError(
             error.message,

@@ -5,6 +5,7 @@ The agent of another user is in test_agent_of_others.py, a config file in test_s
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import subprocess
@@ -15,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from dcs_proxy.errors import ConfigError, StateError
+from dcs_proxy.api.credentials import remove_key_file, write_key_file
+from dcs_proxy.errors import ConfigError, CredentialsError, StateError
 from dcs_proxy.local.files import check_private_directory, make_private_directory
 from dcs_proxy.local.trusted_file import read_trusted
 from tests.support.emulator import Emulator
@@ -113,6 +115,21 @@ while True:
 _RACES = 50
 
 
+@contextlib.contextmanager
+def swapping(path: Path, target: Path) -> Iterator[None]:
+    """Let another user put a link to `target` at `path`, and remove it, all the time."""
+    other = subprocess.Popen(
+        [sys.executable, "-c", SWAP, path, target, str(STRANGER)], stdout=subprocess.PIPE
+    )
+    with other:
+        assert other.stdout is not None
+        assert other.stdout.readline()
+        try:
+            yield
+        finally:
+            other.kill()
+
+
 @pytest.fixture
 def shared() -> Iterator[Path]:
     """A sticky directory like /tmp, in which another user changes ``state`` all the time.
@@ -125,15 +142,8 @@ def shared() -> Iterator[Path]:
         directory.mkdir()
         directory.chmod(0o1777)
         own.mkdir(mode=0o700)
-        swapping = subprocess.Popen(
-            [sys.executable, "-c", SWAP, directory / "state", own, str(STRANGER)],
-            stdout=subprocess.PIPE,
-        )
-        with swapping:
-            assert swapping.stdout is not None
-            assert swapping.stdout.readline()
+        with swapping(directory / "state", own):
             yield directory
-            swapping.kill()
 
 
 @pytest.mark.parametrize("check", [make_private_directory, check_private_directory])
@@ -166,3 +176,20 @@ def test_a_file_behind_a_link_that_another_user_swaps_is_never_believed(shared: 
             refused += 1
         else:
             assert file is None
+
+
+@pytest.mark.parametrize("use", [remove_key_file, lambda path: write_key_file(path, "dsk-1")])
+def test_a_key_file_that_another_user_swaps_for_a_link_leads_nowhere(
+    use: Callable[[str], object],
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as made:
+        Path(made).chmod(0o755)
+        shared, precious = Path(made) / "shared", Path(made) / "precious"
+        shared.mkdir()
+        shared.chmod(0o1777)
+        precious.write_text("mine\n")
+        with swapping(shared / "api-key", precious):
+            for _ in range(_RACES):
+                with pytest.raises(CredentialsError):
+                    use(str(shared / "api-key"))
+        assert precious.read_text() == "mine\n"

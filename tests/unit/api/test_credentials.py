@@ -170,6 +170,47 @@ def test_others_do_not_choose_the_file_that_is_removed(tmp_path: Path, place: st
     assert path.is_symlink()
 
 
+@pytest.mark.parametrize("made", ["nothing", "a link to a missing file", "a hard link"])
+def test_no_file_is_written_or_removed_that_others_could_choose_in_time(
+    tmp_path: Path, made: str
+) -> None:
+    shared, precious = tmp_path / "shared", tmp_path / "precious"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    precious.write_text("mine\n")
+    path = shared / "api-key"
+    place = path
+    if made == "a hard link":
+        os.link(precious, path)
+        problem = "is a hard link, which other users can create there"
+    else:
+        problem = "is missing, and other users can create it"
+    if made == "a link to a missing file":
+        path = tmp_path / "api-key"
+        path.symlink_to(place)
+    before = sorted(os.listdir(shared))
+    for use in (remove_key_file, lambda path: write_key_file(path, "dsk-1")):
+        with pytest.raises(CredentialsError) as caught:
+            use(str(path))
+        assert f"{place} {problem}" in caught.value.message
+        assert caught.value.hint == f"look at who else uses it: ls -ld {shared}"
+    assert precious.read_text() == "mine\n"
+    assert sorted(os.listdir(shared)) == before
+
+
+def test_a_key_file_of_ours_in_a_shared_directory_can_be_replaced_and_removed(
+    tmp_path: Path,
+) -> None:
+    tmp_path.chmod(0o1777)
+    path = tmp_path / "api-key"
+    path.write_text("dsk-old\n")
+    path.chmod(0o666)
+    write_key_file(str(path), "dsk-new")
+    assert path.read_text() == "dsk-new\n"
+    assert remove_key_file(str(path))
+    assert not path.exists()
+
+
 @pytest.mark.parametrize("text", ["DEDALUS_API_KEY=dsk-a", "export X=dsk-a", '"dsk-a"', "'dsk-a'"])
 def test_a_key_file_written_as_for_a_shell_is_named(tmp_path: Path, text: str) -> None:
     write_key_file(str(tmp_path / "key"), text)
