@@ -156,13 +156,16 @@ def _judge_shared(place: str, problem: str) -> Distrust | None:
 def find_distrust_of_file(path: str) -> Distrust | None:
     """Return why other users could decide what the file at the absolute path contains.
 
-    None if they could not, if there is no such file, or if it is /dev/null.
+    None if they could not.  The file may be missing, unless others could create it as soon as we
+    have looked, or be /dev/null, unless they could put another in its place.
     """
+    status: os.stat_result | None
     try:
         status = os.stat(path)
-        return None if stat.S_ISCHR(status.st_mode) else find_distrust(path, status)
     except OSError:
-        return None
+        status = None
+    is_device = status is not None and stat.S_ISCHR(status.st_mode)
+    return find_distrust(path, None if is_device else status)
 
 
 def distrusted(path: str, what: str, error: type[DcsError], distrust: Distrust) -> DcsError:

@@ -123,3 +123,12 @@ def test_keyrings_config_must_not_be_what_others_can_change(
     with pytest.raises(CredentialsError) as caught:
         keyring_environment(environment)
     assert f"its config file {config} is not trusted: {config.parent} is" in caught.value.message
+
+
+def test_keyrings_config_must_not_be_what_others_can_create_meanwhile(tmp_path: Path) -> None:
+    environment = {"XDG_CONFIG_HOME": str(tmp_path)}
+    assert keyring_environment(environment) == environment
+    tmp_path.chmod(0o1777)
+    with pytest.raises(CredentialsError) as caught:
+        keyring_environment(environment)
+    assert f"{tmp_path}/python_keyring is missing, and other users" in caught.value.message

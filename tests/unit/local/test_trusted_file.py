@@ -179,7 +179,11 @@ def test_what_is_missing_or_out_of_reach_is_not_distrusted(
         assert find_distrust(path) is None
         assert find_distrust_of_file(path) is None
 
+    root = os.stat("/")
+
     def fail(path: str) -> os.stat_result:
+        if path == "/":
+            return root
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(os, "stat", fail)
@@ -201,6 +205,29 @@ def test_a_file_that_others_can_change_or_reach_is_distrusted(tmp_path: Path) ->
     found = find_distrust(str(path))
     assert found is not None and found.place == str(tmp_path)
     assert find_distrust_of_file(str(path)) == found
+
+
+@pytest.mark.parametrize("kind", ["missing", "missing directory", "link to /dev/null"])
+@pytest.mark.parametrize("mode", [0o777, 0o1777])
+def test_a_file_that_others_could_create_at_once_is_distrusted(
+    tmp_path: Path, kind: str, mode: int
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    path = place = shared / "file"
+    if kind == "missing directory":
+        path = place / "below"
+    if kind == "link to /dev/null":
+        path.symlink_to(os.devnull)
+        os.chown(path, STRANGER if os.geteuid() == 0 else -1, -1, follow_symlinks=False)
+    assert kind == "link to /dev/null" or find_distrust_of_file(str(path)) is None
+    shared.chmod(mode)
+    found = find_distrust_of_file(str(path))
+    if mode == 0o1777 and kind == "link to /dev/null" and os.geteuid() != 0:
+        assert found is None, "only we can replace our link"
+        return
+    assert found is not None
+    assert found.place == str(shared if mode == 0o777 else place)
 
 
 def test_the_home_directory_is_the_users_own_affair(
