@@ -114,9 +114,9 @@ make_old_sdk() {
 # any version of ssh-config.
 make_outsiders() {
     set -- ssh2 @stoplight/prism-cli
-    for version in 3.0.0 3.0.1 4.0.2 4.0.4 4.0.5 4.0.6 4.1.1 4.1.2 4.1.3 4.1.4 4.1.5 4.1.6 4.2.0 \
+    for ssh_config in 3.0.0 3.0.1 4.0.2 4.0.4 4.0.5 4.0.6 4.1.1 4.1.2 4.1.3 4.1.4 4.1.5 4.1.6 4.2.0 \
         4.2.1 4.4.0 4.4.1 4.4.2 4.4.3 4.4.4 5.0.0 5.0.1 5.0.3 5.0.4 5.1.0 5.2.0 5.2.1 5.3.0; do
-        set -- "$@" "ssh-config-$version@npm:ssh-config@$version"
+        set -- "$@" "ssh-config-$ssh_config@npm:ssh-config@$ssh_config"
     done
     make_node_modules "$@"
     make_old_sdk

@@ -63,3 +63,10 @@ def test_the_readme_names_what_comes_from_npm(tmp_path: Path) -> None:
     names = {package.partition("@npm:")[2].partition("@")[0] or package for package in packages}
     readme = (ROOT / "README.rst").read_text()
     assert len(names) == 3 and all(f"``{name}``" in readme for name in names)
+
+
+def test_no_variable_of_a_script_is_changed(tmp_path: Path) -> None:
+    # contrib/dev/versions names its virtual environments by $version; sh has no local variables.
+    prepared = "mkdir -p $venv/node $venv/sdk-oldest/dedalus_sdk\nversion=3.10\n"
+    _, errors = run(tmp_path, f'{prepared}make_outsiders\nsay "version $version"')
+    assert "version 3.10\n" in errors
