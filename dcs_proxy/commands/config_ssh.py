@@ -208,7 +208,9 @@ def _ssh_error(ssh: str, state: StateDirectory, text: bytes) -> str:
 def _run_ssh(command: list[str]) -> Output | None:
     """Run ssh; return None if it takes too long."""
     try:
-        return run_program(command, environment=os.environ, limit_s=_SSH_S)
+        # Match exec fails if SHELL cannot be run, which is not the config's fault.
+        environment = {**os.environ, "SHELL": "/bin/sh"}
+        return run_program(command, environment=environment, limit_s=_SSH_S)
     except TimeoutError:
         return None
 
@@ -216,7 +218,7 @@ def _run_ssh(command: list[str]) -> Output | None:
 def _shell_warnings(shells: Sequence[Shell]) -> Iterator[str]:
     for shell in shells:
         if shell.problem:
-            yield f"{shell.path}, with which ssh runs commands, {shell.problem}"
+            yield f"{shell.label}, with which ssh runs commands, {shell.problem}"
             yield "hint: set SHELL to a shell that runs commands, such as /bin/sh"
         elif shell.output:
             said = quote_server(shell.output)

@@ -65,7 +65,7 @@ def check_shell(context: Context) -> Check:
     for shell in shells:
         if shell.problem:
             return failed(
-                f"{shell.path} {shell.problem}",
+                f"{shell.label} {shell.problem}",
                 "set SHELL to a shell that runs commands, such as /bin/sh",
             )
         if shell.output and not _is_by_pipes(context):

@@ -271,7 +271,7 @@ def render_agent_snippet(path: str, *, always: bool) -> str | None:
     """
     if not path.startswith("/") or _UNQUOTABLE.search(path):
         return None
-    is_ours = f"printenv SSH_AUTH_SOCK | grep -qxF -e '{_escape_percent(path)}'"
+    is_ours = f"printenv SSH_AUTH_SOCK | grep -qxF -e {_in_quotes(path)}"
     condition = "" if always else f' exec "{is_ours}"'
     return (
         f'Match originalhost "{HOST_PATTERNS}"{condition}\n'
@@ -322,7 +322,13 @@ def _escape_percent(text: str) -> str:
 
 def _quote(word: str) -> str:
     plain = re.fullmatch(r"[A-Za-z0-9_./:=@,+-]+", word)
-    return word if plain else f"'{_escape_percent(word)}'"
+    return word if plain else _in_quotes(word)
+
+
+def _in_quotes(text: str) -> str:
+    """Return text without quotes or backslashes in single quotes, for any shell."""
+    # csh and tcsh expand ! inside quotes too.
+    return f"'{_escape_percent(text)}'".replace("!", "'\\!'")
 
 
 def _check(pattern: re.Pattern[str], text: str) -> None:

@@ -47,6 +47,11 @@ class Shell:
     problem: str = ""
 
     @property
+    def label(self) -> str:
+        """The shell, for a message."""
+        return self.path or "an empty SHELL"
+
+    @property
     def start_files(self) -> str:
         """The files to check if it prints something, in words."""
         return _START_FILES.get(os.path.basename(self.path), "its start files")
@@ -57,7 +62,7 @@ def try_shells(environment: Mapping[str, str]) -> list[Shell]:
 
     Desktop sessions, cron and editors are likely to use the login shell.
     """
-    paths = [environment.get("SHELL") or _DEFAULT]
+    paths = [environment.get("SHELL", _DEFAULT)]
     try:
         paths.append(pwd.getpwuid(os.geteuid()).pw_shell or _DEFAULT)
     except KeyError:
@@ -67,7 +72,7 @@ def try_shells(environment: Mapping[str, str]) -> list[Shell]:
 
 def check_shell_is_silent(environment: Mapping[str, str]) -> None:
     """Raise ConfigError if the shell that has started us prints something when it starts."""
-    shell = try_shell(environment.get("SHELL") or _DEFAULT, environment)
+    shell = try_shell(environment.get("SHELL", _DEFAULT), environment)
     if shell.output:
         raise ConfigError(
             f"your shell {shell.path} prints something when it starts, which breaks the"
@@ -87,6 +92,11 @@ def try_shell(path: str, environment: Mapping[str, str]) -> Shell:
 
 
 def _run(path: str, environment: Mapping[str, str]) -> Shell:
+    try:
+        # ssh does not look for it in PATH.
+        os.stat(path)
+    except OSError as error:
+        return Shell(path, problem=f"cannot be run: {error.strerror}")
     ours, theirs = socket.socketpair()
     with ours:
         try:

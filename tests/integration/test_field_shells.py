@@ -80,6 +80,40 @@ def test_a_shell_that_runs_no_commands_is_named(
     assert "hint: set SHELL to a shell that runs commands" in written.stderr
 
 
+@pytest.mark.parametrize("shell", ["", "zsh", "/nowhere/zsh", "/bin/bash -l"])
+def test_a_shell_that_ssh_cannot_find_is_named(
+    start_emulator: Start, user: User, shell: str
+) -> None:
+    user.environment["SHELL"] = shell
+    user.use(start_emulator("--machine", "dm-foo"), config=False)
+    written = user.proxy("config-ssh", "--ssh-config", str(user.config))
+    assert written.returncode == 0
+    named = shell or "an empty SHELL"
+    assert f"{named}, with which ssh runs commands, cannot be run: No such file" in written.stderr
+    assert "hint: set SHELL to a shell that runs commands" in written.stderr
+    done = user.ssh("dm-foo", "true")
+    assert (done.returncode, done.stderr.count("is not executable")) == (255, 1)
+    del user.environment["SHELL"]
+    assert user.ssh("dm-foo", "echo in").stdout == "in\n"
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in [*START_FILES, "csh", "ksh", "dash"] if shutil.which(name)]
+)
+def test_a_directory_with_an_exclamation_mark_works_in_every_shell(
+    start_emulator: Start, user: User, name: str
+) -> None:
+    user.environment["SHELL"] = str(shutil.which(name))
+    user.environment["DCS_PROXY_HOME"] = str(user.root / "a!b c!!")
+    user.use(start_emulator("--machine", "dm-foo", "--wake-seconds", "0"))
+    try:
+        for _ in range(2):  # cold, then warm
+            done = user.ssh("dm-foo", "echo in")
+            assert (done.returncode, done.stdout, done.stderr) == (0, "in\n", "")
+    finally:
+        assert user.proxy("close", "--all").returncode == 0
+
+
 def test_a_program_that_has_moved_is_named_by_ssh(start_emulator: Start, user: User) -> None:
     user.use(start_emulator("--machine", "dm-foo"))
     assert user.ssh("dm-foo", "echo in").stdout == "in\n"

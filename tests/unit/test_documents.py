@@ -28,6 +28,7 @@ NOT_OURS = {
     "Connection timed out during banner exchange",
     "Could not resolve hostname dm-foo",
     "Permission denied (publickey)",
+    "Shell '...' is not executable",
     "invalid quotes",
     "mm_receive_fd: no message header",
     "ssh -A",

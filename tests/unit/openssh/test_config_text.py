@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shlex
 import string
 import subprocess
 from collections.abc import Iterator
@@ -66,6 +67,15 @@ def test_a_state_directory_that_reads_as_a_pattern_is_refused(path: str) -> None
 def test_a_launcher_is_quoted_only_where_it_must_be() -> None:
     assert Program(("/p",), "/s").launch("'%h'") == "/bin/sh /s/launcher '%h'"
     assert Program(("/p",), "/my 100%").launch() == "/bin/sh '/my 100%%/launcher'"
+
+
+def test_an_exclamation_mark_is_no_history_to_csh() -> None:
+    """csh and tcsh expand ! inside single quotes too; a backslash protects it in every shell."""
+    program = Program(("/p",), "/it ours!/a!!b")
+    assert program.launch() == "/bin/sh '/it ours'\\!'/a'\\!''\\!'b/launcher'"
+    assert shlex.split(program.launch())[1] == program.launcher
+    snippet = render_agent_snippet("/tmp/a!b", always=False)
+    assert snippet is not None and "-e '/tmp/a'\\!'b'\"" in snippet
 
 
 def test_a_percent_sign_in_the_state_directory_is_no_token() -> None:

@@ -86,6 +86,25 @@ def test_a_restricted_shell_is_of_no_use(tmp_path: Path) -> None:
     assert "does not run commands" in try_shell(str(rbash), environment(tmp_path)).problem
 
 
+def test_a_shell_that_ssh_cannot_find_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "no-program").write_text("exit 73\n")
+    missing = "cannot be run: No such file or directory"
+    # ssh does not look for SHELL in PATH, and an empty one is not the default shell.
+    for path, problem in {
+        "": missing,
+        "sh": missing,
+        "/bin/sh -l": missing,
+        str(tmp_path / "no-program"): "cannot be run: Permission denied",
+    }.items():
+        shell = try_shells({**environment(tmp_path), "SHELL": path})[0]
+        assert (shell.path, shell.problem) == (path, problem)
+        assert shell.label == (path or "an empty SHELL")
+    assert try_shells(environment(tmp_path))[0].path == "/bin/sh"
+
+
 def test_a_shell_that_never_ends_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[subprocess.Popen[bytes]] = []
 
@@ -134,7 +153,7 @@ def test_the_start_files_of_each_shell_are_named(name: str, files: str) -> None:
         ("/bin/bash", "/bin/bash", ["/bin/bash"]),
         ("/bin/bash", "", ["/bin/bash", "/bin/sh"]),
         ("/bin/bash", None, ["/bin/bash"]),
-        ("", "/bin/bash", ["/bin/sh", "/bin/bash"]),
+        ("", "/bin/bash", ["", "/bin/bash"]),
         (None, "/bin/sh", ["/bin/sh"]),
     ],
 )
@@ -154,7 +173,7 @@ def test_the_shells_of_the_terminal_and_of_the_desktop_are_tried(
     assert [shell.path for shell in try_shells(variables)] == tried
 
 
-@pytest.mark.parametrize("variable", ["/bin/bash", "", None])
+@pytest.mark.parametrize("variable", ["/bin/bash", None])
 def test_a_shell_that_prints_is_an_error_and_one_that_fails_is_none(
     monkeypatch: pytest.MonkeyPatch, variable: str | None
 ) -> None:
