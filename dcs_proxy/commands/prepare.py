@@ -6,6 +6,7 @@ shows stderr.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,8 +17,9 @@ from dcs_proxy.console.stderr import is_discarded
 from dcs_proxy.errors import ClientGone, DcsError, NotWoken, attribute_errors_to
 from dcs_proxy.fastpath.helper import NOT_EXPANDED
 from dcs_proxy.local.log import milliseconds_since
-from dcs_proxy.names import fold_case, parse_machine_name
+from dcs_proxy.names import fold_case, machine_name, parse_machine_name
 from dcs_proxy.openssh.parent import client_id, is_known, is_ssh, typed_login, wants_session
+from dcs_proxy.publish.fast_entry import remove_fast_entry
 from dcs_proxy.publish.includes import remove_broken
 from dcs_proxy.publish.publish import first_address, publish_session
 from dcs_proxy.session.directory import StateDirectory
@@ -67,9 +69,20 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     except ClientGone:
         raise
     except DcsError as error:
+        _leave_to_full_program(host, options)
         if not is_discarded():
             first_half.save_failure(error)
         raise
+
+
+def _leave_to_full_program(host: str, options: Options) -> None:
+    """Let the ProxyCommand of this ssh, which comes next, run the full program.
+
+    A fast connection would be one that ssh cannot verify: it has not read the included files.
+    """
+    if (name := machine_name(host)) is not None:
+        with contextlib.suppress(DcsError):  # it must not hide the first error
+            remove_fast_entry(StateDirectory(options.state_directory(os.environ)), name)
 
 
 def _prepare(host: str, options: Options, parent: int) -> int:

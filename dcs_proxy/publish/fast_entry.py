@@ -16,6 +16,15 @@ from dcs_proxy.session.lifetime import COMMITTED_S, margin_s
 from dcs_proxy.session.records import ReadySession, Record
 
 
+def _path(state: StateDirectory, host: MachineName) -> str:
+    return state.file("sessions", f"{file_stem(host)}.warm")
+
+
+def remove_fast_entry(state: StateDirectory, host: MachineName) -> None:
+    """Leave the next ssh for this host to the full program.  Raises StateError."""
+    remove_file(_path(state, host))
+
+
 class FastEntry:
     """Writes the fast entries in one state directory, for the config file at `config_path`."""
 
@@ -40,7 +49,7 @@ class FastEntry:
 
         Raises StateError.
         """
-        path = self._state.file("sessions", f"{file_stem(host)}.warm")
+        path = _path(self._state, host)
         if record.ready is None:
             remove_file(path)
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import sys
 from collections.abc import Callable
@@ -202,6 +203,24 @@ def test_a_line_cut_short_at_any_byte_is_left_to_the_full_program(
     words = f"--home|{user.state}|--config|{user.root / 'config.toml'}|prepare|dm-foo"
     done = user.run([sys.executable, "-c", program], input=f"{path}\n{words}\n")
     assert done.stdout == f"[{len(whole)}]\n", done.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("-o", "ProxyUseFdpass=no")], ids=["handover", "relay"])
+def test_no_fast_connection_follows_a_prepare_that_failed(
+    start_emulator: Start, user: User, options: tuple[str, ...]
+) -> None:
+    """The local login is the session's, so only the failure is in the way."""
+    emulator = start_emulator("--machine", "dm-foo", "--login", getpass.getuser())
+    user.use(emulator)
+    user.settings(LONG)
+    for _ in range(2):
+        assert user.ssh(*options, "dm-foo", "echo in").stdout == "in\n"
+    assert (user.state / "sessions" / "dm-foo.warm").exists()
+    user.end_agents()
+    emulator.control("POST", "faults", fault="dm-foo=403/POST")
+    done = user.ssh(*options, "dm-foo", "true")
+    assert done.returncode == 255
+    assert "the API denied permission" in done.stderr and "IDENTIFICATION" not in done.stderr
 
 
 @pytest.mark.both_ids

@@ -240,6 +240,26 @@ def test_a_bug_of_ours_is_saved_for_the_second_half(
     assert len(list(Path(commands.state.file("sessions")).glob("*.failed"))) == 1
 
 
+@pytest.mark.parametrize("is_discarded", [False, True])
+@pytest.mark.parametrize("error", [ApiUnavailable("down"), ZeroDivisionError(), ClientGone("gone")])
+def test_after_a_failure_the_second_half_has_no_fast_path(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch, ready: Ready,
+    error: Exception, is_discarded: bool,
+) -> None:  # fmt: skip
+    """A fast connection would be one that ssh, without what `prepare` writes, cannot verify."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    commands.state.machines()
+    entry = Path(commands.state.file("sessions", "dm-foo.warm"))
+    entry.write_text("entry")
+    monkeypatch.setattr(prepare, "resolve_typed", fail)
+    monkeypatch.setattr(prepare, "is_discarded", lambda: is_discarded)
+    assert commands("prepare", "DM-Foo").code != 0
+    assert entry.exists() is isinstance(error, ClientGone)
+
+
 @pytest.mark.parametrize("fd", [None, 0, 1])
 def test_a_person_reads_what_to_type_next(
     commands: Commands, ready: Ready, monkeypatch: pytest.MonkeyPatch, fd: int | None
