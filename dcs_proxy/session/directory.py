@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -222,8 +223,10 @@ class StateDirectory:
             if self._is_in_use(stem, now):
                 return  # another process has just started to use it
             remove_file(self.file("hosts", f"{stem}.conf"))
+            # A long name's stem is the beginning of the name, a dot and a digest.
+            own = re.compile(re.escape(stem) + r"\.(?![0-9a-f]{32}\.)")
             for entry in os.scandir(sessions):
-                if entry.name.startswith(f"{stem}.") and entry.path != lock_path:
+                if own.match(entry.name) and entry.path != lock_path:
                     remove_file(entry.path)
             remove_file(lock_path)
 

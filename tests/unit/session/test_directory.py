@@ -12,7 +12,7 @@ import pytest
 from dcs_proxy.errors import DeadlineExceeded, StateError
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.lock import FileLock, try_lock
-from dcs_proxy.names import MachineName
+from dcs_proxy.names import MachineName, file_stem
 from dcs_proxy.session.directory import (
     StateDirectory,
     default_state_directory,
@@ -191,6 +191,21 @@ def test_garbage_of_one_machine_is_not_that_of_one_whose_name_begins_alike(
     state.collect_garbage(now=50_000.0)
     assert state.load(NAME) is None
     assert state.load(longer) is not None
+
+
+def test_a_name_that_begins_a_long_one_does_not_take_its_files_for_garbage(
+    state: StateDirectory,
+) -> None:
+    long = MachineName("dm-" + "a" * 250)
+    short = MachineName(file_stem(long).partition(".")[0])
+    with state.lock(short, Deadline(1)), state.lock(long, Deadline(1)):
+        state.save(short, RECORD)
+        state.save(long, replace(RECORD, ready=replace(READY, ends_at=90_000.0)))
+    os.utime(state.session_path(short, ".lock"), (1000.0, 1000.0))
+    state.collect_garbage(now=50_000.0)
+    assert state.load(short) is None
+    assert state.load(long) is not None
+    assert os.path.exists(state.session_path(long, ".lock"))
 
 
 @pytest.mark.parametrize("is_other", [False, True])
