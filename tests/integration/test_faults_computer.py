@@ -153,7 +153,8 @@ def check_on_disk(case: FaultCase, fault: str, place: list[str], reason: str) ->
     assert done.returncode == 255
     written = f"(cannot be written|cannot open the lock .*): {reason}"
     assert re.search(written, done.stderr), done.stderr
-    assert "free some space" in done.stderr and "Traceback" not in done.stderr
+    remedy = "ulimit -f" if "--fsize=0" in place else "free some space"
+    assert remedy in done.stderr and "Traceback" not in done.stderr
     assert not left
     assert not case.emulator.creates(), "no session is asked for that could not be kept"
     case.recovers()

@@ -20,6 +20,8 @@ NAME = MachineName("dm-foo")
         ("SSH.example", "ssh.example", True),
         ("other,ssh.example", "ssh.example", True),
         ("*,!ssh.example", "ssh.example", False),
+        ("!ssh.example,*", "ssh.example", False),
+        ("!other,*", "ssh.example", True),
         ("!ssh.example", "other", False),
         ("ssh.exampl", "ssh.example", False),
         ("ssh.example.evil", "ssh.example", False),

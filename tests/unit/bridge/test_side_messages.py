@@ -67,6 +67,10 @@ class Joined:
         self.gateway_side.start()
         assert self.gateway_side.is_negotiated.wait(LIMIT_S)
         self.gateway = self.rogue.served[0]
+        # paramiko sets this last in a key exchange: until then it may still send messages of its
+        # own, and count from zero again.
+        for rogue in (self.client, self.gateway):
+            assert rogue.clear_to_send.wait(LIMIT_S)
 
     def log_in(self) -> Joined:
         """Let the client in, and log in to the gateway."""

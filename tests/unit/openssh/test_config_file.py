@@ -482,7 +482,7 @@ def test_a_file_that_cannot_be_replaced_is_written_in_place(
         raise StateError("cannot write", hint="see why") from OSError(number, os.strerror(number))
 
     path = tmp_path / "config"
-    path.write_bytes(b"old")
+    path.write_bytes(b"the longer old text")
     inode = path.stat().st_ino
     monkeypatch.setattr(config_file, "write_atomically", fail)
     if is_written:
@@ -490,5 +490,5 @@ def test_a_file_that_cannot_be_replaced_is_written_in_place(
     else:
         with pytest.raises(StateError):
             config_file.edit(str(path), lambda old: b"new")
-    assert path.read_bytes() == (b"new" if is_written else b"old")
+    assert path.read_bytes() == (b"new" if is_written else b"the longer old text")
     assert path.stat().st_ino == inode

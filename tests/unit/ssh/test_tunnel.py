@@ -42,7 +42,7 @@ def call(proxy: ConnectProxy | None, port: int = 22, **changes: Any) -> socket.s
 
 def test_the_proxy_looks_the_name_up_and_connects(proxy: ConnectProxy, gateway: int) -> None:
     with call(proxy, gateway) as sock:
-        assert sock.getblocking()
+        assert sock.gettimeout() is None
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert sock.getpeername()[1] == proxy.port
     assert proxy.targets == [f"gateway.test:{gateway}"]
