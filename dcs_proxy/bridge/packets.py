@@ -15,7 +15,7 @@ from typing import Any
 
 import paramiko
 from paramiko.common import MSG_NAMES
-from paramiko.packet import Packetizer
+from paramiko.packet import NeedRekeyException, Packetizer
 
 from dcs_proxy.bridge.numbers import Numbers
 from dcs_proxy.bridge.stream import Stream
@@ -36,7 +36,7 @@ CONNECTION = range(80, 128)
 # RFC 4253 §11.2 to §11.4.
 IGNORE, UNIMPLEMENTED, DEBUG = 2, 3, 4
 # paramiko deals with all that it has a name for, but with these not as a bridge should.
-_ORDINARY = frozenset(MSG_NAMES).union(CONNECTION) - {IGNORE, UNIMPLEMENTED, DEBUG}
+_ORDINARY = frozenset(MSG_NAMES).difference(CONNECTION, (IGNORE, UNIMPLEMENTED, DEBUG))
 
 
 _Buffer = bytes | memoryview
@@ -101,8 +101,8 @@ class _Gcm:
 class Packets(Packetizer):
     """Reads and writes packets of a limited size.
 
-    `take` is called for each message that paramiko would not deal with properly; it returns whether
-    it has.  `sent` knows the numbers of the messages that were passed on.
+    `take` is called for each message that paramiko would not deal with properly, or too slowly; it
+    returns whether it has.  `sent` knows the numbers of the messages that were passed on.
     """
 
     # paramiko's own counts, which a MAC needs when keys are renewed with another cipher.
@@ -175,7 +175,8 @@ class Packets(Packetizer):
     def read_message(self) -> tuple[int, Any]:
         """Return the next message and its number, after those that `drop_next` or `take` removes.
 
-        It is a paramiko.Message or, from the connection protocol on, a Payload.
+        It is a paramiko.Message or, from the connection protocol on, a Payload.  Raises
+        NeedRekeyException if the keys should be renewed before another message is read.
         """
         while True:
             number, message = self._read_next()
@@ -183,6 +184,8 @@ class Packets(Packetizer):
                 self._drops -= 1
             elif number in _ORDINARY or not self.take(number, message):
                 return number, message
+            elif self.need_rekey():
+                raise NeedRekeyException
 
     def _read_next(self) -> tuple[int, Any]:
         if self._gcm_in is not None:
@@ -229,10 +232,16 @@ class Packets(Packetizer):
                 return
             packet = data.packet if isinstance(data, Packet) else _make_packet(data.asbytes())
             length = len(packet).to_bytes(_LENGTH, "big")
-            self.write_all(length + gcm.apply(packet, length))
+            self._write(length, gcm.apply(packet, length))
             self._Packetizer__sequence_number_out = (sequence + 1) & 0xFFFF_FFFF
             if gcm.bytes >= self.REKEY_BYTES or gcm.packets >= self.REKEY_PACKETS:
                 self._ask_for_keys()
+
+    def _write(self, length: bytes, encrypted: bytes) -> None:
+        # Copied only if not all of it can be written at once.
+        size = self._stream.write(length, encrypted)
+        if size < len(length) + len(encrypted):
+            self.write_all((length + encrypted)[size:])
 
     def _ask_for_keys(self) -> None:
         if not self.need_rekey():

@@ -133,11 +133,13 @@ class Side(paramiko.Transport):
         self.inbox.flush()
 
     def _take_special(self, number: int, message: Any) -> bool:
-        """Deal with a message that is for the transport, or that paramiko does not know.
+        """Deal with a message that is to be passed on, or that paramiko does not know.
 
         Return whether it was dealt with.  In the first key exchange none is, and paramiko ends the
         connection: an attacker on the network could have added it.
         """
+        if number in CONNECTION:
+            return self._take_connection(number, message)
         if not self.initial_kex_done:
             return False
         self._ensure_authed(number, message)
@@ -148,6 +150,16 @@ class Side(paramiko.Transport):
         elif self.authenticated:
             # Padding, a sign of life, or a text for the user, from one end for the other.
             self._pass_on(Payload(bytes([number]) + message.asbytes(), message.seqno))
+        return True
+
+    def _take_connection(self, number: int, message: Payload) -> bool:
+        """Pass a message of the connection protocol on without paramiko's detours.
+
+        Return whether it was.  Before the login and in a key exchange paramiko checks the order.
+        """
+        if not self.authenticated or not self.clear_to_send.is_set():
+            return False
+        self._handler_table[number](message)
         return True
 
     def _pass_on_refusal(self, message: paramiko.Message) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from paramiko.packet import Packetizer
+from paramiko.packet import NeedRekeyException, Packetizer
 
 from dcs_proxy.bridge.packets import Packet, Packets, Payload, _make_packet
 from dcs_proxy.bridge.stream import Stream
@@ -103,6 +104,43 @@ def test_a_packet_is_passed_on_as_it_came(pair: Pair) -> None:
         pair.ours.send_message(came)
         number, body = pair.theirs.read_message()
         assert bytes([number]) + body.asbytes() == sent.asbytes()
+
+
+def test_packets_of_which_only_a_part_can_be_written_arrive_complete(pair: Pair) -> None:
+    # The client may have made the descriptor non-blocking.
+    near = pair.ours._stream._sink
+    os.set_blocking(near, False)
+    pair.use_gcm()
+    messages = [message(DATA, 30_000) for _ in range(40)]
+    sender = threading.Thread(target=lambda: [pair.ours.send_message(each) for each in messages])
+    sender.start()
+    for sent in messages:
+        number, body = pair.theirs.read_message()
+        assert bytes([number]) + body.asbytes() == sent.asbytes()
+    sender.join()
+
+
+def test_what_is_taken_is_not_returned_and_keys_are_renewed_in_between(pair: Pair) -> None:
+    pair.use_gcm()
+    taken: list[int] = []
+
+    def take(number: int, received: Any) -> bool:
+        taken.append(number)
+        if len(taken) == 3:
+            pair.ours._trigger_rekey()  # type: ignore[attr-defined]  # not in the stubs
+        return number != 95
+
+    pair.ours.take = take
+    for number in (94, 93, 94, 94, 95, 20):
+        # The stubs know no message but paramiko's own.
+        pair.theirs.send_message(message(number, 9))  # type: ignore[arg-type]
+    with pytest.raises(NeedRekeyException):
+        pair.ours.read_message()
+    assert taken == [94, 93, 94]
+    with pytest.raises(NeedRekeyException):
+        pair.ours.read_message()
+    assert [pair.ours.read_message()[0] for _ in range(2)] == [95, 20]
+    assert taken == [94, 93, 94, 94, 95], "paramiko deals with a key exchange itself"
 
 
 def test_packets_are_counted_on_when_the_cipher_changes(pair: Pair) -> None:

@@ -98,6 +98,23 @@ def test_every_message_of_the_connection_protocol_is_passed_on(
     assert made.passed == [(bytes([number]) + body, not in_exchange)]
 
 
+@pytest.mark.parametrize("number", [80, 94, 127])
+def test_paramiko_checks_the_order_before_the_login_and_in_key_exchanges(
+    made: Made, number: int
+) -> None:
+    take, body = made.side.packetizer.take, Payload(bytes([number]) + pack_string(b"x") + b"\1")
+    assert not take(number, body)
+    made.side.authenticated = True
+    assert not take(number, body)
+    made.side.authenticated = False
+    made.side.clear_to_send.set()
+    assert not take(number, body)
+    assert made.passed == []
+    made.side.authenticated = True
+    assert take(number, body)
+    assert made.passed == [(body.asbytes(), True)]
+
+
 @pytest.mark.parametrize("wants_reply", [b"\0", b"\1"])
 def test_a_request_about_host_keys_is_not_passed_on(made: Made, wants_reply: bytes) -> None:
     made.side._handler_table[80](Payload(b"\x50" + WITHHELD + wants_reply))

@@ -106,6 +106,19 @@ def test_a_sink_that_does_not_block_is_waited_for_no_longer_than_it_takes(
     reader.join()
 
 
+def test_parts_are_written_as_far_as_there_is_room(pipes: tuple[int, int, int, int]) -> None:
+    _, _, near, sink = pipes
+    os.set_blocking(sink, False)
+    stream = Stream(pipes[0], sink)
+    assert stream.write(b"length", b"packet") == 12
+    assert os.read(near, 99) == b"lengthpacket"
+    room = 0
+    while size := stream.write(bytes(5), bytes(65536)):
+        room += size
+    assert len(os.read(near, room)) == room
+    assert stream.write(b"more") == 4
+
+
 def test_a_closed_stream_reads_and_writes_nothing(pipes: tuple[int, int, int, int]) -> None:
     stream = Stream(pipes[0], pipes[3])
     os.write(pipes[1], b"too late")
@@ -113,6 +126,8 @@ def test_a_closed_stream_reads_and_writes_nothing(pipes: tuple[int, int, int, in
     assert stream.recv(99) == b""
     with pytest.raises(BrokenPipeError):
         stream.send(b"x")
+    with pytest.raises(BrokenPipeError):
+        stream.write(b"x")
 
 
 @pytest.mark.skipif(not hasattr(fcntl, "F_GETPIPE_SZ"), reason="pipes of one size")
@@ -209,3 +224,28 @@ def test_a_reset_is_the_end() -> None:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         peer.close()
         assert Stream(sock.fileno(), sock.fileno()).recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    ("sizes", "pauses"), [([], 0), ([65535], 0), ([65536], 1), ([40_000, 40_000], 1), ([1], 0)]
+)
+def test_answers_to_an_upload_gather_before_they_are_read(
+    connection: tuple[socket.socket, socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+    sizes: list[int],
+    pauses: int,
+) -> None:
+    """Once for each upload of 64 KiB or more; answers to less, as to a key pressed, are not."""
+    near, far = connection
+    paused: list[float] = []
+    monkeypatch.setattr("dcs_proxy.bridge.stream.time.sleep", paused.append)
+    stream = SocketStream(near)
+    far.sendall(b"answer")
+    for size in sizes:
+        assert stream.send(bytes(size)) == size
+    assert stream.recv(99) == b"answer"
+    assert len(paused) == pauses
+    assert all(pause <= 0.001 for pause in paused)
+    far.sendall(b"again")
+    assert stream.recv(99) == b"again"
+    assert len(paused) == pauses
