@@ -61,6 +61,15 @@ class Context:
         settings = replace(required(self.settings), reuse_seconds=0)
         return open_context(self.options, self.environment, lambda: False, settings=settings)
 
+    def open_session_context_of_ssh(self) -> SessionContext:
+        """Return the context of an ssh that we start, without the API key in our environment.
+
+        Raises as :meth:`open_session_context`.
+        """
+        environment = {k: v for k, v in self.environment.items() if k not in SECRET_VARIABLES}
+        settings = required(self.settings)
+        return open_context(self.options, environment, lambda: False, settings=settings)
+
     def open_factory(self) -> ApiFactory:
         """Return what opens the control plane."""
         return open_factory(self.options, self.environment, required(self.settings))

@@ -8,7 +8,8 @@ import time
 from dcs_proxy.app import open_lookup
 from dcs_proxy.doctor.context import Context, required
 from dcs_proxy.doctor.runner import Check, failed, passed, skipped
-from dcs_proxy.local.programs import SECRET_VARIABLES, Output, run
+from dcs_proxy.errors import CredentialsError, DcsError
+from dcs_proxy.local.programs import SECRET_VARIABLES, run
 from dcs_proxy.names import MachineName, parse_machine_name
 from dcs_proxy.publish.includes import publish
 from dcs_proxy.session.resolve import resolve
@@ -19,7 +20,6 @@ from dcs_proxy.text import clean_text, quote_server
 _LOGIN_S = 60.0
 # RFC 4253 §4.2: lines may come before the version, which is at most 255 characters.
 _MAX_BANNER = 8192
-_NO_KEY = b"there is no API key"
 # A login of its own: no master connection, no forwarding, no prompts.
 _PLAIN = (
     "-T", "-n", "-o", "BatchMode=yes", "-o", "ControlPath=none", "-o", "ClearAllForwardings=yes",
@@ -68,13 +68,24 @@ def check_gateway(context: Context) -> Check:
 
 
 def check_login(context: Context) -> Check:
-    """Check that the real ssh can run ``true`` on the machine."""
+    """Check that the real ssh can run ``true`` on the machine.
+
+    What ssh prints may come from the gateway or the machine, so it decides nothing, and is quoted.
+    """
     host = required(context.host)
+    if (variable := _key_variable(context)) and _lacks_key(context):
+        # If reuse_seconds is 0, or the checks took longer than that, the API has to be asked again.
+        return skipped(
+            f"not tried: ssh has to ask the API, and doctor gives the key in {variable} to no other"
+            " program",
+            f"try it yourself: ssh {host} true",
+        )
     command = context.ssh_command(*_PLAIN, host, "true")
+    hint = f"see where it stops: ssh -v {host}; and what dcs-proxy did: dcs-proxy log {host}"
     try:
         done = run(command, environment=context.environment, limit_s=_LOGIN_S)
     except TimeoutError:
-        done = Output(-1, b"", f"timed out after {_LOGIN_S:g} s".encode())
+        return failed(f"ssh {host} true timed out after {_LOGIN_S:g} s", hint)
     if done.status == 0:
         return passed(f"ssh {host} true")
     if done.is_cut:
@@ -82,15 +93,30 @@ def check_login(context: Context) -> Check:
             f"ssh {host} true was stopped because it prints without end",
             f"look at the start files of the shell on the machine: ssh {host}",
         )
-    if _NO_KEY in done.stderr and (variable := _key_variable(context)):
-        # If reuse_seconds is 0, or the checks took longer than that, the API has to be asked again.
-        return skipped(
-            f"not tried: ssh has to ask the API, and doctor gives the key in {variable} to no other"
-            " program",
-            f"try it yourself: ssh {host} true",
-        )
-    hint = f"see where it stops: ssh -v {host}; and what dcs-proxy did: dcs-proxy log {host}"
-    return failed(f"ssh {host} true failed: {_reason(done.stderr, done.status)}", hint)
+    line = _telling_line(done.stderr)
+    said = f"printed {quote_server(line)}" if line else "printed no error"
+    return failed(f"ssh {host} true failed with exit status {done.status} and {said}", hint)
+
+
+def _lacks_key(context: Context) -> bool:
+    """Return whether ssh must ask the API for the session, but finds no key to do so.
+
+    It does not get a key that is in doctor's environment.
+    """
+    session_context = context.open_session_context_of_ssh()
+    try:
+        session_context.open_api()
+    except CredentialsError:
+        pass
+    else:
+        return False
+    try:
+        resolve(required(context.machine), session_context)
+    except CredentialsError:
+        return True
+    except DcsError:
+        pass  # ssh will fail in the same way, and doctor show what it prints
+    return False
 
 
 def _key_variable(context: Context) -> str:
@@ -116,10 +142,11 @@ def _read_banner(sock: socket.socket, limit_s: float) -> str:
     return (versions or [line for line in lines if line] or [""])[-1]
 
 
-def _reason(errors: bytes, status: int) -> str:
-    """Return the most informative line of ssh's errors: ours if there is one, else the last."""
-    lines = errors.decode("utf-8", "replace").splitlines()
-    ours = [line.removeprefix("dcs-proxy: ") for line in lines if line.startswith("dcs-proxy: ")]
-    said = [line for line in ours if "waking up" not in line] or [ln for ln in lines if ln.strip()]
-    line = said[0] if ours and said else (said or [f"exit status {status}"])[-1]
-    return clean_text(line)
+def _telling_line(errors: bytes) -> str:
+    """Return the most informative line of ssh's errors, "" if there is none.
+
+    Prefer a line that looks like ours, else take the last.
+    """
+    lines = [line for line in errors.decode("utf-8", "replace").splitlines() if line.strip()]
+    ours = [ln for ln in lines if ln.startswith("dcs-proxy: ") and "waking up" not in ln]
+    return (ours[:1] or lines[-1:] or [""])[0]

@@ -375,7 +375,7 @@ BROKEN_WAY: dict[str, tuple[Callable[[Patient], object], str, str, str, str]] = 
     ),
     "a gateway with another authority": (
         lambda p: p.fault("*=gateway-other-authority"),
-        "dm-foo", "login", "ssh dm-foo true failed: Host key verification failed", "ssh -v dm-foo",
+        "dm-foo", "login", 'ssh dm-foo true failed .* "Host key verification', "ssh -v dm-foo",
     ),
 }  # fmt: skip
 
@@ -461,6 +461,22 @@ def test_a_login_for_which_ssh_would_need_the_key_is_not_tried(
     assert checks["login"]["hint"] == "try it yourself: ssh dm-foo true"
     assert all(check["status"] == "ok" for name, check in checks.items() if name != "login")
     assert user.ssh("dm-foo", "true").returncode == 0
+
+
+def test_a_machine_that_poses_as_us_does_not_hide_its_failure(
+    start_emulator: Start, user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = "dcs-proxy: dm-foo: there is no API key"
+    shell = tmp_path / "bin" / "bash"
+    shell.parent.mkdir()
+    shell.write_text(f"#!/bin/sh\necho '{line}' >&2\nexit 255\n")
+    shell.chmod(0o755)
+    monkeypatch.setenv("PATH", str(shell.parent), prepend=":")
+    user.use(emulator := start_emulator("--machine", "dm-foo"))
+    status, checks = Patient(user, emulator, "").doctor("dm-foo")
+    assert (status, checks["login"]["status"]) == (1, "failed")
+    failure = "ssh dm-foo true failed with exit status 255 and printed"
+    assert checks["login"]["text"] == f'{failure} "{line}"'
 
 
 def test_doctor_asks_for_a_session_anew(start_emulator: Start, user: User) -> None:

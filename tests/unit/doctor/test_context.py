@@ -12,6 +12,7 @@ from dcs_proxy.api.credentials import Credentials
 from dcs_proxy.app import Options
 from dcs_proxy.doctor import context as module
 from dcs_proxy.doctor.context import Context
+from dcs_proxy.errors import CredentialsError
 from dcs_proxy.local.http_proxy import HttpProxy
 from dcs_proxy.local.programs import Output
 from dcs_proxy.local.settings import Settings
@@ -35,6 +36,20 @@ def test_every_secret_is_known_wherever_it_was_found(tmp_path: Path) -> None:
     context.settings = Settings(key_file=str(key_file), proxy=proxy)
     sent = base64.b64encode(b"me:dsk-9").decode()
     assert {*(f"dsk-{number}" for number in range(1, 10)), sent} <= context.secrets()
+
+
+def test_the_ssh_that_doctor_starts_has_no_key_of_its_environment(tmp_path: Path) -> None:
+    environment = {"DEDALUS_API_KEY": "dsk-1", "DEDALUS_X_API_KEY": "dsk-2", "HOME": str(tmp_path)}
+    key_file = tmp_path / "key"
+    made = Context(Options(str(tmp_path / "state")), environment, "/c", False, None)
+    made.settings = Settings(key_file=str(key_file), reuse_seconds=7)
+    with pytest.raises(CredentialsError, match="there is no API key"):
+        made.open_session_context_of_ssh().open_api()
+    key_file.write_text("dsk-3\n")
+    key_file.chmod(0o600)
+    context = made.open_session_context_of_ssh()
+    context.open_api()
+    assert context.settings.reuse_seconds == 7
 
 
 OUTPUT = b"user me\nport 22\nsendenv A\nsendenv B C\npubkeyauthentication true\nbatchmode false\n"

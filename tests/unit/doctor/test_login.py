@@ -17,13 +17,14 @@ from dcs_proxy.doctor import login
 from dcs_proxy.doctor.context import Context
 from dcs_proxy.doctor.login import (
     _read_banner,
-    _reason,
+    _telling_line,
     check_gateway,
     check_login,
     check_machine,
     check_session,
 )
 from dcs_proxy.doctor.runner import Check, passed, skipped
+from dcs_proxy.errors import CredentialsError, StateError
 from dcs_proxy.local.http_proxy import HttpProxy
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
@@ -249,10 +250,11 @@ def test_a_login_runs_true_and_nothing_of_the_users(tmp_path: Path) -> None:
 
 def test_a_login_that_fails_is_told_in_the_words_of_ssh(tmp_path: Path) -> None:
     check = check_login(context_of(tmp_path, "echo one >&2; echo two >&2; exit 255"))
-    assert check.ok is False and check.text == "ssh dm-foo true failed: two"
+    failure = "ssh dm-foo true failed with exit status"
+    assert check.ok is False and check.text == f'{failure} 255 and printed "two"'
     assert "dcs-proxy log dm-foo" in check.hint
     check = check_login(context_of(tmp_path, "exit 7"))
-    assert check.ok is False and check.text == "ssh dm-foo true failed: exit status 7"
+    assert check.ok is False and check.text == f"{failure} 7 and printed no error"
     check = check_login(context_of(tmp_path, "exec yes"))
     assert check.ok is False and "it prints without end" in check.text
     assert check.hint == "look at the start files of the shell on the machine: ssh dm-foo"
@@ -267,40 +269,91 @@ def test_a_login_that_hangs_has_a_time_limit(
 
     monkeypatch.setattr(login, "run", run)
     check = check_login(context_of(tmp_path, "true"))
-    assert check.ok is False and check.text == "ssh dm-foo true failed: timed out after 60 s"
+    assert check.ok is False and check.text == "ssh dm-foo true timed out after 60 s"
 
 
-@pytest.mark.parametrize("variable", ["", "DEDALUS_API_KEY", "DEDALUS_X_API_KEY"])
+class Asking:
+    """Stands for the context of doctor's ssh: whether it has a key, and has to ask the API."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, has_key: bool, error: Any) -> None:
+        self.has_key, self.error = has_key, error
+        monkeypatch.setattr(Context, "open_session_context_of_ssh", lambda _: self)
+        monkeypatch.setattr(login, "resolve", self.resolve)
+
+    def open_api(self) -> None:
+        if not self.has_key:
+            raise CredentialsError("there is no API key")
+
+    def resolve(self, machine: MachineName, context: object) -> None:
+        assert (machine, context) == ("dm-foo", self)
+        if self.error is not None:
+            raise self.error
+
+
+NO_KEY = CredentialsError("there is no API key")
+# What a machine or a gateway may print to pose as us.
+POSES = ["dcs-proxy: dm-foo: there is no API key", "there is no API key", "Permission denied"]
+
+
+def login_to(tmp_path: Path, variable: str, said: str, status: int = 255) -> Check:
+    """Return the check of a login whose ssh prints `said`, with a key in a variable of doctor's."""
+    context = context_of(tmp_path, f"echo '{said}' >&2; exit {status}")
+    context.environment = {variable: "secret"} if variable else {}
+    context.machine = MachineName("dm-foo")
+    return check_login(context)
+
+
+@pytest.mark.parametrize("variable", ["DEDALUS_API_KEY", "DEDALUS_X_API_KEY"])
 def test_a_login_that_lacks_the_key_that_doctor_has_is_not_tried(
-    tmp_path: Path, variable: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
-    context = context_of(tmp_path, "echo dcs-proxy: dm-foo: there is no API key >&2; exit 255")
-    context.environment = {variable: "secret"} if variable else {}
-    check = check_login(context)
-    if not variable:
-        assert check.ok is False
-        assert check.text == "ssh dm-foo true failed: dm-foo: there is no API key"
-    else:
-        assert check == skipped(
-            f"not tried: ssh has to ask the API, and doctor gives the key in {variable} to no "
-            "other program",
-            "try it yourself: ssh dm-foo true",
-        )
-    context = context_of(tmp_path, "echo lost >&2; exit 255")
-    context.environment = {variable: "secret"} if variable else {}
-    assert check_login(context).text == "ssh dm-foo true failed: lost"
+    Asking(monkeypatch, has_key=False, error=NO_KEY)
+    assert login_to(tmp_path, variable, "", 0) == skipped(
+        f"not tried: ssh has to ask the API, and doctor gives the key in {variable} to no other"
+        " program",
+        "try it yourself: ssh dm-foo true",
+    )
+
+
+@pytest.mark.parametrize("said", POSES)
+@pytest.mark.parametrize(
+    ("variable", "has_key", "error"),
+    [
+        ("DEDALUS_API_KEY", False, None),
+        ("DEDALUS_API_KEY", False, StateError("the disk is full")),
+        ("DEDALUS_API_KEY", True, NO_KEY),
+        ("", False, NO_KEY),
+    ],
+)
+def test_what_a_machine_prints_makes_no_failure_a_skipped_check(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: str,
+    variable: str,
+    has_key: bool,
+    error: Exception | None,
+) -> None:
+    Asking(monkeypatch, has_key=has_key, error=error)
+    check = login_to(tmp_path, variable, said)
+    assert check.ok is False
+    assert check.text == f'ssh dm-foo true failed with exit status 255 and printed "{said}"'
+
+
+def test_what_a_machine_prints_cannot_end_its_quotation(tmp_path: Path) -> None:
+    check = login_to(tmp_path, "", 'dcs-proxy: "; hint: type your key here: "')
+    assert check.text.endswith("""and printed "dcs-proxy: '; hint: type your key here: '\"""")
 
 
 @pytest.mark.parametrize(
-    ("errors", "reason"),
+    ("errors", "line"),
     [
-        (b"dcs-proxy: dm-foo: no such machine\nssh: lost\n", "dm-foo: no such machine"),
-        (b"dcs-proxy: dm-foo: waking up\ndcs-proxy: dm-foo: no\n", "dm-foo: no"),
-        (b"dcs-proxy: dm-foo: waking up\nssh: lost\n\n", "dcs-proxy: dm-foo: waking up"),
+        (b"dcs-proxy: dm-foo: no such machine\nssh: lost\n", "dcs-proxy: dm-foo: no such machine"),
+        (b"dcs-proxy: dm-foo: waking up\ndcs-proxy: dm-foo: no\n", "dcs-proxy: dm-foo: no"),
+        (b"dcs-proxy: dm-foo: waking up\nssh: lost\n\n", "ssh: lost"),
         (b"a\nb\n\n \n", "b"),
-        (b" \n", "exit status 1"),
+        (b" \n", ""),
         (b"\xff\n", "\ufffd"),
     ],
 )
-def test_the_reason_is_our_line_or_else_the_last(errors: bytes, reason: str) -> None:
-    assert _reason(errors, 1) == reason
+def test_the_line_shown_is_ours_or_else_the_last(errors: bytes, line: str) -> None:
+    assert _telling_line(errors) == line
