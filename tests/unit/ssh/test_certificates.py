@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,6 +40,13 @@ def sign(fault: str = "", key: KeyPair = KEY, ends_at: float | None = None) -> s
 def check(text: str, *, now: float | None = None, username: str = "wssh-1") -> None:
     now = time.time() if now is None else now
     check_user_certificate(text, public=KEY.public, username=username, now=now, machine=NAME)
+
+
+def test_a_new_key_is_a_seed_and_its_public_half() -> None:
+    key = generate_key()
+    seed = Ed25519PrivateKey.from_private_bytes(key.seed)
+    assert seed.public_key().public_bytes_raw() == key.public
+    assert generate_key().seed != key.seed
 
 
 def test_a_good_certificate_is_taken_with_its_end() -> None:
@@ -116,6 +124,7 @@ def test_a_certificate_of_another_time_may_be_the_clocks_fault(forgery: Forgery,
     [
         Forgery(principals=packed(*[b"you"] * 255, b"me")),
         Forgery(critical_options=packed(b"force-command", b"a\0b", b"source-address", b"c\0d")),
+        Forgery(critical_options=packed(b"verify-required", b"")),
         Forgery(extensions=packed(b"permit-pty", b"", b"new", b"a\0b")),
         Forgery(valid_after=2_000_000_000 + START_TOLERANCE_S, valid_before=2_000_000_001),
     ],
@@ -140,6 +149,11 @@ def test_what_openssh_cannot_read_is_refused(forgery: Forgery) -> None:
     with pytest.raises(Untrusted, match=r"it is not a certificate that OpenSSH can read$"):
         check(forgery.line(KEY.public), now=1, username="me")
     assert read_terms(forgery.line(KEY.public)) is None
+
+
+def test_bytes_after_the_signature_are_refused() -> None:
+    with pytest.raises(Untrusted, match=r"its signature is invalid$"):
+        check(Forgery(inside=b"x").line(KEY.public), now=1, username="me")
 
 
 def test_the_end_of_a_line_is_no_part_of_it_and_nothing_else_is_passed_over() -> None:
@@ -263,8 +277,10 @@ def test_an_authority_is_one_key() -> None:
     line = public_line(AUTHORITIES.host_ca)
     assert parse_authority(f"{line} a comment", NAME).line == line
     short = base64.b64encode(packed(b"ssh-ed25519", bytes(31))).decode()
+    longer = base64.b64encode(packed(b"ssh-ed25519", bytes(32)) + b"x").decode()
     for wrong in (
-        f"{line}\n{line}", sign(), "ssh-ed25519 AAAA", f"ssh-ed25519 {short}", "", "# nothing"
+        f"{line}\n{line}", sign(), "ssh-ed25519 AAAA", f"ssh-ed25519 {short}",
+        f"ssh-ed25519 {longer}", "", "# nothing",
     ):  # fmt: skip
         with pytest.raises(Untrusted) as caught:
             parse_authority(wrong, NAME)

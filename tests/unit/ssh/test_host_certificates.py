@@ -65,6 +65,14 @@ def test_a_host_key_of_any_kind_signed_by_any_kind_of_authority_is_trusted(
         check(bytes(spoilt), keys.authority(ca))
 
 
+@pytest.mark.parametrize("bits", ["384", "521"])
+def test_a_host_key_of_any_size_is_trusted(keys: Keys, tmp_path: Path, bits: str) -> None:
+    key = make_key(tmp_path / "key", "ecdsa", bits=bits)
+    ca = keys.key("ca", "ed25519")
+    line = certify(ca, public_file(key), "-I", "id", "-h", "-n", NAME).read_text()
+    check(blob_of(line), keys.authority())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("options", "said"),

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from dcs_proxy.errors import AgentRefused, AgentUnavailable, DcsError, StateError
-from dcs_proxy.local.lock import try_lock
+from dcs_proxy.local.lock import LockHeld, try_lock
 from dcs_proxy.local.log import Log
+from dcs_proxy.local.trusted_file import Distrust
 from dcs_proxy.ssh import private_agents
 from dcs_proxy.ssh.agent import Agent, Identity
 from dcs_proxy.ssh.certificates import generate_key
@@ -53,6 +54,28 @@ def test_a_file_in_the_way_of_the_sockets_is_told(tmp_path: Path) -> None:
         PrivateAgents(str(tmp_path)).paths()
 
 
+def test_the_remedy_for_a_state_directory_of_anyones_is_not_a_shorter_path(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(StateError, match="is writable by other users") as caught:
+        PrivateAgents(str(tmp_path))
+    assert caught.value.hint == f"chmod go-w {tmp_path}"
+
+
+def test_only_the_agents_that_hold_no_keys_are_idle(tmp_path: Path) -> None:
+    with socket_directory() as state:
+        agents = PrivateAgents(state)
+        used = agents.ready(timeout_s=30)
+        try:
+            used.add_key(generate_key(), comment="dm-foo", lifetime_s=60)
+            end_idle_agents(state, Log(str(tmp_path / "log")))
+            assert len(used.identities()) == 1
+            used.remove(used.identities()[0].blob)
+            end_idle_agents(state, Log(str(tmp_path / "log")))
+            assert agents.paths() == []
+        finally:
+            agents.end(unless_used=False, timeout_s=30)
+
+
 def test_looking_for_idle_agents_makes_no_directory_and_never_fails(tmp_path: Path) -> None:
     log = Log(str(tmp_path / "log"))
     end_idle_agents(str(tmp_path / "none"), log)
@@ -76,8 +99,11 @@ def test_looking_for_idle_agents_makes_no_directory_and_never_fails(tmp_path: Pa
 def test_where_no_socket_can_be_made_they_are_elsewhere(
     monkeypatch: pytest.MonkeyPatch, number: int, is_outside: bool
 ) -> None:
+    tried = []
+
     class Refusing(socket.socket):
-        def bind(self, _: object) -> None:
+        def bind(self, path: object) -> None:
+            tried.append(os.path.split(str(path)))
             raise OSError(number, os.strerror(number))
 
     with socket_directory() as short:
@@ -86,6 +112,8 @@ def test_where_no_socket_can_be_made_they_are_elsewhere(
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(short))
         monkeypatch.setattr(socket, "socket", Refusing)
         assert PrivateAgents(state).is_outside(state) is is_outside
+    ((directory, name),) = tried
+    assert directory == state and name.endswith(".tmp")
 
 
 def test_looking_at_the_file_system_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -95,7 +123,7 @@ def test_looking_at_the_file_system_leaves_nothing_behind(tmp_path: Path) -> Non
 
 def test_agents_can_be_looked_at_without_making_a_directory(tmp_path: Path) -> None:
     agents = PrivateAgents(str(tmp_path / "none"), create=False)
-    assert agents.paths() == []
+    assert (agents.paths(), agents.holders(), agents.end()) == ([], {}, [])
     assert os.listdir(tmp_path) == []
 
 
@@ -114,6 +142,29 @@ def test_a_directory_that_another_user_has_made_first_is_refused_with_the_remedy
     assert "DCS_PROXY_HOME to a shorter path" in caught.value.hint
 
 
+def test_a_file_in_the_way_of_the_directory_is_to_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket_directory() as runtime:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+        base = Path(runtime) / "dcs-proxy"
+        base.touch()
+        with pytest.raises(StateError, match="is not a directory") as caught:
+            PrivateAgents(str(tmp_path / ("x" * 100)))
+    assert caught.value.hint.startswith(f"have it removed (sudo rm -r {base}), or set")
+
+
+def test_a_problem_of_tmp_is_none_of_the_runtime_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> None:
+        raise StateError("no", hint="")
+
+    distrust = Distrust("/tmp", "is writable by other users", "")
+    monkeypatch.setattr(private_agents, "find_distrust", lambda path: distrust)
+    with pytest.raises(StateError) as caught:
+        private_agents._check_outside("/tmp/dcs-proxy-7", refuse)
+    assert "XDG_RUNTIME_DIR" not in caught.value.hint
+
+
 def test_a_runtime_directory_that_others_can_change_is_to_be_unset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +181,8 @@ def test_a_runtime_directory_is_used_if_it_leaves_room_for_a_socket(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deep = str(tmp_path / ("d" * 90))
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("relative")
     with socket_directory() as short:
         long = f"{short}/{'r' * 50}"
         os.mkdir(long)
@@ -138,6 +191,8 @@ def test_a_runtime_directory_is_used_if_it_leaves_room_for_a_socket(
             monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
             places[runtime] = os.path.dirname(PrivateAgents(deep, create=False).place)
     assert places.pop(short) == f"{short}/dcs-proxy"
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    places["unset"] = os.path.dirname(PrivateAgents(deep, create=False).place)
     assert set(places.values()) == {f"/tmp/dcs-proxy-{os.geteuid()}"}
 
 
@@ -271,7 +326,8 @@ def test_the_length_of_a_path_is_that_of_its_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", "")
-    for name, is_outside in (("a" * 60, False), ("é" * 60, True)):
+    room = 100 - len("/nowhere//sockets/agent-999.sock")
+    for name, is_outside in (("a" * room, False), ("a" * (room + 1), True), ("é" * 60, True)):
         state = f"/nowhere/{name}"
         assert PrivateAgents(state, create=False).is_outside(state) is is_outside
 
@@ -334,6 +390,7 @@ def added(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
     given: list[tuple[str, str, int]] = []
 
     def add_key(agent: Agent, key: object, *, comment: str, lifetime_s: int) -> bool:
+        assert agent._log is not None
         given.append((agent.path, comment, lifetime_s))
         return False
 
@@ -352,7 +409,7 @@ def test_a_key_goes_to_the_first_agent_with_fewer_than_eight(
     agents: PrivateAgents, held: Held, added: list[tuple[str, str, int]]
 ) -> None:
     held.put(1, *identities(8))
-    held.put(2, *identities(7), Identity(b"malformed", ""), Identity(b"other", ""))
+    held.put(2, *identities(6), Identity(b"malformed", ""), Identity(b"other", ""))
     assert add(agents) is None
     held.put(3, *identities(7))
     held.put(4)
@@ -395,7 +452,8 @@ def test_any_agent_that_answers_is_ready_and_one_is_started_if_none_does(
     assert agent.path == agents.path(2) and agent._log is agents._log
     assert started == []
     os.unlink(agents.path(2))
-    assert agents.ready(timeout_s=30).path == agents.path(1)
+    agent = agents.ready(timeout_s=30)
+    assert agent.path == agents.path(1) and agent._log is agents._log
     assert started == [agents.path(1)]
 
 
@@ -419,6 +477,35 @@ def test_agents_that_hold_nothing_are_ended_or_all(
     assert held.limits == [0.5] * 3, "one that is stopped must not hold up a command for long"
 
 
+def test_idle_agents_that_do_not_answer_are_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: str, limit_s: float) -> list[Identity]:
+        raise AgentUnavailable("did not answer within 0.5 s")
+
+    Path(PrivateAgents(str(tmp_path)).path(1)).touch()
+    monkeypatch.setattr(private_agents, "held_by", fail)
+    end_idle_agents(str(tmp_path), Log(str(tmp_path / "log")))
+    assert " agent-skipped " in (tmp_path / "log").read_text()
+
+
+def test_ending_agents_waits_for_another_command_as_long_as_it_is_told(
+    agents: PrivateAgents, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    def wait(path: str, *, timeout_s: float, what: str) -> None:
+        waits.append(timeout_s)
+        raise LockHeld("held", hint="")
+
+    held.put(1)
+    monkeypatch.setattr(private_agents, "wait_for_lock", wait)
+    for timeout_s in (0.0, 30.0):
+        with pytest.raises(AgentUnavailable):
+            agents.end(timeout_s=timeout_s)
+    assert waits[0] == 0.0 and 20 < waits[1] <= 30
+
+
 def test_another_process_that_works_on_the_agents_is_named(
     agents: PrivateAgents, held: Held, started: list[str], added: list[tuple[str, str, int]]
 ) -> None:
@@ -435,7 +522,7 @@ def test_another_process_that_works_on_the_agents_is_named(
         ):
             with pytest.raises(AgentUnavailable) as caught:
                 call()
-            assert f"(process {os.getpid()}) has held" in caught.value.message
+            assert f"dcs-proxy (process {os.getpid()}) has held" in caught.value.message
             assert caught.value.message.endswith(" for 0 s")
             assert caught.value.hint == "end that process if it is stopped, and try again"
     assert started == added == []
