@@ -200,6 +200,14 @@ def test_a_key_inside_another_identity_is_not_held(fake: FakeAgent) -> None:
     assert Agent(fake.path).holds(b"certificate" + ca)
 
 
+def test_an_agents_process_is_found_without_a_request(
+    fake: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helper, "peer", lambda sock: (os.geteuid(), 77))
+    assert Agent(fake.path).pid() == 77
+    assert fake.requests == []
+
+
 def test_a_refusal_to_list_is_a_refusal(fake: FakeAgent) -> None:
     with pytest.raises(AgentRefused) as refused:
         Agent(fake.path).identities()
