@@ -97,6 +97,7 @@ SEARCHING = [
     ("another account", situation(record=RECORD, account="other"), TakeLock()),
     ("another agent", situation(record=RECORD, agent_place="/other"), TakeLock()),
     ("one of several agents", situation(record=POOLED, agent_place="/agents"), AskAgent(POOLED)),
+    ("its login may have been refused", situation(record=RECORD, is_doubtful=True), TakeLock()),
     ("no agent yet", situation(record=UNKEPT, agent_place="/agents"), TakeLock()),
     ("the policy does not matter", situation(record=RECORD, may_wake=False), AskAgent(RECORD)),
     ("another process has failed", situation(failure=FAILURE), FailAgain(FAILURE)),
@@ -113,6 +114,8 @@ CONNECTING = [
     ("it asks the API no more", connecting(record=OLD, is_held=True), Use(OLD)),
     ("until a minute after reuse_seconds",
      connecting(record=OLD, is_held=True, now=NOW + 60, reuse_s=60), TakeLock()),
+    ("even if a login may have been refused",
+     connecting(record=RECORD, is_held=True, is_doubtful=True), Use(RECORD)),
     ("up to the end of the session",
      connecting(record=NEAR_END, is_held=True, now=NOW + 29.9), Use(NEAR_END)),
     ("and no further", connecting(record=NEAR_END, is_held=True, now=NOW + 30), TakeLock()),
@@ -137,6 +140,7 @@ LOCKED = [
      Create(UNSENT, UNSENT.attempt)),
     ("and it was long ago", {"record": UNSENT, "now": UNSENT.attempt.key_ends_at}, Create(UNSENT)),
     ("a wake whose key ends", {"record": WAKING, "now": NOW + 570}, Create(WAKING, ATTEMPT)),
+    ("a wake whose key has ended", {"record": WAKING, "now": NOW + 600}, Create(WAKING, ATTEMPT)),
     ("a session near its end", {"record": NEAR_END}, Create(NEAR_END)),
     ("another account", {"record": WAKING, "account": "other"}, Create(WAKING)),
     ("another agent", {"record": WAKING, "agent_place": "/x"}, Create(WAKING, ATTEMPT)),
@@ -159,6 +163,7 @@ SHORT = session("ready", life_s=40, age_s=19)
 RESUMED = [
     ("the API knows no such session", WAKING, None, {}, Create(WAKING)),
     ("it is over", WAKING, session("closed"), {}, Create(WAKING)),
+    ("the record was removed", None, session("ready"), {}, Create(None)),
     ("it is pending", WAKING, session("new_word"), {}, Wait(WAKING, session("new_word"))),
     ("a ready one is pending again", RECORD, session("ssh_in_progress"), {},
      Wait(RECORD, session("ssh_in_progress"))),
@@ -175,6 +180,8 @@ RESUMED = [
      Create(WAKING, ATTEMPT)),
     ("nothing says when it ends", WAKING, session("ready", None), {"is_held": True},
      Accept(WAKING, session("ready", None))),
+    ("nothing says when it began", WAKING, replace(SHORT, began_at=None), {"is_held": True},
+     Accept(WAKING, replace(SHORT, began_at=None))),
     ("the same login", OLD, session("ready"), {}, Confirm(OLD, OLD.ready)),
     ("another login", OLD, replace(session("ready"), connection=replace(CONNECTION, port=23)), {},
      Create(OLD)),
@@ -198,6 +205,8 @@ CREATED = [
     ("the machine has woken", Phase.ACCEPTED, UNPROVED, session("ready"),
      Confirm(UNPROVED, UNPROVED.ready)),
     ("the machine was running", Phase.ACCEPTED, RECORD, session("ready"), Use(RECORD)),
+    ("the record was removed", Phase.ACCEPTED, None, session("ready"), Create(None)),
+    ("the record lost its session", Phase.ACCEPTED, WAKING, session("ready"), Create(WAKING)),
     ("however short it is", Phase.ACCEPTED, NEAR_END, session("ready"), Use(NEAR_END)),
 ]  # fmt: skip
 
@@ -228,14 +237,14 @@ def test_when_the_policy_forbids_waking(what: str, facts: dict[str, Any], step: 
 
 @pytest.mark.parametrize(("what", "record", "found", "facts", "step"), RESUMED, ids=names(RESUMED))
 def test_once_an_earlier_session_is_looked_at(
-    what: str, record: Record, found: Session | None, facts: dict[str, Any], step: Step
+    what: str, record: Record | None, found: Session | None, facts: dict[str, Any], step: Step
 ) -> None:
     assert next_step(situation(Phase.RESUMED, record=record, session=found, **facts)) == step
 
 
 @pytest.mark.parametrize(("what", "phase", "record", "found", "step"), CREATED, ids=names(CREATED))
 def test_once_a_session_is_created(
-    what: str, phase: Phase, record: Record, found: Session | None, step: Step
+    what: str, phase: Phase, record: Record | None, found: Session | None, step: Step
 ) -> None:
     assert next_step(situation(phase, record=record, session=found)) == step
 
