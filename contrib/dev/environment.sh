@@ -49,6 +49,8 @@ need() {
 without_user() {
     unset DEDALUS_API_KEY DEDALUS_X_API_KEY DEDALUS_ORG_ID DEDALUS_BASE_URL
     unset DCS_PROXY_HOME DCS_PROXY_CONFIG SSH_AUTH_SOCK DBUS_SESSION_BUS_ADDRESS
+    # With it, each of thousands of programs compiles our modules anew: 0.5 s of CPU and not 0.15.
+    unset PYTHONDONTWRITEBYTECODE
     PATH=$PATH:/usr/sbin:/sbin
     export PATH
 }
