@@ -268,24 +268,38 @@ def _is_agent_known(home: str, agent: str, kind: str) -> bool:
     """
     path = posix.environ.get(b"SSH_AUTH_SOCK", b"")
     socket = agent.encode("utf-8", "surrogateescape")
-    is_ours = path == socket
-    if kind == "user" and not is_ours:
+    is_ours = False
+    if kind == "user" and path != socket:
         return False
     if kind == "private":
         directory = socket.rpartition(b"/")[0]
         if not _is_private(directory):
             return False
-        is_ours = path.rpartition(b"/")[0] == directory
+        is_ours = _leads_to(path, directory)
+    own = stamp(f"{home}/agents/{path.hex()}.conf")
     try:
         only = _read(f"{home}/agents/only.conf")
     except FileNotFoundError:
         only = b""
     if not path or is_ours:
-        return not only
+        return not only and own == "-"
     posix.stat(path)
     if only:
         return b'    ForwardAgent "' + path.replace(b"%", b"%%") + b'"\n' in only
-    return stamp(f"{home}/agents/{path.hex()}.conf") != "-"
+    return own != "-"
+
+
+def _leads_to(path: bytes, directory: bytes) -> bool:
+    """Return whether `path` is a file in the directory, by whatever links.
+
+    `path` may be a symbolic link, be below one, or be a hard link.  Raises OSError if it is missing
+    and not named as in the directory.
+    """
+    if not path or path.rpartition(b"/")[0] == directory:
+        return bool(path)
+    status = posix.stat(path)
+    found = [entry.stat() for entry in posix.scandir(directory)]
+    return (status.st_dev, status.st_ino) in [(each.st_dev, each.st_ino) for each in found]
 
 
 def _holds(path: str, blob: bytes) -> bool:

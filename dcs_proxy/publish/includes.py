@@ -102,11 +102,12 @@ def publish_user_agent(state: StateDirectory, path: str) -> None:
 
     If there is only one agent, its file applies to every ssh, which costs ssh nothing.  If there
     are several, or this ssh has none, each file applies only to an ssh with that SSH_AUTH_SOCK.
+    A private agent is never forwarded, even if SSH_AUTH_SOCK is a link to it.
     """
     known = {_forwarded(entry.path): entry.path for entry in os.scandir(state.file("agents"))}
-    alive = set(filter(os.path.exists, known))
-    is_ours = os.path.dirname(path) == PrivateAgents(state.path).place
-    is_theirs = not is_ours and os.path.exists(path)
+    private = PrivateAgents(state.path)
+    alive = {each for each in known if os.path.exists(each) and not private.has(each)}
+    is_theirs = os.path.exists(path) and not private.has(path)
     wanted = alive | {path} if is_theirs else alive
     texts: dict[str, str | None] = {}
     if is_theirs and wanted == {path}:

@@ -85,6 +85,18 @@ class PrivateAgents:
         names = [name for name in os.listdir(self.place) if name.endswith(".sock")]
         return [os.path.join(self.place, name) for name in sorted(names, key=_order)]
 
+    def has(self, path: str) -> bool:
+        """Return whether `path` leads to the socket of one of the agents, by whatever links."""
+        try:
+            status = os.stat(path)
+        except OSError:
+            return False
+        for each in self.paths():
+            with contextlib.suppress(FileNotFoundError):  # its agent has just ended
+                if os.path.samestat(status, os.stat(each)):
+                    return True
+        return False
+
     def check(self) -> None:
         """Raise AgentUnavailable if no agent can be started."""
         agent_program()

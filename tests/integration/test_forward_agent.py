@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -50,6 +51,52 @@ def test_the_private_agent_is_never_forwarded(start_emulator: Start, user: User)
     done = user.ssh("-A", "dm-foo", LIST)
     # ssh says yes to -A before we are asked: what arrives is an agent that does not answer.
     assert done.stdout == "" and done.returncode not in (0, 255), done.stderr
+
+
+@pytest.mark.parametrize("name", ["link", "directory/agent-1.sock"])
+def test_a_link_to_the_private_agent_is_not_forwarded(
+    start_emulator: Start, user: User, name: str
+) -> None:
+    user.use(start_emulator("--machine", "dm-foo"))
+    assert user.ssh("dm-foo", "true").returncode == 0
+    (agent,) = user.agents()
+    (user.root / "link").symlink_to(agent)
+    (user.root / "directory").symlink_to(os.path.dirname(agent))
+    user.environment["SSH_AUTH_SOCK"] = str(user.root / name)
+    for _ in range(2):
+        done = user.ssh("-A", "dm-foo", LIST)
+        assert "dm-foo" not in done.stdout, done.stdout
+        assert done.stdout in ("", "nothing forwarded\n") and done.returncode != 255
+    assert os.listdir(user.state / "agents") == []
+    (user.root / "link").unlink()  # so that the user's end stops no agent by this name
+
+
+def test_the_users_own_agent_may_become_a_link_to_the_private_one(forwarding: User) -> None:
+    user = forwarding
+    own = user.environment["SSH_AUTH_SOCK"]
+    link = user.root / "link"
+    link.symlink_to(own)
+    user.environment["SSH_AUTH_SOCK"] = str(link)
+    for _ in range(2):
+        assert "own-0" in user.ssh("-A", "dm-foo", LIST).stdout
+    link.unlink()
+    link.symlink_to(user.agents()[0])
+    for _ in range(2):
+        assert "dm-foo" not in user.ssh("-A", "dm-foo", LIST).stdout
+    user.environment["SSH_AUTH_SOCK"] = own
+
+
+@pytest.mark.parametrize("agent", ["private", "user"])
+def test_the_second_prepare_is_warm_with_either_agent(
+    start_emulator: Start, user: User, agent: str
+) -> None:
+    user.start_agent()
+    user.settings(f'agent = "{agent}"\n')
+    user.use(start_emulator("--machine", "dm-foo"))
+    for _ in range(2):
+        assert user.ssh("dm-foo", "true").returncode == 0
+    # The full program logs each prepare, the fast path none.
+    assert user.log().count("prepared ") == 1
 
 
 def test_twenty_other_keys_in_the_users_agent_do_not_matter(

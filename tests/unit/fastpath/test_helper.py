@@ -23,6 +23,7 @@ import pytest
 from dcs_proxy.fastpath import helper
 from dcs_proxy.local.settings import Settings, config_path
 from dcs_proxy.names import MachineName
+from dcs_proxy.openssh.config_text import render_agent_snippet
 from dcs_proxy.publish.fast_entry import FastEntry
 from dcs_proxy.publish.includes import mark_checked, publish_user_agent
 from dcs_proxy.session.directory import StateDirectory
@@ -479,12 +480,52 @@ def test_our_own_agents_are_never_forwarded(warm: Warm) -> None:
     assert warm.prepare()
 
 
+def links_to(agent: str, tmp_path: Path) -> list[str]:
+    """Return other names of an agent's socket: links to it, to its directory and to a link."""
+    (tmp_path / "link").symlink_to(agent)
+    (tmp_path / "directory").symlink_to(os.path.dirname(agent))
+    (tmp_path / "chain").symlink_to("link")
+    names = [
+        tmp_path / "link",
+        tmp_path / "directory" / os.path.basename(agent),
+        tmp_path / "chain",
+    ]
+    around = os.path.join(os.path.dirname(agent), ".", os.path.basename(agent))
+    with contextlib.suppress(OSError):  # another file system
+        os.link(agent, tmp_path / "hard")
+        names.append(tmp_path / "hard")
+    return [*map(str, names), around]
+
+
+def test_links_to_our_own_agents_are_never_forwarded(warm: Warm, tmp_path: Path) -> None:
+    for path in links_to(warm.agent.path, tmp_path):
+        warm.environment[b"SSH_AUTH_SOCK"] = os.fsencode(path)
+        assert warm.prepare(), path
+    # The same names led to the user's own agent before, so that ssh would forward what they name.
+    for path in links_to(warm.agent.path, make_directory(tmp_path / "again")):
+        warm.environment[b"SSH_AUTH_SOCK"] = os.fsencode(path)
+        for name, always in ((f"{path.encode().hex()}.conf", False), ("only.conf", True)):
+            text = render_agent_snippet(path, always=always)
+            Path(warm.state.file("agents", name)).write_text(text or "")
+            mark_checked(warm.state)
+            assert not warm.prepare(), (path, name)
+            os.unlink(warm.state.file("agents", name))
+
+
+def make_directory(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
 def test_the_setting_user_means_the_agent_of_this_very_ssh(warm: Warm) -> None:
     warm.settings = replace(warm.settings, agent="user")
-    warm.publish()
+    warm.publish(warm.agent.path)
     assert not warm.prepare()
     warm.environment[b"SSH_AUTH_SOCK"] = os.fsencode(warm.agent.path)
     assert warm.prepare()
+    os.unlink(warm.state.file("agents", "only.conf"))
+    mark_checked(warm.state)
+    assert not warm.prepare(), "ssh -A would forward nothing"
 
 
 class Handed:

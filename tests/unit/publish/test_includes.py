@@ -210,6 +210,34 @@ def test_our_own_agent_is_never_the_users(state: StateDirectory) -> None:
         assert os.listdir(short.file("agents")) == []
 
 
+def test_a_link_to_our_own_agent_is_not_the_users(tmp_path: Path) -> None:
+    with (
+        socket_directory() as directory,
+        socket.socket(socket.AF_UNIX) as ours,
+        socket.socket(socket.AF_UNIX) as theirs,
+    ):
+        short, agents = StateDirectory(directory), PrivateAgents(directory)
+        ours.bind(agents.path(1))
+        theirs.bind(own := f"{directory}/own")
+        place = tmp_path / "place"
+        place.symlink_to(agents.place)
+        link = tmp_path / "link"
+        for path in (link, place / "agent-1.sock"):
+            link.unlink(missing_ok=True)
+            link.symlink_to(agents.path(1))
+            publish_user_agent(short, str(path))
+            assert os.listdir(short.file("agents")) == []
+            # What was the user's own agent becomes ours.
+            link.unlink()
+            link.symlink_to(own)
+            publish_user_agent(short, str(link))
+            assert os.listdir(short.file("agents")) == ["only.conf"]
+            link.unlink()
+            link.symlink_to(agents.path(1))
+            publish_user_agent(short, "")
+            assert os.listdir(short.file("agents")) == []
+
+
 def test_withdrawing_takes_every_file_of_the_machine_and_no_other(state: StateDirectory) -> None:
     other = MachineName("dm-foo-2")
     publish(state, ALIAS, NAME, record("ab"))

@@ -544,3 +544,22 @@ def test_agents_cannot_be_used_without_the_program(
 )
 def test_a_comment_begins_with_the_machine(comment: str, machine: str) -> None:
     assert private_agents.machine_of(Identity(b"", comment)) == machine
+
+
+def test_an_agents_socket_is_recognised_by_whatever_name(tmp_path: Path) -> None:
+    with (
+        socket_directory() as directory,
+        socket.socket(socket.AF_UNIX) as ours,
+        socket.socket(socket.AF_UNIX) as theirs,
+    ):
+        agents = PrivateAgents(directory)
+        ours.bind(agents.path(3))
+        theirs.bind(f"{directory}/own")
+        for name, target in (("link", agents.path(3)), ("chain", "link"), ("place", agents.place)):
+            (tmp_path / name).symlink_to(target)
+        assert agents.has(agents.path(3))
+        assert agents.has(f"{agents.place}/../sockets/agent-3.sock")
+        assert all(agents.has(str(tmp_path / path)) for path in ("link", "chain"))
+        assert agents.has(str(tmp_path / "place" / "agent-3.sock"))
+        assert not agents.has(f"{directory}/own")
+        assert not agents.has(str(tmp_path / "none")) and not agents.has("")
