@@ -123,16 +123,14 @@ class Api:
 
         `once` forbids retries.
         """
-        request = Request("GET", expected=_NO_ROUTE, once=once)
-        response = self._send(name, _session(session_id), request)
-        return None if response.status in _NO_ROUTE else parse_session(response.body, name)
+        return self._look(name, session_id, once=once)[1]
 
     def close_session(
         self, name: MachineName, session_id: str, idempotency_key: str, *, once: bool = False
     ) -> Closing:
         """Close a session; return the result.  `once` forbids retries.
 
-        Raises IdempotencyConflict if the API refuses and the session is not over.
+        Raises IdempotencyConflict if the API refuses and does not describe the session as over.
         """
         request = Request(
             "DELETE",
@@ -143,21 +141,33 @@ class Api:
         try:
             response = self._send(name, _session(session_id), request)
         except IdempotencyConflict:
-            if self._is_over(name, session_id, once=once):
+            status, session = self._look(name, session_id, once=once)
+            if status in _NO_SESSION:
+                return Closing.UNKNOWN
+            if session is not None and session.is_over:
                 return Closing.CLOSED
             raise
         if response.status in _NO_ROUTE:
             is_unknown = response.status in _NO_SESSION
             return Closing.UNKNOWN if is_unknown else Closing.UNSUPPORTED
-        if parse_closed(response.body, name) or self._is_over(name, session_id, once=once):
+        if parse_closed(response.body, name):
+            return Closing.CLOSED
+        status, session = self._look(name, session_id, once=once)
+        if status in _NO_SESSION or (session is not None and session.is_over):
             return Closing.CLOSED
         raise ApiProtocolError(
             "the API still calls the session ready after closing it", hint="try again"
         )
 
-    def _is_over(self, name: MachineName, session_id: str, *, once: bool) -> bool:
-        session = self.get_session(name, session_id, once=once)
-        return session is None or session.is_over
+    def _look(
+        self, name: MachineName, session_id: str, *, once: bool
+    ) -> tuple[int, Session | None]:
+        """Ask for a session; return the status, and the session unless the status has none."""
+        request = Request("GET", expected=_NO_ROUTE, once=once)
+        response = self._send(name, _session(session_id), request)
+        if response.status in _NO_ROUTE:
+            return response.status, None
+        return response.status, parse_session(response.body, name)
 
     def get_machine(self, name: MachineName, *, once: bool = False) -> Machine:
         """Return the machine as it is now, without waking it.  `once` forbids retries."""

@@ -121,12 +121,18 @@ def test_a_close_that_may_have_done_nothing_is_checked(
     fake: FakeApi, tmp_path: Path, answer: Answer
 ) -> None:
     api = api_of(fake, tmp_path)
-    for found in (Answer(200, {**PENDING, "status": "closed"}), Answer(404)):
+    fake.answers = [answer, Answer(200, {**PENDING, "status": "closed"})]
+    assert api.close_session(NAME, "wssh-1", "id-2") is Closing.CLOSED
+    for status in (404, 410):
+        fake.answers = [answer, Answer(status)]
+        is_refused = answer.status == 409
+        expected = Closing.UNKNOWN if is_refused else Closing.CLOSED
+        assert api.close_session(NAME, "wssh-1", "id-2") is expected
+    # Where the API has no such route, nothing says that the session is over.
+    for found in (Answer(200, STILL_READY), Answer(200, PENDING), Answer(405), Answer(501)):
         fake.answers = [answer, found]
-        assert api.close_session(NAME, "wssh-1", "id-2") is Closing.CLOSED
-    fake.answers = [answer, Answer(200, STILL_READY)]
-    with pytest.raises(ApiProtocolError, match=r"refused the request|still calls the session"):
-        api.close_session(NAME, "wssh-1", "id-2")
+        with pytest.raises(ApiProtocolError, match=r"refused the request|still calls the session"):
+            api.close_session(NAME, "wssh-1", "id-2")
 
 
 @pytest.mark.parametrize("body", [b"<html>log in</html>", b"closed", b"{", b"\xff"])
