@@ -132,7 +132,10 @@ def _install(path: str, options: Options, *, is_default: bool, dry_run: bool) ->
     shells = try_shells(os.environ)
     is_silent = not any(shell.output for shell in shells)
     with _lock(state.path):
-        old, _ = config_file.read(os.path.realpath(path))
+        config_file.check_way(path)
+        old, status = config_file.read(os.path.realpath(path))
+        # ssh would run the commands (Match exec) of whoever can change the file.
+        is_trusted = status is None or judge(path, status) is None
         factory = open_factory(options, os.environ, settings)
         machines, failure = _machines(factory, state, old or b"")
         top = render_top(program, machines, ssh.version, hands_over=is_silent)
@@ -145,7 +148,7 @@ def _install(path: str, options: Options, *, is_default: bool, dry_run: bool) ->
             put(*config_file.difference(old or b"", change(old), path))
             return
         write_launcher(program)
-        problems = _try_ssh(ssh.path, state, old or b"", change(old))
+        problems = _try_ssh(ssh.path, state, old or b"", change(old)) if is_trusted else []
         is_changed = config_file.edit(path, change)
         state.add_ssh_config(path)
         # All names that ssh accepts, including long ones that the block does not list.

@@ -12,7 +12,7 @@ from dcs_proxy.doctor.context import Context, required
 from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.local.environment import passwd_home
 from dcs_proxy.local.files import read_small
-from dcs_proxy.local.trusted_file import find_distrust, judge
+from dcs_proxy.local.trusted_file import find_distrust
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import (
@@ -62,9 +62,12 @@ def _find_refusal(context: Context, path: str, status: os.stat_result) -> Check 
 
     Debian's ssh accepts a file that the user's private group can change, other versions do not.
     """
-    distrust = judge(path, status)
-    if distrust is not None:
+    distrust = find_distrust(path, status)
+    if distrust is not None and distrust.place == path:
         return failed(f"{path} {distrust.problem}, so ssh refuses it", distrust.hint)
+    if distrust is not None:
+        why = f"{distrust.place} {distrust.problem}"
+        return failed(f"other users can choose what {path} is: {why}", distrust.hint)
     if not status.st_mode & 0o020 or not context.is_default_config or context.ssh is None:
         return None
     _, said = context.read_options(NO_MACHINE)

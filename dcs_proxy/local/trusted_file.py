@@ -121,8 +121,9 @@ def find_distrust(path: str, status: os.stat_result | None = None) -> Distrust |
         except OSError:
             return _judge_shared(place, "is missing, and other users can create it")
         if is_last and status is None:
-            return _judge_owned(place, found_there)
-        if found := judge(place, found_there):
+            found = _judge_owned(place, found_there)
+            return found or _judge_unmapped(place, found_there.st_uid)
+        if found := judge(place, found_there) or _judge_unmapped(place, found_there.st_uid):
             return found
     return None
 
@@ -137,20 +138,36 @@ def _judge_owned(place: str, status: os.stat_result) -> Distrust | None:
     return None
 
 
+def _judge_unmapped(place: str, uid: int) -> Distrust | None:
+    """Return why what is at `place` must not be trusted if it may be another user's, else None.
+
+    In a user namespace without root, all other users are one, which then owns /.  What that user
+    owns is root's, except in directories in which everyone may create files.
+    """
+    if uid in (os.geteuid(), 0):
+        return None
+    return _judge_shared(place, f"may belong to any other user (user id {uid})")
+
+
 def _judge_shared(place: str, problem: str) -> Distrust | None:
     """Return that `place` has the problem if other users share its directory, else None.
 
     A file that is missing there may have been a link of theirs, which may come back.
     """
     parent = os.path.dirname(place)
-    try:
-        mode = os.lstat(parent).st_mode
-    except OSError:
-        return None
-    # judge() refuses a directory in which others can replace our files.
-    if not (mode & stat.S_ISVTX and mode & 0o022):
+    if not is_shared(parent):
         return None
     return Distrust(place, problem, f"look at who else uses it: ls -ld {shlex.quote(parent)}")
+
+
+def is_shared(directory: str) -> bool:
+    """Return whether other users can create files in a directory, but not replace ours."""
+    try:
+        mode = os.lstat(directory).st_mode
+    except OSError:
+        return False
+    # judge() refuses a directory in which others can replace our files.
+    return bool(mode & stat.S_ISVTX and mode & 0o022)
 
 
 def find_distrust_of_file(path: str) -> Distrust | None:
@@ -197,6 +214,7 @@ def judge(path: str, status: os.stat_result) -> Distrust | None:
 def judge_owner(path: str, uid: int) -> Distrust | None:
     """Return why a file is not trusted if it belongs to user `uid`, None if it is."""
     # In a user namespace without root, root's files belong to the overflow user, which then owns /.
+    # So do other users' files: _judge_unmapped() tells them apart.
     if uid in (os.geteuid(), 0, os.stat("/").st_uid):
         return None
     return Distrust(

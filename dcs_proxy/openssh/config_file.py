@@ -36,6 +36,7 @@ from dcs_proxy.local.files import (
     write_atomically,
 )
 from dcs_proxy.local.lock import FileLock, wait_for_lock
+from dcs_proxy.local.trusted_file import distrusted, find_distrust, is_shared
 
 _BEGIN = re.compile(
     rb"[ \t]*# >>> dcs-proxy (top|end) ([0-9a-f]{16})((?: [a-z-]+)*) >>> [^\n]*\n", re.MULTILINE
@@ -152,9 +153,10 @@ def edit(path: str, change: Callable[[bytes | None], bytes | None]) -> bool:
     None stands for a file that does not exist.  Return whether the file has changed.  A symbolic
     link stays one, mode and owner stay the same, and the write is atomic if possible.  What another
     program writes to the file at the same time is preserved, and if it replaces the file, the new
-    one is edited too.  Raises ConfigError as :func:`read` or if the file cannot be written,
-    StateError if the disk is full, and what `change` raises.
+    one is edited too.  Raises ConfigError as :func:`read` and :func:`check_way`, or if the file
+    cannot be written, StateError if the disk is full, and what `change` raises.
     """
+    check_way(path)
     target = os.path.realpath(path)
     old, status = read(target)
     new = change(old)
@@ -170,6 +172,19 @@ def edit(path: str, change: Callable[[bytes | None], bytes | None]) -> bool:
     elif late != old:
         edit(path, lambda text: change(late if text == new else text))
     return True
+
+
+def check_way(path: str) -> None:
+    """Raise ConfigError if other users can decide which file the absolute path names.
+
+    They could by a link in a directory that they can write to.  A file of another user in a
+    directory of ours is no such case: ssh will refuse it, and config-ssh warn of that.
+    """
+    distrust = find_distrust(path)
+    target = os.path.realpath(path)
+    if distrust is None or (distrust.place == target and not is_shared(os.path.dirname(target))):
+        return
+    raise distrusted(path, "the ssh config", ConfigError, distrust)
 
 
 def _create(target: str, new: bytes) -> bool:

@@ -6,6 +6,7 @@ The agent of another user is in test_agent_of_others.py, a config file in test_s
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import stat
 import subprocess
@@ -93,6 +94,64 @@ def test_an_ssh_config_of_another_user_is_reported(start_emulator: Start, user: 
     checked = user.proxy("doctor", "--ssh-config", str(user.config))
     assert checked.returncode == 1
     assert said in checked.stdout
+
+
+@pytest.mark.parametrize("what", ["link", "directory", "file"])
+@pytest.mark.parametrize("option", [[], ["--remove"], ["--dry-run"]])
+def test_an_ssh_config_that_another_user_chooses_is_not_edited(
+    start_emulator: Start, user: User, what: str, option: list[str]
+) -> None:
+    user.use(start_emulator("--machine", "dm-foo"))
+    shared, chosen = user.root / "shared", user.root / "chosen"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    chosen.mkdir()
+    (chosen / "config").write_text("Host mine\n")
+    path = shared / what
+    if what == "link":
+        path.symlink_to(chosen / "config")
+    elif what == "directory":
+        path.symlink_to(chosen)
+        path = path / "config"
+    else:
+        path.write_text("Host mine\n")
+    os.chown(shared / what, STRANGER, STRANGER, follow_symlinks=False)
+    done = user.proxy("config-ssh", "--ssh-config", str(path), *option)
+    assert done.returncode == 3, done.stderr
+    assert f"{shared / what} belongs to another user (user id {STRANGER})" in done.stderr
+    assert (chosen / "config").read_text() == "Host mine\n"
+    assert path.read_text() == "Host mine\n"
+    # Our own link there is followed.
+    os.chown(shared / what, 0, 0, follow_symlinks=False)
+    assert user.proxy("config-ssh", "--ssh-config", str(path)).returncode == 0
+    assert "dcs-proxy top" in path.read_text() and path.is_symlink() == (what == "link")
+
+
+@pytest.mark.parametrize("mode", [0o606, 0o644])
+def test_no_command_of_an_ssh_config_that_others_can_change_is_run(
+    start_emulator: Start, user: User, mode: int
+) -> None:
+    user.use(start_emulator("--machine", "dm-foo"), config=False)
+    mark = user.root / "mark"
+    user.config.write_text(f"Match exec \"touch '{mark}'\"\n    Compression yes\n")
+    user.config.chmod(mode)
+    if mode == 0o644:
+        os.chown(user.config, STRANGER, STRANGER)
+    done = user.proxy("config-ssh", "--ssh-config", str(user.config))
+    assert done.returncode == 0 and "so ssh will refuse it" in done.stderr
+    checked = user.proxy("doctor", "--ssh-config", str(user.config), "dm-foo")
+    assert checked.returncode == 1 and "so ssh refuses it" in checked.stdout
+    shared = user.root / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    user.config.chmod(0o600)
+    os.chown(user.config, 0, 0)
+    (shared / "link").symlink_to(user.config)
+    os.chown(shared / "link", STRANGER, STRANGER, follow_symlinks=False)
+    checked = user.proxy("doctor", "--json", "--ssh-config", str(shared / "link"), "dm-foo")
+    checks = {check["name"]: check for check in json.loads(checked.stdout)["checks"]}
+    assert "link belongs to another user" in checks["ssh-config"]["text"]
+    assert not mark.exists()
 
 
 # Another user, who puts a link in the place of what somebody makes there, or a directory, and takes

@@ -272,6 +272,45 @@ def test_another_user_reads_what_belongs_to_root_but_not_what_others_can_change(
     assert "is writable by other users" in refusal(path).message
 
 
+@as_root
+def test_in_a_user_namespace_without_root_nobody_is_root_except_where_all_can_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    for directory in (tmp_path, shared):
+        make(directory / "file")
+        (directory / "link").symlink_to(tmp_path / "file")
+        (directory / "directory").mkdir()
+        make(directory / "directory" / "file")
+        for name in ("file", "link", "directory"):
+            os.chown(directory / name, STRANGER, -1, follow_symlinks=False)
+        make(directory / "ours")
+    names = ("file", "link", "directory/file")
+    assert "belongs to another user" in refusal(tmp_path / "file").message
+    real = os.stat
+
+    def stat_in_namespace(path: str | int, **more: bool) -> os.stat_result:
+        status = real(path, **more)
+        if path == "/":
+            return os.stat_result((*status[:4], STRANGER, *status[5:10]))
+        return status
+
+    monkeypatch.setattr(os, "stat", stat_in_namespace)
+    for name in names:
+        assert read(tmp_path / name) == read(shared / name) == b"data"
+    shared.chmod(0o1777)
+    for name in names:
+        assert read(tmp_path / name) == b"data"
+        place = shared / name.partition("/")[0]
+        for found in (find_distrust(str(shared / name)), find_distrust_of_file(str(shared / name))):
+            assert found is not None
+            assert found.place == str(place)
+            assert found.problem == f"may belong to any other user (user id {STRANGER})"
+        assert "may belong to any other user" in refusal(shared / name).message
+    assert read(shared / "ours") == b"data"
+
+
 def test_only_files_are_read(tmp_path: Path) -> None:
     assert refusal(tmp_path).message == f"the config file {tmp_path} is a directory"
     assert refusal("/dev/zero").message == "the config file /dev/zero is a device"
