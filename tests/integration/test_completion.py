@@ -6,9 +6,10 @@ the line to a file.  fish can be asked.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -50,9 +51,10 @@ COMMANDS = sorted(build_parser().summaries)
 class Shells:
     """Asks a shell on a terminal, or fish, what it offers, as `user`, who has some machines."""
 
-    def __init__(self, user: User, directory: Path) -> None:
+    def __init__(self, user: User, directory: Path, printed: Callable[[str], str]) -> None:
         self.user = user
         self.directory = directory
+        self.printed = printed
         for name in ("alone.txt", "also.txt", "home.txt"):
             (user.root / name).touch()
         user.state.mkdir()
@@ -82,11 +84,7 @@ class Shells:
 
         The script is the program's, unless one is given.
         """
-        if not script:
-            done = self.user.proxy("completion", shell)
-            assert (done.returncode, done.stderr) == (0, "")
-            script = done.stdout
-        self.script.write_text(script)
+        self.script.write_text(script or self.printed(shell))
         if shell == "fish":
             ask = "source $argv[1]; complete -C $argv[2]"
             command = ["fish", "--no-config", "-c", ask, str(self.script), line]
@@ -121,9 +119,24 @@ class Shells:
         return answer.read_text().removesuffix("\n")
 
 
+@pytest.fixture(scope="module")
+def printed() -> Iterator[Callable[[str], str]]:
+    """Return the script that the program prints for a shell; it runs once for each shell."""
+    user = User()
+
+    @functools.cache
+    def script(shell: str) -> str:
+        done = user.proxy("completion", shell)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    yield script
+    user.close()
+
+
 @pytest.fixture
-def shells(user: User, tmp_path: Path) -> Shells:
-    return Shells(user, tmp_path)
+def shells(user: User, tmp_path: Path, printed: Callable[[str], str]) -> Shells:
+    return Shells(user, tmp_path, printed)
 
 
 LINES = [
@@ -226,3 +239,13 @@ def test_operands_of_every_number_are_completed(
 
 def test_zsh_takes_the_script_evaluated_too(shells: Shells) -> None:
     assert shells.offered("zsh", "dcs-proxy doctor ", evaluated=True) == MACHINES
+
+
+def test_the_script_is_the_same_for_every_user(
+    start_emulator: Callable[..., Emulator], user: User, printed: Callable[[str], str]
+) -> None:
+    """So that one serves all the tests above: a script holds no names and no paths of its user."""
+    user.use(start_emulator("--machine", "dm-one"))
+    user.settings('[aliases]\ndm-alias = "dm-one"\n')
+    for shell in ("bash", "zsh", "fish"):
+        assert user.proxy("completion", shell).stdout == printed(shell)
