@@ -37,8 +37,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--as-macos", action="store_true",
         help="start programs without /proc, splice and SO_PEERCRED, and with a long HOME",
     )  # fmt: skip
-    parser.addoption("--ansible-machines", type=int, default=6, help="how many a site has (6)")
+    parser.addoption("--ansible-machines", type=int, default=4, help="how many a site has (4)")
     parser.addoption("--ansible-accounts", type=int, default=2, help="how many it has (2)")
+    parser.addoption("--ansible-hosts", type=int, default=10, help="how many at once (10)")
     parser.addoption("--ansible-collections", type=Path, help="a directory with ansible.posix")
     parser.addoption("--kills", type=int, default=12, help="how many helpers to kill (12)")
     parser.addoption("--soak-seconds", type=float, default=15, help="how long to soak (15)")

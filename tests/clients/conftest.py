@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -17,8 +19,21 @@ Start = Callable[..., Emulator]
 
 @pytest.fixture(scope="session")
 def collections(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the collection and install the archive; return the path of collections."""
-    directory = tmp_path_factory.mktemp("collections")
+    """Build the collection and install the archive; return the path of collections.
+
+    One is enough for all of pytest's workers, whose temporary directories have the same parent.
+    """
+    own = tmp_path_factory.getbasetemp()
+    directory = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "collections"
+    directory.mkdir(exist_ok=True)
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (directory / "ansible_collections").exists():
+            _install(directory)
+    return directory
+
+
+def _install(directory: Path) -> None:
     user = User()
     try:
         galaxy = partial(Controller(user, directory).run, "ansible-galaxy", "collection")
@@ -29,7 +44,6 @@ def collections(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert installed.returncode == 0, installed.stderr
     finally:
         user.close()
-    return directory
 
 
 @pytest.fixture
