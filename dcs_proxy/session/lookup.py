@@ -7,6 +7,7 @@ it, the API is asked for its list, which wakes no machine.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Collection, Sequence
 
@@ -83,14 +84,12 @@ class Lookup:
         return self._only(name, candidates, known)
 
     def _list(self, known: Known) -> Known:
-        """Return the machines as the API lists them; `known` if it has no list."""
+        """Return the machines as the API lists them, or as they were known if it has no list."""
         if 0 <= time.time() - known.seen_at < _FRESH_S:
             return known
-        try:
+        # The API may have no list, or not let this key read it; the name may still be valid.
+        with contextlib.suppress(MachineNotFound, ApiProtocolError, Forbidden):
             self._list_anew()
-        except (MachineNotFound, ApiProtocolError, Forbidden):
-            # The API has no list, or this key may not read it; the name may still be valid.
-            return known
         return self._known.load()
 
     def _only(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -14,6 +15,7 @@ from dcs_proxy.local.trusted_file import (
     TrustedFile,
     find_distrust,
     find_distrust_of_file,
+    judge,
     read_trusted,
 )
 from tests.support.groups import Groups
@@ -56,7 +58,7 @@ def test_what_others_can_read_is_not_private(tmp_path: Path, mode: int, private:
     assert file.hint == f"chmod 600 '{tmp_path}/a b'"
 
 
-@pytest.mark.parametrize("mode", [0o666, 0o620, 0o602])
+@pytest.mark.parametrize("mode", [0o666, 0o620, 0o602, 0o1666])
 def test_a_file_that_others_can_change_is_refused(
     tmp_path: Path, groups: Groups, mode: int
 ) -> None:
@@ -230,6 +232,95 @@ def test_a_file_that_others_could_create_at_once_is_distrusted(
     assert found.place == str(shared if mode == 0o777 else place)
 
 
+@as_root
+def test_a_file_of_another_user_is_not_to_be_written_or_removed(tmp_path: Path) -> None:
+    path = make(tmp_path / "file")
+    os.chown(path, STRANGER, -1)
+    found = find_distrust(str(path))
+    assert found is not None and found.place == str(path)
+    assert found.problem == f"belongs to another user (user id {STRANGER})"
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_distrusted"), [(0o1777, True), (0o1770, True), (0o1700, False), (0o700, False)]
+)
+def test_a_file_that_others_can_give_a_name_to_is_not_to_be_written(
+    tmp_path: Path, groups: Groups, mode: int, is_distrusted: bool
+) -> None:
+    groups.members = ["another"]
+    shared = tmp_path / "shared"
+    (shared / "directory" / "below").mkdir(parents=True)
+    path, single = make(shared / "file"), make(shared / "single")
+    os.link(path, tmp_path / "other name")
+    shared.chmod(mode)
+    found = find_distrust(str(path))
+    assert (found is not None) is is_distrusted
+    if found is not None:
+        assert (found.place, found.problem) == (
+            str(path), "is a hard link, which other users can create there"
+        )  # fmt: skip
+        assert found.hint == f"look at who else uses it: ls -ld {shared}"
+    assert find_distrust(str(single)) is find_distrust(str(shared / "directory")) is None
+
+
+def test_who_may_connect_to_a_socket_says_nothing_about_who_can_replace_it(tmp_path: Path) -> None:
+    path = os.path.relpath(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(path)
+        os.chmod(path, 0o777)
+        assert judge(path, os.lstat(path)) is None
+
+
+def test_a_file_that_is_replaced_as_it_is_opened_is_judged_as_it_is_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other = make(tmp_path / "file"), make(tmp_path / "other", 0o644)
+    real = os.open
+
+    def open_late(name: str, flags: int) -> int:
+        os.replace(other, path)
+        return real(name, flags)
+
+    monkeypatch.setattr(os, "open", open_late)
+    file = read_trusted(str(path), "the config file", ConfigError)
+    assert file is not None and not file.is_private
+
+
+def test_a_file_is_closed_whatever_it_contains(tmp_path: Path) -> None:
+    first = os.open(os.devnull, os.O_RDONLY)
+    os.close(first)
+    read(make(tmp_path / "file"))
+    (tmp_path / "file").chmod(0o666)
+    refusal(tmp_path / "file")
+    again = os.open(os.devnull, os.O_RDONLY)
+    os.close(again)
+    assert again == first
+
+
+def test_a_disk_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(fd: int, size: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    path = make(tmp_path / "file")
+    monkeypatch.setattr(os, "read", fail)
+    assert refusal(path).one_line() == (
+        f"the config file {path} cannot be read: Input/output error; "
+        f"hint: check its permissions: ls -ld {path}"
+    )
+
+
+def test_a_file_that_is_read_in_pieces_is_read_to_its_limit_and_not_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.read
+    monkeypatch.setattr(os, "read", lambda fd, size: real(fd, min(size, 512)))
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 1024)
+    assert read(path) == b"x" * 1024
+    path.write_bytes(b"x" * 1025)
+    assert refusal(path).message.endswith("is larger than 1 KiB")
+
+
 def test_the_home_directory_is_the_users_own_affair(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,7 +330,8 @@ def test_the_home_directory_is_the_users_own_affair(
     tmp_path.chmod(0o777)
     home.chmod(0o777)
     monkeypatch.setenv("HOME", str(home))
-    assert read(home / "sub" / "file") == b"data"
+    for path in (f"{home}/sub/file", f"{home}/./sub/file", f"{tmp_path}//home//sub/file"):
+        assert read(path) == b"data"
     (home / "sub").chmod(0o777)
     assert f"{home}/sub is writable" in refusal(home / "sub" / "file").message
 

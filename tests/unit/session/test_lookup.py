@@ -314,6 +314,17 @@ def test_commands_that_ask_nothing_look_where_sessions_are_first(
     assert find_locally(typed, settings, here, known_ids(*ids)) == name_of(found)
 
 
+def test_an_id_is_never_short_for_another() -> None:
+    longer = MachineName(f"dm-web-{FIRST}")
+    assert find_locally(FIRST, Settings(), {longer}, Known()) == name_of(FIRST)
+
+
+def test_a_full_name_whose_machine_is_gone_is_not_looked_up_again(world: World) -> None:
+    world.api = [THIRD]
+    assert world.lookup.find_again("dm-foo", MachineName("dm-foo")) is None
+    assert world.asked == 0
+
+
 def test_they_refuse_what_is_ambiguous_too() -> None:
     here = {name_of(FIRST), name_of(SECOND)}
     with pytest.raises(MachineNotFound, match="dm-7398f, dm-8398f") as caught:
