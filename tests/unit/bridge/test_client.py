@@ -244,14 +244,18 @@ def test_each_line_is_shown_once(served: Served) -> None:
     # In place of the method, to see what reaches it.
     served.client.send = sent.append  # type: ignore[method-assign]
     served.client.show("one")
+    served.client.show("two")
     assert sent == [], "before the client may get one (RFC 4252 §5.4)"
     served.client.ask()
-    served.client.show("two")
+    served.client.show("three")
     served.client.ask()
     served.client.let_in()
+    served.client.let_in()
+    served.client.ask()
     served.client.show("too late")
-    lines = [b"\x35" + pack_string(line) + pack_string(b"") for line in (b"one\r\n", b"two\r\n")]
-    assert sent == [*lines, b"\x34"]
+    lines = [b"one\r\n", b"two\r\n", b"three\r\n"]
+    banners = [b"\x35" + pack_string(line) + pack_string(b"") for line in lines]
+    assert sent == [*banners, b"\x34"]
 
 
 def test_what_was_meant_for_the_client_comes_once_it_is_let_in(served: Served) -> None:
@@ -438,6 +442,50 @@ def test_a_request_that_breaks_off_ends_the_connection(served: Served, size: int
     transport._send_message(paramiko.Message(b"\x32" + request))
     assert served.ended.wait(60)
     assert "a malformed request" in str(served.client.get_exception())
+
+
+def test_another_key_exchange_leaves_the_login_as_it_is(served: Served) -> None:
+    waiting = Waiting(served, "none")
+    served.client.let_in()
+    transport = waiting.end()
+    login = served.client.auth_handler
+    transport.renegotiate_keys()
+    # paramiko needs it for every message of the session.
+    assert served.client.auth_handler is login
+
+
+def test_a_client_may_choose_among_all_keys() -> None:
+    peer = Peer()
+    more = paramiko.ECDSAKey.generate(bits=384)
+    client = Client(Stream(peer.fd, peer.fd), [KEY, more], Outbox(), Outbox(), lambda: None)
+    assert client.server_key_dict == {KEY.get_name(): KEY, more.get_name(): more}
+    peer.close()
+
+
+class Held:
+    """A lock that knows whether it is held."""
+
+    now = False
+
+    def __enter__(self) -> None:
+        self.now = True
+
+    def __exit__(self, *_: object) -> None:
+        self.now = False
+
+
+def test_two_threads_never_grant_a_login_or_show_a_line_at_once(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = Held()
+    held: list[bool] = []
+    monkeypatch.setattr(served.client, "_login_lock", lock)
+    monkeypatch.setattr(served.client, "_send_banners", lambda: held.append(lock.now))
+    monkeypatch.setattr(served.client, "_answer", lambda: held.append(lock.now))
+    served.client.show("a line")
+    served.client.ask()
+    served.client.let_in()
+    assert held == [True] * 4
 
 
 def test_a_login_name_may_have_any_bytes(served: Served) -> None:

@@ -209,6 +209,12 @@ def test_a_yes_is_a_login(reached: Reached) -> None:
     assert reached.agent.count == 1
 
 
+def test_a_no_is_an_answer(reached: Reached) -> None:
+    reached.rogue.answers = [FAILURE]
+    assert not reached.log_in()
+    assert reached.side.is_active(), "the answer is the gateway's, not the end of the connection"
+
+
 @pytest.mark.parametrize(
     "answers",
     [
