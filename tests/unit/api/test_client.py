@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dcs_proxy.api.client import Api, Probe, new_idempotency_key
+from dcs_proxy.api.client import Api, Probe, account, new_idempotency_key
 from dcs_proxy.api.credentials import Credentials
 from dcs_proxy.api.known_machines import KnownMachines
 from dcs_proxy.api.model import Closing
@@ -131,8 +131,11 @@ def test_a_close_that_may_have_done_nothing_is_checked(
     # Where the API has no such route, nothing says that the session is over.
     for found in (Answer(200, STILL_READY), Answer(200, PENDING), Answer(405), Answer(501)):
         fake.answers = [answer, found]
-        with pytest.raises(ApiProtocolError, match=r"refused the request|still calls the session"):
+        with pytest.raises(
+            ApiProtocolError, match=r"refused the request|still calls the session"
+        ) as caught:
             api.close_session(NAME, "wssh-1", "id-2")
+        assert caught.value.hint
 
 
 @pytest.mark.parametrize("body", [b"<html>log in</html>", b"closed", b"{", b"\xff"])
@@ -186,8 +189,9 @@ def test_a_list_of_too_many_machines_is_refused(
     fake.answers = [
         Answer(200, {"items": machines, "next_cursor": f"on{number}"}) for number in range(9)
     ]
-    with pytest.raises(ApiProtocolError, match="does not end after 6 machines"):
+    with pytest.raises(ApiProtocolError, match="does not end after 6 machines") as caught:
         api_of(fake, tmp_path).list_machines()
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize("cursor", ["\ud800", "x" * 2049])
@@ -309,6 +313,16 @@ def test_a_probe_that_gets_no_answer_raises(fake: FakeApi, tmp_path: Path) -> No
         api_of(fake, tmp_path).probe()
 
 
+def test_an_account_is_that_of_one_api_and_one_organisation() -> None:
+    settings = [
+        Settings(base_url=url, org_id=org)
+        for url in ("https://a", "https://b")
+        for org in ("", "o")
+    ]
+    assert len({account(each) for each in settings}) == 4
+    assert account(settings[0]) == account(replace(settings[0], wake="never"))
+
+
 def test_an_idempotency_key_is_a_compact_uuid_of_version_7() -> None:
     before = int(time.time() * 1000)
     key = new_idempotency_key()
@@ -343,6 +357,51 @@ def test_a_request_that_is_made_once_is_not_repeated(fake: FakeApi, tmp_path: Pa
         with pytest.raises(ApiUnavailable):
             request()
         assert len(fake.asked) == 1
+
+
+def test_the_check_of_a_close_that_is_made_once_is_not_repeated(
+    fake: FakeApi, tmp_path: Path
+) -> None:
+    fake.answers = [Answer(200, STILL_READY), Answer(503)]
+    with pytest.raises(ApiUnavailable):
+        api_of(fake, tmp_path).close_session(NAME, "wssh-1", "id-1", once=True)
+    assert len(fake.asked) == 2
+
+
+def test_a_request_is_repeated_unless_it_is_made_once(fake: FakeApi, tmp_path: Path) -> None:
+    api = api_of(fake, tmp_path)
+    running = {"machine_id": "dm-foo", "phase": "running"}
+    for request, body in (
+        (lambda: api.get_machine(NAME), running),
+        (lambda: api.get_session(NAME, "wssh-1"), PENDING),
+        (lambda: api.close_session(NAME, "wssh-1", "id-1"), b""),
+    ):
+        fake.asked.clear()
+        fake.answers = [Answer(503), Answer(200, body)]
+        request()
+        assert len(fake.asked) == 2
+
+
+def test_an_id_that_answers_no_question_is_not_learned(fake: FakeApi, tmp_path: Path) -> None:
+    fake.answers = [Answer(404, b"")]
+    api = api_of(fake, tmp_path)
+    for _ in range(2):
+        assert api.get_session(UUID_NAME, "s") is None
+    assert paths(fake) == [f"{UUID_NAME}/ssh/s", f"{UUID}/ssh/s"] * 2
+    assert not KnownMachines(str(tmp_path), "account").load().ids
+
+
+def test_an_id_that_was_known_stays_the_same_when_the_file_is_gone(
+    fake: FakeApi, tmp_path: Path
+) -> None:
+    fake.answers = [Answer(200, {"items": [{"machine_id": "foo", "phase": "running"}]})]
+    api = api_of(fake, tmp_path)
+    api.list_machines()
+    fake.answers = [Answer(200, {**PENDING, "machine_id": "foo"})]
+    api.create_session(NAME, "k", "id-1")
+    KnownMachines(str(tmp_path), "account").save_list([])
+    api.create_session(NAME, "k", "id-2")
+    assert paths(fake)[1:] == ["foo/ssh"] * 2
 
 
 def test_an_id_is_remembered_where_it_cannot_be_written(fake: FakeApi, tmp_path: Path) -> None:
