@@ -154,7 +154,7 @@ def test_all_pages_are_listed_and_what_cannot_be_named_is_told(
         return Answer(200, {"items": [{"machine_id": n, "phase": "running"} for n in names],
                             "next_cursor": cursor})  # fmt: skip
 
-    fake.answers = [page("dm-b", "../etc", cursor="a&b"), page(UUID, "dm-a", cursor=None)]
+    fake.answers = [page("dm-b", "../etc", cursor="a&b/c"), page(UUID, "dm-a", cursor=None)]
     listing = api_of(fake, tmp_path).list_machines()
     assert [machine.machine_id for machine in listing.machines] == [UUID, "dm-a", "dm-b"]
     assert [machine.name for machine in listing.machines] == [f"dm-{UUID}", "dm-a", "dm-b"]
@@ -162,7 +162,7 @@ def test_all_pages_are_listed_and_what_cannot_be_named_is_told(
     assert KnownMachines(str(tmp_path), "account").load().ids == (UUID, "dm-a", "dm-b")
     first, second = fake.asked
     assert first.path == "/v1/machines?limit=100"
-    assert second.path == "/v1/machines?limit=100&cursor=a%26b"
+    assert second.path == "/v1/machines?limit=100&cursor=a%26b%2Fc"
 
 
 def test_a_list_without_an_end_is_told(

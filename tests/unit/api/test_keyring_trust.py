@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -81,6 +82,19 @@ def test_an_abstract_bus_belongs_to_whoever_listens(
         f"the system keyring is not used, because the session bus in {BUS} belongs to another user"
     )
     assert caught.value.hint == f"unset {BUS}"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets")
+def test_an_abstract_bus_that_accepts_no_connection_is_not_waited_for(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as waiting:
+        listener.bind(f"\0{tmp_path}/bus")
+        listener.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                client = waiting.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(f"\0{tmp_path}/bus")
+        assert keyring_environment({BUS: f"unix:abstract={tmp_path}/bus", "A": "b"}) == {"A": "b"}
 
 
 def test_every_address_of_the_bus_must_be_ours(tmp_path: Path) -> None:

@@ -300,6 +300,27 @@ def test_root_makes_no_directory_in_a_users_own(
     assert caught.value.hint == "run it as that user, without sudo; for root itself: sudo -H"
 
 
+def test_the_owner_of_each_directory_matters_in_which_one_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[str] = []
+    monkeypatch.setattr(files, "_refuse_as_root", looked_at.append)
+    for _ in range(2):
+        files.make_directories(str(tmp_path / "a" / "b"))
+    assert looked_at == [str(tmp_path), str(tmp_path / "a")]
+
+
+def test_a_file_may_have_the_longest_name_that_there_is(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 255)
+    write_atomically(str(path), b"data")
+    assert path.read_bytes() == b"data"
+
+
+def test_what_to_do_depends_on_why_a_file_cannot_be_written() -> None:
+    assert "ulimit -f" in files.write_hint(OSError(errno.EFBIG, "too large"))
+    assert "free some space" in files.write_hint(OSError(errno.ENOSPC, "full"))
+
+
 def test_a_missing_target_is_named_with_the_links_removal(tmp_path: Path) -> None:
     link = tmp_path / "a link"
     link.symlink_to(tmp_path / "missing")
