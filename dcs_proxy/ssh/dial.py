@@ -94,7 +94,7 @@ def look_up(
     while thread.is_alive() and (left := end - time.monotonic()) > 0:
         thread.join(min(left, TURN_S))
         check_client(client_gone)
-    if thread.is_alive() or problem or not found:
+    if not found:
         reason = problem[0] if problem else f"no answer after {timeout_s:g} s"
         raise GatewayUnreachable(
             f"cannot look up the {peer} {endpoint}: {reason}",

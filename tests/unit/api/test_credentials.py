@@ -14,6 +14,7 @@ from dcs_proxy.api.credentials import (
     write_key_file,
 )
 from dcs_proxy.errors import CredentialsError, KeyringUnusable
+from dcs_proxy.text import MASK, mask
 
 
 def never() -> str | None:
@@ -41,12 +42,32 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
 
 
 def test_a_key_is_never_shown() -> None:
-    credentials = load_credentials({"DEDALUS_X_API_KEY": "dsk-secret"}, "/none")
-    assert "secret" not in repr(credentials)
+    for name in ("DEDALUS_API_KEY", "DEDALUS_X_API_KEY"):
+        credentials = load_credentials({name: f"dsk-secret-{name}"}, "/none")
+        assert "secret" not in repr(credentials)
+        assert mask(f"<dsk-secret-{name}>") == f"<{MASK}>"
     for wrong in ("dsk-secret\nX: y", "dsk-secret x", "dsk-secrét", "dsk-secret\x00"):
         with pytest.raises(CredentialsError) as caught:
             load_credentials({"DEDALUS_API_KEY": wrong}, "/none")
         assert "secr" not in caught.value.one_line()
+
+
+def test_space_around_a_key_and_an_empty_variable_do_not_matter() -> None:
+    given = {"DEDALUS_API_KEY": "", "DEDALUS_X_API_KEY": " dsk-b\n"}
+    credentials = load_credentials(given, "/none")
+    assert (credentials.bearer, credentials.api_key) == (None, "dsk-b")
+
+
+def test_a_key_file_that_cannot_be_emptied_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: str, size: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    write_key_file(str(tmp_path / "key"), "dsk-key")
+    monkeypatch.setattr(os, "truncate", fail)
+    assert remove_key_file(str(tmp_path / "key"))
+    assert os.listdir(tmp_path) == []
 
 
 def test_the_keyring_comes_last_and_is_named(tmp_path: Path) -> None:

@@ -39,14 +39,24 @@ def test_a_name_leads_to_the_id_as_the_api_has_it(tmp_path: Path) -> None:
     known(tmp_path).save_list([UUID])
     assert known(tmp_path).id_of(UUID_NAME) == UUID
     assert known(tmp_path).id_of(MachineName("dm-foo")) is None
-    for both in ([UUID, UUID_NAME], [UUID_NAME, UUID]):
-        known(tmp_path).save_list(map(MachineId, both))
-        assert known(tmp_path).id_of(UUID_NAME) == UUID_NAME
+    for full, bare in ((UUID_NAME, UUID), (FOO, "foo")):
+        for both in ([full, bare], [bare, full]):
+            known(tmp_path).save_list(map(MachineId, both))
+            assert known(tmp_path).id_of(MachineName(full)) == full
+    assert Known(ids=(MachineId("../etc"),)).by_name == {}
+
+
+def test_a_name_that_is_no_uuid_may_be_as_short_as_it_likes() -> None:
+    for ids, are_uuids in (
+        ([], True), ([UUID], True), ([UUID_NAME], True), ([UUID, FOO], False), ([FOO], False)
+    ):  # fmt: skip
+        assert Known(ids=tuple(map(MachineId, ids))).are_uuids is are_uuids
 
 
 def test_an_id_that_worked_is_added_and_a_new_list_replaces_all(tmp_path: Path) -> None:
     known(tmp_path).learn(UUID)
-    known(tmp_path).learn(FOO)
+    for _ in range(2):
+        known(tmp_path).learn(FOO)
     assert known(tmp_path).load() == Known(0.0, (UUID, FOO))
     known(tmp_path).save_list([FOO])
     assert known(tmp_path).load().ids == (FOO,)
@@ -88,6 +98,7 @@ GOOD: dict[str, Any] = {"account": "a", "seen_at": 1.0, "ids": [UUID], "short": 
     [
         {"account": "b"}, {"account": None}, {"seen_at": "1"}, {"ids": None}, {"ids": ["../x"]},
         {"ids": [1]}, {"ids": ["A"]},
+        {"ids": [f"dm-{number}" for number in range(known_machines.MAX_IDS + 1)]},
     ],
 )  # fmt: skip
 def test_a_file_that_says_something_else_counts_as_missing(
@@ -96,11 +107,18 @@ def test_a_file_that_says_something_else_counts_as_missing(
     known(tmp_path).save_list([UUID])
     file_of(tmp_path).write_text(json.dumps(GOOD))
     assert known(tmp_path).load() == Known(1.0, (UUID,), {MachineName("dm-398f"): UUID})
-    file_of(tmp_path).write_text(json.dumps({**GOOD, **change}))
-    assert known(tmp_path).load() == Known()
+    for text in (json.dumps({**GOOD, **change}), "", "{", "[]", "1", "[" * 100_000):
+        file_of(tmp_path).write_text(text)
+        assert known(tmp_path).load() == Known()
 
 
-@pytest.mark.parametrize("short", [None, [], {"DM-X": UUID}, {"398f": UUID}, {"dm-398f": FOO}])
+@pytest.mark.parametrize(
+    "short",
+    [
+        None, [], {"DM-X": UUID}, {"398f": UUID}, {"dm-398f": FOO}, {"dm-398f": []},
+        {f"dm-{number:04}": UUID for number in range(known_machines.MAX_SHORT + 1)},
+    ],
+)  # fmt: skip
 def test_short_names_that_are_none_are_left_out(tmp_path: Path, short: object) -> None:
     known(tmp_path).save_list([UUID])
     file_of(tmp_path).write_text(json.dumps({**GOOD, "short": short}))

@@ -78,6 +78,9 @@ def test_a_session_is_ready_or_wakes_until_it_ends(
         ({"attempt": replace(ATTEMPT, session_id="")}, {"session_id": None}),
         ({"attempt": replace(ATTEMPT, account="damaged")}, {"base_url": ""}),
         ({"attempt": replace(ATTEMPT, account="[1]")}, {"base_url": ""}),
+        ({"attempt": replace(ATTEMPT, account="1")}, {"base_url": ""}),
+        ({"attempt": replace(ATTEMPT, account="null")}, {"base_url": ""}),
+        ({"attempt": replace(ATTEMPT, account="[1, 2]")}, {"base_url": "1"}),
         ({"ready": replace(READY, proved_at=NEVER)}, {"proved_at": None}),
         ({"ready": None}, {"endpoint": None, "port": None, "ssh_username": None,
                            "proved_at": None, "certificate": None}),
@@ -142,6 +145,12 @@ def test_all_sessions_are_described_by_their_shortest_names(tmp_path: Path) -> N
     found = sessions(state, Settings(), known, agents, 1600.0)
     assert [each.machine for each in found] == ["dm-aaaa-2", "dm-aaaa-10"]
     assert [each.identity_held for each in found] == [True, True]
+    (damaged,) = tmp_path.rglob("dm-aaaa-2.json")
+    text = damaged.read_text()
+    damaged.write_text(text[:9])
+    left = sessions(state, Settings(), known, agents, 1600.0)
+    assert [each.machine for each in left] == ["dm-aaaa-10"]
+    damaged.write_text(text)
     short = short_names({*names, MachineName("dm-bbbb-10")}, {})
     assert [each.short_name for each in found] == [short[each] for each in names[::-1]]
     assert sessions(StateDirectory(str(tmp_path / "none")), Settings(), known, agents, 0.0) == []

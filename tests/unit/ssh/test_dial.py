@@ -98,13 +98,32 @@ def test_a_name_that_nobody_knows_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_lookup_that_hangs_ends_with_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = set(threading.enumerate())
     never = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [never.wait()][:0])
     with pytest.raises(GatewayUnreachable, match=r"slow\.example: no answer after 0\.2 s"):
         call("slow.example", 22, timeout_s=0.2)
     with pytest.raises(ClientGone):
         call("slow.example", 22, client_gone=lambda: True)
+    left = set(threading.enumerate()) - before
+    assert left and all(thread.daemon for thread in left), "the process must be able to end"
     never.set()
+
+
+def test_a_lookup_is_waited_for_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    never = threading.Event()
+    turns: list[float] = []
+
+    def join(_: threading.Thread, timeout: float) -> None:
+        turns.append(timeout)
+        never.set() if len(turns) == 3 else None
+
+    monkeypatch.setattr(threading.Thread, "join", join)
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda *_, **__: [never.wait(60)] and [(2, 1, 6, "", ("a", 1))]
+    )
+    assert dial_module.look_up("slow.example", 1, 60, lambda: False) == [(2, ("a", 1))]
+    assert set(turns) == {dial_module.TURN_S}
 
 
 def test_dialling_ends_when_the_client_goes(
