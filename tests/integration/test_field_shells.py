@@ -119,13 +119,17 @@ def test_a_program_that_has_moved_is_named_by_ssh(start_emulator: Start, user: U
     assert user.ssh("dm-foo", "echo in").stdout == "in\n"
     launcher = user.state / "launcher"
     text = launcher.read_text()
-    for gone in (sys.executable, "start.py"):
+    moved, broken = "has moved or was removed", "the Python of dcs-proxy cannot be started"
+    for gone, what in (
+        (sys.executable, f"{broken}: {sys.executable}-gone"),
+        ("start.py", f"dcs-proxy {moved}: "),
+    ):
         launcher.write_text(text.replace(gone, f"{gone}-gone"))
         for more in ([], ["-o", "ControlMaster=auto", "-o", "ControlPersist=5",
                           "-o", f'ControlPath="{user.root}/c"']):  # fmt: skip
             done = user.ssh(*more, "dm-foo", "true")
             assert done.returncode == 255
-            assert "dcs-proxy: dcs-proxy has moved or was removed: " in done.stderr
+            assert f"dcs-proxy: {what}" in done.stderr
             assert "dcs-proxy: hint: run dcs-proxy config-ssh" in done.stderr
             # Once, unless ControlPersist discards the stderr of the ProxyCommand.
             assert done.stderr.count("hint: ") == 1 + bool(more)

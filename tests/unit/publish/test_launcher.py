@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from shutil import which
 
 import pytest
 from hypothesis import given
@@ -31,11 +32,11 @@ def installed(tmp_path: Path, config: str | None = None) -> Program:
 
 
 def launch(
-    program: Program, *words: str, stderr: int = subprocess.PIPE
+    program: Program, *words: str, stderr: int = subprocess.PIPE, shell: str = "/bin/sh"
 ) -> subprocess.CompletedProcess[bytes]:
     environment = {"XDG_CONFIG_HOME": "/elsewhere", "DCS_PROXY_CONFIG": "/other"}
     return subprocess.run(
-        ["/bin/sh", program.launcher, *words],
+        [*shell.split(), program.launcher, *words],
         input=b"SSH-2.0-x\r\n", stdout=subprocess.PIPE, stderr=stderr, check=False,
         env=environment,
     )  # fmt: skip
@@ -78,14 +79,54 @@ def test_a_program_that_was_removed_is_named(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (3, b"")
     assert done.stdout == disconnect_bytes(f"not connected: {moved}")
     done = launch(program, "--login", "me", "dm-foo", "22", stderr=subprocess.DEVNULL)
-    assert done.stdout == disconnect_bytes(f"{moved}; hint: {HINT}")
+    assert done.stdout == disconnect_bytes(f"{moved}: {program.words[-1]}; hint: {HINT}")
 
 
-def test_a_python_that_was_removed_is_named(tmp_path: Path) -> None:
+def make_python(path: Path, kind: str) -> None:
+    """Create a Python that cannot be started."""
+    match kind:
+        case "missing":
+            return
+        case "a broken link":
+            path.symlink_to("/nowhere/python3")
+        case "a directory":
+            path.mkdir()
+        case "of another architecture":
+            path.write_bytes(b"\x7fELF\2\1\1" + bytes(9) + b"\2\0\xff\xff" + bytes(44))
+        case "a script without its interpreter":
+            path.write_text("#!/nowhere/python3\n")
+    if kind not in ("a broken link", "not executable"):
+        path.chmod(0o755)
+    if kind == "not executable":
+        path.write_text("")
+
+
+KINDS = ["missing", "a broken link", "a directory", "not executable",
+         "a script without its interpreter", "of another architecture"]  # fmt: skip
+# Each is the /bin/sh of some system.
+SHELLS = [words for words in ("dash", "bash --posix", "busybox sh") if which(words.split()[0])]
+CASES = [(kind, shell) for kind in KINDS for shell in SHELLS]
+# It runs such a file as a shell script.
+CASES = [case for case in CASES if case != ("of another architecture", "busybox sh")]
+
+
+@pytest.mark.parametrize(("kind", "shell"), CASES)
+def test_a_python_that_cannot_be_started_is_named(tmp_path: Path, kind: str, shell: str) -> None:
     program = installed(tmp_path)
-    program = Program(("/nowhere/python", *program.words[1:]), program.state_directory)
+    python = tmp_path / "100% python"
+    make_python(python, kind)
+    program = Program((str(python), *program.words[1:]), program.state_directory)
     write_launcher(program)
-    assert launch(program, "prepare").returncode == 3
+    broken = "the Python of dcs-proxy cannot be started"
+    hint = "run dcs-proxy config-ssh; if that fails too, install dcs-proxy again first"
+    done = launch(program, "prepare", "dm-foo", shell=shell)
+    assert (done.returncode, done.stdout) == (3, b"")
+    said = done.stderr.decode().splitlines()[-2:]  # the shell may say something before
+    assert said == [f"dcs-proxy: {broken}: {python}", f"dcs-proxy: hint: {hint}"]
+    done = launch(program, "--login", "me", "dm-foo", "22", shell=shell)
+    assert (done.returncode, done.stdout) == (3, disconnect_bytes(f"not connected: {broken}"))
+    done = launch(program, "--login", "me", "d", "22", shell=shell, stderr=subprocess.DEVNULL)
+    assert done.stdout == disconnect_bytes(f"{broken}: {python}; hint: {hint}")
 
 
 PATHS = st.lists(
