@@ -71,7 +71,7 @@ def clean_text(text: str, limit: int = SERVER_TEXT_LIMIT) -> str:
     head = mask(text)[: 4 * limit]
     words = "".join(c if c.isprintable() else " " for c in _EMPTY.sub(" ", head)).split()
     line = " ".join(words)
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+    return _cut(line, limit)
 
 
 def quote_server(text: str, limit: int = SERVER_TEXT_LIMIT) -> str:
@@ -105,4 +105,10 @@ def safe_line(text: str, limit: int | None = None) -> str:
     text = _EMPTY.sub("?", mask(text))
     if not text.isprintable():
         text = "".join(c if c.isprintable() or c == "\t" else "?" for c in text)
-    return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
+    return text if limit is None else _cut(text, limit)
+
+
+def _cut(text: str, limit: int) -> str:
+    """Return `text`, with a mark at its end if it is cut to `limit`."""
+    # The mark is ASCII, because ssh prints other characters as octal numbers.
+    return text if len(text) <= limit else (text[: max(0, limit - 3)] + "...")[:limit]

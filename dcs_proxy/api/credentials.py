@@ -134,7 +134,7 @@ def check_key(key: str, source: str) -> str:
     key = key.strip()
     if not key:
         raise CredentialsError(
-            f"the API key from {source} is empty", hint="store the key again; it looks like dsk-…"
+            f"the API key from {source} is empty", hint="store the key again; it looks like dsk-..."
         )
     if key.startswith(_NOT_ALONE):
         raise CredentialsError(
@@ -144,6 +144,6 @@ def check_key(key: str, source: str) -> str:
     if len(key) > MAX_KEY or not key.isascii() or not key.isprintable() or " " in key:
         raise CredentialsError(
             f"the API key from {source} must be printable ASCII without spaces",
-            hint="copy the key again; it looks like dsk-…",
+            hint="copy the key again; it looks like dsk-...",
         )
     return key

@@ -153,7 +153,7 @@ def _machine(text: str, ids: str) -> tuple[str, str]:
         or_uuid = " or a UUID" if ids == "uuid" else ""
         raise UsageError(
             f"{clean_text(text)} is not NAME[:PHASE]",
-            hint=f"NAME is dm-…{or_uuid}; PHASE is one of: {', '.join(PHASES)}",
+            hint=f"NAME is dm-...{or_uuid}; PHASE is one of: {', '.join(PHASES)}",
         )
     return name, phase
 

@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         raise CredentialsError("no key was stored", hint="set DEDALUS_API_KEY where it is needed")
     key, source = _from_stdin() if arguments.stdin else _from_terminal(settings.base_url)
     key = check_key(key, source)
-    credentials = Credentials(key, None, source, "copy the key again; it looks like dsk-…")
+    credentials = Credentials(key, None, source, "copy the key again; it looks like dsk-...")
     factory = open_factory(options, os.environ, settings)
     _check_with_api(replace(factory, credentials=credentials))
     if arguments.file:

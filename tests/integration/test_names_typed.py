@@ -189,7 +189,7 @@ def test_every_command_takes_a_name_in_any_case(asleep: Emulator, user: User, co
 def test_every_command_says_what_is_no_name(user: User, command: str) -> None:
     for name, shown in (
         ("dm-", "dm-"), ("", ""), (" dm-foo", " dm-foo"), ("dm-foo\n", "dm-foo?"),
-        ("dm-f\udcff", "dm-f?"), ("x" * 4000, "x" * 79 + "…"), ("::1", "::1"),
+        ("dm-f\udcff", "dm-f?"), ("x" * 4000, "x" * 77 + "..."), ("::1", "::1"),
         ("me@dm-foo", "me@dm-foo"), ("ssh://dm-foo", "ssh://dm-foo"), ("dm-\u212a", "dm-\u212a"),
         ("dm-\x1b[31m", "dm-?[31m"), ("dm-\u202efoo", "dm-?foo"),
     ):  # fmt: skip

@@ -58,6 +58,6 @@ def test_an_error_is_about_the_machine_that_the_user_named(
 
 def test_a_message_and_a_hint_are_safe_and_short() -> None:
     error = DcsError("a\x1b[31m" + "b" * 2000, hint="c\nd" + "e" * 2000)
-    assert error.message == str(error) == "a?[31m" + "b" * 993 + "…"
-    assert error.hint == "c?d" + "e" * 996 + "…"
+    assert error.message == str(error) == "a?[31m" + "b" * 991 + "..."
+    assert error.hint == "c?d" + "e" * 994 + "..."
     assert (error.was_shown, error.was_logged, error.machine) == (False, False, None)

@@ -118,6 +118,10 @@ def test_the_file_has_every_message_as_it_is_now() -> None:
     assert FILE.read_text() == render(), "write it anew: python -m tests.unit.test_messages"
 
 
+def test_every_message_is_ascii_because_ssh_prints_other_characters_as_octal_numbers() -> None:
+    assert [line for line in render().replace("{…}", "").splitlines() if not line.isascii()] == []
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [

@@ -258,9 +258,9 @@ def test_a_key_is_not_stored_where_others_could_replace_it(tmp_path: Path) -> No
         ("'dsk-1'", "must contain nothing but the key",
          "remove the name of the variable and the quotation marks"),
         ("dsk 1", "must be printable ASCII without spaces",
-         "copy the key again; it looks like dsk-…"),
+         "copy the key again; it looks like dsk-..."),
         ("x" * (module.MAX_KEY + 1), "must be printable ASCII without spaces",
-         "copy the key again; it looks like dsk-…"),
+         "copy the key again; it looks like dsk-..."),
     ],
 )  # fmt: skip
 def test_a_key_that_cannot_be_one_is_told_by_its_source(

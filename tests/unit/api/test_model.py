@@ -86,7 +86,7 @@ def test_what_a_session_failed_with_is_kept_as_it_came() -> None:
 def test_words_of_the_api_that_are_shown_on_one_line_are_cut() -> None:
     session = parse_session(body(status="s" * 50, connection=...), NAME)
     (machine,) = parse_machines(page({**MACHINE, "phase": "p" * 50}))[0].machines
-    assert (session.status, machine.phase) == ("s" * 39 + "…", "p" * 39 + "…")
+    assert (session.status, machine.phase) == ("s" * 37 + "...", "p" * 37 + "...")
 
 
 @pytest.mark.parametrize("status", ["wake_in_progress", "ssh_in_progress", "brand_new", ""])

@@ -45,7 +45,7 @@ def test_an_ssh_that_could_not_be_prepared_is_to_be_started_again() -> None:
 @pytest.mark.parametrize(
     ("way", "how"),
     [(None, None), ("", "directly"), ("hop.example", "through hop.example"),
-     ("\x1b[31m", "through [31m"), ("\x1b", "through ?"), ("x" * 100, f"through {'x' * 79}…")],
+     ("\x1b[31m", "through [31m"), ("\x1b", "through ?"), ("x" * 100, f"through {'x' * 77}...")],
 )  # fmt: skip
 @pytest.mark.parametrize("by_ansible", [True, False])
 def test_a_way_around_our_proxy_command_is_refused_with_the_remedy(
@@ -78,6 +78,6 @@ def test_the_remedy_for_a_login_is_that_of_the_program_that_runs_ssh(
 ) -> None:
     monkeypatch.setattr(_login, "is_run_by_ansible", lambda pid: pid == os.getppid())
     error = not_woken_for("x" * 100, "dm-foo")
-    assert error.message.startswith(f"ssh is about to log in as {'x' * 79}…, but only ")
+    assert error.message.startswith(f"ssh is about to log in as {'x' * 77}..., but only ")
     assert error.hint.startswith('set ansible_user: "" for dm-foo: ')
     assert "as ?," in not_woken_for("\x1b", "dm-foo").message

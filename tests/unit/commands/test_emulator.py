@@ -99,7 +99,7 @@ def test_a_wrong_value_is_explained(
     assert (done.code, done.err.splitlines()[0], served) == (2, f"dcs-proxy: {said}", [])
 
 
-@pytest.mark.parametrize(("ids", "names"), [("dm", "dm-…"), ("uuid", "dm-… or a UUID")])
+@pytest.mark.parametrize(("ids", "names"), [("dm", "dm-..."), ("uuid", "dm-... or a UUID")])
 def test_the_hint_says_which_names_there_are(
     commands: Commands, served: list[EmulatorOptions], ids: str, names: str
 ) -> None:

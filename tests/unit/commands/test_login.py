@@ -124,7 +124,7 @@ def test_a_key_that_is_refused_replaces_none(
     commands.api.answers = [Answer(401)]
     done = commands("login")
     assert (done.code, keyring.key) == (4, "dsk-old")
-    assert "dcs-proxy: hint: copy the key again; it looks like dsk-…" in done.err
+    assert "dcs-proxy: hint: copy the key again; it looks like dsk-..." in done.err
     assert commands("login", "--file", "--yes").code == 4
     assert not (commands.home / ".config").exists()
 

@@ -146,7 +146,7 @@ def test_only_the_null_device_and_no_stderr_discard(
 def test_what_is_drawn_is_safe_for_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     draw("a\x1b[2Jb")
     show("c\x1b[2Jd" + "e" * 3000)
-    assert capsys.readouterr().err == "a?[2Jb\r\x1b[Jc?[2Jd" + "e" * 1993 + "…\n"
+    assert capsys.readouterr().err == "a?[2Jb\r\x1b[Jc?[2Jd" + "e" * 1991 + "...\n"
 
 
 @pytest.mark.parametrize(

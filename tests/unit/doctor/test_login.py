@@ -72,7 +72,7 @@ def read(*parts: bytes, limit_s: float = 30) -> str:
         ([b"\x1b[2Jx\r\n"], "[2Jx"),
         ([b"SSH-2.0-\xff\r\n"], "SSH-2.0-\ufffd"),
         ([b"SSH-2.0-" + b"x" * 72 + b"\r\n"], "SSH-2.0-" + "x" * 72),
-        ([b"SSH-2.0-" + b"x" * 73 + b"\r\n"], "SSH-2.0-" + "x" * 71 + "…"),
+        ([b"SSH-2.0-" + b"x" * 73 + b"\r\n"], "SSH-2.0-" + "x" * 69 + "..."),
         ([], ""),
     ],
 )

@@ -145,7 +145,7 @@ def test_a_config_file_that_others_can_change_is_named_as_one(tmp_path: Path) ->
 def test_a_long_key_is_cut(tmp_path: Path, length: int) -> None:
     key, sub = "x" * length, "x" * (length - len("wake."))
     for toml, name in ((f"{key} = 1", key), (f"[wake]\n{sub} = 1", f"wake.{sub}")):
-        shown = name if length == 80 else f"{name[:79]}…"
+        shown = name if length == 80 else f"{name[:77]}..."
         with pytest.raises(ConfigError) as caught:
             load(tmp_path, toml)
         assert caught.value.message.startswith(f"{tmp_path}/config.toml: {shown} ")

@@ -147,7 +147,7 @@ def test_a_session_that_failed_without_a_message_is_shown_without_one(fakes: Fak
     fakes.api.changes = {"error_code": "B" * 100, "error_message": ""}
     with pytest.raises(SessionFailed) as caught:
         fakes.resolve()
-    assert caught.value.message == f"the session is failed ({'B' * 59}…)"
+    assert caught.value.message == f"the session is failed ({'B' * 57}...)"
 
 
 def test_a_session_that_the_api_forgets_is_a_clear_failure(fakes: Fakes) -> None:
