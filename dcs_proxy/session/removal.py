@@ -14,7 +14,7 @@ _TEMPORARY = r"\..+\.tmp"
 # As names.file_stem() makes it.
 _STEM = r"dm-[a-z0-9-]+(\.[0-9a-f]{32})?"
 _TOP = re.compile(
-    rf"launcher|machines|ssh-configs|checked|known_hosts|log(\.1)?|config(-ssh)?\.lock|"
+    rf"launcher|machines|ssh-configs|checked|known_hosts|log(\.1)?|(config(-ssh)?|bridge)\.lock|"
     rf"account-[0-9a-f]+\.json|bridge_[a-z0-9]+_key(\.\d+\.tmp)?|"
     rf"(config-ssh|doctor\.\d+)\.tmp|{_TEMPORARY}"
 )

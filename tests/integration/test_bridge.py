@@ -122,8 +122,8 @@ def test_a_failure_is_told_through_ssh(
     ("kind", "said"),
     [
         (
-            "damaged key",
-            "the bridge's host key {state}/bridge_ed25519_key is damaged; hint: remove",
+            "link as key",
+            "the bridge's host key {state}/bridge_ed25519_key is not a file of yours; hint: remove",
         ),
         ("open state directory", "the state directory {state} is writable by other users"),
     ],
@@ -133,8 +133,10 @@ def test_what_is_wrong_before_the_bridge_can_answer_is_told_through_ssh(
 ) -> None:
     write_config(user, start_emulator("--machine", "dm-foo"))
     assert user.ssh("dm-foo", "true").returncode == 0
-    if kind == "damaged key":
-        (user.state / "bridge_ed25519_key").write_text("damaged")
+    if kind == "link as key":
+        key = user.state / "bridge_ed25519_key"
+        key.rename(user.root / "key")
+        key.symlink_to(user.root / "key")
     else:
         user.state.chmod(0o777)
     # As a client that discards stderr, such as an ssh with ControlPersist.
@@ -144,6 +146,23 @@ def test_what_is_wrong_before_the_bridge_can_answer_is_told_through_ssh(
     )  # fmt: skip
     assert done.returncode == 255
     assert said.format(state=user.state) in done.stderr
+
+
+@pytest.mark.parametrize("how", ["empty", "readable"])
+def test_a_host_key_that_cannot_be_used_is_replaced_and_ssh_gets_in(
+    start_emulator: Start, user: User, how: str
+) -> None:
+    write_config(user, start_emulator("--machine", "dm-foo"))
+    assert user.ssh("dm-foo", "true").returncode == 0
+    key = user.state / "bridge_ed25519_key"
+    if how == "empty":
+        key.write_text("")
+    else:
+        key.chmod(0o644)
+    # ssh reads its known_hosts only after the bridge has written the new key there.
+    done = user.ssh("dm-foo", "echo in")
+    assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr
+    assert key.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_gateway_that_says_nothing_is_given_up(start_emulator: Start, user: User) -> None:

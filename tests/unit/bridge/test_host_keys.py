@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
@@ -73,7 +72,7 @@ def test_a_key_of_another_user_is_refused(
 ) -> None:
     path = ensure_host_keys(state)[0]
     monkeypatch.setattr(os, "geteuid", lambda: os.lstat(path).st_uid + 1)
-    with pytest.raises(StateError, match="bridge_ed25519_key is readable by other users"):
+    with pytest.raises(StateError, match="bridge_ed25519_key is not a file of yours"):
         ensure_host_keys(state)
 
 
@@ -94,15 +93,48 @@ def test_a_key_that_cannot_be_put_in_its_place_is_named(
     assert not [name for name in os.listdir(state.path) if name.startswith("bridge")]
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604])
-def test_a_key_that_others_can_read_is_refused(state: StateDirectory, mode: int) -> None:
-    path = ensure_host_keys(state)[0]
-    os.chmod(path, mode)
-    with pytest.raises(StateError) as caught:
-        ensure_host_keys(state)
-    assert f"rm {shlex.quote(str(path))}" in caught.value.hint
-    os.unlink(path)
-    ensure_host_keys(state)
+def spoil(path: Path, how: str) -> None:
+    match how:
+        case "empty":
+            path.write_text("")
+        case "truncated":
+            path.write_bytes(path.read_bytes()[:150])
+        case "garbage":
+            path.write_text("garbage")
+        case "the other kind":
+            path.write_bytes(path.with_name("bridge_ed25519_key").read_bytes())
+        case "with a passphrase":
+            keygen("-q", "-p", "-P", "", "-N", "secret", "-f", str(path))
+        case _:
+            path.chmod(int(how, 8))
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["empty", "truncated", "garbage", "the other kind", "with a passphrase", "640", "604", "000"],
+)
+def test_a_key_that_cannot_be_used_is_replaced(state: StateDirectory, how: str) -> None:
+    known_hosts = write_known_hosts(state, ["dm-a"])
+    kept, path = ensure_host_keys(state)
+    before, other = read(path), read(kept)
+    spoil(Path(path), how)
+    assert ensure_host_keys(state) == [kept, path]
+    if how != "000" or os.geteuid():  # root reads any file
+        assert read(path) != before
+    assert read(kept) == other and os.stat(path).st_mode & 0o777 in (0o600, 0)
+    write_known_hosts(state)
+    for key in ensure_host_keys(state):
+        assert keygen("-yf", key).split()[1] in Path(known_hosts).read_text().split()
+    assert len(Path(known_hosts).read_text().splitlines()) == 4
+
+
+def test_many_processes_at_once_replace_a_damaged_key_once(tmp_path: Path) -> None:
+    directory = str(tmp_path / "state")
+    for path in ensure_host_keys(StateDirectory(directory)):
+        Path(path).write_text("garbage")
+    with get_context("spawn").Pool(6) as pool, ThreadPoolExecutor(6) as threads:
+        made = list(threads.map(lambda _: pool.apply(make, (directory,)), range(24)))
+    assert all(keys == made[0] for keys in made) and b"garbage" not in made[0]
 
 
 def test_a_link_in_a_keys_place_is_refused(state: StateDirectory, tmp_path: Path) -> None:
@@ -110,13 +142,6 @@ def test_a_link_in_a_keys_place_is_refused(state: StateDirectory, tmp_path: Path
     with pytest.raises(StateError):
         ensure_host_keys(state)
     assert not (tmp_path / "elsewhere").exists()
-
-
-def test_a_damaged_key_is_named(state: StateDirectory) -> None:
-    path = ensure_host_keys(state)[1]
-    Path(path).write_text("garbage")
-    with pytest.raises(StateError, match="bridge_ecdsa_key is damaged"):
-        write_known_hosts(state)
 
 
 def find(path: str, host: str) -> list[str]:

@@ -15,6 +15,7 @@ TOKEN = "0123456789ab"
 LONG = file_stem(MachineName("dm-" + "a" * 250))
 OURS = [
     "launcher", "machines", "ssh-configs", "checked", "known_hosts", "log", "log.1", "config.lock",
+    "bridge.lock",
     "config-ssh.lock", "config-ssh.tmp", "doctor.12.tmp", "account-12ef.json", "bridge_ecdsa_key",
     ".machines.12.tmp", "bridge_ecdsa_key.12.tmp",
     "hosts/dm-foo.conf", "agents/only.conf", "agents/2f746d70.conf",
