@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CompletedProcess
 from urllib.parse import quote, unquote
 
 import pytest
@@ -338,11 +339,14 @@ def test_doctor_reads_what_the_editor_reads(patient: Patient, option: str) -> No
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_doctor_names_what_is_broken_and_the_way_out(patient: Patient, what: str) -> None:
+def test_doctor_names_what_is_broken_and_the_way_out(
+    patient: Patient, call: Callable[..., CompletedProcess[str]], what: str
+) -> None:
     break_it, name, text, hint = BROKEN[what]
     break_it(patient)
-    status, checks = patient.doctor()
-    assert status == 1
+    done = call("doctor", "--json", "--ssh-config", str(patient.user.config))
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert (done.returncode, done.stderr) == (1, "")
     assert checks[name]["status"] == "failed", checks
     assert re.search(text, checks[name]["text"])
     assert re.search(hint, checks[name]["hint"])

@@ -17,6 +17,8 @@ from tests.support.user import User
 from tests.support.waiting import LIMIT_S
 
 Start = Callable[..., Emulator]
+Call = Callable[..., subprocess.CompletedProcess[str]]
+Meet = Callable[[str, str], None]
 
 
 @pytest.fixture
@@ -28,19 +30,24 @@ def tls(start_emulator: Start, user: User, tmp_path: Path) -> Emulator:
     return emulator
 
 
-def meet(user: User, said: str, hint: str) -> None:
+@pytest.fixture
+def meet(user: User, call: Call) -> Meet:
     """Type ssh and `dcs-proxy list`: both name the cause, and neither takes it for a bug."""
-    for done in (user.ssh("dm-foo", "true"), user.proxy("list")):
-        assert done.returncode != 0
-        assert said in done.stderr, done.stderr
-        assert f"hint: {hint}" in done.stderr, done.stderr
-        assert "internal error" not in done.stderr
+
+    def check(said: str, hint: str) -> None:
+        for done in (user.ssh("dm-foo", "true"), call("list")):
+            assert done.returncode != 0
+            assert said in done.stderr, done.stderr
+            assert f"hint: {hint}" in done.stderr, done.stderr
+            assert "internal error" not in done.stderr
+
+    return check
 
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
 @pytest.mark.parametrize("kind", ["missing", "empty", "unreadable", "text", "broken"])
 def test_a_ca_file_that_cannot_be_used_is_named(
-    tls: Emulator, user: User, variable: str, kind: str
+    tls: Emulator, user: User, meet: Meet, variable: str, kind: str
 ) -> None:
     path = user.root / "ca.pem"
     del user.environment["REQUESTS_CA_BUNDLE"]
@@ -62,14 +69,14 @@ def test_a_ca_file_that_cannot_be_used_is_named(
         case "broken":
             path.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     hint = "see: openssl" if kind == "broken" else f"unset {variable}, or name a file with PEM"
-    meet(user, f"{variable} names {path}, which {problem}", hint)
+    meet(f"{variable} names {path}, which {problem}", hint)
 
 
 def test_a_program_without_an_environment_finds_a_companys_authority(
-    tls: Emulator, user: User
+    tls: Emulator, user: User, meet: Meet
 ) -> None:
     path = user.environment.pop("REQUESTS_CA_BUNDLE")
-    meet(user, "presents a TLS certificate that is not trusted\n", "something may be intercepting")
+    meet("presents a TLS certificate that is not trusted\n", "something may be intercepting")
     user.settings(f'ca_file = "{path}"\n')
     assert user.ssh("dm-foo", "echo in").stdout == "in\n"
     # It overrides a variable that names the wrong one.
@@ -82,14 +89,15 @@ def test_a_program_without_an_environment_finds_a_companys_authority(
     )
 
 
-def test_an_authority_of_others_is_named(tls: Emulator, user: User, tmp_path: Path) -> None:
+def test_an_authority_of_others_is_named(
+    tls: Emulator, user: User, meet: Meet, tmp_path: Path
+) -> None:
     from dcs_proxy.emulator.tls import make_context
 
     path = tmp_path / "other.pem"
     make_context(str(path), "other")
     user.environment["REQUESTS_CA_BUNDLE"] = str(path)
     meet(
-        user,
         f"presents a TLS certificate that is not trusted by {path} (REQUESTS_CA_BUNDLE)",
         "something may be intercepting",
     )
@@ -103,10 +111,12 @@ def test_an_authority_of_others_is_named(tls: Emulator, user: User, tmp_path: Pa
         "https://[::1", "https://api.example:port", "//", "https://\udcff.example",
     ],
 )  # fmt: skip
-def test_an_impossible_base_url_is_named(start_emulator: Start, user: User, url: str) -> None:
+def test_an_impossible_base_url_is_named(
+    start_emulator: Start, user: User, call: Call, url: str
+) -> None:
     user.use(start_emulator("--machine", "dm-foo"))
     user.environment["DEDALUS_BASE_URL"] = url
-    for done in (user.ssh("dm-foo", "true"), user.proxy("list"), user.proxy("doctor")):
+    for done in (user.ssh("dm-foo", "true"), call("list"), call("doctor")):
         assert done.returncode != 0
         assert "DEDALUS_BASE_URL must " in done.stderr + done.stdout or (
             "DEDALUS_BASE_URL has an impossible host or port" in done.stderr + done.stdout
@@ -130,12 +140,12 @@ def test_an_impossible_base_url_is_named(start_emulator: Start, user: User, url:
     ],
 )  # fmt: skip
 def test_a_proxy_variable_that_cannot_work_is_named(
-    start_emulator: Start, user: User, variable: str, value: str, said: str, hint: str
+    start_emulator: Start, user: User, meet: Meet, variable: str, value: str, said: str, hint: str
 ) -> None:
     user.use(start_emulator("--machine", "dm-foo"))
     user.environment["DEDALUS_BASE_URL"] = "https://api.test"
     user.environment[variable] = value
-    meet(user, f"{variable} {said}", hint)
+    meet(f"{variable} {said}", hint)
     assert "s3cret" not in user.proxy("list").stderr
 
 

@@ -6,13 +6,16 @@ import contextlib
 import itertools
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import pytest
 
+from dcs_proxy.cli import main
 from tests.support.emulator import Emulator, key_file
 from tests.support.emulator_processes import fork, start_program
 from tests.support.fake_agent import socket_directory
@@ -82,6 +85,26 @@ def make_user() -> Iterator[Callable[..., User]]:
 def user(make_user: Callable[..., User]) -> User:
     """One user."""
     return make_user()
+
+
+@pytest.fixture
+def call(
+    user: User, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run dcs-proxy as the user, in this process: what scores of cases need.
+
+    A start of Python and its imports cost half of a short command.  Other tests of the same
+    command show the program.
+    """
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(user.root)
+        capfd.readouterr()
+        with mock.patch.dict(os.environ, user.environment, clear=True):
+            status = main(arguments)
+        return subprocess.CompletedProcess(arguments, status, *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture
