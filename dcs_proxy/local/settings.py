@@ -25,7 +25,12 @@ from dcs_proxy.text import clean_text, quote_server, quote_typed
 DEFAULT_BASE_URL = "https://dcs.dedaluslabs.ai"
 WAKE_POLICIES = ("always", "never")
 # The environment overrides the file.
-_VARIABLES = {"base_url": "DEDALUS_BASE_URL", "org_id": "DEDALUS_ORG_ID", "wake": "DCS_PROXY_WAKE"}
+_VARIABLES = {
+    "base_url": "DEDALUS_BASE_URL",
+    "org_id": "DEDALUS_ORG_ID",
+    "key_file": "DCS_PROXY_KEY_FILE",
+    "wake": "DCS_PROXY_WAKE",
+}
 _NAME_PATTERN = re.compile(r"[a-z0-9*?-]+\Z")
 _BASE_URL_HINT = f"the service is at {DEFAULT_BASE_URL}"
 _FORMAT_HINT = "man 5 dcs-proxy describes the file"

@@ -103,19 +103,29 @@ def test_a_key_file_that_others_can_use_is_refused(
     user = controller.user
     emulator = start_emulator("--machine", "dm-foo")
     user.use(emulator, config=False)
-    key = user.root / "key"
+    place = user.root / "place"
+    place.mkdir()
+    key = place / "key"
     key.write_text(emulator.key)
     source = controller.source(f"api_key_file: {json.dumps(str(key))}\n")
-    others = f"the API key file {key} is readable or writable by other users; hint: chmod 600"
-    wrong = [(0o644, os.geteuid(), others), (0o602, os.geteuid(), others)]
+    said = f"the key file {key}"
+    wrong = [
+        (0o644, 0o700, os.geteuid(), f"{said} is readable by other users; hint: chmod 600"),
+        (0o602, 0o700, os.geteuid(), f"{said} is writable by other users (mode 0602)"),
+        (0o600, 0o777, os.geteuid(), f"{said} is not trusted: {place} is writable by other users"),
+    ]
     if os.geteuid() == 0:
-        wrong.append((0o600, STRANGER, f"the API key file {key} belongs to another user"))
-    for mode, owner, problem in wrong:
+        wrong.append((0o600, 0o700, STRANGER, f"{said} belongs to another user"))
+    # A key that would be used in place of the file's.
+    user.environment["DEDALUS_X_API_KEY"] = emulator.key
+    for mode, directory_mode, owner, problem in wrong:
         key.chmod(mode)
+        place.chmod(directory_mode)
         os.chown(key, owner, -1)
         done = controller.run("ansible-inventory", "-i", source, "--list")
         assert hosts_of(json.loads(done.stdout)) == []
         assert squeeze(problem) in squeeze(done.stderr)
     os.chown(key, os.geteuid(), -1)
     key.chmod(0o600)
+    place.chmod(0o700)
     assert hosts_of(controller.inventory(source)) == ["dm-foo"]

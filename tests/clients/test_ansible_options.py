@@ -52,7 +52,7 @@ WRONG = {
     "cache: fasle\n": "cache: 'fasle' is neither true nor false",
     "config: '{{ nowhere }}'\n": "cannot evaluate the option config: ",
     "api_key: x\napi_key_file: y\n": "api_key and api_key_file exclude each other",
-    "api_key_file: /no/key\n": "cannot read the API key file /no/key: No such file or directory",
+    "api_key_file: /no/key\n": "the API key file /no/key does not exist",
 }
 
 

@@ -161,6 +161,13 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
     assert (settings.base_url, settings.org_id) == ("https://environment.example", "environment")
 
 
+@pytest.mark.parametrize("toml", ["", 'key_file = "/file"\n'])
+def test_the_key_file_may_be_named_by_the_environment(tmp_path: Path, toml: str) -> None:
+    assert load(tmp_path, toml, DCS_PROXY_KEY_FILE="/a/../key").key_file == "/key"
+    with pytest.raises(ConfigError, match="DCS_PROXY_KEY_FILE must be a complete path"):
+        load(tmp_path, toml, DCS_PROXY_KEY_FILE="key")
+
+
 @pytest.mark.parametrize(
     ("toml", "said"),
     [

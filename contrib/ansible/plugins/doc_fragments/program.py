@@ -33,6 +33,7 @@ options:
   api_key_file:
     description:
       - A file that contains only the API key. Excludes O(api_key), and the same applies.
+      - C(dcs-proxy) refuses a file that other users can read, change or replace.
     type: path
   base_url:
     description:

@@ -208,7 +208,7 @@ _FIELDS = (
 _ACCOUNT = ("program", "home", "config", "api_key_file", "base_url", "org_id")
 _ENVIRONMENT = (
     "DEDALUS_API_KEY", "DEDALUS_X_API_KEY", "DEDALUS_BASE_URL", "DEDALUS_ORG_ID",
-    "DCS_PROXY_CONFIG", "DCS_PROXY_HOME",
+    "DCS_PROXY_CONFIG", "DCS_PROXY_HOME", "DCS_PROXY_KEY_FILE",
 )  # fmt: skip
 # These are expressions already, or are evaluated for each machine.
 _NOT_TEMPLATES = ("plugin", "compose", "groups", "keyed_groups", "filters", "hostnames")

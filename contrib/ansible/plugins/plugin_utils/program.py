@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,9 +11,11 @@ from typing import Any
 # Each option of a plugin, and the variable of the program's environment that it sets.
 _VARIABLES = {
     "api_key": "DEDALUS_API_KEY",
+    "api_key_file": "DCS_PROXY_KEY_FILE",
     "base_url": "DEDALUS_BASE_URL",
     "org_id": "DEDALUS_ORG_ID",
 }
+_KEY_VARIABLES = ("DEDALUS_API_KEY", "DEDALUS_X_API_KEY")
 # How the program begins a line that says what to do about the message before it.
 HINT = "dcs-proxy: hint: "
 OPTIONS = ("program", "home", "config", "api_key", "api_key_file", "base_url", "org_id")
@@ -42,11 +43,12 @@ class Program:
         if "api_key_file" in given:
             if "api_key" in given:
                 raise ProgramFailed("api_key and api_key_file exclude each other")
-            given["api_key"] = _read_key(given["api_key_file"])
+            given["api_key_file"] = _key_file(given["api_key_file"])
         self.environment = dict(os.environ)
-        if "api_key" in given:
-            # The program would send both.
-            self.environment.pop("DEDALUS_X_API_KEY", None)
+        if "api_key" in given or "api_key_file" in given:
+            # The program would send both keys, or ignore the file.
+            for name in _KEY_VARIABLES:
+                self.environment.pop(name, None)
         for name, variable in _VARIABLES.items():
             if name in given:
                 self.environment[variable] = given[name]
@@ -101,22 +103,12 @@ def _find(program: str) -> str:
     raise ProgramFailed(_cannot_run(program, os.strerror(errno.ENOENT)))
 
 
-def _read_key(path: str) -> str:
-    """Return the key in a file that only its owner can use.  Raises ProgramFailed."""
-    path = os.path.expanduser(path)
-    try:
-        with open(path, encoding="utf-8") as file:
-            status = os.fstat(file.fileno())
-            # In a container without root, root's files belong to the overflow user, as / does.
-            if status.st_uid not in (os.geteuid(), 0, os.stat("/").st_uid):
-                raise ProgramFailed(f"the API key file {path} belongs to another user")
-            if status.st_mode & 0o077:
-                raise ProgramFailed(
-                    f"the API key file {path} is readable or writable by other users; hint: chmod"
-                    f" 600 {shlex.quote(path)}"
-                )
-            return file.read().strip()
-    except OSError as error:
-        raise ProgramFailed(f"cannot read the API key file {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ProgramFailed(f"the API key file {path} is not text") from None
+def _key_file(path: str) -> str:
+    """Return the absolute path of a key file.  Raises ProgramFailed if it does not exist.
+
+    The program would then use a key from elsewhere.  It also refuses a file that others can use.
+    """
+    path = os.path.abspath(os.path.expanduser(path))
+    if not os.path.exists(path):
+        raise ProgramFailed(f"the API key file {path} does not exist")
+    return path
