@@ -20,8 +20,9 @@ def margin_s(life_s: float) -> float:
     """Return how much of a session's life `life_s` must be left for an ssh to start with it.
 
     Logging in takes a while.  A session that lives less than a minute is used for half its life.
+    `life_s` is negative if the API says that the session ends before it begins.
     """
-    return min(_MARGIN_S, life_s / 2)
+    return max(0.0, min(_MARGIN_S, life_s / 2))
 
 
 def trusted_s(reuse_s: float) -> float:

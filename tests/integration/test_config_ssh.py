@@ -328,6 +328,37 @@ def test_no_address_of_a_repository_reaches_a_shell(
     assert {e["machine"] for e in emulator.creates()} <= {"dm-foo", "dm-x"}
 
 
+def test_no_submodule_runs_anything(start_emulator: Start, user: User, tmp_path: Path) -> None:
+    emulator = start_emulator("--machine", "dm-foo")
+    user.use(emulator)
+    insert_between_blocks(user.config, "Host *\n    ProxyCommand false\n")
+    mark = tmp_path / "mark"
+    user.environment |= {
+        "mark": str(mark),
+        "GIT_SSH_COMMAND": f"ssh -F '{user.config}' -o BatchMode=yes",
+    }
+    touch = "touch\t$mark"
+    urls = [
+        f"ssh://dm-x$({touch})/r", f"ssh://`{touch}`@dm-foo/r", f"ssh://dm-foo:22;{touch};/r",
+        f"ssh://-oProxyCommand={touch}/r", f"ssh://-oProxyCommand={touch}@dm-foo/r",
+        f"dm-foo:r;{touch}", f"ext::sh -c {touch}",
+        f"ssh://dm-foo/-u$({touch})", f"ssh://[dm-foo;{touch}]/r", f"ssh://dm-%24({touch})/r",
+    ]  # fmt: skip
+    for number, url in enumerate(urls):
+        repository = user.root / f"repository{number}"
+        assert user.run(["git", "init", "-q", str(repository)]).returncode == 0
+        (repository / ".gitmodules").write_text(
+            f'[submodule "s"]\n\tpath = s\n\turl = {json.dumps(url)}\n'
+        )
+        git = ["git", "-C", str(repository)]
+        entry = f"160000,{'1' * 40},s"
+        assert user.run([*git, "update-index", "--add", "--cacheinfo", entry]).returncode == 0
+        done = user.run([*git, "submodule", "update", "--init", "--recursive"])
+        assert done.returncode != 0 and "Cloning into" in done.stderr, url
+        assert not mark.exists(), url
+    assert {e["machine"] for e in emulator.creates()} <= {"dm-foo", "dm-x"}
+
+
 @pytest.mark.parametrize("option", [(), ("--remove",)])
 def test_two_of_them_do_not_edit_at_the_same_time(
     start_emulator: Start, user: User, option: tuple[str, ...],

@@ -275,13 +275,20 @@ def test_a_load_balancers_errors_are_retried(fake: FakeApi, tmp_path: Path, stat
     assert client_of(fake, tmp_path).send(CREATE).body == ANSWER
 
 
-@pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_a_redirect_is_not_followed(fake: FakeApi, tmp_path: Path, status: int) -> None:
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 305, 307, 308, 399])
+@pytest.mark.parametrize("request_", [CREATE, READ], ids=["POST", "GET"])
+def test_a_redirect_is_not_followed(
+    fake: FakeApi, tmp_path: Path, status: int, request_: Request
+) -> None:
     with fake_api() as other:
-        fake.answers = [Answer(status, b"", {"Location": other.url})]
-        with pytest.raises(ApiProtocolError, match="redirect"):
-            client_of(fake, tmp_path).send(CREATE)
-        assert other.asked == []
+        here = f"{fake.url}{request_.path}"
+        for location in (other.url, other.url.removeprefix("http:"), here, "/v1/machines", ""):
+            headers = {"Location": location, "Refresh": f"0;{other.url}"}
+            fake.answers = [Answer(status, b"", headers)]
+            fake.asked.clear()
+            with pytest.raises(ApiProtocolError, match="redirect"):
+                client_of(fake, tmp_path).send(request_)
+            assert len(fake.asked) == 1 and other.asked == []
 
 
 def test_a_body_without_end_is_cut_off(fake: FakeApi, tmp_path: Path) -> None:

@@ -196,6 +196,21 @@ def test_retry_after_may_be_a_date() -> None:
     assert failure(503, b"", {"retry-after": past}).wait_s == 0
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["-1", "NaN", "inf", "1e9", "5.5", "\u0663", "Thu, 01 Jan 1970 00:00:00 +9999",
+     "Thu, 99999999999999999999 Jan 1970 00:00:00 GMT", "Fri, 31 Dec 99999 23:59:59 GMT"],
+)  # fmt: skip
+def test_an_impossible_wait_is_none(value: str) -> None:
+    assert failure(503, b"", {"retry-after": value}).wait_s is None
+
+
+@pytest.mark.parametrize("value", ["9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_wait_of_ages_is_a_number_that_a_timer_takes(value: str) -> None:
+    wait_s = failure(503, b"", {"retry-after": value}).wait_s
+    assert wait_s is not None and 1e11 < wait_s < 1e12
+
+
 @pytest.mark.parametrize("date", ["", "soon", "Mon, 99 Jan 2026 00:00:00 GMT"])
 def test_a_date_that_is_none_is_no_time(date: str) -> None:
     assert parse_date(date) is None

@@ -16,7 +16,8 @@ def test_the_lives_are_an_hour_a_week_and_a_minute() -> None:
 
 
 @pytest.mark.parametrize(
-    ("life_s", "margin"), [(3600, 30), (61, 30), (60, 30), (59, 29.5), (10, 5), (0, 0)]
+    ("life_s", "margin"),
+    [(3600, 30), (61, 30), (60, 30), (59, 29.5), (10, 5), (0, 0), (-1, 0), (-1e9, 0)],
 )
 def test_half_a_minute_must_be_left_or_half_of_a_short_life(life_s: float, margin: float) -> None:
     assert margin_s(life_s) == margin
