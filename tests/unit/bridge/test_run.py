@@ -23,6 +23,7 @@ from dcs_proxy.bridge.outbox import Outbox
 from dcs_proxy.bridge.run import Bridge, explain_failure
 from dcs_proxy.bridge.side import Farewell
 from dcs_proxy.errors import ClientGone, DcsError, GatewayUnreachable, LoginRefused, Untrusted
+from dcs_proxy.names import MachineName
 from dcs_proxy.session.directory import StateDirectory
 from tests.unit.bridge import fakes
 from tests.unit.bridge.fakes import LOGIN, FakeGateway
@@ -160,11 +161,71 @@ def test_both_learn_of_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gateway.told == [Farewell(11, "")]
 
 
-def test_ctrl_c_is_left_to_the_client() -> None:
+def test_ctrl_c_is_left_to_the_client_and_other_signals_end_the_bridge() -> None:
     client = FakeSide()
     client.ended.set()
-    pass_on(client, FakeSide())
+    bridge = bridge_of(client)
+    bridge.pass_on(cast(Gateway, FakeSide()))
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        assert signal.getsignal(number) == bridge._end_soon
+
+
+def test_a_bridge_that_works_needs_no_patience_and_sends_what_it_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[tuple[Outbox, object]] = []
+    monkeypatch.setattr(Outbox, "open", lambda outbox, side: opened.append((outbox, side)))
+    client, gateway = FakeSide(), FakeSide()
+    gateway.ended.set()
+    bridge = bridge_of(client)
+    bridge.pass_on(cast(Gateway, gateway))
+    assert bridge._patience.finished.is_set()
+    assert opened == [(bridge._to_gateway, gateway)], "the client's side opens its own"
+
+
+@pytest.mark.parametrize("who", ["client", "gateway", "signal"])
+def test_a_bridge_lasts_until_a_side_ends_or_a_signal_comes(
+    client: FakeSide, monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    monkeypatch.setattr(run, "_SIGNALLED_S", 0.0)
+    gateway, waits = FakeSide(), list[float]()
+    bridge = bridge_of(client)
+
+    class Bell:
+        def ring(self) -> None:
+            pass
+
+        def wait(self, timeout_s: float) -> None:
+            waits.append(timeout_s)
+            assert (client.told, gateway.told) == ([], [])
+            if len(waits) == 3 and who == "signal":
+                bridge._signal = signal.SIGHUP
+            elif len(waits) == 3:
+                {"client": client, "gateway": gateway}[who].ended.set()
+
+    bridge._bell = cast(Any, Bell())
+    bridge.pass_on(cast(Gateway, gateway))
+    assert waits == [1.0] * 3
+    assert bool(client.told) is (who != "client") and bool(gateway.told) is (who != "gateway")
+
+
+def test_after_a_signal_the_client_may_finish_even_if_the_gateway_has_gone(
+    client: FakeSide,
+) -> None:
+    gateway = FakeSide()
+    gateway.ended.set()
+    client.ended = Reading(client)
+    assert pass_on(client, gateway, by_signal=signal.SIGHUP) == 0
+    assert (client.told, gateway.told) == ([], [Farewell(11, "disconnected by user")])
+
+
+def test_a_client_that_has_gone_too_is_told_nothing(client: FakeSide) -> None:
+    gateway = FakeSide(Farewell(2, "maintenance"))
+    client.ended.set()
+    gateway.ended.set()
+    assert pass_on(client, gateway) == 0
+    assert client.told == []
 
 
 def greeting_failed(cause: Exception) -> Exception:
@@ -314,6 +375,36 @@ def test_a_client_that_goes_ends_the_wait_for_the_gateway(
     assert sock.fileno() == -1
 
 
+def test_a_gateway_may_take_some_turns(
+    client: FakeSide, sock: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late(threading.Event):
+        turns = 0
+
+        def wait(self, timeout: float | None = None) -> bool:
+            self.turns += 1
+            return self.turns > 3
+
+    gateway = FakeGateway(has_answered=Late())
+    gateway.use_in(run, monkeypatch)
+    assert bridge_of(client).log_in(sock, LOGIN) is cast(Gateway, gateway)
+
+
+def test_why_a_gateway_stopped_is_known_once_its_thread_has_ended(
+    client: FakeSide, sock: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = FakeGateway(active=False)
+    gateway.use_in(run, monkeypatch)
+
+    def end(_: fakes.End, timeout: float | None = None) -> bool:
+        gateway.error = Untrusted("forged")
+        return True
+
+    monkeypatch.setattr(fakes.End, "wait", end)
+    with pytest.raises(Untrusted, match="forged"):
+        bridge_of(client).log_in(sock, LOGIN)
+
+
 def test_a_client_learns_why_there_is_no_connection(client: FakeSide) -> None:
     bridge = bridge_of(client)
     error = GatewayUnreachable("no answer", hint="try again")
@@ -376,6 +467,9 @@ def test_a_bridge_has_both_keys_and_lets_no_client_wait_for_long(
         known = Path(state.file("known_hosts")).read_text()
         assert all(key.get_base64() in known for key in keys)
         assert (inbox, outbox) == (bridge._to_client, bridge._to_gateway)
+        assert (bridge._host, bridge._signal) == ("dm-foo", 0)
+        bridge.progress.waking(MachineName("dm-foo"), 60)
+        assert client.shown == ["dcs-proxy: dm-foo: waking up, at most 60 s"]
         assert on_end == bridge._bell.ring
         assert (bridge._patience.interval, bridge._patience.daemon) == (2.0, True)
         assert bridge._patience.is_alive()

@@ -63,6 +63,7 @@ def test_what_is_no_proxy_is_refused_without_being_quoted(text: str) -> None:
         (f"http://{'a' * 64}:80", "has an impossible host or port"),
         ("http://proxy:3128/path", "has something after the port"),
         ("https://proxy:3128", 'must be "http://host:port"'),
+        ("http://proxy", 'must be "http://host:port"'),
         ("http://me:s%c3%bc@proxy:80", "has a user or password with characters that cannot be"),
         ("http://:secret@proxy:80", "has a password but no user"),
     ],
@@ -74,6 +75,7 @@ def test_what_is_wrong_with_a_proxy_is_said(text: str, reason: str) -> None:
 
 def test_a_port_is_needed_unless_there_is_a_default() -> None:
     assert parse_http_proxy("http://proxy", 80) == HttpProxy("proxy", 80)
+    assert parse_http_proxy("http://proxy", 80).url() == "http://proxy:80"
     with pytest.raises(ValueError, match="impossible host or port"):
         parse_http_proxy("http://proxy:0", 80)
 

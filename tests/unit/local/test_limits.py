@@ -53,6 +53,9 @@ def test_a_limit_that_cannot_be_raised_is_named(monkeypatch: pytest.MonkeyPatch)
         (BlockingIOError(errno.EAGAIN, "fork"),
          "the system starts no more threads or processes (ulimit -u is 7, ulimit -v is 58)"),
         (RuntimeError("another"), None),
+        (RuntimeError("Cannot allocate memory"), None),
+        (ValueError("can't start new thread"), None),
+        (BlockingIOError(errno.EALREADY, "connect"), None),
         (OSError(errno.ENOSPC, "no"), None),
         (ImportError("no module"), None),
     ],
@@ -66,6 +69,26 @@ def test_a_shortage_is_named_with_the_limits_that_are_set(
     )
     shortage = explain_shortage(error)
     assert (shortage and shortage.message) == said
+    assert shortage is None or "raise the limit where it is set" in shortage.hint
     limits.clear()
     shortage = explain_shortage(error)
     assert (shortage and shortage.message) == (said and said.partition(" (")[0])
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "ulimit -d is 3"),
+        (ImportError("Cannot allocate memory"), "ulimit -d is 3"),
+        (RuntimeError("can't start new thread"), "ulimit -u is 0, ulimit -d is 3"),
+    ],
+)
+def test_a_limit_of_data_alone_and_one_of_nothing_are_named(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    limits = {resource.RLIMIT_DATA: 3 * 1024, resource.RLIMIT_NPROC: 0}
+    monkeypatch.setattr(
+        resource, "getrlimit", lambda kind: (limits.get(kind, UNLIMITED), UNLIMITED)
+    )
+    shortage = explain_shortage(error)
+    assert shortage is not None and shortage.message.endswith(f" ({said})")
