@@ -5,12 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import keyring.backends.chainer
 import keyring.backends.fail
 import keyring.backends.null
+import keyring.backends.SecretService
 import keyring.errors
 import pytest
 
@@ -62,8 +65,113 @@ class Registry(Ring):
         raise NotImplementedError
 
 
+class Fixed(Ring):
+    """Has secrets that only another program can remove."""
+
+    def delete_password(self, service: str, username: str) -> None:
+        raise NotImplementedError
+
+
 def do(command: str, *rings: Any) -> str:
     return keyring_process.run(command, list(rings), "service", "user")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "text"),
+    [
+        ("dsk-a", 0, b"dsk-a"),
+        (keyring_process.Ended(ABSENT), ABSENT, b""),
+        (keyring_process.Ended(UNUSABLE, "none"), UNUSABLE, b"none"),
+        (keyring.errors.KeyringLocked("Failed to unlock"), LOCKED, b""),
+        (ValueError("dsk-secret"), FAILED, b"ValueError"),
+    ],
+)
+def test_the_process_ends_with_a_status_and_says_only_what_it_has_to(
+    monkeypatch: pytest.MonkeyPatch, outcome: str | Exception, status: int, text: bytes
+) -> None:
+    def run(*words: object) -> str:
+        assert words == ("get", [], "service", "user")
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    limits: list[int] = []
+    near, far = os.pipe()
+    monkeypatch.setattr(signal, "alarm", limits.append)
+    monkeypatch.setattr(keyring_process, "_take_stdout", lambda: far)
+    monkeypatch.setattr(keyring_process, "find_rings", list)
+    monkeypatch.setattr(keyring_process, "run", run)
+    assert keyring_process.main(["7", "get", "service", "user"]) == status
+    os.close(far)
+    with os.fdopen(near, "rb") as said:
+        assert said.read() == text
+    assert limits == [7]
+
+
+def test_what_a_back_end_prints_does_not_mix_with_the_secret() -> None:
+    program = (
+        "import os; from dcs_proxy.api import keyring_process;"
+        "output = keyring_process._take_stdout();"
+        "print('unlocked', flush=True); os.write(output, b'dsk-a')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout == b"dsk-a"
+
+
+def test_a_missing_package_and_a_choice_that_breaks_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> None:
+        raise ValueError("dsk-secret")
+
+    monkeypatch.setattr(keyring.core, "load_env", fail)
+    with pytest.raises(keyring_process.Ended) as caught:
+        keyring_process.find_rings()
+    said = "the chosen one cannot be loaded: ValueError"
+    assert (caught.value.status, caught.value.text) == (UNUSABLE, said)
+    monkeypatch.setitem(sys.modules, "keyring", None)
+    with pytest.raises(keyring_process.Ended) as caught:
+        keyring_process.find_rings()
+    said = "the Python package keyring is missing"
+    assert (caught.value.status, caught.value.text) == (UNUSABLE, said)
+
+
+class SecretService(Ring):
+    """As keyring's own; `secretstorage` below searches it."""
+
+    schemes: ClassVar = {"default": {"service": "service", "username": "username"}}
+    scheme = "default"
+
+
+SecretService.__module__, SecretService.__name__ = "keyring.backends.SecretService", "Keyring"
+
+
+@pytest.mark.parametrize("has_entry", [True, False])
+def test_a_service_that_has_no_entry_is_not_unlocked(
+    monkeypatch: pytest.MonkeyPatch, has_entry: bool
+) -> None:
+    events: list[object] = []
+
+    class Bus:
+        def close(self) -> None:
+            events.append("closed")
+
+    def search(bus: Bus, wanted: dict[str, str]) -> Iterator[str]:
+        events.append(wanted)
+        return iter(["an entry"] if has_entry else [])
+
+    monkeypatch.setitem(
+        sys.modules, "secretstorage", SimpleNamespace(dbus_init=Bus, search_items=search)
+    )
+    ring = SecretService("dsk-a")
+    monkeypatch.setattr(ring, "get_password", lambda *_: events.append("unlocked") or "dsk-a")
+    if has_entry:
+        assert do("get", ring) == "dsk-a"
+    else:
+        with pytest.raises(keyring_process.Ended):
+            do("get", ring)
+    wanted = {"service": "service", "username": "user"}
+    assert events == [wanted, "closed", *(["unlocked"] if has_entry else [])]
 
 
 def test_every_entry_is_deleted() -> None:
@@ -78,6 +186,7 @@ def test_every_entry_is_deleted() -> None:
         ("get", Ring(), ABSENT),
         ("delete", Ring(), ABSENT),
         ("delete", Ring("a", stuck=True), FAILED),
+        ("delete", Fixed("a"), FAILED),
     ],
 )
 def test_what_is_not_there_or_stays_ends_with_its_status(
@@ -104,6 +213,13 @@ def test_a_keyring_is_named_by_its_module() -> None:
     assert do("name", Ring()) == __name__
 
 
+class StorageError(Exception):
+    """As one of secretstorage's."""
+
+
+StorageError.__module__ = "secretstorage.exceptions"
+
+
 def test_no_error_of_pythons_own_is_quoted_for_it_may_hold_the_secret() -> None:
     with pytest.raises(UnicodeDecodeError) as caught:
         b"dsk-secret\xff".decode()
@@ -118,6 +234,7 @@ def test_no_error_of_pythons_own_is_quoted_for_it_may_hold_the_secret() -> None:
         (keyring.errors.NoKeyringError("none"), (UNUSABLE, "none")),
         (keyring.errors.InitError("Failed to create"), (FAILED, "Failed to create")),
         (keyring.errors.PasswordSetError(), (FAILED, "PasswordSetError")),
+        (StorageError("no such item"), (FAILED, "no such item")),
     ],
 )
 def test_errors_of_the_keyring_are_told_apart(error: Exception, expected: tuple[int, str]) -> None:
@@ -194,6 +311,42 @@ def test_one_that_is_chosen_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(keyring.core, "load_env", PlaintextRing)
     with pytest.raises(keyring_process.Ended, match="PlaintextRing is chosen, which stores"):
         find(monkeypatch, Better())
+    monkeypatch.setattr(keyring.core, "load_env", lambda: None)
+    monkeypatch.setattr(keyring.core, "load_config", Ring)
+    assert [type(ring) for ring in find(monkeypatch, Better())] == [Ring]
+
+
+class Quoted(Exception):
+    """As D-Bus's."""
+
+
+Quoted.__module__ = "jeepney.wrappers"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("Unable to get the session bus"), "Unable to get the session bus"),
+        (Quoted("details"), "Quoted"),
+        (None, "no backend found"),
+    ],
+)
+def test_why_a_desktop_has_no_keyring_is_told(
+    monkeypatch: pytest.MonkeyPatch, error: Exception | None, said: str
+) -> None:
+    class Kind(type):
+        @property
+        def priority(cls) -> float:
+            if error is not None:
+                raise error
+            return 5
+
+    monkeypatch.setattr(keyring.backends.SecretService, "Keyring", Kind("Keyring", (), {}))
+    monkeypatch.setattr(keyring.core, "load_env", lambda: None)
+    monkeypatch.setattr(keyring.core, "load_config", lambda: None)
+    with pytest.raises(keyring_process.Ended) as caught:
+        find(monkeypatch, Weak())
+    assert (caught.value.status, caught.value.text) == (UNUSABLE, said)
 
 
 def test_a_process_whose_parent_cannot_kill_it_ends_by_itself(tmp_path: Path) -> None:
