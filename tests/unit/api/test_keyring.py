@@ -3,7 +3,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,6 +52,40 @@ def test_what_it_prints_is_the_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert keyring(monkeypatch, tmp_path, absent).read() is None
     assert keyring(monkeypatch, tmp_path, absent).remove() is False
     assert keyring(monkeypatch, tmp_path, "").remove() is True
+
+
+def test_it_says_which_keyring_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ring = keyring(monkeypatch, tmp_path, "print('of-' + sys.argv[2], end='')")
+    assert (ring.name(), ring.store("dsk-a")) == ("of-name", "of-set")
+    absent = keyring(monkeypatch, tmp_path, f"sys.exit({keyring_process.ABSENT})")
+    assert absent.name() == absent.store("dsk-a") == ""
+
+
+@pytest.mark.parametrize("isolated", [0, 1])
+def test_it_is_as_isolated_as_we_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, isolated: int
+) -> None:
+    flags = SimpleNamespace(isolated=isolated)
+    monkeypatch.setattr(
+        system_keyring, "sys", SimpleNamespace(flags=flags, executable=sys.executable)
+    )
+    ring = keyring(monkeypatch, tmp_path, "print(sys.flags.isolated, end='')")
+    assert ring.name() == str(isolated)
+
+
+def test_one_that_has_ended_before_it_is_given_the_key_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real = system_keyring.start
+
+    def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        process = real(*arguments, **options)
+        process.wait()
+        return process
+
+    monkeypatch.setattr(system_keyring, "start", start)
+    with pytest.raises(CredentialsError, match="is locked"):
+        keyring(monkeypatch, tmp_path, f"sys.exit({keyring_process.LOCKED})").store("dsk-a")
 
 
 @pytest.mark.parametrize(
