@@ -16,7 +16,8 @@ from dcs_proxy.local.trusted_file import distrusted, find_distrust, judge
 # From <fcntl.h> and <linux/fs.h>, and from macOS's <sys/stdio.h>.
 _AT_FDCWD, _RENAME_EXCHANGE, _RENAME_SWAP = -100, 2, 2
 
-_WRITE_HINT = "free some space or fix its permissions, or set DCS_PROXY_HOME to another directory"
+_WRITE_HINT = "fix its permissions, or set DCS_PROXY_HOME to another directory"
+_SPACE_HINT = "free some space on its disk, which is full or has reached your quota; see: df -h"
 _SIZE_HINT = "raise the limit of a file's size where it is set: ulimit -f, limits.conf, systemd"
 
 
@@ -209,7 +210,9 @@ def cannot_write(path: str, error: OSError) -> StateError:
 
 def write_hint(error: OSError) -> str:
     """Return what to do if a file cannot be written."""
-    return _SIZE_HINT if error.errno == errno.EFBIG else _WRITE_HINT
+    if error.errno == errno.EFBIG:
+        return _SIZE_HINT
+    return _SPACE_HINT if error.errno in (errno.ENOSPC, errno.EDQUOT) else _WRITE_HINT
 
 
 def _unlink_quietly(path: str) -> None:

@@ -153,7 +153,9 @@ def check_on_disk(case: FaultCase, fault: str, place: list[str], reason: str) ->
     assert done.returncode == 255
     written = f"(cannot be written|cannot open the lock .*): {reason}"
     assert re.search(written, done.stderr), done.stderr
-    remedy = "ulimit -f" if "--fsize=0" in place else "free some space"
+    remedy = "free some space" if reason.startswith("No space") else "DCS_PROXY_HOME"
+    if "--fsize=0" in place:
+        remedy = "ulimit -f"
     assert remedy in done.stderr and "Traceback" not in done.stderr
     assert not left
     assert not case.emulator.creates(), "no session is asked for that could not be kept"

@@ -16,6 +16,7 @@ import pytest
 from dcs_proxy.errors import StateError
 from dcs_proxy.local import files
 from dcs_proxy.local.files import (
+    cannot_write,
     check_private_directory,
     exchange,
     make_directories,
@@ -221,8 +222,25 @@ def test_a_file_that_is_being_written_is_private_and_no_link(
     assert other.read_text() == "kept" and (tmp_path / "file").read_bytes() == b"data"
 
 
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        (errno.ENOSPC, "free some space on its disk"),
+        (errno.EDQUOT, "has reached your quota"),
+        (errno.EFBIG, "ulimit -f"),
+        (errno.EROFS, "set DCS_PROXY_HOME"),
+        (errno.EACCES, "fix its permissions"),
+    ],
+)
+def test_what_to_do_depends_on_why_a_file_cannot_be_written(number: int, hint: str) -> None:
+    error = cannot_write("/config.toml", OSError(number, os.strerror(number)))
+    assert hint in error.hint
+    # The config files and other files that may be on a full disk are not in the state directory.
+    assert ("DCS_PROXY_HOME" in error.hint) is (number in (errno.EROFS, errno.EACCES))
+
+
 def is_not_written(path: object, reason: str) -> tuple[str, str]:
-    hint = "free some space or fix its permissions, or set DCS_PROXY_HOME to another directory"
+    hint = "fix its permissions, or set DCS_PROXY_HOME to another directory"
     return f"{path} cannot be written: {reason}", hint
 
 
@@ -314,11 +332,6 @@ def test_a_file_may_have_the_longest_name_that_there_is(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 255)
     write_atomically(str(path), b"data")
     assert path.read_bytes() == b"data"
-
-
-def test_what_to_do_depends_on_why_a_file_cannot_be_written() -> None:
-    assert "ulimit -f" in files.write_hint(OSError(errno.EFBIG, "too large"))
-    assert "free some space" in files.write_hint(OSError(errno.ENOSPC, "full"))
 
 
 def test_a_missing_target_is_named_with_the_links_removal(tmp_path: Path) -> None:
