@@ -23,6 +23,7 @@ from dataclasses import replace
 from dcs_proxy.api.client import new_idempotency_key
 from dcs_proxy.api.model import Machine, Session
 from dcs_proxy.api.retry import new_machine_wait_s, poll_wait_s
+from dcs_proxy.console.format import in_words
 from dcs_proxy.errors import (
     AgentRefused,
     AgentUnavailable,
@@ -66,8 +67,9 @@ from dcs_proxy.ssh.certificates import generate_key
 from dcs_proxy.ssh.keys import KeyPair
 from dcs_proxy.text import as_word, quote_server
 
-# Tell the user of a larger difference: ssh checks the gateway's certificate by our clock.
-_CLOCK_NOTICE_S = 300
+# Report a clock that is further behind or ahead of the API's: ssh checks the gateway's certificate
+# by it, which may have been issued a minute ago, and lasts for longer than minutes.
+_BEHIND_S, _AHEAD_S = 60, 300
 
 
 def do(step: Step, work: Work) -> None:
@@ -252,7 +254,7 @@ def _accept(work: Work, record: Record, session: Session) -> None:
         )
     # A machine that was already running accepts logins.  One that has just woken may not yet.
     has_woken = work.is_announced or key is None
-    ready = replace(ready, proved_at=NEVER if has_woken else context.now())
+    ready = replace(ready, proved_at=NEVER if has_woken else _proved_at(work))
     if not has_woken:
         save_proof(work)
     work.save(replace(record, ready=ready), phase=Phase.ACCEPTED)
@@ -268,7 +270,7 @@ def _confirm(work: Work, record: Record, ready: ReadySession) -> None:
     _report_clock(work)
     if ready.proved_at == NEVER:
         work.context.await_guest(work.name, record)
-    ready = replace(ready, proved_at=work.context.now())
+    ready = replace(ready, proved_at=_proved_at(work))
     save_proof(work)
     work.save(replace(record, ready=ready), phase=Phase.ACCEPTED)
 
@@ -299,10 +301,24 @@ def _report_clock(work: Work) -> None:
         return
     work.has_reported_clock = True
     work.context.log.event("clock", machine=work.name, ahead_s=int(ahead_s))
-    if abs(ahead_s) >= _CLOCK_NOTICE_S:
+    if _is_wrong(ahead_s):
         how = "behind" if ahead_s > 0 else "ahead of"
-        minutes = round(abs(ahead_s) / 60)
-        work.context.notice(f"this computer's clock is {minutes} min {how} the API's: set it")
+        difference = in_words(abs(ahead_s))
+        work.context.notice(f"this computer's clock is {difference} {how} the API's: set it")
+
+
+def _is_wrong(ahead_s: float) -> bool:
+    return ahead_s >= _BEHIND_S or -ahead_s >= _AHEAD_S
+
+
+def _proved_at(work: Work) -> float:
+    """Return the time to save for a session that the API has just confirmed.
+
+    While the clock is wrong it is so early that the next ssh asks again: where ssh then fails, it
+    says only that a certificate is invalid, so each time the clock must be reported before.
+    """
+    now = work.context.now()
+    return now - work.situation.reuse_s if _is_wrong(work.situation.clock_ahead_s) else now
 
 
 def _not_woken(name: MachineName, machine: Machine) -> NotWoken:

@@ -25,6 +25,7 @@ NOT_OURS = {
     "/bin/sh: 0: 3: Invalid argument",
     "/bin/sh: 0: cannot open .../launcher: No such file",
     "Bad owner or permissions on ...",
+    "Certificate invalid: not yet valid",
     "Connection timed out during banner exchange",
     "Could not resolve hostname dm-foo",
     "Permission denied (publickey)",

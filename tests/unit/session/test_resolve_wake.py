@@ -11,6 +11,7 @@ import pytest
 from dcs_proxy.errors import DeadlineExceeded, SessionFailed
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.log import Log
+from dcs_proxy.session.next_step import Half
 from tests.unit.session.fakes import NAME, Fakes, events
 
 
@@ -18,7 +19,7 @@ def test_each_step_is_in_the_debug_log(fakes: Fakes) -> None:
     path = fakes.state.file("log")
     log = Log(path, "debug")
     fakes.api.statuses = ["wake_in_progress", "ready"]
-    fakes.api.clock_ahead_s = 400.0
+    fakes.api.clock_ahead_s = 40.0
     fakes.resolve(log=log)
     fakes.resolve(log=log)
     fakes.now = lambda: time.time() + 61
@@ -31,7 +32,7 @@ def test_each_step_is_in_the_debug_log(fakes: Fakes) -> None:
         "session machine=dm-foo session=wssh-0 status=wake_in_progress",
         "step machine=dm-foo step=Wait",
         "step machine=dm-foo step=Accept",
-        "clock machine=dm-foo ahead_s=400",
+        "clock machine=dm-foo ahead_s=40",
         'agent asked="add a certificate identity" reply=6 ms=N',
         'agent asked="remove an identity" reply=6 ms=N',
         "ready machine=dm-foo session=wssh-0 login=wssh-0 seconds=N ms=N",
@@ -47,7 +48,7 @@ def test_each_step_is_in_the_debug_log(fakes: Fakes) -> None:
         "step machine=dm-foo step=Resume",
         "resume machine=dm-foo session=wssh-0",
         "step machine=dm-foo step=Confirm",
-        "clock machine=dm-foo ahead_s=400",
+        "clock machine=dm-foo ahead_s=40",
         "step machine=dm-foo step=Use",
     ]
     (said,) = re.findall(r" seconds=(\d+) ms=(\d+)", Path(path).read_text())
@@ -86,15 +87,21 @@ def test_a_wrong_clock_is_reported_and_does_no_harm(fakes: Fakes, hours: int) ->
 
 
 @pytest.mark.parametrize(
-    ("ahead_s", "told"), [(-299.0, []), (299.0, []), (300.0, ["behind"]), (-300.0, ["ahead of"])]
-)
-def test_a_clock_is_reported_from_five_minutes_on(
-    fakes: Fakes, ahead_s: float, told: list[str]
+    ("ahead_s", "told"),
+    [(59.0, ""), (60.0, "60 s behind"), (200.0, "3 min behind"), (86400.0 * 365, "365 d behind"),
+     (-299.0, ""), (-300.0, "5 min ahead of"), (-7200.0, "2 h ahead of")],
+)  # fmt: skip
+def test_a_clock_is_reported_from_one_minute_behind_and_five_ahead_on_each_time(
+    fakes: Fakes, ahead_s: float, told: str
 ) -> None:
     fakes.api.clock_ahead_s = ahead_s
-    fakes.resolve()
-    assert fakes.notices == [f"this computer's clock is 5 min {how} the API's: set it"
-                             for how in told]  # fmt: skip
+    for tries in (1, 2, 3):
+        fakes.resolve()
+        expected = [f"this computer's clock is {told} the API's: set it"] * tries if told else []
+        assert fakes.notices == expected
+    assert len(fakes.api.keys) == 1, "one session serves all of them"
+    fakes.resolve(half=Half.CONNECT)
+    assert len(fakes.notices) == len(expected), "the same ssh does not ask twice"
 
 
 def test_a_deployment_without_get_repeats_the_post(fakes: Fakes) -> None:
