@@ -53,7 +53,7 @@ from dcs_proxy.fastpath.helper import (
 from dcs_proxy.local.http_proxy import authority
 from dcs_proxy.local.log import milliseconds_since
 from dcs_proxy.names import MachineName, fold_case, machine_name
-from dcs_proxy.openssh.parent import client_id, is_known, is_ssh
+from dcs_proxy.openssh.parent import ask_options, client_id, is_known, is_ssh
 from dcs_proxy.openssh.shell import check_shell_is_silent
 from dcs_proxy.publish.includes import publish
 from dcs_proxy.session.context import Context
@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     arguments.host = fold_case(arguments.host.strip("'"))
     check_descriptors(machine_name(arguments.host) or "HOST")
     arguments.login = arguments.login and arguments.login.strip("'")
-    way, first = _choose(arguments)
+    way, first = _choose(arguments, options)
     if way is Way.BRIDGE:
         return _bridge(arguments, options, first)
     fdpass = way is Way.HANDOVER and is_fdpass()
@@ -144,14 +144,33 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     return 0 if is_done else _bridge(arguments, options, b"")
 
 
-def _choose(arguments: argparse.Namespace) -> tuple[Way, bytes]:
+def _choose(arguments: argparse.Namespace, options: Options) -> tuple[Way, bytes]:
+    """Return the way, and the bytes that were read from stdin to choose it.
+
+    Set the login to that of an ssh that has read our block, and so expects the gateway: its command
+    line has a ProxyCommand, which takes the place of ours.
+    """
     if arguments.fdpass:
         return Way.HANDOVER, b""
     if arguments.relay:
         return Way.RELAY, b""
     if arguments.bridge:
         return Way.BRIDGE, b""
-    return choose_way(arguments.login)
+    way, first = choose_way(arguments.login)
+    if way is Way.BRIDGE and arguments.login is None:
+        with contextlib.suppress(DcsError):
+            arguments.login = _login_in_block(options)
+        if arguments.login is not None:
+            return choose_way(arguments.login)
+    return way, first
+
+
+def _login_in_block(options: Options) -> str | None:
+    """Return the login name of our ssh if it has read a session's files, else None."""
+    found = ask_options(os.getppid())
+    sessions = os.path.join(options.state_directory(os.environ), "sessions", "")
+    is_ours = found.get("userknownhostsfile", "").strip('"').startswith(sessions)
+    return found.get("user") if is_ours else None
 
 
 def _report(error: DcsError, host: str, *, is_openssh: bool) -> str:

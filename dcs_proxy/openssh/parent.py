@@ -17,14 +17,19 @@ _WITH_ARGUMENT = frozenset("BDEFIJLOPQRSWbceilmopw")
 # Options with which ssh does not log in: print the configuration, control a master process, query
 # algorithms, print the version.
 _WITHOUT_SESSION = frozenset("GOQV")
+# The options that decide which lines of the config apply, and their values.
+_DECIDING = frozenset("FJlop")
 _LOG_LEVEL = re.compile(r"\s*loglevel[\s=]+\"?([a-z]+[0-9]?)\"?\s*", re.IGNORECASE)
 _USER = re.compile(r"\s*user[\s=]+\"?([^\"]*?)\"?\s*", re.IGNORECASE)
 _CONNECT_TIMEOUT = re.compile(r"\s*connecttimeout[\s=]+\"?([0-9]{1,9})\"?\s*", re.IGNORECASE)
 _BYPASS = re.compile(r"\s*(proxyjump|proxycommand)[\s=]+\"?([^\"]*?)\"?\s*", re.IGNORECASE)
+_PROXY_COMMAND = re.compile(r"\s*proxycommand[\s=].*", re.IGNORECASE | re.DOTALL)
 _DESTINATION = ""
 # ssh itself, and the names that wrappers give it: ssh.real, ssh-10.0, .ssh-wrapped, openssh.
 _SSH = re.compile(r"(?:\A|[^a-z]|open)ssh(?!-(?:add|agent|key))(?:\Z|[^a-z])")
 _PS_S = 2.0
+# ssh -G reads files and runs what Match exec names.
+_ASK_S = 10.0
 # The values of LogLevel below INFO (ssh_config(5)).
 _QUIET = frozenset({"quiet", "fatal", "error"})
 
@@ -82,6 +87,29 @@ def connect_timeout(pid: int) -> int | None:
 def typed_bypass(pid: int) -> str | None:
     """Return how the command line of the ssh `pid` bypasses our ProxyCommand; see find_bypass()."""
     return find_bypass(parse_options(_arguments(pid)))
+
+
+def ask_options(pid: int) -> dict[str, str]:
+    """Return the options of the ssh `pid`, which has a ProxyCommand on its command line.
+
+    They are what ``ssh -G`` prints for the same command line, by lower-case name; the last one
+    counts.  Return {} if there is no such ProxyCommand, or ssh does not answer.
+    """
+    options = parse_options(_arguments(pid))
+    if not any(letter == "o" and _PROXY_COMMAND.match(value) for letter, value in options):
+        return {}
+    words = [f"-{letter}{value}" for letter, value in options if letter in _DECIDING]
+    words += ["--", *(value for letter, value in options if letter == _DESTINATION)]
+    try:
+        ssh = os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        ssh = find_program("ssh", os.environ) or ""
+    try:
+        done = run([ssh, "-G", *words], environment=os.environ, limit_s=_ASK_S)
+    except (OSError, TimeoutError):
+        return {}
+    lines = done.stdout.decode("utf-8", "replace").splitlines() if done.status == 0 else []
+    return {name: value for name, _, value in (line.partition(" ") for line in lines)}
 
 
 def find_bypass(options: list[tuple[str, str]]) -> str | None:

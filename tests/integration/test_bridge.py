@@ -5,7 +5,9 @@ from __future__ import annotations
 import array
 import os
 import secrets
+import shlex
 import socket
+import sys
 import termios
 import threading
 from collections.abc import Callable, Iterator
@@ -146,6 +148,27 @@ def test_what_is_wrong_before_the_bridge_can_answer_is_told_through_ssh(
     )  # fmt: skip
     assert done.returncode == 255
     assert said.format(state=user.state) in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-o", "ProxyUseFdpass=no"], ""),
+        (["-oProxyUseFdpass no", "-p99", "-4", "-v"], ""),
+        ([], ""),  # a handover
+        (["-o", "ProxyUseFdpass=no", "-l", "root"], "is about to log in as root, but"),
+    ],
+)
+def test_an_ssh_that_has_read_our_block_expects_the_gateway_whatever_its_proxy_command_says(
+    start_emulator: Start, user: User, words: list[str], said: str
+) -> None:
+    user.use(start_emulator("--machine", "dm-foo"))
+    program = shlex.join([sys.executable, "-m", "dcs_proxy"])
+    done = user.ssh("-o", f"ProxyCommand={program} %h %p", *words, "dm-foo", "echo in")
+    if said:
+        assert done.returncode == 255 and said in done.stderr
+    else:
+        assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr
 
 
 @pytest.mark.parametrize("how", ["empty", "readable"])

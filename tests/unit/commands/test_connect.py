@@ -75,6 +75,19 @@ def test_a_port_is_a_number(port: str) -> None:
         connect._check_port(port)
 
 
+@pytest.mark.parametrize(
+    ("known_hosts", "login"),
+    [("{state}/sessions/dm-foo.known_hosts", "me"), ("{state}/known_hosts", None), ("", None),
+     ("/other/sessions/x", None)],
+)  # fmt: skip
+def test_an_ssh_that_has_read_a_sessions_files_has_its_login(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, known_hosts: str, login: str | None
+) -> None:
+    found = {"user": "me", "userknownhostsfile": known_hosts.format(state=tmp_path)}
+    monkeypatch.setattr(connect, "ask_options", lambda pid: found if known_hosts else {})
+    assert connect._login_in_block(Options(str(tmp_path))) == login
+
+
 RECORD = Record(ATTEMPT, READY)
 NO_FDPASS = "dcs-proxy: --fdpass needs a socket from ssh as stdin and stdout"
 
@@ -193,9 +206,9 @@ def test_an_option_forces_its_way(stage: Stage, option: str, way: Way) -> None:
     arguments = argparse.Namespace(
         **{"login": None, "fdpass": False, "relay": False, "bridge": False, option: True}
     )
-    assert connect._choose(arguments) == (way, b"")
+    assert connect._choose(arguments, Options("/state")) == (way, b"")
     arguments = argparse.Namespace(login="me", fdpass=False, relay=False, bridge=False)
-    assert connect._choose(arguments) == (stage.way, b"")
+    assert connect._choose(arguments, Options("/state")) == (stage.way, b"")
 
 
 def test_a_relay_sends_what_was_read_to_choose_it(stage: Stage) -> None:

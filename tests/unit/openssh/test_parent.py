@@ -119,6 +119,54 @@ def test_a_way_that_replaces_ours_and_leads_nowhere_is_seen(
     assert find_bypass(parse_options(words)) == way
 
 
+ASKED = b"user me\nhostname dm-foo\nidentityfile /a\nidentityfile /b c\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (["-o", "ProxyCommand=dcs-proxy %h %p", "dm-foo", "ls", "-l"],
+         ["-oProxyCommand=dcs-proxy %h %p", "--", "dm-foo"]),
+        (["-F", "a b", "-NfvL1:x:2", "-oproxycommand x", "-p22", "-l", "me", "-E", "log", "dm-foo"],
+         ["-Fa b", "-oproxycommand x", "-p22", "-lme", "--", "dm-foo"]),
+        (["-F", "x", "dm-foo"], None),
+        (["dm-foo", "-o", "User=ProxyCommand"], None),
+        ([], None),
+    ],
+)  # fmt: skip
+def test_ssh_itself_is_asked_which_options_it_has_read(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], asked: list[str] | None
+) -> None:
+    seen: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> Output:
+        seen.append(command)
+        return Output(0, ASKED, b"", False)
+
+    monkeypatch.setattr(parent, "_arguments", lambda pid: words)
+    monkeypatch.setattr(parent, "run", run)
+    options = parent.ask_options(os.getpid())
+    if asked is None:
+        assert (options, seen) == ({}, [])
+        return
+    assert options == {"user": "me", "hostname": "dm-foo", "identityfile": "/b c"}
+    assert seen == [[os.path.realpath(sys.executable), "-G", *asked]]
+
+
+@pytest.mark.parametrize("failure", [OSError(), TimeoutError(), Output(255, ASKED, b"", False)])
+def test_an_ssh_that_does_not_say_its_options_has_none(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception | Output
+) -> None:
+    def run(command: list[str], **_: object) -> Output:
+        if isinstance(failure, Output):
+            return failure
+        raise failure
+
+    monkeypatch.setattr(parent, "_arguments", lambda pid: ["-oProxyCommand=x", "dm-foo"])
+    monkeypatch.setattr(parent, "run", run)
+    assert parent.ask_options(os.getpid()) == {}
+
+
 @pytest.mark.parametrize(
     ("line", "level"),
     [
