@@ -74,7 +74,7 @@ def test_a_proxy_variable_that_cannot_work_is_named_with_the_reason(
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", value)
     error = refusal()
-    assert error.message.startswith(said)
+    assert error.message.startswith(said) and error.hint
     assert "s3cret" not in error.one_line()
     # Where it does not apply it is not looked at.
     monkeypatch.setenv("NO_PROXY", "api.test")
@@ -110,6 +110,28 @@ BROKEN_CA = [
     ("text", "has no PEM certificate"),
     ("der", "has no PEM certificate"),
 ]
+
+
+def test_space_around_a_proxy_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", " proxy:3128 ")
+    assert find_network(SETTINGS).proxy == HttpProxy("proxy", 3128)
+
+
+def test_a_socks_proxy_is_left_to_the_http_library_if_it_can_use_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: {"socks": object()}[name])
+    monkeypatch.setenv("ALL_PROXY", "socks5h://localhost:1080")
+    assert find_network(SETTINGS).proxy is None
+
+
+def test_a_directory_with_other_files_has_no_hashed_certificates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ca.pem", "5ed36f99.0.old", "README"):
+        (tmp_path / name).write_text(PEM)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))
+    assert "is a directory without hashed certificates" in refusal().message
 
 
 @pytest.mark.parametrize("variable", CA_VARIABLES)

@@ -69,8 +69,9 @@ def test_a_signature_by_another_algorithm_than_agreed_is_refused(
     gateway: Gateway, checked: list[bytes], signature: bytes
 ) -> None:
     """paramiko takes the algorithm that the signature names, SHA-1 too."""
-    with pytest.raises(Untrusted):
+    with pytest.raises(Untrusted) as caught:
         gateway._verify_key(b"certificate", signature)
+    assert "report it" in caught.value.hint
     assert gateway._binding is None
 
 

@@ -265,6 +265,7 @@ def test_a_login_that_fails_is_explained(
     gateway = SimpleNamespace(farewell=farewell, get_exception=lambda: error)
     found = explain_failure(cast(Gateway, gateway), LOGIN)
     assert type(found) is kind and found.message.endswith(said)
+    assert found.hint or found is error
 
 
 @pytest.fixture

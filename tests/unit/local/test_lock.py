@@ -214,6 +214,18 @@ def test_a_holder_that_is_not_known_is_not_named(tmp_path: Path) -> None:
     assert (lock_holder(path), describe_holder(path)) == (123, " (process 123)")
 
 
+def test_a_name_of_a_lock_is_shown_clean_and_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(StateError) as caught:
+        try_lock(str(tmp_path / "a\x1b[2Jb" / "lock"))
+    assert caught.value.message.isprintable() and "DCS_PROXY_HOME" in caught.value.hint
+    path = str(tmp_path / "a\x1b[2Jb")
+    held = try_lock(path)
+    assert held is not None
+    with held, pytest.raises(LockHeld) as again:
+        wait_for_lock(path, timeout_s=0, what="dcs-proxy")
+    assert again.value.message.isprintable()
+
+
 def test_no_descriptor_of_a_lock_stays_open(tmp_path: Path) -> None:
     before = os.listdir("/dev/fd")
     held = try_lock(str(tmp_path / "lock"))

@@ -51,6 +51,9 @@ def test_files_of_others_stay_and_are_reported(tmp_path: Path) -> None:
     fill(tmp_path, [*OURS, *OTHERS])
     left = remove_state(str(tmp_path))
     assert sorted(left) == sorted(str(tmp_path / name) for name in OTHERS)
+    # Those of each directory in the order of their names, the directory itself last.
+    parts = [os.path.dirname(path) for path in left]
+    assert left == sorted(left, key=lambda path: (parts.index(os.path.dirname(path)), path))
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == {
         *OTHERS
     }

@@ -301,6 +301,30 @@ def test_a_name_with_the_same_address_twice_is_tried_once(
     assert found == [(socket.AF_INET, ("127.0.0.1", 22)), (socket.AF_INET, ("127.0.0.2", 22))]
 
 
+def test_a_connection_that_is_there_at_once_is_used(
+    gateway: list[socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Immediate(socket.socket):
+        def connect_ex(self, address: Any) -> int:
+            self.setblocking(True)
+            self.connect(address)
+            self.setblocking(False)
+            return 0
+
+    monkeypatch.setattr(socket, "socket", Immediate)
+    call("localhost", gateway[0].getsockname()[1]).close()
+
+
+def test_an_address_that_cannot_be_used_here_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> socket.socket:
+        raise OSError("no such family")
+
+    resolves_to(monkeypatch, ("127.0.0.1", 22))
+    monkeypatch.setattr(socket, "socket", fail)
+    with pytest.raises(GatewayUnreachable, match=r"127\.0\.0\.1: no such family"):
+        call("gateway.example", 22)
+
+
 def test_a_lookup_without_an_address_or_words_fails_too(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> Any:
         raise OSError("odd")
