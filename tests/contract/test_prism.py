@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
@@ -37,13 +38,15 @@ def point(user: User, url: str) -> None:
 
 
 @pytest.mark.parametrize("name", ERRORS)
-def test_each_documented_error_is_told_to_the_user(mock: Prism, user: User, name: str) -> None:
+def test_each_documented_error_is_told_to_the_user(
+    mock: Prism, user: User, call: Callable[..., CompletedProcess[str]], name: str
+) -> None:
     status, example = ERRORS[name]
     if example["retryable"]:
         user.settings("wake_seconds = 10\n")
     with preferring(mock.url, f"code={status}, example={name}") as url:
         point(user, url)
-        done = user.proxy("wake", "dm-foo")
+        done = call("wake", "dm-foo")
     what, code = SAID[status]
     assert done.returncode == code, done.stderr
     line = f'dcs-proxy: dm-foo: {what}: "{example["message"]}" ({example["error_code"]})'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from subprocess import CompletedProcess
 
 import pytest
 
@@ -69,9 +70,13 @@ def test_a_missing_file_is_made_for_its_owner_alone(ready: User) -> None:
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_written(
-    ready: User, arguments: tuple[str, ...], code: int, said: str
+    ready: User,
+    call: Callable[..., CompletedProcess[str]],
+    arguments: tuple[str, ...],
+    code: int,
+    said: str,
 ) -> None:
-    done = ready.proxy("alias", *arguments)
+    done = call("alias", *arguments)
     assert (done.returncode, said in done.stderr) == (code, True), done.stderr
     assert (ready.root / "config.toml").read_text() == ""
 
