@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 
 from dcs_proxy.errors import LoginMismatch, UsageError
-from dcs_proxy.names import MachineName
+from dcs_proxy.names import PREFIX, MachineName
 from dcs_proxy.openssh.ancestors import is_run_by_ansible
 from dcs_proxy.openssh.parent import typed_bypass
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import Record
-from dcs_proxy.text import clean_text
+from dcs_proxy.text import clean_text, quote_typed
 
 _MAX_SHOWN = 80
 
@@ -50,6 +50,17 @@ def refuse_bypass(parent: int, host: str) -> None:
         f"ssh is about to connect {how} and not through dcs-proxy, so it cannot reach the machine",
         hint=hint,
         machine=host,
+    )
+
+
+def refuse_host_name(host: str) -> None:
+    """Raise UsageError if HostName has replaced the machine's name, for which our block is."""
+    if host.startswith(PREFIX) and "." not in host and ":" not in host:
+        return
+    raise UsageError(
+        f"HostName makes ssh connect to {quote_typed(host)}, which is not the name of a machine",
+        hint="remove HostName for dm- hosts from the ssh config above the dcs-proxy block, or from"
+        " the command line; dcs-proxy doctor shows the line",
     )
 
 

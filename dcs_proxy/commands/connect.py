@@ -31,7 +31,7 @@ from dcs_proxy.bridge.choose import (
 )
 from dcs_proxy.bridge.library import load_paramiko
 from dcs_proxy.bridge.login import login_of
-from dcs_proxy.commands._login import check_login
+from dcs_proxy.commands._login import check_login, refuse_host_name
 from dcs_proxy.console.format import in_words
 from dcs_proxy.console.stderr import is_discarded, show
 from dcs_proxy.errors import (
@@ -262,6 +262,7 @@ def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool, firs
     context = open_context(options, os.environ, client_gone, settings=settings)
     lookup = open_lookup(context)
     if arguments.login is not None and is_ssh(os.getppid()):
+        refuse_host_name(arguments.host)
         _check_not_ended(lookup.find(arguments.host), context)
     name, record = resolve_typed(arguments.host, context, lookup, Half.CONNECT)
     files = publish(context.state, arguments.host, name, record)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dcs_proxy.app import Options, explaining_bugs, open_context, open_fast_entry, open_lookup
-from dcs_proxy.commands._login import is_known_login, not_woken_for, refuse_bypass
+from dcs_proxy.commands._login import is_known_login, not_woken_for, refuse_bypass, refuse_host_name
 from dcs_proxy.console.stderr import is_discarded
 from dcs_proxy.errors import ClientGone, DcsError, NotWoken, attribute_errors_to
 from dcs_proxy.fastpath.helper import NOT_EXPANDED
@@ -90,6 +90,8 @@ def _prepare(host: str, options: Options, parent: int) -> int:
     state = StateDirectory(options.state_directory(os.environ))
     remove_broken(state)
     refuse_bypass(parent, host)
+    if is_ssh(parent):
+        refuse_host_name(host)
     login = typed_login(parent)
     is_refused = login is not None and not is_known_login(login, state)
     # If its command line cannot be read, it may be ssh -G.  If not, its ProxyCommand will wake.

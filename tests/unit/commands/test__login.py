@@ -6,7 +6,12 @@ from dataclasses import replace
 import pytest
 
 from dcs_proxy.commands import _login
-from dcs_proxy.commands._login import check_login, is_known_login, not_woken_for
+from dcs_proxy.commands._login import (
+    check_login,
+    is_known_login,
+    not_woken_for,
+    refuse_host_name,
+)
 from dcs_proxy.errors import LoginMismatch, UsageError
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.records import Attempt, ReadySession, Record
@@ -81,3 +86,15 @@ def test_the_remedy_for_a_login_is_that_of_the_program_that_runs_ssh(
     assert error.message.startswith(f"ssh is about to log in as {'x' * 77}..., but only ")
     assert error.hint.startswith('set ansible_user: "" for dm-foo: ')
     assert "as ?," in not_woken_for("\x1b", "dm-foo").message
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "dm-foo.corp.example", "web", "::1", "dm-a:b"])
+def test_a_host_name_that_is_no_machines_is_named(host: str) -> None:
+    with pytest.raises(UsageError, match="HostName makes ssh connect to ") as caught:
+        refuse_host_name(host)
+    assert f'"{host}"' in caught.value.message and "doctor" in caught.value.hint
+
+
+@pytest.mark.parametrize("host", ["dm-foo", "dm-", "dm-foo-", "dm-0a1b"])
+def test_what_a_user_may_type_is_no_host_name_line(host: str) -> None:
+    refuse_host_name(host)
