@@ -103,6 +103,8 @@ class Problems:
 
     def from_exception(self, error: Exception) -> RequestFailed:
         """Return what an exception of `requests` means."""
+        from http.client import HTTPException
+
         import requests
 
         if isinstance(error, requests.exceptions.SSLError):
@@ -116,6 +118,9 @@ class Problems:
                 return self._failed(f"cannot look up {self._host}")
             if isinstance(cause, OSError) and cause.strerror:
                 return self.no_response(f"cannot be reached: {cause.strerror}")
+            # http.client has limits: 100 headers, 64 KiB a line.
+            if isinstance(cause, HTTPException) and "header" in str(cause):
+                return self.no_response("sent too many or too long HTTP headers", retryable=False)
         if isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
             return self.no_response("sent an incomplete response")
         what = f"cannot be queried: {type(error).__name__}"

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from http.client import BadStatusLine, HTTPException, LineTooLong
 from typing import Any
 
 import pytest
@@ -291,6 +292,12 @@ def caused_by(cause: Exception, error: Exception) -> Exception:
         (requests.exceptions.ReadTimeout("x"), "does not answer", True),
         (requests.ConnectionError(ProtocolError("x", ConnectionResetError(104, "Reset"))),
          "cannot be reached: Reset", True),
+        (requests.ConnectionError(ProtocolError("x", HTTPException("got more than 100 headers"))),
+         "sent too many or too long HTTP headers", False),
+        (requests.ConnectionError(ProtocolError("x", LineTooLong("header line"))),
+         "sent too many or too long HTTP headers", False),
+        (requests.ConnectionError(ProtocolError("x", BadStatusLine("x"))),
+         "sent an incomplete response", True),
         (requests.exceptions.ChunkedEncodingError("x"), "sent an incomplete response", True),
         (requests.ConnectionError("x"), "sent an incomplete response", True),
         (requests.exceptions.InvalidURL("x"), "cannot be queried: InvalidURL", False),
