@@ -303,7 +303,7 @@ def _report_clock(work: Work) -> None:
     work.context.log.event("clock", machine=work.name, ahead_s=int(ahead_s))
     if _is_wrong(ahead_s):
         how = "behind" if ahead_s > 0 else "ahead of"
-        difference = in_words(abs(ahead_s))
+        difference = in_words(round(abs(ahead_s) / 60) * 60)
         work.context.notice(f"this computer's clock is {difference} {how} the API's: set it")
 
 

@@ -162,9 +162,9 @@ def test_the_bridge_tells_openssh_once(start_emulator: Start, user: User) -> Non
 def test_a_bridge_that_cannot_start_says_so_once(start_emulator: Start, user: User) -> None:
     write_config(user, start_emulator("--machine", "dm-foo"))
     user.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (user.state / "bridge_ed25519_key").touch(0o600)
+    (user.state / "bridge_ed25519_key").symlink_to("elsewhere")
     shown = ways_to_fail(user, "dm-foo")
-    assert_once(shown, "bridge_ed25519_key is damaged", "a new one will be created")
+    assert_once(shown, "bridge_ed25519_key is not a file of yours", "a new one will be created")
 
 
 def test_the_bridge_tells_other_clients_through_both(start_emulator: Start, user: User) -> None:

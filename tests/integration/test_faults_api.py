@@ -184,7 +184,7 @@ def test_a_clock_that_is_wrong_is_named_for_a_session_from_before(
     case = fault_case("--session-seconds", "9000", settings="reuse_seconds = 0\n")
     assert case.user.ssh("dm-foo", "true").stderr == ""
     case.set("*=clock:7200")
-    expected = "dcs-proxy: this computer's clock is 120 min behind the API's: set it"
+    expected = "dcs-proxy: this computer's clock is 2 h behind the API's: set it"
     for _ in range(2):
         assert expected in case.user.ssh("dm-foo", "true").stderr
 

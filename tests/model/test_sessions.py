@@ -267,6 +267,9 @@ class Sessions(RuleBasedStateMachine):
         assert ready is not None
         assert (ready.ssh_username, record.attempt.session_id) == (lease.session_id,) * 2
         limit = SETTINGS.reuse_seconds + (COMMITTED_S if process.half is Half.CONNECT else 0)
+        if self.clock.step:
+            # While the clock is wrong, the API's answer is saved as just too old.
+            limit = SETTINGS.reuse_seconds + COMMITTED_S
         assert 0 <= self.clock.time() - ready.proved_at < limit, "used for too long without asking"
         # Its end was written by the clock as it was.
         is_clock_same = lease.steps == self.clock.steps
