@@ -17,6 +17,7 @@ _RFC3339 = re.compile(
 )
 # Go's zero time, which Go programs send for a time that is not set (package time, Time.IsZero).
 _GO_ZERO = datetime(1, 1, 1, tzinfo=timezone.utc)
+_LAST = datetime.max.replace(tzinfo=timezone.utc)
 # More milliseconds than this are an error of the server, and could overflow a float or a timer.
 _MAX_MS = 2**53
 _NOT_THE_API_HINT = (
@@ -162,14 +163,25 @@ class Fields:
 
 
 def parse_time(text: str) -> datetime | None:
-    """Parse an RFC 3339 date-time to aware UTC; None if it is malformed."""
+    """Parse an RFC 3339 date-time to aware UTC; None if it is malformed.
+
+    A time outside the years 1 to 9999 in UTC becomes the first or last moment of them: libraries
+    write "unset" and "never" as the ends of the calendar, with more digits than microseconds (.NET:
+    9999-12-31T23:59:59.9999999), or in their own time zone.
+    """
     match = _RFC3339.match(text)
     if match is None:
         return None
     day, clock, fraction, offset = match.groups()
     offset = "+00:00" if offset in "Zz" else offset
+    # A leap second (RFC 3339 §5.7), which Python does not know.
+    leap_s = clock.endswith(":60")
+    clock = clock.replace(":60", ":59") if leap_s else clock
     try:
-        whole = datetime.fromisoformat(f"{day}T{clock}{offset}").astimezone(timezone.utc)
-        return whole + timedelta(seconds=float(fraction or 0))
-    except (ValueError, OverflowError):
+        local = datetime.fromisoformat(f"{day}T{clock}{offset}")
+    except ValueError:
         return None
+    try:
+        return local.astimezone(timezone.utc) + timedelta(seconds=float(fraction or 0) + leap_s)
+    except OverflowError:
+        return _GO_ZERO if local.year == 1 else _LAST

@@ -14,7 +14,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.faults import DENIED, GETS_IN_AFTER_WAKE, IN, WAKES, FaultCase, Start
+from dcs_proxy.emulator.tls import make_context
+from tests.support.fake_api import Answer, fake_api
+from tests.support.faults import DENIED, GETS_IN_AFTER_WAKE, IN, KEY, WAKES, FaultCase, Start
+from tests.support.user import User
 from tests.support.waiting import wait_until
 
 
@@ -138,6 +141,34 @@ def test_a_redirect_takes_the_key_nowhere(
     case.recovers()
 
 
+@pytest.mark.parametrize("status", [302, 307])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_redirect_from_tls_takes_the_key_nowhere(
+    user: User, tmp_path: Path, scheme: str, status: int
+) -> None:
+    """Neither unencrypted nor to another host, even if that host's certificate is trusted."""
+    right, left = tmp_path / "right.pem", tmp_path / "left.pem"
+    first, second = make_context(str(right), "api.test"), make_context(str(left), "other.test")
+    with fake_api(first) as api, fake_api(second if scheme == "https" else None) as other:
+        (tmp_path / "both.pem").write_text(right.read_text() + left.read_text())
+        target = f"{scheme}://localhost:{other.port}/v1/machines/dm-foo/ssh"
+        api.answers = [Answer(status, b"moved", {"Location": target})]
+        user.environment |= {
+            "DEDALUS_BASE_URL": f"https://127.0.0.1:{api.port}",
+            "REQUESTS_CA_BUNDLE": str(tmp_path / "both.pem"),
+            "DEDALUS_API_KEY": KEY,
+        }
+        assert user.proxy("config-ssh", "--ssh-config", str(user.config)).returncode == 0
+        done = user.ssh("dm-foo", "true")
+        listed = user.proxy("list")
+        assert {asked.headers["authorization"] for asked in api.asked} == {f"Bearer {KEY}"}
+        assert other.asked == []
+    assert (done.returncode, listed.returncode) == (255, 8), listed
+    for text in (done.stderr, listed.stderr):
+        assert "the API answered with a redirect, which is not followed" in text
+        assert "Traceback" not in text and KEY not in text
+
+
 def test_nobody_listens_for_the_api(fault_case: Callable[..., FaultCase]) -> None:
     case = fault_case()
     right = case.user.environment["DEDALUS_BASE_URL"]
@@ -214,6 +245,12 @@ SESSION: list[tuple[str, str, str]] = [
     ("dm-foo=missing:expires_at", "dm-foo", IN),
     ("dm-foo=missing:connection.host_trust", "dm-foo", "no host trust"),
     ("dm-foo=missing:connection.port", "dm-foo", "connection.port is not a port"),
+    (value("created_at", "0000-01-01T00:00:00Z"), "dm-foo", "created_at is not a date and time"),
+    (value("expires_at", "-0001-01-01T00:00:00Z"), "dm-foo", "expires_at is not a date and time"),
+    (value("expires_at", "1970-01-01T00:00:00Z"), "dm-foo", "has already ended"),
+    (value("expires_at", "0001-01-01T00:00:01Z"), "dm-foo", "has already ended"),
+    (value("expires_at", "1969-12-31T23:59:60Z"), "dm-foo", "has already ended"),
+    (value("expires_at", ""), "dm-foo", IN),
 ]  # fmt: skip
 TRUST: list[tuple[str, str, str]] = [
     (value("connection.host_trust.host_pattern", "*"), "dm-foo", IN),
@@ -292,6 +329,30 @@ def test_ssh_meets_faults_of_what_the_api_says(
         # The session stays in use until it is closed.
         case.emulator.control("POST", "machines/dm-foo/close-sessions")
     case.recovers()
+
+
+@pytest.mark.parametrize(
+    ("created_at", "expires_at", "clock_ahead_s"),
+    [
+        ("0001-01-01T00:00:01Z", "9999-12-31T23:59:59Z", 7200),
+        ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59.999999999Z", 0),
+        ("1969-12-31T23:59:59Z", "9999-12-31T23:59:59-14:00", 2 * 10**11),
+        ("9999-12-31T23:59:59.9999999Z", "0001-01-01T00:00:00Z", 0),
+    ],
+)
+def test_sessions_at_the_ends_of_the_calendar(
+    fault_case: Callable[..., FaultCase], created_at: str, expires_at: str, clock_ahead_s: int
+) -> None:
+    """Programs write such times for "unset" and "never"."""
+    case = fault_case()
+    case.set(value("created_at", created_at), value("ready_at", created_at))
+    case.set(value("expires_at", expires_at), f"*=clock:{clock_ahead_s}")
+    done = case.user.ssh("dm-foo", "echo in")
+    assert done.stdout == "in\n", done.stderr
+    assert ("clock is" in done.stderr) is bool(clock_ahead_s)
+    for command in (["status"], ["status", "--json"], ["list"], ["close", "dm-foo"]):
+        said = case.user.proxy(*command)
+        assert said.returncode == 0 and "internal" not in said.stderr, said
 
 
 def test_a_failure_full_of_escapes_is_one_clean_line(fault_case: Callable[..., FaultCase]) -> None:

@@ -224,6 +224,15 @@ def test_any_wait_is_a_time_that_can_be_waited(asked: int) -> None:
         ("2026-01-02T03:04:05.123456789+02:00", datetime(2026, 1, 2, 1, 4, 5, 123457)),
         ("2026-01-02T03:04:05-08:00", datetime(2026, 1, 2, 11, 4, 5)),
         ("9999-12-31T23:59:59.5Z", datetime(9999, 12, 31, 23, 59, 59, 500000)),
+        # "Never" and "unset", as .NET and others write them.
+        ("9999-12-31T23:59:59.9999999Z", datetime.max),
+        ("9999-12-31T23:59:59.999999999Z", datetime.max),
+        ("9999-12-31T20:00:00-08:00", datetime.max),
+        ("9999-12-31T23:59:60Z", datetime.max),
+        ("0001-01-01T00:00:00+23:00", datetime.min),
+        ("0001-01-01T00:00:00.5+00:01", datetime.min),
+        ("2016-12-31T23:59:60Z", datetime(2017, 1, 1)),
+        ("2016-12-31T15:59:60.25-08:00", datetime(2017, 1, 1, 0, 0, 0, 250000)),
     ],
 )
 def test_rfc_3339_dates_are_understood(text: str, expected: datetime) -> None:
@@ -234,7 +243,9 @@ def test_rfc_3339_dates_are_understood(text: str, expected: datetime) -> None:
 
 @pytest.mark.parametrize(
     "text", ["", "2026-01-02", "2026-01-02T03:04:05", "2026-02-30T00:00:00Z",
-             "0001-01-01T00:00:00+23:00", "9999-12-31T23:59:59.9999999Z", "٢٠٢٦-01-02T03:04:05Z"],
+             "0000-01-01T00:00:00Z", "-0001-01-01T00:00:00Z", "10000-01-01T00:00:00Z",
+             "2026-01-02T03:04:61Z", "2026-01-02T03:60:00Z", "2026-01-02T03:04:05+24:00",
+             "2026-01-02T24:00:01Z", "٢٠٢٦-01-02T03:04:05Z"],
 )  # fmt: skip
 def test_other_dates_are_not(text: str) -> None:
     assert parse_time(text) is None
