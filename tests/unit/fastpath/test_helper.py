@@ -324,12 +324,21 @@ def test_what_is_no_host_name_is_left_to_the_full_program(warm: Warm, host: str)
 
 @pytest.mark.parametrize(
     "words",
-    [["prepare", "dm-foo", "more"], ["status"], ["--login", "user", "dm-foo", "ssh"],
-     ["--login", "user", "dm-foo"]],
+    [["prepare", "dm-foo", "more"], ["status"], ["status", "dm-foo"],
+     ["--login", "user", "dm-foo", "ssh"], ["--login", "user", "dm-foo"],
+     ["--login", "user", "dm-foo", "22", "more"], ["--user", "user", "dm-foo", "22"]],
 )  # fmt: skip
-def test_other_command_lines_are_left_to_the_full_program(warm: Warm, words: list[str]) -> None:
+def test_other_command_lines_are_left_to_the_full_program(
+    warm: Warm, handed: Handed, words: list[str]
+) -> None:
     with contextlib.suppress(IndexError):
         assert not helper.run(["--home", warm.state.path, *words])
+
+
+def test_a_command_line_that_does_not_begin_with_the_state_directory_is_the_full_programs(
+    warm: Warm,
+) -> None:
+    assert not helper.run(["--state", warm.state.path, "prepare", "dm-foo"])
 
 
 def test_the_agents_list_is_walked_not_searched(warm: Warm) -> None:
@@ -577,6 +586,13 @@ def test_a_warm_connection_is_handed_over(warm: Warm, handed: Handed) -> None:
     )
     assert stat.S_IMODE(os.stat(warm.state.file("log")).st_mode) == 0o600
     assert warm.agent.requests == [], "prepare has asked it"
+
+
+def test_a_warm_ssh_leaves_no_descriptor_open(warm: Warm, handed: Handed) -> None:
+    """Where it gives up, the full program goes on in the same process."""
+    before = set(os.listdir("/dev/fd"))
+    assert warm.prepare() and warm.connect()
+    assert set(os.listdir("/dev/fd")) == before
 
 
 def test_the_log_says_how_long_it_took(
