@@ -332,7 +332,7 @@ def _listed_machine(item: Any) -> Machine:
     machine_id = value.get("machine_id")
     known_id = MachineId(machine_id if isinstance(machine_id, str) else "")
     try:
-        return _machine(Fields(value, None, "items."), known_id)
+        return _machine(Fields(value, None), known_id)
     except ApiProtocolError:
         return Machine(known_id, "unknown")
 

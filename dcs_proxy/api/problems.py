@@ -27,10 +27,9 @@ from dcs_proxy.text import as_word, quote_server
 
 # Load balancers and CDNs send errors without the contract's `retryable`.  Of the 4xx, these are
 # worth a retry: the request timed out, came too early or was rate limited.  Of the 5xx (such as 520
-# to 530) all are, except those below: the request itself is wrong, or the network requires a login
-# (511, RFC 6585 §6).
+# to 530) all are, except those below, which say that the request itself is wrong.
 _TRANSIENT_4XX = frozenset({408, 425, 429})
-_LASTING_5XX = frozenset({501, 505, 511})
+_LASTING_5XX = frozenset({501, 505})
 _NETWORK_HINT = "check the network, DEDALUS_BASE_URL and {proxy}, then try again"
 _NO_MACHINE_HINT = "check the name, and that the API key belongs to the right account"
 _NO_LIST_HINT = "check DEDALUS_BASE_URL; if it is right, type the machine's complete name"
@@ -176,7 +175,7 @@ class Problems:
                 return IdempotencyConflict(
                     f"the API refused the request: {said}", hint=_ODD_ANSWER_HINT
                 )
-            case 511:
+            case 511:  # the network requires a login (RFC 6585 §6)
                 what = f"the network answered in the API's place: {said}"
                 return ApiUnavailable(what, hint=_PORTAL_HINT)
             case _ if 300 <= status < 400:
@@ -271,10 +270,8 @@ def _requested_wait(headers: Mapping[str, str], fault: ApiErrorBody | None) -> f
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
         return float(value[:12])
-    if value:
-        moment = parse_date(value)
-        return None if moment is None else max(0.0, moment - time.time())
-    return None
+    moment = parse_date(value)
+    return None if moment is None else max(0.0, moment - time.time())
 
 
 def _causes(error: BaseException) -> list[BaseException]:

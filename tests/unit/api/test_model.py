@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcs_proxy.api.fields import parse_time
+from dcs_proxy.api.fields import CONTRACT_HINT, parse_time
 from dcs_proxy.api.host_trust import HostTrust
 from dcs_proxy.api.model import (
     ApiErrorBody,
@@ -120,6 +120,8 @@ def test_optional_parts_may_be_missing_and_unknown_ones_there() -> None:
         ("expires_at", "2026-13-01T00:00:00Z", "expires_at is not a date and time"),
         ("connection", ..., "connection is missing from a session that is ready"),
         ("connection", [], "connection has the wrong type"),
+        ("connection.port", ..., "connection.port is not a port"),
+        ("connection.port", None, "connection.port is not a port"),
         ("connection.port", 0, "connection.port is not a port"),
         ("connection.port", 65536, "connection.port is not a port"),
         ("connection.port", True, "connection.port has the wrong type"),
@@ -174,6 +176,7 @@ def test_an_answer_about_another_machine_is_refused(parse: Any) -> None:
     with pytest.raises(ApiProtocolError) as caught:
         parse(body(machine_id="dm-bar"), NAME)
     assert caught.value.summary() == "dm-foo: the API's response is about another machine"
+    assert caught.value.hint == CONTRACT_HINT
 
 
 JSON = st.recursive(
@@ -278,6 +281,9 @@ def test_pythons_dates_come_back(moment: datetime) -> None:
         (".", None),
         ("[2001:DB8::1]", "2001:db8::1"),
         ("[::1]:22", None),
+        ("2001:db8::1]", None),
+        ("[2001:db8::1", None),
+        ("x2001:db8::1]", None),
         ("[ssh.example]", None),
         ("[]", None),
         (".example", None),
@@ -409,6 +415,18 @@ def test_a_session_is_not_refused_for_an_odd_wait(asked: Any) -> None:
     assert session.retry_after_ms == {"8.5": 8, "inf": 2**53}.get(repr(asked))
 
 
+def test_a_status_without_a_phase_is_an_unknown_phase() -> None:
+    rest = {key: value for key, value in MACHINE.items() if key != "phase"}
+    odd = {**rest, "status": {"reason": "no room"}}
+    machine = parse_machine(json.dumps(odd).encode(), NAME)
+    assert (machine.phase, machine.reason) == ("unknown", "no room")
+
+
+def test_an_empty_certificate_is_no_certificate() -> None:
+    session = parse_session(body({"connection.user_certificate": ""}), NAME)
+    assert session.connection is not None and session.connection.user_certificate is None
+
+
 def test_a_status_may_be_in_capitals() -> None:
     assert parse_session(body(status="READY"), NAME).is_ready
 
@@ -517,6 +535,42 @@ def test_a_machine_that_ssh_cannot_name_is_kept_with_the_reason(
     (unusable,) = listing.unusable
     assert (unusable.why, unusable.phase) == (why, "sleeping")
     assert unusable.machine_id.isprintable() and len(unusable.machine_id) <= 60
+
+
+def test_joined_pages_have_the_machines_of_all_pages() -> None:
+    names = (("dm-10", "dm-2", "M-1"), ("dm-1", "", "dm-3"))
+    pages = [
+        parse_machines(page(*({**MACHINE, "machine_id": name} for name in each)))[0]
+        for each in names
+    ]
+    listing = join_pages(pages)
+    assert [machine.name for machine in listing.machines] == ["dm-1", "dm-2", "dm-3", "dm-10"]
+    assert [machine.machine_id for machine in listing.unusable] == ["M-1", ""]
+
+
+@pytest.mark.parametrize("length", [2048, 2049])
+def test_a_cursor_has_a_greatest_length(length: int) -> None:
+    body = page(next_cursor="x" * length)
+    if length == 2048:
+        assert parse_machines(body)[1] == "x" * length
+        return
+    with pytest.raises(ApiProtocolError, match="next_cursor is too long"):
+        parse_machines(body)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "is_unreachable"),
+    [
+        ("failed", "machine_not_found", True), ("failed", "MACHINE_NOT_ROUTABLE", True),
+        ("failed", "boom", False), ("closed", "machine_not_found", False),
+        ("ready", "machine_not_routable", False),
+    ],
+)  # fmt: skip
+def test_a_failed_session_tells_whether_the_machine_cannot_be_reached(
+    status: str, code: str, is_unreachable: bool
+) -> None:
+    session = parse_session(body(status=status, error_code=code), NAME)
+    assert session.is_unreachable is is_unreachable
 
 
 def test_null_is_an_empty_list() -> None:

@@ -76,6 +76,7 @@ def test_a_reused_idempotency_key_is_a_conflict() -> None:
     error = failure(409, body).error
     assert isinstance(error, IdempotencyConflict)
     assert error.message == 'the API refused the request: "reused" (IDEMPOTENCY_KEY_REUSED)'
+    assert "include the request's id" in error.hint
 
 
 def test_a_missing_machine_is_told() -> None:
@@ -128,6 +129,7 @@ def test_what_passes_is_retried(status: int, said: str) -> None:
     assert failed.error.hint == "try again later"
     body = {"error_code": "E", "message": "m", "retryable": False}
     assert not failure(status, body).retryable
+    assert failure(status, {"title": "Busy", "detail": "later"}).retryable
 
 
 @pytest.mark.parametrize("status", [408, 425, 500, 507, 520, 522, 524, 529, 530, 599])
@@ -147,6 +149,8 @@ def test_what_a_load_balancer_or_cdn_sends_is_retried(status: int) -> None:
         (511, ApiUnavailable, "the network answered in the API's place: HTTP 511", "browser"),
         (302, ApiProtocolError, "the API answered with a redirect, which is not followed",
          "browser"),
+        (206, ApiProtocolError, "the API answered HTTP 206", "try again later"),
+        (600, ApiProtocolError, "the API answered HTTP 600", "try again later"),
         (999, ApiProtocolError, "the API answered HTTP 999", "try again later"),
     ],
 )  # fmt: skip
@@ -173,6 +177,7 @@ def test_an_unknown_status_is_retried_only_if_the_api_says_so() -> None:
         (1000, None, 1.0, "; it asks to wait 1 s"),
         (None, "1" * 13, 111111111111.0, "; it asks to wait 111111111111 s"),
         (None, "3", 3.0, "; it asks to wait 3 s"),
+        (None, " 3 ", 3.0, "; it asks to wait 3 s"),
         (None, "0", 0.0, ""),
         (None, "soon", None, ""),
         (None, None, None, ""),
@@ -222,7 +227,17 @@ def test_a_key_that_a_server_sends_back_is_not_shown() -> None:
     assert '"bad [masked]!"' in failure(401, body).error.message
 
 
-@pytest.mark.parametrize("status", [404, 405])
+@pytest.mark.parametrize(
+    ("status", "kind"), [(401, CredentialsError), (403, Forbidden), (503, ApiUnavailable)]
+)
+def test_a_refused_list_is_not_taken_for_an_api_without_one(
+    status: int, kind: type[DcsError]
+) -> None:
+    failed = Problems(SETTINGS, CREDENTIALS).from_status(status, {}, b"", names_machine=False)
+    assert isinstance(failed.error, kind)
+
+
+@pytest.mark.parametrize("status", [404, 405, 410])
 def test_a_request_about_no_machine_does_not_speak_of_one(status: int) -> None:
     failed = Problems(SETTINGS, CREDENTIALS).from_status(status, {}, b"", names_machine=False)
     assert isinstance(failed.error, ApiProtocolError) and failed.retryable is False
@@ -255,9 +270,10 @@ def test_who_has_no_access_to_the_beta_is_told_what_to_do() -> None:
     assert failure(403, body).error.hint == (
         "ask the service for access, or use the key of an organisation that has it"
     )
-    assert failure(403, {**body, "error_code": "AUTH"}).error.hint == (
-        "check that DEDALUS_ORG_ID names the organisation that owns the key"
-    )
+    for other in ({**body, "error_code": "AUTH"}, b"<html>"):
+        assert failure(403, other).error.hint == (
+            "check that DEDALUS_ORG_ID names the organisation that owns the key"
+        )
 
 
 @pytest.mark.parametrize("code", ["machine_not_found", "MACHINE_NOT_ROUTABLE"])
@@ -301,6 +317,8 @@ def caused_by(cause: Exception, error: Exception) -> Exception:
         (requests.exceptions.ChunkedEncodingError("x"), "sent an incomplete response", True),
         (requests.ConnectionError("x"), "sent an incomplete response", True),
         (requests.exceptions.InvalidURL("x"), "cannot be queried: InvalidURL", False),
+        (requests.exceptions.InvalidHeader("a header of ours"),
+         "cannot be queried: InvalidHeader", False),
     ],
 )  # fmt: skip
 def test_each_exception_is_told_in_a_few_words(
@@ -387,12 +405,21 @@ def test_a_ca_of_the_users_is_named() -> None:
         "the API at https://api.test presents a TLS certificate that is not trusted by "
         "/etc/my ca.pem (REQUESTS_CA_BUNDLE)"
     )
-    words = requests.exceptions.SSLError("[X509] PEM lib (_ssl.c:4149)")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[X509: KEY_VALUES_MISMATCH] key values mismatch (_ssl.c:4149)", "[SSL] PEM lib (_ssl.c:4149)",
+     "[PEM: NO_START_LINE] no start line (_ssl.c:4149)", "NO_CERTIFICATE_OR_CRL_FOUND"],
+)  # fmt: skip
+def test_a_ca_file_that_openssl_cannot_read_is_named(text: str) -> None:
+    network = replace(DIRECT, ca="/etc/my ca.pem", ca_source="REQUESTS_CA_BUNDLE")
+    words = requests.exceptions.SSLError(text)
     failed = of_exception(words, network)
     assert isinstance(failed.error, ConfigError) and failed.retryable is False
     assert failed.error.message == (
         "REQUESTS_CA_BUNDLE names /etc/my ca.pem, which has a broken certificate"
     )
-    assert failed.error.hint == ("see: openssl storeutl -noout -text -certs '/etc/my ca.pem'")
+    assert failed.error.hint == "see: openssl storeutl -noout -text -certs '/etc/my ca.pem'"
     # The same words about the system's own authorities are no fault of the user's file.
     assert of_exception(words).error.message.endswith("cannot be reached: TLS failed")
