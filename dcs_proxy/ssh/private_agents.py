@@ -45,6 +45,7 @@ _NO_SOCKETS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 # How long an agent may take to list its keys before it is ended; a later command ends a slow one.
 _IDLE_S = 0.5
 _NUMBER = re.compile(r"(\d+)\.sock\Z")
+_NAME = re.compile(r"agent-\d+\.sock\Z")
 
 
 class PrivateAgents:
@@ -86,7 +87,12 @@ class PrivateAgents:
         return [os.path.join(self.place, name) for name in sorted(names, key=_order)]
 
     def has(self, path: str) -> bool:
-        """Return whether `path` leads to the socket of one of the agents, by whatever links."""
+        """Return whether `path` leads to the socket of one of the agents, by whatever links.
+
+        Those of another state directory are recognised by their names, unless it is a hard link.
+        """
+        if _is_named_like_ours(path):
+            return True
         try:
             status = os.stat(path)
         except OSError:
@@ -195,6 +201,12 @@ class PrivateAgents:
         if self._log is not None:
             self._log.event("agent-started", path=path)
         return Agent(path, log=self._log)
+
+
+def _is_named_like_ours(path: str) -> bool:
+    """Return whether `path` leads to a socket named as ours are, beside a lock."""
+    place, name = os.path.split(os.path.realpath(path))
+    return bool(_NAME.match(name)) and os.path.isfile(os.path.join(place, "lock"))
 
 
 def _order(name: str) -> tuple[bool, int, str]:

@@ -71,6 +71,26 @@ def test_a_link_to_the_private_agent_is_not_forwarded(
     (user.root / "link").unlink()  # so that the user's end stops no agent by this name
 
 
+@pytest.mark.parametrize("name", ["agent-1.sock", "link", "directory/agent-1.sock"])
+def test_a_private_agent_of_another_state_directory_is_not_forwarded(
+    start_emulator: Start, user: User, name: str
+) -> None:
+    user.use(start_emulator("--machine", "dm-foo"))
+    other = user.root / "other"
+    assert user.proxy("--home", str(other), "prepare", "dm-foo").returncode == 0
+    agent = other / "sockets" / "agent-1.sock"
+    (user.root / "link").symlink_to(agent)
+    (user.root / "directory").symlink_to(agent.parent)
+    user.environment["SSH_AUTH_SOCK"] = str(
+        (agent.parent if name == agent.name else user.root) / name
+    )
+    for _ in range(2):
+        done = user.ssh("-A", "dm-foo", LIST)
+        # The agent would say that it has no identities: it lists none that are bound to a gateway.
+        assert done.stdout in ("", "nothing forwarded\n") and done.returncode != 255
+        assert os.listdir(user.state / "agents") == []
+
+
 def test_the_users_own_agent_may_become_a_link_to_the_private_one(forwarding: User) -> None:
     user = forwarding
     own = user.environment["SSH_AUTH_SOCK"]

@@ -563,3 +563,15 @@ def test_an_agents_socket_is_recognised_by_whatever_name(tmp_path: Path) -> None
         assert agents.has(str(tmp_path / "place" / "agent-3.sock"))
         assert not agents.has(f"{directory}/own")
         assert not agents.has(str(tmp_path / "none")) and not agents.has("")
+
+
+def test_an_agents_socket_of_another_state_directory_is_recognised(tmp_path: Path) -> None:
+    agents = PrivateAgents(str(tmp_path / "state"))
+    other = tmp_path / "other"
+    other.mkdir()
+    (tmp_path / "link").symlink_to(other / "agent-12.sock")
+    assert not agents.has(str(other / "agent-12.sock"))
+    (other / "lock").touch()
+    assert agents.has(str(other / "agent-12.sock")) and agents.has(str(tmp_path / "link"))
+    for name in ("agent.sock", "agent-.sock", "agent-1.sock.d", "my-agent-1.sock", "agent-1.pid"):
+        assert not agents.has(str(other / name))
