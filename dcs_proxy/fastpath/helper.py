@@ -283,7 +283,6 @@ def _is_agent_known(home: str, agent: str, kind: str) -> bool:
         only = b""
     if not path or is_ours:
         return not only and own == "-"
-    posix.stat(path)
     if only:
         return b'    ForwardAgent "' + path.replace(b"%", b"%%") + b'"\n' in only
     return own != "-"

@@ -197,6 +197,13 @@ def test_a_damaged_note_is_no_fault(warm: Warm, data: bytes) -> None:
     helper.note_use(warm.state.use_path(HOST), os.getpid())
 
 
+@pytest.mark.parametrize("data", [b"x" * 10 + b"-", b"9" * 10 + b"-", b"0000000001-x"])
+def test_a_note_that_names_no_process_is_doubtful(warm: Warm, data: bytes) -> None:
+    Path(warm.state.use_path(HOST)).write_bytes(data)
+    assert helper.is_doubtful(warm.state.use_path(HOST), NOW)
+    assert warm.state.is_doubtful(HOST, NOW)
+
+
 @pytest.mark.parametrize(
     ("seconds", "is_warm"), [(-0.01, False), (0, True), (59.99, True), (60, False)]
 )
@@ -299,12 +306,14 @@ def test_a_config_file_on_the_command_line_is_compared(warm: Warm) -> None:
         ("", {"XDG_CONFIG_HOME": "/x", "HOME": "/h"}),
         ("", {"HOME": "/h"}),
         ("", {"XDG_CONFIG_HOME": "", "DCS_PROXY_CONFIG": "", "HOME": "/h"}),
+        ("", {"HOME": "/h\udcff"}),
     ],
 )
 def test_the_config_file_is_where_the_settings_find_it(
     monkeypatch: pytest.MonkeyPatch, named: str, environment: dict[str, str]
 ) -> None:
-    monkeypatch.setattr(posix, "environ", {k.encode(): v.encode() for k, v in environment.items()})
+    found = {os.fsencode(name): os.fsencode(value) for name, value in environment.items()}
+    monkeypatch.setattr(posix, "environ", found)
     monkeypatch.setenv("HOME", environment["HOME"])
     assert helper._config_path(named) == (named or config_path(environment))
 
@@ -312,6 +321,7 @@ def test_the_config_file_is_where_the_settings_find_it(
 def test_a_directory_of_another_user_is_not_private(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tmp_path.chmod(0o755)  # others may read
     assert helper._is_private(str(tmp_path))
     monkeypatch.setattr(posix, "geteuid", lambda: os.geteuid() + 1)
     assert not helper._is_private(str(tmp_path))
@@ -537,6 +547,20 @@ def test_the_setting_user_means_the_agent_of_this_very_ssh(warm: Warm) -> None:
     assert not warm.prepare(), "ssh -A would forward nothing"
 
 
+def test_the_setting_user_leaves_an_ssh_with_another_agent_to_the_full_program(
+    warm: Warm, tmp_path: Path
+) -> None:
+    warm.settings = replace(warm.settings, agent="user")
+    other = tmp_path / "other.sock"
+    other.touch()
+    for path in (str(other), warm.agent.path):
+        warm.publish(path)
+        warm.environment[b"SSH_AUTH_SOCK"] = os.fsencode(path)
+        assert warm.prepare() is (path == warm.agent.path)
+    warm.environment[b"SSH_AUTH_SOCK"] = os.fsencode(other)
+    assert not warm.prepare()
+
+
 class Handed:
     """ssh's end of the socket that it passes as our stdin and stdout."""
 
@@ -609,9 +633,9 @@ def test_the_log_says_how_long_it_took(
 def test_a_line_has_its_moment_and_a_log_its_length(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock(monkeypatch, 0.25)
+    clock(monkeypatch, 1 - 1 / 1024)
     path = str(tmp_path / "log")
-    line = f"1970-01-12T13:46:40.250Z [{os.getpid()}/7] a?b\n"
+    line = f"1970-01-12T13:46:40.999Z [{os.getpid()}/7] a?b\n"
     assert [helper.write_line(path, 7, "a\udcffb") for _ in range(2)] == [len(line), 2 * len(line)]
     assert Path(path).read_text() == line * 2
 
