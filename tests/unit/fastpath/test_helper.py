@@ -612,11 +612,25 @@ def test_a_warm_connection_is_handed_over(warm: Warm, handed: Handed) -> None:
     assert warm.agent.requests == [], "prepare has asked it"
 
 
-def test_a_warm_ssh_leaves_no_descriptor_open(warm: Warm, handed: Handed) -> None:
+def test_a_warm_ssh_closes_every_file_that_it_opens(
+    warm: Warm, handed: Handed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where it gives up, the full program goes on in the same process."""
-    before = set(os.listdir("/dev/fd"))
+    opened: list[int] = []
+    closed: list[int] = []
+
+    def open_file(*words: Any) -> int:
+        opened.append(os.open(*words))
+        return opened[-1]
+
+    def close_file(fd: int) -> None:
+        closed.append(fd)
+        os.close(fd)
+
+    monkeypatch.setattr(posix, "open", open_file)
+    monkeypatch.setattr(posix, "close", close_file)
     assert warm.prepare() and warm.connect()
-    assert set(os.listdir("/dev/fd")) == before
+    assert opened == closed and opened
 
 
 def test_the_log_says_how_long_it_took(
