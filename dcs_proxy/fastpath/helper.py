@@ -316,7 +316,7 @@ def _holds(path: str, blob: bytes) -> bool:
         return False
     sock.sendall(b"\0\0\0\1\x0b")
     reply = b""
-    while len(reply) < 4 or len(reply) < 4 + int.from_bytes(reply[:4], "big"):
+    while len(reply) < 4 + int.from_bytes(reply[:4], "big"):
         part = sock.recv(65536)
         reply += part
         if not part or len(reply) > _MAX_REPLY or time() > until:

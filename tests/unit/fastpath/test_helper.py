@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import _socket
 import contextlib
+import errno
 import os
 import posix
 import shutil
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import threading
@@ -368,6 +370,13 @@ def test_an_agent_that_refuses_or_babbles_holds_nothing(warm: Warm, reply: bytes
     assert not warm.prepare()
 
 
+def test_a_reply_of_another_kind_is_no_list(warm: Warm) -> None:
+    listed = pack_u32(1) + pack_string(warm.record.identity) + pack_string(b"")
+    for kind, is_held in ((b"\x0c", True), (b"\x0d", False)):
+        warm.agent.answer = lambda _request, kind=kind: pack_string(kind + listed)
+        assert helper._holds(warm.agent.path, warm.record.identity) is is_held
+
+
 def test_a_reply_in_two_pieces_is_read_to_its_end(warm: Warm, tmp_path: Path) -> None:
     blob, comment = warm.record.identity, b"c" * 200_000
     listed = pack_string(b"other") + pack_string(comment) + pack_string(blob) + pack_string(b"")
@@ -408,6 +417,73 @@ def test_where_the_system_does_not_tell_whose_an_agent_is_its_directory_does(
     assert not helper._holds(warm.agent.path, warm.record.identity)
 
 
+@pytest.mark.parametrize(
+    ("path", "directory"),
+    [("/a/b.sock", b"/a/"), (b"/a/b.sock", b"/a/"), ("/\udcff/s", b"/\xff/"), ("s", b".")],
+)
+def test_the_directory_of_a_socket_is_that_of_its_path(
+    monkeypatch: pytest.MonkeyPatch, path: str | bytes, directory: bytes
+) -> None:
+    asked: list[str | bytes] = []
+    monkeypatch.setattr(helper, "peer", lambda _sock: (None, None))
+    monkeypatch.setattr(helper, "_is_private", lambda found: bool(asked.append(found)))
+    with socket.socket(socket.AF_UNIX) as sock:
+        assert not helper.is_trusted(sock, path)
+    assert asked == [directory]
+
+
+@pytest.mark.parametrize(("user", "is_trusted"), [(4242, True), (0, True), (1, False), (-1, False)])
+def test_only_our_own_agents_and_roots_are_trusted(
+    monkeypatch: pytest.MonkeyPatch, user: int, is_trusted: bool
+) -> None:
+    monkeypatch.setattr(posix, "geteuid", lambda: 4242)
+    monkeypatch.setattr(helper, "peer", lambda _sock: (user, 7))
+    with socket.socket(socket.AF_UNIX) as sock:
+        assert helper.is_trusted(sock, "/agent.sock") is is_trusted
+
+
+class Kernel:
+    """Answers getsockopt as a system's kernel does; None: it does not know the option."""
+
+    def __init__(self, answer: bytes | None) -> None:
+        self.answer = answer
+        self.asked: list[tuple[int, ...]] = []
+
+    def getsockopt(self, *words: int) -> bytes:
+        self.asked.append(words)
+        if self.answer is None:
+            raise OSError(errno.ENOPROTOOPT, "Protocol not available")
+        return self.answer
+
+
+PID, USER, GROUP = 0x01020304, 0x05060708, 0x090A0B0C
+
+
+@pytest.mark.parametrize(
+    ("system", "asked", "answer", "found"),
+    [
+        ("linux", (1, 17, 12), (PID, USER, GROUP), (USER, PID)),
+        # The process may be in another namespace.
+        ("linux", (1, 17, 12), (0, USER, GROUP), (USER, None)),
+        ("linux", (1, 17, 12), None, (None, None)),
+        ("darwin", (0, 1, 76), (PID, USER, *[GROUP] * 17), (USER, None)),
+        ("freebsd14", (0, 1, 88), (PID, USER, *[GROUP] * 20), (USER, None)),
+        ("openbsd7", (0xFFFF, 0x1022, 12), (USER, GROUP, PID), (USER, PID)),
+        ("netbsd10", (0, 3, 12), (PID, USER, GROUP), (USER, PID)),
+        ("aix", (), (), (None, None)),
+    ],
+)
+def test_the_kernel_tells_whose_an_agent_is(
+    monkeypatch: pytest.MonkeyPatch, system: str, asked: tuple[int, ...],
+    answer: tuple[int, ...] | None, found: tuple[int | None, int | None],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(sys, "platform", system)
+    kernel = Kernel(None if answer is None else struct.pack(f"={len(answer)}I", *answer))
+    # It needs no more of a socket.
+    assert helper.peer(kernel) == found  # type: ignore[arg-type]
+    assert kernel.asked == ([asked] if asked else [])
+
+
 def test_an_agent_that_closes_early_holds_nothing(warm: Warm) -> None:
     warm.agent.answer = lambda _request: b"\0\0\1\0\x0c"
     assert not warm.prepare()
@@ -435,7 +511,8 @@ def test_an_agent_that_answers_in_drops_has_a_time_limit(
             connection, _ = slow.accept()
             with connection, contextlib.suppress(OSError):
                 connection.recv(1, socket.MSG_PEEK)  # the request, which stays unread
-                connection.sendall(b"\0\2\0\0")
+                # Complete, it would be a list with the identity.
+                connection.sendall(b"\0\2\0\0\x0c")
                 while connection.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK):
                     connection.sendall(b"\0")
 
