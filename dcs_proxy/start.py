@@ -19,7 +19,10 @@ def _run(file: str) -> None:
     exec(code or "", names)  # noqa: S102 - our own file beside this one, and nothing else
 
 
-_run("fastpath/relay.py" if sys.argv[1:2] == ["relay"] else "fastpath/helper.py")
+try:
+    _run("fastpath/relay.py" if sys.argv[1:2] == ["relay"] else "fastpath/helper.py")
+except ImportError:
+    pass  # the full program needs that module too, and says so
 
 import site  # noqa: E402 - a warm ssh never gets here
 

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dcs_proxy
+from dcs_proxy import __main__
+
+PACKAGE = Path(dcs_proxy.__file__).parent
+AGAIN = "dcs-proxy: hint: install dcs-proxy again, then run dcs-proxy config-ssh\n"
+NEWER = "dcs-proxy: hint: install dcs-proxy with a newer Python, then run dcs-proxy config-ssh\n"
+
+
+def run_without(module: str, file: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run one of our files in a Python that lacks a module."""
+    code = (
+        "import sys, runpy\n"
+        f"sys.modules[{module!r}] = None\n"
+        f"sys.argv = {[file, *words]!r}\n"
+        f"runpy.run_path({str(PACKAGE / file)!r}, run_name='__main__')\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    "words", [("version",), ("--home", "/nowhere", "prepare", "dm-foo"),
+              ("--home", "/nowhere", "--login", "root", "dm-foo", "22")],
+)  # fmt: skip
+@pytest.mark.parametrize("file", ["__main__.py", "start.py"])
+@pytest.mark.parametrize("module", ["_socket", "fcntl", "select", "json", "dcs_proxy.app"])
+def test_a_python_that_lacks_a_module_is_named_in_two_lines(
+    module: str, file: str, words: tuple[str, ...]
+) -> None:
+    done = run_without(module, file, *words)
+    assert (done.returncode, done.stdout) == (3, "")
+    missing = f"cannot import {module}, which dcs-proxy needs"
+    assert done.stderr == f"dcs-proxy: {sys.executable} {missing}\n{AGAIN}"
+
+
+def test_a_python_that_is_too_old_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "dcs_proxy.cli", None)
+    monkeypatch.setattr(sys, "version_info", (3, 9, 18))
+    assert __main__.run() == 3
+    why = f"{sys.executable} is Python 3.9, and dcs-proxy needs 3.10 or later"
+    assert capsys.readouterr().err == f"dcs-proxy: {why}\n{NEWER}"
+
+
+def test_windows_is_told_of_wsl(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "dcs_proxy.cli", None)
+    monkeypatch.setattr("os.name", "nt")
+    assert __main__.run() == 3
+    assert capsys.readouterr().err == (
+        "dcs-proxy: dcs-proxy does not run on Windows itself\n"
+        "dcs-proxy: hint: install it in WSL, and use its ssh\n"
+    )
+
+
+def test_a_damaged_file_of_ours_is_named(tmp_path: Path) -> None:
+    package = tmp_path / "dcs_proxy"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "cli.py").write_text("def main(:\n")
+    (package / "__main__.py").write_bytes((PACKAGE / "__main__.py").read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-m", "dcs_proxy", "version"],
+        cwd=tmp_path, env={}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (3, "")
+    first, second = done.stderr.splitlines(keepends=True)
+    assert first.startswith(f"dcs-proxy: {sys.executable} cannot load dcs-proxy: invalid syntax ")
+    assert "(cli.py, line 1)" in first
+    assert second == AGAIN
+
+
+def test_the_floor_is_that_of_the_installation() -> None:
+    needed = ".".join(map(str, __main__._NEEDS))
+    assert f"python_requires = >={needed}\n" in (PACKAGE.parent / "setup.cfg").read_text()
