@@ -59,18 +59,22 @@ def why_unusable(machine_id: str) -> str:
     return "its id begins or ends with a hyphen"
 
 
-def fold_case(typed: str) -> str:
-    """Return what a user typed with A to Z in lower case, as ssh reads host names."""
-    return typed.translate(_LOWER_CASE)
+def fold_host(typed: str) -> str:
+    """Return a host name as typed, in the form in which it is compared with others.
+
+    ssh reads A to Z as lower case, and a dot at the end names the same host (RFC 1034 §3.1).
+    """
+    host = typed.translate(_LOWER_CASE)
+    return host if host.endswith("..") else host.removesuffix(".")
 
 
 def parse_machine_name(text: str) -> MachineName:
     """Return the name of the machine that a user calls `text`, in any case, with or without
-    ``dm-``.
+    ``dm-`` before it or a dot after it.
 
     Raises UsageError if no machine can have that name.
     """
-    name = machine_name(fold_case(text))
+    name = machine_name(fold_host(text))
     if name is None:
         raise UsageError(
             f"{quote_typed(text)} is not the name of a machine",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from dcs_proxy.errors import LoginMismatch, UsageError
-from dcs_proxy.names import PREFIX, MachineName
+from dcs_proxy.names import PREFIX, MachineName, is_machine_name
 from dcs_proxy.openssh.ancestors import is_run_by_ansible
-from dcs_proxy.openssh.parent import typed_bypass
+from dcs_proxy.openssh.parent import typed_bypass, typed_host
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import Record
 from dcs_proxy.text import clean_text, quote_typed
@@ -53,9 +53,20 @@ def refuse_bypass(parent: int, host: str) -> None:
     )
 
 
-def refuse_host_name(host: str) -> None:
-    """Raise UsageError if HostName has replaced the machine's name, for which our block is."""
-    if host.startswith(PREFIX) and "." not in host and ":" not in host:
+def refuse_host_name(host: str, parent: int) -> None:
+    """Raise UsageError if HostName has replaced the machine's name, for which our block is.
+
+    `host` is the name with which the ssh `parent` runs us, after fold_host().
+    """
+    typed = typed_host(parent)
+    is_ours = host.startswith(PREFIX) and "." not in host and ":" not in host
+    if is_ours and typed is not None and is_machine_name(typed) and typed != host:
+        raise UsageError(
+            f"HostName makes ssh connect {quote_typed(typed)} to {host}, which has another session",
+            hint=f"type: ssh {host}; or remove that HostName, and for a name of your own type: "
+            f"dcs-proxy alias NAME {host}",
+        )
+    if is_ours:
         return
     raise UsageError(
         f"HostName makes ssh connect to {quote_typed(host)}, which is not the name of a machine",

@@ -13,7 +13,7 @@ from dcs_proxy.app import ApiFactory, show_notice
 from dcs_proxy.errors import ConfigError, MachineNotFound, StateError, UsageError
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.settings import Settings
-from dcs_proxy.names import MachineName, fold_case, natural_order, pattern_means, short_names
+from dcs_proxy.names import MachineName, fold_host, natural_order, pattern_means, short_names
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import listed_hosts
 from dcs_proxy.session.directory import StateDirectory, read_ssh_configs
@@ -64,7 +64,7 @@ def select_machines(
         if host not in patterns:
             found.setdefault(find(host), host)
             continue
-        pattern = fold_case(host)
+        pattern = fold_host(host)
         matched = [
             name for name in known
             if pattern_means(pattern, name, [short[name], *settings.aliases_of(name)])

@@ -52,7 +52,7 @@ from dcs_proxy.fastpath.helper import (
 )
 from dcs_proxy.local.http_proxy import authority
 from dcs_proxy.local.log import milliseconds_since
-from dcs_proxy.names import MachineName, fold_case, machine_name
+from dcs_proxy.names import MachineName, fold_host, machine_name
 from dcs_proxy.openssh.parent import ask_options, client_id, is_known, is_ssh
 from dcs_proxy.openssh.shell import check_shell_is_silent
 from dcs_proxy.publish.includes import publish
@@ -112,7 +112,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
     Raises DcsError, after it has been sent through ssh.
     """
     # Editors that run the command of our block without a shell do not remove its quotes.
-    arguments.host = fold_case(arguments.host.strip("'"))
+    arguments.host = fold_host(arguments.host.strip("'"))
     check_descriptors(machine_name(arguments.host) or "HOST")
     arguments.login = arguments.login and arguments.login.strip("'")
     way, first = _choose(arguments, options)
@@ -262,7 +262,7 @@ def _connect(arguments: argparse.Namespace, options: Options, fdpass: bool, firs
     context = open_context(options, os.environ, client_gone, settings=settings)
     lookup = open_lookup(context)
     if arguments.login is not None and is_ssh(os.getppid()):
-        refuse_host_name(arguments.host)
+        refuse_host_name(arguments.host, os.getppid())
         _check_not_ended(lookup.find(arguments.host), context)
     name, record = resolve_typed(arguments.host, context, lookup, Half.CONNECT)
     files = publish(context.state, arguments.host, name, record)

@@ -17,7 +17,7 @@ from dcs_proxy.console.stderr import is_discarded
 from dcs_proxy.errors import ClientGone, DcsError, NotWoken, attribute_errors_to
 from dcs_proxy.fastpath.helper import NOT_EXPANDED
 from dcs_proxy.local.log import milliseconds_since
-from dcs_proxy.names import fold_case, machine_name, parse_machine_name
+from dcs_proxy.names import fold_host, machine_name, parse_machine_name
 from dcs_proxy.openssh.parent import client_id, is_known, is_ssh, typed_login, wants_session
 from dcs_proxy.publish.fast_entry import remove_fast_entry
 from dcs_proxy.publish.includes import remove_broken
@@ -51,8 +51,8 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         # ssh reads the included files even so.
         remove_broken(StateDirectory(options.state_directory(os.environ)))
         return 0
-    # ssh reads its configuration for the name as typed, but connects to the name in lower case.
-    host = fold_case(arguments.host)
+    # ssh reads its configuration for the name as typed.
+    host = fold_host(arguments.host)
     if not is_ssh(parent):
         try:
             with attribute_errors_to(host):
@@ -91,7 +91,7 @@ def _prepare(host: str, options: Options, parent: int) -> int:
     remove_broken(state)
     refuse_bypass(parent, host)
     if is_ssh(parent):
-        refuse_host_name(host)
+        refuse_host_name(host, parent)
     login = typed_login(parent)
     is_refused = login is not None and not is_known_login(login, state)
     # If its command line cannot be read, it may be ssh -G.  If not, its ProxyCommand will wake.

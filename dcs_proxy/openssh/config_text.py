@@ -29,6 +29,8 @@ from dcs_proxy.openssh.version import FORWARDS_ANY_AGENT, Version, missing_featu
 # cannot be excluded either.  asyncssh splits a word at =.
 _EXCLUDED = " !#$%&'()+./:;<>@[\\]^_`{|}~"
 HOST_PATTERNS = ",".join(["dm-*", *(f"!*{character}*" for character in _EXCLUDED)])
+# Only a name with a dot before its end is for DNS.
+HOST_PATTERNS = HOST_PATTERNS.replace("!*.*", "!*.?*")
 # A login name may contain dots and more, but no character that is special in a quoted string.
 _LOGIN_PATTERNS = ",".join(["*", *(f"!*{character}*" for character in " '\\`$;|&<>(){}!")])
 
@@ -242,7 +244,8 @@ def render_snippet(snippet: Snippet) -> str:
     _check(_SAFE_LOGIN, snippet.user)
     _check(_SAFE_HOST, snippet.host_key_alias)
     # HostName is not in the block, where paramiko would not expand "HostName %h".
-    lines = [f"Match originalhost {snippet.machine}", f"    HostName {snippet.machine}"]
+    name = snippet.machine
+    lines = [f"Match originalhost {name},{name}.", f"    HostName {name}"]
     lines += [f"    {option}" for option in session_options(snippet)]
     return "".join(f"{line}\n" for line in lines)
 

@@ -11,6 +11,7 @@ import os
 import re
 
 from dcs_proxy.local.programs import find_program, run
+from dcs_proxy.names import fold_host
 
 # The options that take an argument, from the getopt strings in ssh.c of 8.2 to 10.x.
 _WITH_ARGUMENT = frozenset("BDEFIJLOPQRSWbceilmopw")
@@ -71,6 +72,16 @@ def wants_quiet(pid: int) -> bool:
 def typed_login(pid: int) -> str | None:
     """Return the login name on the command line of the ssh `pid`; None if there is none."""
     return login_name(parse_options(_arguments(pid)))
+
+
+def typed_host(pid: int) -> str | None:
+    """Return the host on the command line of the ssh `pid`, after fold_host(); None if unknown."""
+    for letter, value in parse_options(_arguments(pid)):
+        if letter == _DESTINATION:  # USER@HOST or ssh://USER@HOST:PORT/
+            host = value.rpartition("@")[2].removeprefix("ssh://")
+            is_url = value.startswith("ssh://")
+            return fold_host(re.split("[:/]", host)[0] if is_url else host)
+    return None
 
 
 def connect_timeout(pid: int) -> int | None:

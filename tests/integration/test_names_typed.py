@@ -33,8 +33,14 @@ def asleep(start_emulator: Start, user: User) -> Emulator:
     return emulator
 
 
-@pytest.mark.parametrize("host", ["DM-FOO", "Dm-Foo", "ssh://DM-foo", "ssh://dm-foo:2222/"])
-def test_ssh_logs_in_by_the_name_in_any_case(asleep: Emulator, user: User, host: str) -> None:
+@pytest.mark.parametrize(
+    "host",
+    ["DM-FOO", "Dm-Foo", "dm-foo.", "DM-foo.", "ssh://DM-foo", "ssh://dm-foo:2222/",
+     "ssh://dm-foo.:22"],
+)  # fmt: skip
+def test_ssh_logs_in_by_the_name_in_any_case_and_with_a_dot_at_its_end(
+    asleep: Emulator, user: User, host: str
+) -> None:
     done = user.ssh(host, "echo in")
     assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr
     assert len(asleep.creates()) == 1
@@ -55,12 +61,48 @@ def test_a_name_that_none_can_have_is_one_line(asleep: Emulator, user: User, hos
 
 
 @pytest.mark.parametrize(
-    "host", ["dm-foo.", "dm-foo%h", "dm-[foo]", "dm-foo:22", "::1%lo", "dm-foo ", "dm-foo@", ""]
+    "host",
+    [
+        "dm-foo..",
+        "dm-foo.x",
+        "dm-foo.x.",
+        "dm-foo%h",
+        "dm-[foo]",
+        "dm-foo:22",
+        "::1%lo",
+        "dm-foo ",
+        "dm-foo@",
+        "",
+    ],
 )
 def test_other_hosts_are_left_to_ssh(asleep: Emulator, user: User, host: str) -> None:
     done = user.ssh("-o", "ConnectTimeout=2", "--", host, "true")
     assert done.returncode == 255 and "dcs-proxy" not in done.stderr
     assert asleep.events(event="request", method="POST") == []
+
+
+@pytest.mark.parametrize("is_awake", [True, False])
+@pytest.mark.parametrize(
+    ("line", "host"),
+    [("Host dm-web\n  HostName dm-foo\n", "dm-web"), ("Host dm-b*\n  HostName dm-foo\n", "dm-bar"),
+     ("Match host dm-web\n  HostName DM-foo.\n  User me\n", "dm-web")],
+)  # fmt: skip
+def test_host_name_that_leads_to_another_machine_is_named(
+    asleep: Emulator, user: User, line: str, host: str, is_awake: bool
+) -> None:
+    """It took its session's login, or the local user's, and the error spoke of that."""
+    if is_awake:
+        assert user.ssh("dm-foo", "true").returncode == 0
+    user.config.write_text(line + user.config.read_text())
+    done = user.ssh(host, "true")
+    assert done.returncode == 255
+    first, second, *_ = done.stderr.splitlines()
+    assert first == (
+        f'dcs-proxy: HostName makes ssh connect "{host}" to dm-foo, which has another session'
+    )
+    assert second.startswith("dcs-proxy: hint: type: ssh dm-foo; or remove that HostName")
+    assert len(asleep.creates()) == is_awake
+    assert user.ssh("dm-foo", "echo in").stdout == "in\n"
 
 
 LOGINS = {
@@ -166,7 +208,7 @@ def test_the_bridge_takes_any_login_and_names_what_is_none(
     for words in (["root@dm-foo"], ["-l", "", "dm-foo"], ["-l", "a b", "dm-foo"]):
         done = user.ssh(*words, "echo in")
         assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr
-    for host in ("dm-", "dm-foo.", "dm-fö", "dm-" + "x" * 1000, "dm-f\udcff"):
+    for host in ("dm-", "dm-foo..", "dm-fö", "dm-" + "x" * 1000, "dm-f\udcff"):
         done = user.run(["ssh", "-F", str(user.config), os.fsencode(host), "true"])
         assert done.returncode == 255 and NO_NAME in done.stderr, done.stderr
     assert len(emulator.creates()) == 1

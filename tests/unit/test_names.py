@@ -30,7 +30,7 @@ UUIDS = st.uuids().map(lambda each: MachineName(f"dm-{each}"))
 def test_the_contracts_names_are_names(name: str) -> None:
     assert parse_machine_name(name) == name
     assert parse_machine_name(name.removeprefix("dm-")) == name
-    assert parse_machine_name(name.upper()) == name
+    assert parse_machine_name(name.upper()) == parse_machine_name(f"{name}.") == name
 
 
 def test_a_name_is_the_id_behind_dm() -> None:

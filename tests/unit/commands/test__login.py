@@ -91,10 +91,25 @@ def test_the_remedy_for_a_login_is_that_of_the_program_that_runs_ssh(
 @pytest.mark.parametrize("host", ["10.0.0.1", "dm-foo.corp.example", "web", "::1", "dm-a:b"])
 def test_a_host_name_that_is_no_machines_is_named(host: str) -> None:
     with pytest.raises(UsageError, match="HostName makes ssh connect to ") as caught:
-        refuse_host_name(host)
+        refuse_host_name(host, os.getpid())
     assert f'"{host}"' in caught.value.message and "doctor" in caught.value.hint
 
 
 @pytest.mark.parametrize("host", ["dm-foo", "dm-", "dm-foo-", "dm-0a1b"])
 def test_what_a_user_may_type_is_no_host_name_line(host: str) -> None:
-    refuse_host_name(host)
+    refuse_host_name(host, os.getpid())
+
+
+@pytest.mark.parametrize("typed", [None, "web", "dm-foo", "dm-f\ufffd", "dm-"])
+def test_a_host_name_that_is_the_name_typed_or_unknown_is_accepted(
+    monkeypatch: pytest.MonkeyPatch, typed: str | None
+) -> None:
+    monkeypatch.setattr(_login, "typed_host", lambda pid: typed if pid == 7 else "dm-other")
+    refuse_host_name("dm-foo", 7)
+
+
+def test_another_machine_than_the_one_typed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_login, "typed_host", lambda pid: "dm-web")
+    with pytest.raises(UsageError, match='connect "dm-web" to dm-foo, which') as caught:
+        refuse_host_name("dm-foo", 7)
+    assert "ssh dm-foo" in caught.value.hint and "dcs-proxy alias NAME dm-foo" in caught.value.hint

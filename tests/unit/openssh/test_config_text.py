@@ -99,8 +99,9 @@ def test_commands_are_quoted_only_where_they_must_be() -> None:
 
 
 def test_every_character_of_a_shell_is_excluded_or_inside_quotes() -> None:
-    for character in set(string.punctuation) - set('-*?,"='):
+    for character in set(string.punctuation) - set('-*?,"=.'):
         assert f"!*{character}*" in HOST_PATTERNS, character
+    assert "!*.?*" in HOST_PATTERNS  # a dot may end a name
     top = render_top(PROGRAM, [], SSH)
     assert (top.count("'%h'"), top.count("'%r'")) == (2, 1)
     for line in top.splitlines():
@@ -195,7 +196,7 @@ Match originalhost "HOSTS"
 Host *
 """
 SNIPPET_FILE = """\
-Match originalhost dm-foo
+Match originalhost dm-foo,dm-foo.
     HostName dm-foo
     User wssh-1
     HostKeyAlias ssh.example

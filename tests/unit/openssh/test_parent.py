@@ -91,6 +91,26 @@ def test_the_first_login_name_counts(words: list[str], login: str | None) -> Non
 
 
 @pytest.mark.parametrize(
+    ("words", "host"),
+    [
+        (["dm-foo"], "dm-foo"),
+        (["-o", "HostName=dm-bar", "me@DM-Foo.", "dm-baz"], "dm-foo"),
+        (["ssh://me@dm-foo:22/"], "dm-foo"),
+        (["ssh://DM-foo./"], "dm-foo"),
+        (["me@you@dm-foo"], "dm-foo"),
+        (["-W", "dm-bar:22", "--", "dm-foo"], "dm-foo"),
+        (["web:22"], "web:22"),
+        (["-V"], None),
+    ],
+)
+def test_the_host_is_the_destination_without_what_surrounds_it(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], host: str | None
+) -> None:
+    monkeypatch.setattr(parent, "_command_line", lambda pid: ["/usr/bin/ssh", *words])
+    assert parent.typed_host(7) == host
+
+
+@pytest.mark.parametrize(
     ("words", "way"),
     [
         (["dm-foo"], None),

@@ -54,7 +54,11 @@ def test_publishing_twice_writes_once(
 def test_an_alias_has_a_snippet_of_its_own(state: StateDirectory) -> None:
     publish(state, ALIAS, NAME, record("ab"))
     assert os.listdir(state.file("hosts")) == ["dm-web.conf"]
-    assert Path(state.snippet_path(ALIAS)).read_text().startswith("Match originalhost dm-web\n")
+    assert (
+        Path(state.snippet_path(ALIAS))
+        .read_text()
+        .startswith("Match originalhost dm-web,dm-web.\n")
+    )
 
 
 def test_the_files_of_the_last_session_stay_and_older_ones_go(state: StateDirectory) -> None:
