@@ -21,6 +21,7 @@ from dcs_proxy.api.credentials import remove_key_file, write_key_file
 from dcs_proxy.errors import ConfigError, CredentialsError, StateError
 from dcs_proxy.local.files import check_private_directory, make_private_directory
 from dcs_proxy.local.trusted_file import read_trusted
+from dcs_proxy.openssh.config_file import edit
 from tests.support.emulator import Emulator
 from tests.support.user import User
 
@@ -235,6 +236,24 @@ def test_a_file_behind_a_link_that_another_user_swaps_is_never_believed(shared: 
             refused += 1
         else:
             assert file is None
+
+
+@pytest.mark.parametrize("name", ["state", "state/config"])
+def test_an_ssh_config_that_another_user_swaps_while_it_is_edited_leads_nowhere(
+    shared: Path, user: User, name: str
+) -> None:
+    """The other user's link leads to a directory of ours with our real ssh config."""
+    own = shared.parent / "own" / "config"
+    own.write_text("Host mine\n")
+    path = str(shared / name)
+    for _ in range(_RACES):
+        with pytest.raises(ConfigError):
+            edit(path, lambda old: (old or b"") + b"Host theirs\n")
+    for option in ([], ["--dry-run"], ["--remove"]):
+        done = user.proxy("config-ssh", "--ssh-config", path, *option)
+        assert done.returncode == 3 and "Host mine" not in done.stdout, done
+    assert own.read_text() == "Host mine\n"
+    assert os.listdir(own.parent) == ["config"]
 
 
 @pytest.mark.parametrize("use", [remove_key_file, lambda path: write_key_file(path, "dsk-1")])
