@@ -16,6 +16,7 @@ from typing import Any
 from dcs_proxy.app import Options, internal_error, log_failure, open_log
 from dcs_proxy.console.stderr import show
 from dcs_proxy.errors import ClientGone, DcsError, ReaderGone
+from dcs_proxy.local.environment import repair_home
 from dcs_proxy.ssh.private_agents import end_idle_agents
 
 
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit code (see errors.py)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = Options()
+    repair_home(os.environ)
     try:
         parsed = _parse(words)
         options = Options(parsed.home, parsed.config)

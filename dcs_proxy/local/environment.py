@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 
 from dcs_proxy.errors import UsageError
 from dcs_proxy.text import quote_typed
+
+
+def repair_home(environment: MutableMapping[str, str]) -> None:
+    """Replace a HOME that is missing or relative by the home directory in the user database.
+
+    Otherwise ``~`` could be in the current directory, whose files could decide where the API key is
+    sent.  For a user who is not in the database it becomes /.
+    """
+    if not os.path.isabs(environment.get("HOME", "")):
+        environment["HOME"] = passwd_home() or "/"
 
 
 def config_base(environment: Mapping[str, str]) -> str:

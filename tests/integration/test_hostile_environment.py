@@ -113,6 +113,36 @@ def test_the_current_directory_holds_no_settings(
     assert not (here / "mark").exists()
 
 
+@pytest.mark.parametrize("home", [".", "~", "", None])
+def test_the_current_directory_is_nobodys_home(
+    start_emulator: Start, user: User, tmp_path: Path, home: str | None
+) -> None:
+    """HOME is relative; or missing, for a user who is not in the user database."""
+    user.use(start_emulator("--machine", "dm-foo"))
+    here = tmp_path / "repository"
+    for base in (here, here / "~"):
+        (base / ".config" / "dcs-proxy").mkdir(parents=True)
+        (base / ".config" / "dcs-proxy" / "config.toml").write_text("not a config file\n")
+        (base / ".config" / "python_keyring").mkdir()
+        (base / ".config" / "python_keyring" / "keyringrc.cfg").write_text(
+            f"[backend]\ndefault-keyring=trap.Trap\nkeyring-path={here}\n"
+        )
+    (here / "trap.py").write_text("open('mark', 'w')\n")
+    program = [str(Path(sys.executable).with_name("dcs-proxy"))]
+    number = 1_000_000 + os.getpid()
+    if home is None:
+        del user.environment["HOME"]
+        program = ["unshare", "--user", f"--map-user={number}", "--map-group=0", *program]
+    else:
+        user.environment["HOME"] = home
+    for name in ("DCS_PROXY_CONFIG", "DEDALUS_API_KEY"):
+        del user.environment[name]
+    done = user.run([*program, "list"], cwd=here)
+    assert "there is no API key" in done.stderr
+    assert not (here / "mark").exists()
+    assert sorted(os.listdir(here)) == [".config", "trap.py", "~"]
+
+
 @pytest.mark.parametrize("place", ["keyringrc.cfg", "python_keyring"])
 def test_others_do_not_choose_the_keyring(user: User, place: str) -> None:
     directory = user.home / ".config" / "python_keyring"

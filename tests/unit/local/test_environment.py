@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dcs_proxy.errors import UsageError
-from dcs_proxy.local.environment import config_base, full_path, passwd_home
+from dcs_proxy.local.environment import config_base, full_path, passwd_home, repair_home
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,28 @@ def test_a_typed_path_is_completed(
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.chdir(tmp_path)
     assert full_path(typed) == path.format(here=os.path.realpath(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("home", "database", "expected"),
+    [
+        ("/home/me", "/home/other", "/home/me"),
+        (None, "/home/me", "/home/me"),
+        ("", "/home/me", "/home/me"),
+        (".", "/home/me", "/home/me"),
+        ("~", "/home/me", "/home/me"),
+        ("relative", None, "/"),
+        ("", None, "/"),
+        (None, None, "/"),
+    ],
+)
+def test_no_home_is_in_the_current_directory(
+    monkeypatch: pytest.MonkeyPatch, home: str | None, database: str | None, expected: str
+) -> None:
+    monkeypatch.setattr("dcs_proxy.local.environment.passwd_home", lambda: database)
+    environment = {} if home is None else {"HOME": home}
+    repair_home(environment)
+    assert environment == {"HOME": expected}
 
 
 def test_a_current_directory_that_was_removed_is_said(
