@@ -1014,7 +1014,8 @@ def test_two_pipes_are_relayed_without_the_environment(
     assert words[1:5] == ["-I", "-S", str(Path(helper.__file__).parents[1] / "start.py"), "relay"]
     assert words[6:] == ["dm-foo", warm.state.path]
     assert environment == {}
-    assert "warm=yes fdpass=no" in warm.log()
+    assert "warm=yes fdpass=no ms=" in warm.log()
+    assert all(type(word) is str for word in words)
 
 
 @pytest.mark.parametrize("parent", ["/usr/bin/node", "/usr/bin/sshfs", "/opt/openssh", None])
@@ -1037,6 +1038,18 @@ def test_two_pipes_of_another_client_are_left_to_the_full_program(
         for fd in pipes:
             os.close(fd)
     assert not os.path.exists(warm.state.file("log"))
+
+
+def test_two_sockets_do_not_wait_for_a_third(
+    warm: Warm, handed: Handed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncssh gives its ProxyCommand one for each way."""
+    monkeypatch.setattr(helper, "_is_openssh", lambda _pid: False)
+    near, far = socket.socketpair()
+    with near, far:
+        for fds in ({0: near.fileno()}, {0: handed.ours.fileno(), 1: near.fileno()}):
+            handed.fds.update(fds)
+            assert not warm.connect()
 
 
 def test_one_file_as_stdin_and_stdout_is_left_to_the_full_program(

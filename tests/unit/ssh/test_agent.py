@@ -198,6 +198,9 @@ def test_a_key_inside_another_identity_is_not_held(fake: FakeAgent) -> None:
     fake.answer = framed(answer_list((b"certificate" + ca, ca)))
     assert not Agent(fake.path).holds(b"CA key")
     assert Agent(fake.path).holds(b"certificate" + ca)
+    fake.answer = framed(answer_list((b"one", b""), (b"two", b"")), answer_list())
+    assert Agent(fake.path).holds(b"two")
+    assert not Agent(fake.path).holds(b"two"), "it holds nothing any more"
 
 
 def test_an_agents_process_is_found_without_a_request(
@@ -220,6 +223,27 @@ def test_an_agent_that_takes_no_key_is_named(fake: FakeAgent) -> None:
     with pytest.raises(AgentRefused) as refused:
         Agent(fake.path).add_key(KEY, comment="c", lifetime_s=60)
     assert refused.value.message == f"the agent at {fake.path} does not accept an identity"
+
+
+def test_a_socket_is_named_without_its_control_characters() -> None:
+    """SSH_AUTH_SOCK may be any text."""
+    with socket_directory() as directory:
+        fake = FakeAgent(os.path.join(directory, "a\x1b[2J.sock"))
+        fake.thread.start()
+        agent = Agent(fake.path)
+        for call in (agent.identities, lambda: agent.add_key(KEY, comment="c", lifetime_s=60)):
+            with pytest.raises(AgentRefused) as refused:
+                call()
+            assert refused.value.message.isprintable()
+        fake.answer = framed(b"\x07")
+        with pytest.raises(AgentUnavailable) as unavailable:
+            agent.identities()
+        assert unavailable.value.message.isprintable()
+        fake.stop()
+        os.unlink(fake.path)
+        with pytest.raises(AgentMissing) as missing:
+            agent.identities()
+        assert missing.value.message.isprintable()
 
 
 def test_each_reply_is_logged_for_who_wants_to_know(fake: FakeAgent, tmp_path: Path) -> None:
