@@ -51,3 +51,4 @@ def test_what_is_not_touched_stays_to_the_byte() -> None:
 def test_a_byte_order_mark_does_not_prevent_an_alias() -> None:
     text = set_alias("\ufeff# mine\n", MachineName("dm-web"), MachineName("dm-foo"))
     assert text == '# mine\n\n[aliases]\ndm-web = "dm-foo"\n'
+    assert remove_alias(f"\ufeff{text}", WEB) == "# mine\n\n[aliases]\n"

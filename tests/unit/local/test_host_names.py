@@ -24,6 +24,8 @@ from dcs_proxy.local.host_names import parse_host
         ("a\n", None),
         ("fe80::1%eth0", None),
         ("b\u00fccher", None),
+        ("a." * 126 + "a", "a." * 126 + "a"),
+        ("a." * 126 + "ab", None),
         ("a." * 127, None),
     ],
 )

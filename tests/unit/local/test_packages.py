@@ -44,3 +44,6 @@ def test_a_package_that_is_too_old_is_named(
 
 def test_a_bug_is_not_the_fault_of_good_packages() -> None:
     assert packages.why_unusable(AttributeError()) == packages.why_unusable(ImportError()) == ""
+    # These errors have a name too, but not of a module.
+    assert packages.why_unusable(AttributeError(name="requests")) == ""
+    assert packages.why_unusable(NameError(name="requests")) == ""

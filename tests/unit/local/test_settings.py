@@ -129,8 +129,18 @@ def test_a_wrong_url_of_the_api_is_answered_with_a_right_one(
 
 
 @pytest.mark.parametrize("url", ["https://example.com/X", "https://[2001:db8::1]:8443"])
-def test_a_url_of_the_api_loses_its_last_slash_only(tmp_path: Path, url: str) -> None:
+def test_a_url_of_the_api_loses_its_last_slash_and_outer_spaces_only(
+    tmp_path: Path, url: str
+) -> None:
     assert load(tmp_path, f"base_url = '{url}/'").base_url == url
+    assert load(tmp_path, f"base_url = ' {url}/ '").base_url == url
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+def test_an_api_on_loopback_needs_no_tls_and_no_proxy(tmp_path: Path, host: str) -> None:
+    toml = f"base_url = 'http://{host}:8080'\nproxy = 'http://proxy.example:3128'\n"
+    settings = load(tmp_path, toml)
+    assert settings.is_loopback and settings.proxy_to(settings.api_host) is None
 
 
 def test_a_config_file_that_others_can_change_is_named_as_one(tmp_path: Path) -> None:
@@ -199,11 +209,14 @@ def test_the_key_file_may_be_named_by_the_environment(tmp_path: Path, toml: str)
         ("base_url = 'https://[fe80::1%eth0]'", "has an impossible host or port"),
         ("base_url = 'https://[x]'", "has an impossible host or port"),
         ("base_url = 'https://[::1'", "has an impossible host or port"),
+        ("base_url = 'https://example.com/['", "has an impossible host or port"),
+        ('base_url = "https://example.com/\\u0007"', "must not contain ?, # or spaces"),
         ("base_url = 'https://-a.example'", "has an impossible host or port"),
         ("base_url = 'https://'", "must begin with https:// and a host name"),
         ("base_url = 'example.com'", "must begin with https:// and a host name"),
         ("base_url = 1", "must be a string"),
         ("org_id = 'a b'", "org_id must be printable ASCII without spaces"),
+        ("org_id = '\u00e9'", "org_id must be printable ASCII without spaces"),
         ('org_id = "a\\u000d"', "org_id must be printable ASCII without spaces"),
         ("proxy = 'proxy:3128'", 'proxy must be "http://host:port"'),
         ("proxy = 3128", "proxy must be a string"),
@@ -340,6 +353,12 @@ def test_a_wrong_proxy_is_not_quoted(tmp_path: Path) -> None:
 def test_a_wrong_base_url_in_the_environment_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="DEDALUS_BASE_URL must begin with https"):
         load(tmp_path, "", DEDALUS_BASE_URL="http://example.com")
+
+
+def test_a_wrong_variable_is_not_answered_with_the_manual_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, "", DEDALUS_ORG_ID="a b")
+    assert caught.value.hint == "correct or unset DEDALUS_ORG_ID"
 
 
 def test_the_first_pattern_of_the_file_that_matches_decides_on_waking(tmp_path: Path) -> None:
