@@ -21,7 +21,7 @@ MachineId = NewType("MachineId", str)
 MachineName = NewType("MachineName", str)
 
 PREFIX = "dm-"
-MIN_LENGTH, MAX_LENGTH = 4, 253
+MAX_LENGTH = 253
 # Shorter ends are too likely to match several machines.
 MIN_END = 4
 # The contract's MachineIDPathSegment; \Z because $ would let a trailing newline through.
@@ -37,7 +37,7 @@ _MAX_STEM = 200
 
 def is_machine_name(text: str) -> bool:
     """Return whether `text` is a machine's name (contract: MachineIDPathSegment)."""
-    return MIN_LENGTH <= len(text) <= MAX_LENGTH and _PATTERN.match(text) is not None
+    return len(text) <= MAX_LENGTH and _PATTERN.match(text) is not None
 
 
 def machine_name(text: str) -> MachineName | None:

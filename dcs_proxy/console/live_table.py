@@ -71,7 +71,7 @@ class LiveTable:
         rows = [
             (name, in_words(now - since), news) for name, (since, news) in self._at_work.items()
         ]
-        lines = columns(rows) if rows else []
+        lines = columns(rows)
         if self._total > 1:
             lines.append(f"dcs-proxy: {self._ended} of {self._total} done")
         return lines

@@ -56,6 +56,7 @@ def test_everything_else_is_none(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_machine_name(text)
     assert all(character.isprintable() for character in caught.value.message)
+    assert caught.value.hint.startswith("a name is dm- followed by letters, digits and inner hyph")
 
 
 @given(st.text())
@@ -77,6 +78,18 @@ def test_files_of_long_names_stay_apart_and_fit() -> None:
 def test_a_pattern_matches_as_the_regular_expression_for_it(pattern: str, text: str) -> None:
     expression = pattern.replace("*", ".*").replace("?", ".")
     assert matches(pattern, text) is (re.fullmatch(expression, text) is not None)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "is_match"),
+    [
+        ("", "", True), ("*", "", True), ("a*", "a", True), ("a**", "a", True), ("a?", "a", False),
+        ("*ab", "aab", True), ("*a*b", "aaabab", True), ("*a?b", "aaab", True), ("a*b", "ab", True),
+        ("*a", "ab", False), ("?*", "", False), ("a", "aa", False), ("*aab", "aaab", True),
+    ],
+)  # fmt: skip
+def test_a_star_matches_any_text_and_none(pattern: str, text: str, is_match: bool) -> None:
+    assert matches(pattern, text) is is_match
 
 
 def test_a_pattern_made_to_take_for_ever_does_not() -> None:
@@ -189,3 +202,6 @@ def test_a_stem_is_shortened_from_201_characters_on_and_does_not_change() -> Non
 def test_two_uuids_that_differ_in_their_first_character_are_not_shortened() -> None:
     names = [name_of(f"{first}{UUID[1:]}") for first in "01"]
     assert short_names(names) == {name: name for name in names}
+    # One character less is shorter.
+    names = [name_of(f"0{second}{UUID[2:]}") for second in "12"]
+    assert list(short_names(names).values()) == [f"dm-{second}{UUID[2:]}" for second in "12"]

@@ -15,6 +15,7 @@ from dcs_proxy.local.lock import FileLock, try_lock
 from dcs_proxy.names import MachineName, file_stem
 from dcs_proxy.session.directory import (
     StateDirectory,
+    _is_older,
     default_state_directory,
     read_ssh_configs,
 )
@@ -126,6 +127,17 @@ def test_garbage_is_five_minutes_old(
     assert path.exists() is not is_gone
 
 
+def test_a_temporary_file_that_its_writer_renames_meanwhile_is_no_garbage(tmp_path: Path) -> None:
+    (tmp_path / ".x.1.tmp").touch()
+    (entry,) = os.scandir(tmp_path)
+    (tmp_path / ".x.1.tmp").rename(tmp_path / "x")
+    assert _is_older(entry, 9e9) is False
+
+
+def test_the_fast_path_finds_the_use_of_a_session(state: StateDirectory) -> None:
+    assert state.use_path(NAME) == f"{state.path}/sessions/dm-foo.used"
+
+
 def test_a_machine_that_is_worked_on_is_no_garbage(state: StateDirectory) -> None:
     with state.lock(NAME, Deadline(1)):
         os.utime(state.session_path(NAME, ".lock"), (1000.0, 1000.0))
@@ -155,7 +167,8 @@ def test_every_machine_with_a_record_is_known_by_its_whole_name(state: StateDire
         state.save(name, replace(RECORD, attempt=replace(ATTEMPT, machine=name)))
     earlier = asdict(RECORD)
     del earlier["attempt"]["machine"]
-    write(state, "dm-earlier.json", json.dumps(earlier).encode())
+    for name in ("dm-earlier.json", "notes.json", "dm-.json"):
+        write(state, name, json.dumps(earlier).encode())
     lying = replace(RECORD, attempt=replace(ATTEMPT, machine="dm-foo"))
     write(state, "dm-bar.json", json.dumps(asdict(lying)).encode())
     write(state, "dm-damaged.json", DATA[:-1])
