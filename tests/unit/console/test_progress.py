@@ -98,6 +98,18 @@ def test_the_first_line_comes_at_once_after_any_advice(
     stderr.show()
 
 
+@pytest.mark.parametrize("seconds", [0, 1, 2])
+def test_the_first_line_comes_at_once_however_long_the_command_has_run(
+    capsys: pytest.CaptureFixture[str], seconds: int
+) -> None:
+    now = 100.0
+    progress = Progress(is_quiet=False, in_place=True, clock=lambda: now)
+    now += seconds
+    progress.waking(NAME, 300)
+    stderr.show()
+    assert capsys.readouterr().err.startswith(f"dcs-proxy: dm-foo: waking up, {seconds} s")
+
+
 def test_the_time_counts_from_when_the_command_began(capsys: pytest.CaptureFixture[str]) -> None:
     now = 100.0
     progress = Progress(is_quiet=False, in_place=True, clock=lambda: now)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dcs_proxy.console import stdout
-from dcs_proxy.console.stdout import columns, pause, put, put_json, wrap
+from dcs_proxy.console.stdout import columns, pause, put, put_json, put_or_show, wrap
 from dcs_proxy.errors import DcsError, ReaderGone
 
 LINE = "✓ shell      /usr/bin/bash, a long path without a space, and more"
@@ -109,9 +109,32 @@ def test_output_that_cannot_be_written_ends_the_command_and_is_discarded(
     with pytest.raises(DcsError) as caught:
         put("a")
     assert (type(caught.value), caught.value.message) == (kind, message)
+    assert ("disk is full" in caught.value.hint) is (kind is DcsError)
     # Otherwise Python would try to write it again at exit.
     assert calls == [("open", os.devnull, os.O_WRONLY), ("dup2", 77, 1), ("close", 77)]
     monkeypatch.setattr(sys, "stdout", None)
+
+
+@pytest.mark.parametrize(
+    ("error", "out", "err"),
+    [
+        (None, "done\n", ""),
+        (ReaderGone("the reader closed the pipe"), "", ""),
+        (DcsError("the disk is full"), "", "done\n"),
+    ],
+)
+def test_a_command_with_more_to_do_goes_on_whatever_becomes_of_its_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    error: DcsError | None, out: str, err: str,
+) -> None:  # fmt: skip
+    if error is not None:
+
+        def fail(*_: str) -> None:
+            raise error
+
+        monkeypatch.setattr(stdout, "put", fail)
+    put_or_show("done")
+    assert capsys.readouterr() == (out, err)
 
 
 def test_a_closed_output_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
