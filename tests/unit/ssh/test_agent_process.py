@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from typing import Any
 
@@ -281,14 +282,15 @@ def test_an_agent_that_does_not_end_when_asked_is_killed(
 
     monkeypatch.setattr(agent_process, "_find_pid", lambda path: 4242)
     monkeypatch.setattr(agent_process, "_is_listening", is_listening)
-    monkeypatch.setattr(agent_process, "_await_end", lambda path: None)
+    awaited: list[int] = []
+    monkeypatch.setattr(agent_process, "_await_end", lambda path: awaited.append(sent[-1]))
     monkeypatch.setattr(os, "kill", lambda pid, number: sent.append(number))
     with socket_directory() as directory:
         for name in ("agent-1.sock", "agent-1.pid"):
             write_atomically(f"{directory}/{name}", b"")
         assert agent_process.end_agent(f"{directory}/agent-1.sock") is has_ended
         assert bool(os.listdir(directory)) is not has_ended
-    assert sent == (ends_at or [signal.SIGTERM, signal.SIGKILL])
+    assert sent == awaited == (ends_at or [signal.SIGTERM, signal.SIGKILL])
 
 
 def test_an_agent_whose_process_is_not_known_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,11 +325,40 @@ def test_the_number_beside_the_socket_is_used_if_the_kernel_does_not_tell(
             assert agent_process._find_pid(f"{directory}/agent-1.sock") == pid
 
 
+def test_the_process_that_the_kernel_names_is_believed_before_a_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Known:
+        def __init__(self, path: str, **options: Any) -> None:
+            assert options == {"timeout_s": 2.0}
+
+        def pid(self) -> int:
+            return 55
+
+    monkeypatch.setattr(agent_process, "Agent", Known)
+    with socket_directory() as directory:
+        write_atomically(f"{directory}/agent-1.pid", b"17\n")
+        assert agent_process._find_pid(f"{directory}/agent-1.sock") == 55
+
+
+def test_only_a_socket_itself_is_one() -> None:
+    with socket_directory() as directory, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path := f"{directory}/agent-1.sock")
+        os.symlink(path, link := f"{directory}/link")
+        write_atomically(file := f"{directory}/file", b"")
+        found = [agent_process.is_socket(each) for each in (path, link, file, f"{directory}/none")]
+    assert found == [True, False, False, False]
+
+
 def test_an_agent_of_root_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+
     def refuse(pid: int, number: int) -> None:
+        sent.append(number)
         raise PermissionError
 
     monkeypatch.setattr(agent_process, "_is_listening", lambda path: True)
     monkeypatch.setattr(agent_process, "_find_pid", lambda path: 1)
     monkeypatch.setattr(os, "kill", refuse)
     assert agent_process.end_agent("/nowhere/agent-1.sock") is False
+    assert sent == [signal.SIGTERM]

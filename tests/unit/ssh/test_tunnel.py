@@ -183,6 +183,8 @@ def test_a_connection_to_the_proxy_that_leads_nowhere_is_closed(
     near, far = socket.socketpair()
     monkeypatch.setattr(tunnel, "dial", lambda *_, **__: near)
     monkeypatch.setattr(tunnel, "read_head", fail)
-    with far, pytest.raises((GatewayUnreachable, ClientGone, KeyboardInterrupt)):
+    with far, pytest.raises((GatewayUnreachable, ClientGone, KeyboardInterrupt)) as caught:
         call(ConnectProxy(1))
     assert near.fileno() == -1
+    if isinstance(caught.value, GatewayUnreachable):
+        assert caught.value.message.endswith("the HTTP proxy http://127.0.0.1:1 failed: reset")
