@@ -89,13 +89,14 @@ class Context:
                 secrets |= secrets_in_url(self.settings.proxy.url())
         return secrets
 
-    def read_options(self, host: str) -> tuple[dict[str, list[str]], str]:
+    def read_options(self, host: str, *, verbose: bool = False) -> tuple[dict[str, list[str]], str]:
         """Return the options that ``ssh -G`` prints, by lower-case name, and its stderr.
 
         There are no options if ssh fails.
         """
+        command = self.ssh_command("-vG" if verbose else "-G", host)
         try:
-            done = run(self.ssh_command("-G", host), environment=self.environment, limit_s=_SSH_S)
+            done = run(command, environment=self.environment, limit_s=_SSH_S)
         except TimeoutError:
             return {}, f"no answer after {_SSH_S} s"
         options: dict[str, list[str]] = {}

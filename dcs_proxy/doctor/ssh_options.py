@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dcs_proxy.doctor.context import Context, required
 from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.doctor.ssh_config import read_program
+from dcs_proxy.errors import ConfigError
 from dcs_proxy.local.files import read_small, remove_file, write_atomically
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh import config_file
@@ -36,6 +37,8 @@ _HARMFUL = {
     "PKCS11Provider": "ssh may ask for a smart card",
 }
 _AUTHORITY = "ssh-ed25519"
+# What ssh -v says of each file, its included ones too.
+_READ = re.compile(r"^debug1: Reading configuration data (/[^\r\n]+)", re.MULTILINE)
 _SYSTEM_CONFIG = "/etc/ssh/ssh_config"
 _CERTIFICATES = "-cert-v01@openssh.com"
 _ORDER = "lines for dm- hosts belong below the dcs-proxy block; dcs-proxy config-ssh puts it first"
@@ -141,7 +144,8 @@ def _compare(context: Context, host: MachineName, snippet: str) -> Check:
     faults = find_faults(options, _wanted(context, snippet))
     if not faults:
         return passed(f"ssh -G {host} prints what a session needs")
-    shown = [fault.text + _where(context, fault.option) for fault in faults[:3]]
+    files = _files_read(context, host)
+    shown = [fault.text + _where(files, fault.option) for fault in faults[:3]]
     more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
     return failed("; ".join(shown) + more, faults[0].hint)
 
@@ -162,11 +166,22 @@ def _wanted(context: Context, snippet: str) -> dict[str, str]:
     return wanted
 
 
-def _where(context: Context, option: str) -> str:
-    """Return which line sets an option, in parentheses; "" if it is in neither file."""
+def _files_read(context: Context, host: str) -> list[str]:
+    """Return the files that ssh reads for a host, included ones too, but none of ours."""
+    _, said = context.read_options(host, verbose=True)
+    ours = f"{required(context.state).path}/"
+    files = dict.fromkeys([context.ssh_config, *_READ.findall(said), _SYSTEM_CONFIG])
+    return [path for path in files if not path.startswith(ours)]
+
+
+def _where(files: Sequence[str], option: str) -> str:
+    """Return which line sets an option, in parentheses; "" if it is in none of the files."""
     pattern = re.compile(rf"\s*{option}[\s=]", re.IGNORECASE)
-    for path in (context.ssh_config, _SYSTEM_CONFIG):
-        data, _ = config_file.read(os.path.realpath(path))
+    for path in files:
+        try:
+            data, _ = config_file.read(os.path.realpath(path))
+        except ConfigError:  # a file that ssh reads, such as a FIFO
+            continue
         inside = False
         for number, line in enumerate((data or b"").decode("utf-8", "replace").splitlines(), 1):
             inside = line.startswith("# >>> dcs-proxy") or (

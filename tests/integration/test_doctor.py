@@ -230,6 +230,17 @@ BROKEN: dict[str, tuple[Callable[[Patient], object], str, str, str]] = {
         lambda p: p.above("Nonsense yes\n"),
         "options", "ssh -G fails: .*terminating, 1 bad configuration options", "ssh -G",
     ),
+    "a ProxyJump in a file that is included above ours": (
+        lambda p: (
+            (p.user.root / "a.d").mkdir(),
+            (p.user.root / "a.d" / "10-work").write_text("Host *\n  Include INNER\n".replace(
+                "INNER", f'"{p.user.root}/inner"')),
+            (p.user.root / "inner").write_text("# ours\n\tproxyjump=hop\n"),
+            p.above(f'Include "{p.user.root}/a.d/*"\n'),
+        ),
+        "options", r"ProxyJump replaces our command \(line 2 of .*/inner\)",
+        "config-ssh puts it first",
+    ),
     "HostName above ours": (
         lambda p: p.above("Host *\n    HostName %h.corp.example\n"),
         "options", r"HostName is .*corp.example \(line 2", "config-ssh puts it first",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -106,11 +107,13 @@ class WithOptions(Context):
 
     printed: dict[str, list[str]]
     said = "one\ntwo\nbad configuration option\n"
+    read: Sequence[Path] = ()
     asked: str
 
-    def read_options(self, host: str) -> tuple[dict[str, list[str]], str]:
+    def read_options(self, host: str, *, verbose: bool = False) -> tuple[dict[str, list[str]], str]:
         self.asked = host
-        return self.printed, self.said
+        read = [f"debug1: Reading configuration data {path}\n" for path in self.read]
+        return self.printed, "".join(read) if verbose else self.said
 
 
 # What every session needs, whichever machine.
@@ -180,6 +183,19 @@ def test_a_line_of_a_config_without_a_block_is_named(context: WithOptions) -> No
     Path(context.ssh_config).write_text("UpdateHostKeys yes\n")
     context.printed = {**context.printed, "updatehostkeys": ["yes"]}
     expected = f"UpdateHostKeys is yes (line 1 of {context.ssh_config})"
+    assert check_options(context).text == expected
+
+
+def test_a_line_of_an_included_file_is_named_and_none_of_our_own_files(
+    context: WithOptions, tmp_path: Path
+) -> None:
+    names = ("fifo", "state/hosts/dm-foo.conf", "with a space", "late")
+    context.read = [tmp_path / "config", *(tmp_path / name for name in names), tmp_path / "gone"]
+    os.mkfifo(context.read[1])
+    for path in context.read[2:-1]:
+        path.write_text("# mine\n\tUpdateHostKeys=yes\n")
+    context.printed = {**context.printed, "updatehostkeys": ["yes"]}
+    expected = f"UpdateHostKeys is yes (line 2 of {tmp_path}/with a space)"
     assert check_options(context).text == expected
 
 
