@@ -49,7 +49,11 @@ _EXAMPLES = (
     ("Then log in to a machine", "ssh dm-foo"),
 )
 _WRAP: Any = {"break_on_hyphens": False, "break_long_words": False}
-_WITH_VALUE = frozenset({"--home", "--config", "--login"})
+_COMMON = frozenset({"--home", "--config"})
+_WITH_VALUE = _COMMON | {"--login"}
+# Commands of other programs for what ours does under another name.
+_LOG_IN = ("ssh", "connect", "shell")
+_SYNONYMS = {"start": "wake", "up": "wake"}
 _FLAGS = frozenset({"--help", "--version", "--bridge", "--relay", "--fdpass", "--"})
 
 
@@ -159,14 +163,15 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
     Raises UsageError; SystemExit after ``--help`` or ``--version``.
     """
+    words = words[1:] if words[:1] == ["--"] else words
     parser = _parser(words)
     is_complete = _positional(words) or _WITH_VALUE.intersection(words)
     parsed, rest = parser.parse_known_args(words if is_complete else [*words, "help"])
     if rest:
         command = " ".join(["dcs-proxy", *(w for w in _positional(words)[:1] if w in _COMMANDS)])
-        raise UsageError(
-            f"unrecognized arguments: {quote_server(' '.join(rest))}", hint=f"{command} --help"
-        )
+        late = _COMMON.intersection(word.partition("=")[0] for word in rest)
+        hint = f"type {min(late)} before the command" if late else f"{command} --help"
+        raise UsageError(f"unrecognized arguments: {quote_server(' '.join(rest))}", hint=hint)
     return parsed
 
 
@@ -188,9 +193,13 @@ def unknown_command(typed: str) -> UsageError:
     """Return the error for a word that is not a command; its hint is the most similar command."""
     import difflib
 
-    begun = [name for name in _COMMANDS if name.startswith(typed)]
-    near = begun or difflib.get_close_matches(typed, _COMMANDS, 1)
-    hint = f"did you mean dcs-proxy {near[0]}?" if near else "dcs-proxy help"
+    word = typed.lower()
+    begun = [name for name in _COMMANDS if name.startswith(word)]
+    near = begun or difflib.get_close_matches(word, _COMMANDS, 1)
+    best = _SYNONYMS.get(word) or (near[0] if near else "")
+    hint = f"did you mean dcs-proxy {best}?" if best else "dcs-proxy help"
+    if word in _LOG_IN:
+        hint = "to log in to a machine, type: ssh dm-foo"
     if typed.startswith(PREFIX) or is_uuid(typed):
         hint = f"to log in, type: ssh {PREFIX}{typed.removeprefix(PREFIX)}"
     return UsageError(f"{quote_server(typed)} is not a command", hint=hint)

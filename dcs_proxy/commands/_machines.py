@@ -52,7 +52,9 @@ def select_machines(
     name.  `hint` is the command that shows the machines.  Raises UsageError, MachineNotFound for a
     pattern without a match, or what `find` raises.
     """
-    if arguments.all == bool(arguments.hosts):
+    if arguments.all and arguments.hosts:
+        raise UsageError("--all means every machine: name none beside it", hint=hint)
+    if not (arguments.all or arguments.hosts):
         raise UsageError("name the machines, or use --all", hint=hint)
     if arguments.all:
         return {name: name for name in list_known()}

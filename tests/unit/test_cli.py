@@ -114,6 +114,17 @@ def test_help_ends_with_every_exit_code() -> None:
         ("config-shh", '"config-shh" is not a command', "did you mean dcs-proxy config-ssh?"),
         ("prepar dm-foo", '"prepar" is not a command', "did you mean dcs-proxy prepare?"),
         ("lst", '"lst" is not a command', "did you mean dcs-proxy list?"),
+        ("LIST", '"LIST" is not a command', "did you mean dcs-proxy list?"),
+        ("ls", '"ls" is not a command', "did you mean dcs-proxy list?"),
+        ("ssh dm-foo", '"ssh" is not a command', "to log in to a machine, type: ssh dm-foo"),
+        ("start dm-foo", '"start" is not a command', "did you mean dcs-proxy wake?"),
+        ("-- lst", '"lst" is not a command', "did you mean dcs-proxy list?"),
+        ("list --home /x", 'unrecognized arguments: "--home /x"', "type --home before the command"),
+        (
+            "wake a --config=/x",
+            'unrecognized arguments: "--config=/x"',
+            "type --config before the command",
+        ),
         ("un", '"un" is not a command', "did you mean dcs-proxy uninstall?"),
         ("help lgoin", '"lgoin" is not a command', "did you mean dcs-proxy login?"),
         ("help dm-foo", '"dm-foo" is not a command', "to log in, type: ssh dm-foo"),
@@ -295,3 +306,7 @@ def test_a_way_to_connect_may_be_named_before_the_host(way: str) -> None:
 def test_a_host_that_is_not_clearly_one_is_a_command(line: str) -> None:
     with pytest.raises(UsageError, match=r" is not a command$"):
         parse(line.split())
+
+
+def test_two_hyphens_may_precede_a_command() -> None:
+    assert parse(["--", "list", "--json"]).json
