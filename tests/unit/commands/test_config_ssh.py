@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import dcs_proxy
 from dcs_proxy.commands import config_ssh
 from dcs_proxy.commands.config_ssh import _program_warnings, _report
 from dcs_proxy.local import trusted_file
@@ -124,8 +125,15 @@ def test_the_block_is_written_with_what_it_needs(commands: Commands, ssh: Ssh) -
         assert re.search(rf"(^|,){name}[, ]", known.read_text(), re.MULTILINE)
     assert not Path(commands.state.file("config-ssh.tmp")).exists()
     assert [command[-1] for command in ssh.commands] == ["dm-dcs-proxy-doctor"] * 2
-    again = commands("config-ssh")
-    assert again.out.splitlines()[0].endswith(": already up to date, 4 machines listed")
+    again = commands("config-ssh").out.splitlines()
+    assert again[0].endswith(": already up to date, 4 machines listed")
+    assert len(again) == 2
+    # As after a move to another virtual environment, which changes the launcher alone.
+    launcher.write_text(launcher.read_text().replace("start.py", "elsewhere/start.py"))
+    moved = commands("config-ssh").out.splitlines()
+    assert (moved[0], moved[2]) == (again[0], again[1])
+    start = Path(dcs_proxy.__file__).with_name("start.py")
+    assert moved[1] == f"dcs-proxy: ssh now runs {start}"
 
 
 def test_a_dry_run_shows_the_difference_and_changes_nothing(commands: Commands, ssh: Ssh) -> None:
