@@ -25,7 +25,7 @@ from dcs_proxy.commands._machines import (
 )
 from dcs_proxy.console.format import in_words, rfc3339
 from dcs_proxy.console.stderr import show
-from dcs_proxy.console.stdout import columns, put, put_json
+from dcs_proxy.console.stdout import columns, put, put_json, terminal_width
 from dcs_proxy.errors import StateError
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName, short_names
@@ -34,7 +34,8 @@ from dcs_proxy.session.directory import StateDirectory
 HELP = "list the machines of the account"
 DESCRIPTION = (
     "List the account's machines with phase, size, age, the shortest name that ssh accepts, and "
-    "aliases. No machine is woken. Completion offers the names that were listed last."
+    "aliases. On a terminal that is too narrow for full names, the shortest ones take their place. "
+    "No machine is woken. Completion offers the names that were listed last."
 )
 EXAMPLES = (("For a program", "dcs-proxy list --json"),)
 
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace, options: Options) -> int:
         shown = [_as_json(machine, short, settings) for machine in listing.machines]
         put_json([*shown, *map(_unusable_as_json, listing.unusable)])
     elif listing.machines:
-        put(*_table(listing, short, settings, time.time()))
+        put(*_table(listing, short, settings, time.time(), terminal_width()))
     elif not listing.unusable:
         show("dcs-proxy: the account has no machines")
     if not arguments.json:
@@ -75,8 +76,16 @@ def _state(options: Options) -> StateDirectory:
 
 
 def _table(
-    listing: Listing, short: Mapping[MachineName, MachineName], settings: Settings, now: float
+    listing: Listing,
+    short: Mapping[MachineName, MachineName],
+    settings: Settings,
+    now: float,
+    width: int | None = None,
 ) -> list[str]:
+    """Return the lines of the table.
+
+    If it is wider than `width` columns, a machine with a short name is listed by that alone.
+    """
     rows: list[tuple[str, ...]] = [_HEAD]
     for machine in listing.machines:
         created_at = machine.created_at
@@ -86,8 +95,11 @@ def _table(
         shown = "-" if shortest == machine.name else shortest
         rows.append((machine.name, shown, machine.phase, size(machine), age, aliases))
     if all(row[1] == "-" for row in rows[1:]):
-        rows = [(row[0], *row[2:]) for row in rows]
-    return columns(rows)
+        return columns((row[0], *row[2:]) for row in rows)
+    lines = columns(rows)
+    if width is None or max(map(len, lines)) <= width:
+        return lines
+    return columns((row[0] if row[1] in ("-", "SHORT") else row[1], *row[2:]) for row in rows)
 
 
 def _as_json(

@@ -76,19 +76,31 @@ def columns(rows: Iterable[tuple[str, ...]]) -> list[str]:
     ]
 
 
+def terminal_width() -> int | None:
+    """Return the columns of the terminal that stdout is, None if it is a file or a pipe."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return None
+    import shutil
+
+    return shutil.get_terminal_size().columns
+
+
 def wrap(line: str, indent: int) -> list[str]:
     """Return a line in pieces that fit the terminal, the later ones indented.
 
     A line that goes to a file or a pipe is not wrapped.
     """
-    if sys.stdout is None or not sys.stdout.isatty():
+    width = terminal_width()
+    if width is None:
         return [line]
-    import shutil
     import textwrap
 
-    width = max(shutil.get_terminal_size().columns, indent + 20)
     return textwrap.wrap(
-        line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+        line,
+        max(width, indent + 20),
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 

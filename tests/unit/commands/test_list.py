@@ -57,9 +57,10 @@ def test_short_names_have_a_column_if_any_machine_has_one() -> None:
     chosen = Machine(MachineName("dm-foo"), "running")
     uuid = Machine(MachineName("dm-017f22e2-79b0-7cc3-98c4-dc0c0c07c0de"), "sleeping")
 
-    def table(*machines: Machine) -> list[list[str]]:
+    def table(*machines: Machine, width: int | None = None) -> list[list[str]]:
         short = short_names([machine.name for machine in machines])
-        return [line.split() for line in _table(Listing([*machines], []), short, Settings(), 0)]
+        lines = _table(Listing([*machines], []), short, Settings(), 0, width)
+        return [line.split() for line in lines]
 
     assert table(chosen) == [
         ["NAME", "PHASE", "SIZE", "AGE", "ALIAS"],
@@ -70,6 +71,14 @@ def test_short_names_have_a_column_if_any_machine_has_one() -> None:
         ["dm-foo", "-", "running", "-", "-", "-"],
         [uuid.name, "dm-c0de", "sleeping", "-", "-", "-"],
     ]
+    assert table(chosen, uuid, width=76) == table(chosen, uuid)
+    # A line has 76 columns: these are too few.
+    assert table(chosen, uuid, width=75) == [
+        ["NAME", "PHASE", "SIZE", "AGE", "ALIAS"],
+        ["dm-foo", "running", "-", "-", "-"],
+        ["dm-c0de", "sleeping", "-", "-", "-"],
+    ]
+    assert table(chosen, width=10) == table(chosen)
 
 
 WEB = {
