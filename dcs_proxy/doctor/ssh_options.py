@@ -37,6 +37,7 @@ _HARMFUL = {
     "PKCS11Provider": "ssh may ask for a smart card",
 }
 _AUTHORITY = "ssh-ed25519"
+_OUR_ERROR = re.compile(r"^dcs-proxy: ([^\r\n]+)\r?\ndcs-proxy: hint: ([^\r\n]+)", re.MULTILINE)
 # What ssh -v says of each file, its included ones too.
 _READ = re.compile(r"^debug1: Reading configuration data (/[^\r\n]+)", re.MULTILINE)
 _SYSTEM_CONFIG = "/etc/ssh/ssh_config"
@@ -144,6 +145,8 @@ def _compare(context: Context, host: MachineName, snippet: str) -> Check:
     faults = find_faults(options, _wanted(context, snippet))
     if not faults:
         return passed(f"ssh -G {host} prints what a session needs")
+    if said := _OUR_ERROR.search(errors):  # of `prepare`, without which the block has no effect
+        return failed(clean_text(said[1]), clean_text(said[2]))
     files = _files_read(context, host)
     shown = [fault.text + _where(files, fault.option) for fault in faults[:3]]
     more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""

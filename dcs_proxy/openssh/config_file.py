@@ -46,6 +46,10 @@ _ANY_MARK = re.compile(rb"^[ \t]*# (?:>>>|<<<) dcs-proxy\b[^\n]*\n?", re.MULTILI
 _OURS = re.compile(
     rb"^[ \t]*Match [^\n]*\bexec [^\n]*(?:/launcher|dcs[-_]proxy)[^\n]* prepare '?%h", re.MULTILINE
 )
+_DELETE = (
+    "move your own lines out of it, delete it (from the >>> line to the <<< line), and run "
+    "dcs-proxy config-ssh again"
+)
 DEFAULT_PATH = "~/.ssh/config"
 _NOTE = "written by dcs-proxy config-ssh, which also rewrites and removes it"
 # Errors of a file that cannot be replaced: its directory is read-only or another user's, or the
@@ -144,7 +148,11 @@ def _check_encoding(text: bytes) -> None:
 def _check_own(text: bytes, start: int, end: int) -> None:
     """Raise ConfigError if the user's part of the file has lines of a block without its marks."""
     if left := _OURS.search(text, start, end):
-        raise _broken(text, left.start(), "has lost its # >>> and # <<< lines")
+        raise _broken(
+            text, left.start(), "has lost its # >>> and # <<< lines",
+            "delete what is left of it, from its first Host dm-* line to its last Host * line, at "
+            "the top and at the end of the file, and run dcs-proxy config-ssh again",
+        )  # fmt: skip
 
 
 def edit(path: str, change: Callable[[bytes | None], bytes | None]) -> bool:
@@ -365,10 +373,9 @@ def _digest(body: bytes) -> str:
     return hashlib.sha256(words).hexdigest()[:16]
 
 
-def _broken(text: bytes, position: int, what: str) -> ConfigError:
+def _broken(text: bytes, position: int, what: str, hint: str = _DELETE) -> ConfigError:
     line = text.count(b"\n", 0, position) + 1
     return ConfigError(
         f"the dcs-proxy block at line {line} of the ssh config {what}; nothing was changed",
-        hint="move your own lines out of it, delete it (from the >>> line to the <<< line), "
-        "and run dcs-proxy config-ssh again",
+        hint=hint,
     )

@@ -199,6 +199,13 @@ def test_a_line_of_an_included_file_is_named_and_none_of_our_own_files(
     assert check_options(context).text == expected
 
 
+def test_an_error_of_the_command_in_the_block_explains_all_faults(context: WithOptions) -> None:
+    context.said = "Pseudo-terminal\ndcs-proxy: /x is a directory\ndcs-proxy: hint: remove it\n"
+    assert check_options(context).ok
+    context.printed = {**context.printed, "user": ["me"], "proxyusefdpass": ["no"]}
+    assert check_options(context) == failed("/x is a directory", "remove it")
+
+
 def test_a_config_of_any_bytes_is_searched(context: WithOptions) -> None:
     text = b"# \xff\nUpdateHostKeys yes\n"
     block = "Host dm-*\n    User \udcff\n"

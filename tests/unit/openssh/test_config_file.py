@@ -466,8 +466,9 @@ def test_a_file_that_ssh_cannot_read_is_refused(mark: bytes) -> None:
 def test_a_block_without_its_marks_is_found_anywhere(is_above: bool) -> None:
     line = b"Match originalhost dm-* exec \"exec /bin/sh '/s/launcher' prepare '%h'\"\n"
     blocks = install(b"", "Host dm-a\n", "Host *\n")
-    with pytest.raises(ConfigError, match="has lost its # >>> and # <<< lines"):
+    with pytest.raises(ConfigError, match="has lost its # >>> and # <<< lines") as caught:
         parse_blocks(line + blocks if is_above else blocks + line)
+    assert ">>>" not in caught.value.hint and "first Host dm-* line" in caught.value.hint
 
 
 @pytest.mark.parametrize(
