@@ -44,6 +44,13 @@ def test_only_the_first_file_that_ansible_reads_counts(home: Path) -> None:
     assert "other.cfg" in found({"ANSIBLE_CONFIG": str(home / "other.cfg")}, home)
 
 
+def test_a_file_that_others_can_change_is_read_as_ansible_reads_it(home: Path) -> None:
+    path = home / ".ansible.cfg"
+    path.write_text("[defaults]\nhost_key_checking = no\n")
+    path.chmod(0o666)
+    assert f"host_key_checking in {path}" in found({}, home)
+
+
 @pytest.mark.parametrize("value", ["false", "no", "n", "0", "off", "f", "FALSE", "N"])
 @pytest.mark.parametrize("in_file", [True, False])
 def test_every_word_that_is_false_to_ansible_turns_it_off(

@@ -116,6 +116,8 @@ def test_an_editor_with_ssh2_has_no_limit_that_matters(
     editor = found(name)
     assert (editor.runs_openssh, editor.timeout_s) == (False, None)
     assert editor.config_file == f"{home}/mine"
+    # A Flatpak has another file system.
+    assert editor.runs_here is ("Flatpak" not in name)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +134,26 @@ def test_without_settings_the_extension_tells(
     for directory in (".vscode", ".cursor"):
         (home / directory / "extensions" / extension).mkdir(parents=True)
     assert [each.timeout_s for each in find_editors({})] == [15, 15] * is_remote_ssh
+
+
+def test_the_extension_in_a_flatpak_is_found(home: Path) -> None:
+    inside = home / ".var/app/com.visualstudio.code/data/vscode/extensions"
+    (inside / "ms-vscode-remote.remote-ssh-0.112.0").mkdir(parents=True)
+    assert [each.name for each in find_editors({})] == ["VS Code (Flatpak)"]
+
+
+def test_settings_may_be_long_and_of_any_bytes(home: Path) -> None:
+    path = write(home / ".config/Code/User/settings.json", "")
+    path.write_bytes(b"// \xff" + b"x" * 2**20 + f'\n{{"{LIMIT}": 20}}'.encode())
+    assert found("VS Code").timeout_s == 20
+
+
+def test_settings_on_windows_that_cannot_be_read_name_no_ssh(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "settings.json").mkdir()
+    monkeypatch.setattr(editors, "_WINDOWS", f"{home}/settings.json")
+    assert find_editors({}) == []
 
 
 def test_other_settings_are_no_sign_of_remote_ssh(home: Path) -> None:

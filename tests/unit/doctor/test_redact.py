@@ -99,4 +99,5 @@ def test_a_user_without_a_password_is_the_secret() -> None:
     assert secrets_in_url("https://p%40ss@api.example") >= {"p%40ss", "p@ss"}
     assert secrets_in_url("https://me:p%40ss@api.example") >= {"me:p%40ss", "p%40ss", "p@ss"}
     assert secrets_in_url("http://me:pw://x@proxy") >= {"me:pw://x", "pw://x"}
+    assert secrets_in_url("me:p%40ss@proxy:3128") >= {"me:p%40ss", "p%40ss", "p@ss"}
     assert secrets_in_url("https://api.example/p%40ss") == set()

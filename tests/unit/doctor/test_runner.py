@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dcs_proxy.doctor.runner import Check, Step, failed, passed, run_steps
+from dcs_proxy.doctor.runner import Check, Step, failed, passed, run_steps, skipped
 from dcs_proxy.errors import ConfigError
 from dcs_proxy.local.log import Log
 
@@ -22,6 +22,8 @@ def test_a_failure_stops_only_what_needs_it(tmp_path: Path) -> None:
         Step[object]("e", lambda _: passed("e is well"), ("c", "b", "d")),
         Step[object]("f", lambda _: None),
         Step[object]("g", lambda _: passed("g is well"), ("f",)),
+        Step[object]("h", lambda _: skipped("h was not tried", "try it")),
+        Step[object]("i", lambda _: passed("i is well"), ("h",)),
     ]
     checks = [
         (c.name, c.status, c.text, c.hint)
@@ -34,6 +36,8 @@ def test_a_failure_stops_only_what_needs_it(tmp_path: Path) -> None:
         ("d", "failed", "d is not", "do it"),
         ("e", "skipped", "skipped: needs b", ""),
         ("g", "ok", "g is well", ""),
+        ("h", "skipped", "h was not tried", "try it"),
+        ("i", "skipped", "skipped: needs h", ""),
     ]
 
 

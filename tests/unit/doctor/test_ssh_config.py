@@ -37,6 +37,18 @@ def test_any_block_names_a_program_or_none(text: str) -> None:
     assert read_program(f'Match originalhost x exec "exec /bin/sh {os.devnull} prepare %h"') is None
 
 
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [("'", ""), ("/a\0b", "the block runs /a\0b, which cannot be read: "), ("", ""),
+     ("/gone", "the block runs /gone, which no longer exists")],
+)  # fmt: skip
+def test_a_damaged_command_in_a_block_names_no_program(command: str, problem: str) -> None:
+    top = f'Match originalhost x exec "exec {command} prepare %h"'
+    assert read_program(top) is None
+    assert ssh_config._wrong_launcher(top).startswith(problem)
+    assert bool(ssh_config._wrong_launcher(top)) is bool(problem)
+
+
 @pytest.fixture
 def context(tmp_path: Path) -> Context:
     """A context whose ssh config has blocks as config-ssh writes them."""

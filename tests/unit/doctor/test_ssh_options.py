@@ -273,6 +273,25 @@ def test_the_users_machine_needs_the_options_of_its_own_session(context: WithOpt
     assert check_host_options(context).text == "User is me"
 
 
+def test_a_machine_without_a_file_to_include_needs_what_every_session_needs(
+    context: WithOptions,
+) -> None:
+    context.host = "dm-foo"
+    assert check_host_options(context).ok
+    context.printed = {**context.printed, "updatehostkeys": ["yes"]}
+    assert check_host_options(context).text == "UpdateHostKeys is yes"
+
+
+def test_a_line_of_the_systems_config_is_named(
+    context: WithOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = tmp_path / "ssh_config"
+    system.write_text("Host *\n  UpdateHostKeys yes\n")
+    monkeypatch.setattr(ssh_options, "_SYSTEM_CONFIG", str(system))
+    context.printed = {**context.printed, "updatehostkeys": ["yes"]}
+    assert check_options(context).text == f"UpdateHostKeys is yes (line 2 of {system})"
+
+
 def test_a_jump_is_the_first_fault_to_mend() -> None:
     faults = find_faults({**GOOD, "user": ["root"], "proxyjump": ["hop"]}, WANTED)
     assert [fault.option for fault in faults] == ["ProxyJump", "User"]
