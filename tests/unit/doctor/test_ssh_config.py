@@ -286,6 +286,10 @@ CHANGES: dict[str, tuple[Callable[[Context], object], str]] = {
         lambda c: setattr(c, "options", replace(c.options, config="/a.toml")),
         "the block uses the default config file, not the config file /a.toml",
     ),
+    "another state directory": (
+        lambda c: setattr(c, "state", StateDirectory(f"{c.ssh_config}.state")),
+        "/config.state",
+    ),
     "no version": (
         lambda c: replace_in_block(c, "9.2", "nine"),
         "is not what this version of dcs-proxy writes",
@@ -369,6 +373,37 @@ def test_ssh_is_asked_only_about_a_file_that_its_group_can_change(
     said = "Bad owner or permissions on /home/me/.ssh/other"
     monkeypatch.setattr(context, "read_options", lambda host: ({}, said))
     assert check_permissions(context) == passed(f"{context.ssh_config}, mode {mode:04o}")
+
+
+def test_a_config_without_a_block_fails_if_ssh_does_not_run_us(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(context.ssh_config).write_text("Include other\n")
+    answers(context, monkeypatch, "nc %h %p")
+    expected = failed(
+        f"{context.ssh_config} has no dcs-proxy block",
+        f"dcs-proxy config-ssh --ssh-config {context.ssh_config}",
+    )
+    assert check_block(context) == expected
+    context.ssh = None
+    assert check_block(context) == expected
+
+
+def test_a_block_is_checked_without_an_ssh(context: Context) -> None:
+    context.ssh = None
+    assert check_block(context).ok
+
+
+def test_a_directory_that_others_can_change_lets_them_choose_the_config(
+    context: Context, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o777)
+    check = check_permissions(context)
+    assert check == failed(
+        f"other users can choose what {context.ssh_config} is: {tmp_path} is writable by other "
+        "users (mode 0777)",
+        f"chmod go-w {tmp_path}",
+    )
 
 
 @pytest.mark.parametrize("kinds", [["top"], ["end"], []])
