@@ -51,7 +51,8 @@ def test_the_options_are_those_of_the_machine_that_was_checked(
 
 VARIABLES = (
     "DEDALUS_BASE_URL", "DEDALUS_ORG_ID", "DCS_PROXY_HOME", "DCS_PROXY_CONFIG", "DCS_PROXY_LOG",
-    "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY",
+    "DCS_PROXY_KEY_FILE", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY",
+    "all_proxy", "NO_PROXY",
     "no_proxy", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSH_AUTH_SOCK",
     "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "HOME", "PATH", "LANG", "LC_ALL", "TERM",
 )  # fmt: skip
@@ -126,13 +127,27 @@ def test_agents_tell_what_they_hold_or_why_not(context: Context) -> None:
         context.state = StateDirectory(home)
         place = PrivateAgents(home)
         one.answer = store = Store()
-        store.held = {b"blob": b"dm-foo via ssh.example"}
+        store.held = {b"blob": b"dm-foo via ssh.example", b"longer": b"dm-bar"}
         two.answer, bad.answer = framed(b"\x05"), framed(b"")
         for number, agent in enumerate((one, two, bad), 1):
             os.link(agent.path, place.path(number))
         lines = part(context, "agent")
-    assert lines[0] == "agent-1.sock: 4 bytes, dm-foo via ssh.example"
-    assert [line.partition(":")[0] for line in lines[1:]] == ["agent-2.sock", "agent-3.sock"]
+    assert lines[:2] == [
+        "agent-1.sock: 4 bytes, dm-foo via ssh.example", "agent-1.sock: 6 bytes, dm-bar"
+    ]  # fmt: skip
+    assert [line.partition(":")[0] for line in lines[2:]] == ["agent-2.sock", "agent-3.sock"]
+
+
+def test_a_report_creates_no_directory_for_agents(context: Context) -> None:
+    context.state = StateDirectory(context.options.state_directory({}))
+    assert part(context, "agent") == []
+    assert not os.path.exists(context.state.file("sockets"))
+
+
+def test_a_block_of_any_bytes_is_shown(context: Context, tmp_path: Path) -> None:
+    block = config_file.install(b"", "Host dm-\udcff\n", "Host *\n")
+    (tmp_path / "config").write_bytes(block)
+    assert "Host dm-\ufffd" in part(context, "block")
 
 
 def test_the_block_is_shown_and_what_is_missing_is_said(context: Context, tmp_path: Path) -> None:
@@ -175,11 +190,11 @@ def test_options_of_the_users_own_that_may_be_secret_are_masked(
 ) -> None:
     state = context.options.state_directory({})
     context.ssh = Client("/usr/bin/ssh", "OpenSSH_9.2p1", Version(9, 2))
-    options = {option: [value.replace("STATE", state), "b"]}
+    options = {option: [value.replace("STATE", state), "b"], "port": ["22"]}
     monkeypatch.setattr(context, "read_options", lambda host: (options, ""))
     lines = part(context, "ssh -G")
     assert lines[0] == f"{option} {shown.replace('STATE', state)}"
-    assert len(lines) == 2
+    assert len(lines) == 3 and lines[2] == "port 22"
 
 
 def test_the_log_is_shown_from_its_end(context: Context) -> None:
@@ -195,14 +210,16 @@ def test_the_file_is_private_and_replaces_none(
     context.environment = {"DEDALUS_API_KEY": "dsk-secret"}
     monkeypatch.setattr(bundle, "_agent", lambda context: ["Bearer abc", "a\x1b[31m dsk-secret"])
     path = tmp_path / "report.txt"
+    bundle.check_bundle_path(str(path))
     bundle.write_bundle(str(path), context, [])
     text = path.read_text()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert "\nBearer [masked]\na?[31m [masked]\n" in text
     for write in (lambda: bundle.write_bundle(str(path), context, []),
                   lambda: bundle.check_bundle_path(str(path))):  # fmt: skip
-        with pytest.raises(UsageError, match="already exists"):
+        with pytest.raises(UsageError, match="already exists") as caught:
             write()
+        assert caught.value.hint == "choose another name"
     assert path.read_text() == text
     # A link to nowhere is a file of the user's, too.
     (tmp_path / "link").symlink_to(tmp_path / "other")

@@ -350,6 +350,7 @@ def test_what_a_machine_prints_cannot_end_its_quotation(tmp_path: Path) -> None:
         (b"dcs-proxy: dm-foo: no such machine\nssh: lost\n", "dcs-proxy: dm-foo: no such machine"),
         (b"dcs-proxy: dm-foo: waking up\ndcs-proxy: dm-foo: no\n", "dcs-proxy: dm-foo: no"),
         (b"dcs-proxy: dm-foo: waking up\nssh: lost\n\n", "ssh: lost"),
+        (b"dcs-proxy: dm-foo: no\ndcs-proxy: hint: do it\n", "dcs-proxy: dm-foo: no"),
         (b"a\nb\n\n \n", "b"),
         (b" \n", ""),
         (b"\xff\n", "\ufffd"),
