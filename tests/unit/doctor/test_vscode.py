@@ -9,8 +9,9 @@ import pytest
 from dcs_proxy.app import Options, find_program
 from dcs_proxy.doctor import vscode
 from dcs_proxy.doctor.context import Context
-from dcs_proxy.doctor.runner import Check, failed
+from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.doctor.vscode import check_vscode
+from dcs_proxy.errors import ConfigError
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.openssh.config_file import install
 from dcs_proxy.openssh.config_text import NO_MACHINE
@@ -142,6 +143,48 @@ def test_no_command_of_an_ssh_config_that_others_can_change_is_run(home: Path) -
     assert f"{config.parent} is writable by other users" in result.text
     assert result.hint == f"chmod go-w {config.parent}"
     assert not marker.exists()
+
+
+def test_an_ssh_config_of_an_editor_that_others_can_change_is_named(home: Path) -> None:
+    config = home / "other"
+    config.touch()
+    config.chmod(0o666)
+    settings = f'{{"remote.SSH.configFile": "{config}", "remote.SSH.connectTimeout": 300}}'
+    assert check(home, Code=settings) == failed(
+        f"VS Code reads {config} as its ssh config, which is writable by other users (mode 0666)",
+        f"chmod go-w {config}",
+    )
+
+
+def test_an_editor_that_reads_the_config_that_doctor_checks_is_not_checked_again(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vscode, "run", lambda *_, **__: pytest.fail("it ran ssh"))
+    settings = f'{{"remote.SSH.configFile": "{home}/.ssh/config", "remote.SSH.connectTimeout": 90}}'
+    assert check(home, Code=settings) == passed("VS Code waits 90 s")
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [("run", TimeoutError()), ("run", OSError(8, "Exec format error")),
+     ("find_client", ConfigError("there is no ssh"))],
+)  # fmt: skip
+def test_an_ssh_of_an_editor_that_does_not_answer_does_not_run_us(
+    home: Path, monkeypatch: pytest.MonkeyPatch, name: str, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(vscode, name, fail)
+    settings = f'{{"remote.SSH.configFile": "{home}/other", "remote.SSH.connectTimeout": 300}}'
+    result = check(home, Code=settings)
+    assert result and not result.ok and result.text.endswith("and dcs-proxy is not in it")
+
+
+def test_a_damaged_block_is_none_for_an_editor_with_ssh2(home: Path) -> None:
+    (home / "other").write_text("# >>> dcs-proxy")
+    result = check(home, VSCodium=f'{{"remote.SSH.configFile": "{home}/other"}}')
+    assert result and not result.ok and result.text.endswith("and dcs-proxy is not in it")
 
 
 def test_without_a_config_of_its_own_an_editors_ssh_is_not_judged_by_the_current_directory(

@@ -81,7 +81,8 @@ def test_an_api_without_get_is_asked_by_post_from_then_on() -> None:
 def test_a_question_that_is_asked_once_is_not_repeated(once: bool) -> None:
     api = Api()
     SessionPoller(NAME, api).look(WITH_ID, once=once)
-    assert api.once == [once]
+    SessionPoller(NAME, api).look(WITH_ID)
+    assert api.once == [once, False]
 
 
 def test_an_attempt_learns_its_session_and_whether_get_works() -> None:
