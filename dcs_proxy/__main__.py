@@ -5,18 +5,27 @@ imported for it.
 """
 
 import os
+import signal
 import sys
 
 _NEEDS = (3, 10)  # as in setup.cfg
 
 
 def run() -> int:
-    """Run the program; return its exit code (see errors.py)."""
+    """Run the program; return its exit code (see errors.py).
+
+    Until the program is imported and handles Ctrl-C, that ends the process without a traceback.
+    """
+    is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if not is_ignored:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         from dcs_proxy.cli import main
     except (ImportError, SyntaxError) as error:
         sys.stderr.write("dcs-proxy: {}\ndcs-proxy: hint: {}\n".format(*_explain(error)))
         return 3
+    if not is_ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return main()
 
 

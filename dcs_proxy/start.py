@@ -7,8 +7,13 @@ a warm ssh.
 This file must not move: launchers, and ssh configs written by earlier versions, name it.
 """
 
+import _signal  # type: ignore[import-not-found]  # typeshed lacks it; signal imports enum
 import sys
 from _frozen_importlib_external import SourceFileLoader
+
+# Ctrl-C ends us without a traceback; __main__.py says when the program handles it.
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 
 
 def _run(file: str) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,57 @@ def test_windows_is_told_of_wsl(
         "dcs-proxy: dcs-proxy does not run on Windows itself\n"
         "dcs-proxy: hint: install it in WSL, and use its ssh\n"
     )
+
+
+INTERRUPTED = """\
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+            print("still here", flush=True)
+sys.meta_path.insert(0, Finder())
+import runpy
+sys.argv = ["x", "version"]
+runpy.run_path({path!r}, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("is_ignored", [False, True])
+@pytest.mark.parametrize(
+    ("file", "name"), [("start.py", "site"), ("start.py", "dcs_proxy.app"),
+                       ("__main__.py", "dcs_proxy.cli"), ("__main__.py", "dcs_proxy.app")],
+)  # fmt: skip
+def test_ctrl_c_during_an_import_leaves_no_traceback(
+    file: str, name: str, is_ignored: bool
+) -> None:
+    code = INTERRUPTED.format(name=name, path=str(PACKAGE / file))
+    program = [sys.executable, "-I", *(["-S"] if name == "site" else []), "-c", code]
+    ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
+    done = subprocess.run(
+        [*(ignoring if is_ignored else []), *program], capture_output=True, text=True, check=False
+    )
+    if is_ignored:
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("still here\ndcs-proxy ")
+    else:
+        assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_ctrl_c_is_the_programs_own_once_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    before = signal.getsignal(signal.SIGINT)
+
+    def main() -> int:
+        seen.append(signal.getsignal(signal.SIGINT))
+        return 0
+
+    monkeypatch.setattr("dcs_proxy.cli.main", main)
+    try:
+        assert __main__.run() == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == [signal.default_int_handler]
 
 
 def test_a_damaged_file_of_ours_is_named(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ ROOMS = [
 ]  # fmt: skip
 # Built into the interpreter or beside it; each other module costs a warm ssh its time.
 FASTPATH_MAY_IMPORT = {
-    "__future__", "_frozen_importlib_external", "_socket", "errno", "fcntl", "posix", "select",
-    "sys", "time",
+    "__future__", "_frozen_importlib_external", "_signal", "_socket", "errno", "fcntl", "posix",
+    "select", "sys", "time",
 }  # fmt: skip
 
 
