@@ -260,6 +260,18 @@ def test_a_packet_of_any_size_is_not_waited_for(pair: Pair, use_gcm: bool) -> No
         pair.ours.read_message()
 
 
+def test_packets_are_shorter_until_the_first_keys_are_in_use(pair: Pair) -> None:
+    """A number of 250 KB in a key exchange takes seconds, before anything is proved."""
+    for is_done, limit in ((False, 64 * 1024), (True, 300_000)):
+        pair.ours._initial_kex_done = is_done
+        sender = threading.Thread(target=pair.sock.sendall, args=[bytes(limit)])
+        sender.start()
+        assert pair.ours.read_all(limit) == bytes(limit)
+        sender.join()
+        with pytest.raises(paramiko.SSHException, match=f"a packet of {limit + 1} bytes"):
+            pair.ours.read_all(limit + 1)
+
+
 def test_a_greeting_is_read_by_the_line(pair: Pair) -> None:
     pair.sock.sendall(b"hello\r\nSSH-2.0-x\r\n")
     assert [pair.ours.readline(60), pair.ours.readline(60)] == ["hello", "SSH-2.0-x"]

@@ -104,6 +104,7 @@ def test_a_client_that_never_goes_is_left_after_ten_seconds(
 
     monkeypatch.setattr(select, "poll", Poll)
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(disconnect, "_drain_in_background", lambda *_: pytest.fail("a process"))
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.sendall(b"x" * 200_000)

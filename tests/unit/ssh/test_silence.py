@@ -115,6 +115,19 @@ def test_a_second_connection_that_breaks_says_nothing_either(
             check(connect_again, first)
 
 
+def test_a_gateway_that_speaks_late_on_the_first_connection_can_be_used() -> None:
+    first, far = socket.socketpair()
+    second, other = socket.socketpair()
+
+    def connect_again() -> socket.socket:
+        far.sendall(b"SSH-2.0-late\r\n")
+        return second
+
+    with first, far, other:
+        check(connect_again, first)
+        assert first.recv(100) == b"SSH-2.0-late\r\n"
+
+
 def test_a_gateway_has_three_seconds_to_speak_first_and_then_the_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

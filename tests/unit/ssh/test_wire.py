@@ -26,6 +26,14 @@ def test_fields_come_back_in_order() -> None:
     reader.finish()
 
 
+@pytest.mark.parametrize("data", [b"", bytes(3), pack_u32(1), pack_u32(5) + b"four", b"\xff" * 9])
+def test_a_string_that_does_not_end_within_the_data_is_an_error(data: bytes) -> None:
+    reader = Reader(data)
+    with pytest.raises(WireError, match="bytes expected"):
+        reader.string()
+    assert reader.remaining == len(data)
+
+
 def test_bytes_left_over_are_an_error_to_finish() -> None:
     with pytest.raises(WireError, match="1 bytes too many"):
         Reader(b"x").finish()
