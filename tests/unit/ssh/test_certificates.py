@@ -109,6 +109,7 @@ def far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         (Forgery(valid_before=1767323045), "it ended at 2026-01-02 03:04:05 UTC"),
         (Forgery(valid_after=4102542245), "it is not valid before 2100-01-02 03:04:05 UTC"),
         (Forgery(valid_after=2**63), "it is not valid before an impossible date"),
+        (Forgery(valid_after=10**13), "it is not valid before an impossible date"),
     ],
 )
 def test_a_certificate_of_another_time_may_be_the_clocks_fault(forgery: Forgery, said: str) -> None:
@@ -221,6 +222,17 @@ def test_an_authority_of_an_unknown_kind_is_said_so() -> None:
     other = blob.replace(authority, authority[:-1] + b"8")
     with pytest.raises(Untrusted, match=r": it is signed by an unknown kind of key$"):
         check(f"{kind} {base64.b64encode(other).decode()}")
+
+
+def test_a_signature_that_calls_itself_of_another_kind_is_invalid() -> None:
+    kind, encoded = sign().split()[:2]
+    blob = base64.b64decode(encoded)
+    name = b"\x00\x00\x00\x0bssh-ed25519"
+    other = name[:-1] + b"8"
+    head, _, tail = blob.rpartition(name)
+    assert len(tail) == 4 + 64
+    with pytest.raises(Untrusted, match=r"its signature is invalid$"):
+        check(f"{kind} {base64.b64encode(head + other + tail).decode()}")
 
 
 def test_our_reader_finds_what_cryptographys_finds() -> None:
