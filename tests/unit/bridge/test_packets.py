@@ -164,6 +164,8 @@ def test_numbers_from_before_they_begin_at_zero_again_are_forgotten(pair: Pair) 
     assert pair.ours.sent.origin(0) == 7
     pair.ours.reset_seqno_out()
     assert pair.ours.sent.origin(0) is None
+    pair.ours.send_message(Payload(b"\x5e", 9))
+    assert pair.ours.sent.origin(0) == 9
 
 
 def test_new_keys_are_asked_for_after_so_many_bytes(
@@ -276,6 +278,24 @@ def test_a_greeting_is_read_by_the_line(pair: Pair) -> None:
     pair.sock.sendall(b"hello\r\nSSH-2.0-x\r\n")
     assert [pair.ours.readline(60), pair.ours.readline(60)] == ["hello", "SSH-2.0-x"]
     exchange(pair, DATA, 5)
+
+
+def test_a_greeting_may_come_slowly_until_the_connection_is_closed(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([None, b"S", None, None, b"S", b"\n", None])
+
+    def receive(size: int) -> bytes:
+        assert size == 1
+        if (answer := next(answers)) is None:
+            raise TimeoutError
+        return answer
+
+    monkeypatch.setattr(pair.ours._stream, "recv", receive)
+    assert pair.ours.readline(60) == "SS"
+    pair.ours.close()
+    with pytest.raises(TimeoutError):
+        pair.ours.readline(60)
 
 
 def test_a_greeting_that_breaks_off_is_the_end(pair: Pair) -> None:
