@@ -89,8 +89,8 @@ def exchange(pair: Pair, number: int, size: int) -> None:
 def test_messages_of_every_size_go_both_ways(pair: Pair, cipher: str) -> None:
     {"none": lambda: None, "gcm": pair.use_gcm, "ctr": pair.use_ctr}[cipher]()
     for size in [*range(40), 32768]:
-        exchange(pair, DATA, size)
-        exchange(pair, 7, size)
+        for number in (DATA, 80, 79, 7):
+            exchange(pair, number, size)
 
 
 def test_a_packet_is_passed_on_as_it_came(pair: Pair) -> None:
@@ -118,6 +118,27 @@ def test_packets_of_which_only_a_part_can_be_written_arrive_complete(pair: Pair)
         number, body = pair.theirs.read_message()
         assert bytes([number]) + body.asbytes() == sent.asbytes()
     sender.join()
+
+
+def test_a_packet_of_which_a_few_bytes_are_written_at_a_time_arrives_complete(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair.use_gcm()
+    write = pair.ours._stream.write
+    monkeypatch.setattr(pair.ours._stream, "write", lambda *parts: write(b"".join(parts)[:3]))
+    for size in (0, 100):
+        exchange(pair, DATA, size)
+
+
+@pytest.mark.parametrize("first", [1, 4, 10, 40])
+def test_a_packet_that_comes_in_two_pieces_is_put_together(pair: Pair, first: int) -> None:
+    pair.use_gcm()
+    data = encrypted(bytes([4, DATA]) + b"m" * 26 + bytes(4))
+    pair.sock.sendall(data[:first])
+    assert pair.ours._stream.recv(0) == b"" and pair.ours._stream.ready == first
+    pair.sock.sendall(data[first:])
+    number, came = pair.ours.read_message()
+    assert (number, came.asbytes()) == (DATA, bytes([DATA]) + b"m" * 26)
 
 
 def test_what_is_taken_is_not_returned_and_keys_are_renewed_in_between(pair: Pair) -> None:
@@ -193,6 +214,14 @@ def test_new_keys_are_asked_for_after_so_many_packets(
     asked = []
     for _ in range(3):
         pair.ours.send_message(message(DATA, 1))
+        asked.append(pair.ours.need_rekey())
+    assert asked == [False, False, True]
+    pair.use_gcm()
+    asked.clear()
+    for _ in range(3):
+        # The stubs know no message but paramiko's own.
+        pair.theirs.send_message(message(DATA, 1))  # type: ignore[arg-type]
+        pair.ours.read_message()
         asked.append(pair.ours.need_rekey())
     assert asked == [False, False, True]
 

@@ -10,7 +10,7 @@ from dcs_proxy.fastpath import helper
 from dcs_proxy.local.http_proxy import HttpProxy
 from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
-from dcs_proxy.publish.fast_entry import FastEntry
+from dcs_proxy.publish.fast_entry import FastEntry, remove_fast_entry
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import Attempt, ReadySession, Record
 
@@ -131,6 +131,13 @@ def test_an_entry_that_says_the_same_is_not_written_again(state: StateDirectory)
     before = os.stat(path).st_ino
     write(state)
     assert os.stat(path).st_ino == before
+
+
+def test_a_removed_entry_is_gone_and_can_be_removed_again(state: StateDirectory) -> None:
+    write(state)
+    for _ in range(2):
+        remove_fast_entry(state, HOST)
+        assert os.listdir(state.file("sessions")) == []
 
 
 def test_a_damaged_entry_is_replaced(state: StateDirectory) -> None:

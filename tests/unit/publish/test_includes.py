@@ -261,6 +261,24 @@ def test_withdrawing_takes_every_file_of_the_machine_and_no_other(state: StateDi
     unpublish(state, NAME)
 
 
+def test_withdrawing_takes_every_alias_of_the_machine(state: StateDirectory) -> None:
+    for number in range(4):
+        publish(state, MachineName(f"dm-alias-{number}"), NAME, record("ab"))
+    unpublish(state, NAME)
+    assert os.listdir(state.file("hosts")) == os.listdir(state.file("sessions")) == []
+
+
+@pytest.mark.parametrize("part", ["hosts", "agents"])
+def test_a_file_that_cannot_be_read_is_no_hindrance(state: StateDirectory, part: str) -> None:
+    publish(state, ALIAS, NAME, record("ab"))
+    link = Path(state.file(part, "dm-x.conf"))
+    link.symlink_to("/nowhere")
+    unpublish(state, NAME)
+    publish_user_agent(state, "")
+    assert not os.path.exists(state.snippet_path(ALIAS))
+    assert link.is_symlink() is (part == "hosts"), "prepare removes it: see remove_broken()"
+
+
 def test_each_of_several_agents_keeps_its_file(state: StateDirectory) -> None:
     def written() -> dict[str, str]:
         return {path.name: path.read_text() for path in Path(state.file("agents")).iterdir()}
