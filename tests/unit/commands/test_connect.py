@@ -29,8 +29,10 @@ from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh.parent import client_id
 from dcs_proxy.publish.fast_entry import FastEntry
+from dcs_proxy.session.context import Context
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.first_half import FirstHalf
+from dcs_proxy.session.lookup import Lookup
 from dcs_proxy.session.next_step import Half
 from dcs_proxy.session.records import Attempt, ReadySession, Record
 from tests.unit.commands.conftest import Commands
@@ -78,6 +80,7 @@ def test_a_port_is_a_number(port: str) -> None:
 @pytest.mark.parametrize(
     ("known_hosts", "login"),
     [("{state}/sessions/dm-foo.known_hosts", "me"), ("{state}/known_hosts", None), ("", None),
+     ('"{state}/sessions/dm-foo.known_hosts"', "me"), ("{state}/sessions-old/x", None),
      ("/other/sessions/x", None)],
 )  # fmt: skip
 def test_an_ssh_that_has_read_a_sessions_files_has_its_login(
@@ -134,6 +137,7 @@ class Stage:
         return [name for name, *_ in self.done]
 
     def resolve(self, typed: str, context: Any, lookup: Any, half: Any = None) -> Any:
+        assert isinstance(context, Context) and isinstance(lookup, Lookup)
         self.done.append(("resolve", typed, half))
         return NAME, RECORD
 
@@ -344,7 +348,10 @@ def test_a_silent_gateway_is_dialled_again_with_the_same_limits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls = []
-    monkeypatch.setattr(connect, "check_speaks", lambda sock, again, **m: calls.append((sock, m)))
+    monkeypatch.setattr(
+        connect, "check_speaks", lambda sock, again, **m: calls.append((sock, again(), m))
+    )
+    monkeypatch.setattr(connect, "_dial", lambda *arguments: arguments)
     context: Any = SimpleNamespace(
         settings=Settings(connect_seconds=7), deadline=SimpleNamespace(client_gone=print)
     )
@@ -352,8 +359,16 @@ def test_a_silent_gateway_is_dialled_again_with_the_same_limits(
     connect._check_speaks(sock, RECORD, context)
     connect._check_speaks(sock, Record(ATTEMPT), context)
     assert calls == [
-        (sock, {"where": "ssh.example:22", "timeout_s": 7, "client_gone": print})
+        (sock, (RECORD, context),
+         {"where": "ssh.example:22", "timeout_s": 7, "client_gone": print})
     ]  # fmt: skip
+
+
+def test_a_host_in_a_disconnect_message_is_safe_for_the_terminal() -> None:
+    error = ApiUnavailable("down")
+    error.was_shown = True
+    text = connect._report(error, "dm-foo\x1b[2J", is_openssh=True)
+    assert text == "dm-foo [2J: not connected; the reason is shown above"
 
 
 class FakeBridge:

@@ -184,6 +184,13 @@ def test_the_state_directory_is_made_for_the_names_that_completion_offers(
     assert (commands.home / ".ssh" / "dcs-proxy" / "machines").read_text() == "dm-web\n"
 
 
+def test_an_alias_is_no_short_name_of_another_machine(commands: Commands) -> None:
+    commands.configure('[aliases]\ndm-c0de = "dm-web"\n')
+    commands.has(WEB, BARE)
+    shown = json.loads(commands("list", "--json").out)
+    assert [machine["short_name"] for machine in shown] == ["dm-7c0de", "dm-web"]
+
+
 def test_a_machine_that_is_being_destroyed_is_its_own_short_name(commands: Commands) -> None:
     commands.has(GOING)
     (shown,) = json.loads(commands("list", "--json").out)

@@ -108,6 +108,14 @@ def test_a_pattern_means_a_machine_by_its_short_name_as_well() -> None:
     }
 
 
+def test_a_pattern_does_not_mean_a_machine_by_an_alias_of_another() -> None:
+    settings = Settings(aliases={SHORT: KNOWN[0]})
+    arguments = argparse.Namespace(hosts=["dm-c0*"], all=False)
+    assert select_machines(
+        arguments, settings, lambda: [UUID, *KNOWN], settings.machine, hint="look"
+    ) == {"dm-a": "dm-a"}
+
+
 def test_what_was_typed_is_returned_but_for_a_pattern() -> None:
     arguments = argparse.Namespace(hosts=["web", "dm-ci-?", "dm-a"], all=False)
     assert select_machines(arguments, SETTINGS, lambda: KNOWN, SETTINGS.machine, hint="look") == {
@@ -219,8 +227,10 @@ def test_names_are_saved_for_completion_and_machines_that_sleep_are_confirmed(
     phases = {"dm-a": "running", "dm-b": "sleeping", "dm-c": "sleeping", "dm-d": "sleeping",
               "dm-e": "destroyed", UUID: "running"}  # fmt: skip
     commands.has(*({"machine_id": name, "phase": phase} for name, phase in phases.items()))
+    # Later than any time at which the test can run.
+    proved_later = replace(READY, proved_at=READY.ends_at)
     for name in ("dm-a", "dm-b"):
-        commands.save(name, ready=READY)
+        commands.save(name, ready=proved_later)
     commands.save("dm-c", ready=replace(READY, proved_at=NEVER))
     commands.save("dm-d")
     assert commands("list").code == 0
@@ -232,7 +242,7 @@ def test_names_are_saved_for_completion_and_machines_that_sleep_are_confirmed(
         for name in ("dm-a", "dm-b", "dm-c", "dm-d")
         if (record := commands.state.load(MachineName(name)))
     }
-    assert (proved["dm-a"], proved["dm-c"], proved["dm-d"]) == (READY.proved_at, NEVER, None)
+    assert (proved["dm-a"], proved["dm-c"], proved["dm-d"]) == (READY.ends_at, NEVER, None)
     ago = time.time() - (proved["dm-b"] or 0)
     assert 100 <= ago < 160
 

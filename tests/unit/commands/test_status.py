@@ -105,6 +105,14 @@ def test_what_is_missing_is_shown(changes: Any, label: str, text: str) -> None:
     ] == [text]
 
 
+def test_every_session_is_shown() -> None:
+    other = replace(SESSION, machine="dm-bar", short_name="dm-bar", aliases=[])
+    shown = render(replace(STATUS, sessions=[SESSION, other]), NOW)
+    assert [line for line in shown if line.startswith("dm-")] == [
+        "dm-foo (dm-c0de, dm-web, dm-www)", "dm-bar"
+    ]  # fmt: skip
+
+
 def sessions(done: Any) -> list[str]:
     return [session["machine"] for session in json.loads(done.out)["sessions"]]
 
