@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from dcs_proxy.local.settings import Settings
 from dcs_proxy.names import MachineName
 from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import Attempt, ReadySession, Record
+from dcs_proxy.ssh.keys import public_blob
 from dcs_proxy.ssh.private_agents import PrivateAgents
 from tests.support.fake_agent import Store, fake_agent, framed
 from tests.support.fake_api import Answer
@@ -40,15 +42,37 @@ def closer(state: StateDirectory, *agents: str) -> Closer:
 
 def test_what_agents_hold_of_a_machine_without_a_record_goes_and_no_other(tmp_path: Path) -> None:
     state = StateDirectory(str(tmp_path))
-    with fake_agent() as agent:
-        agent.answer = store = Store()
+    stores = [Store(), Store()]
+    for store in stores:
         store.held = {
             b"one": b"dm-foo", b"two": b"dm-foo via ssh.example",
             b"other": b"dm-foo-2 via ssh.example", b"mine": b"me@home",
         }  # fmt: skip
-        text = closer(state, agent.path).close(NAME, print, lambda: False)
+    with fake_agent() as first, fake_agent() as second:
+        first.answer, second.answer = stores
+        text = closer(state, first.path, second.path).close(NAME, print, lambda: False)
     assert text == "there was no session"
-    assert set(store.held) == {b"other", b"mine"}
+    assert [set(store.held) for store in stores] == [{b"other", b"mine"}] * 2
+
+
+def test_what_the_api_makes_wait_for_is_shown_beside_the_other_machines(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands.api.answers = [Answer(204)]
+    notices: list[str] = []
+    opened: list[Any] = []
+    open_api = ApiFactory.open
+
+    def note(self: ApiFactory, deadline: Deadline) -> Any:
+        opened.append((self.notice, deadline.seconds))
+        return open_api(self, deadline)
+
+    monkeypatch.setattr(ApiFactory, "open", note)
+    commands.save("dm-foo")
+    found = closer(commands.state)
+    found._factory = replace(found._factory, settings=Settings(base_url=commands.api.url))
+    found.close(NAME, notices.append, lambda: False)
+    assert opened == [(notices.append, 30)]
 
 
 @pytest.mark.parametrize(
@@ -99,6 +123,18 @@ def test_a_session_is_closed_here_and_at_the_api(commands: Commands) -> None:
     assert " closed machine=dm-foo session=wssh-dm-foo" in log_text
     assert commands("close", "dm-foo") == Done(0, "dm-foo: there was no session\n", "")
     assert " closed machine=dm-foo session=-" in Path(commands.state.file("log")).read_text()
+
+
+def test_the_certificate_and_the_bare_key_are_both_removed(commands: Commands) -> None:
+    commands.api.answers = [Answer(204)]
+    ready = replace(READY, certificate="ssh-ed25519-cert-v01@openssh.com Y2VydA==", bare_key=False)
+    with fake_agent() as agent:
+        agent.answer = store = Store()
+        record = commands.save("dm-foo", agent=agent.path, ready=ready)
+        bare = public_blob(record.attempt.public)
+        store.held = {b"cert": b"", bare: b"", b"other": b""}
+        assert commands("close", "dm-foo").code == 0
+    assert (record.identity, set(store.held)) == (b"cert", {b"other"})
 
 
 def test_all_are_those_with_a_session_or_with_an_identity_left(commands: Commands) -> None:
@@ -210,6 +246,7 @@ def test_a_session_of_another_account_is_told_with_its_machine(commands: Command
     assert (done.code, done.err.splitlines()[0]) == (
         3, "dcs-proxy: dm-foo: the session was created with another API or organisation"
     )  # fmt: skip
+    assert "hint: set DEDALUS_BASE_URL and DEDALUS_ORG_ID as they were" in done.err
 
 
 def test_a_machine_that_another_process_works_on_is_left_alone(

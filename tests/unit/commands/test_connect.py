@@ -180,9 +180,37 @@ def test_each_question_about_ssh_has_its_consequence(stage: Stage, option: str) 
     names = stage.names()
     assert ("_prove_gateway" in names) is (option == "checks_no_host")
     assert ("_check_speaks" in names) is (option == "waits_too_long")
+    assert ("_prove_gateway", NAME, RECORD) in stage.done or option != "checks_no_host"
     (login,) = [call for call in stage.done if call[0] == "check_login"]
     assert login[-1] == ("was_prepared", option != "is_known")
     assert names[-1] == "hand_over"
+
+
+@pytest.mark.parametrize("is_ssh", [True, False])
+@pytest.mark.parametrize("login", [None, "me"])
+def test_an_ssh_that_has_read_our_block_must_not_have_read_an_ended_session(
+    stage: Stage, is_ssh: bool, login: str | None
+) -> None:
+    stage.patch(connect, "is_ssh", lambda pid: is_ssh and pid == os.getppid())
+    stage.patch(connect, "refuse_host_name", stage.note("refuse_host_name"))
+    stage.patch(connect, "_check_not_ended", lambda name, context: stage.done.append(
+        ("_check_not_ended", name, isinstance(context, Context))))  # fmt: skip
+    assert stage.run("dm-foo", login=login) == 0
+    checks = [("refuse_host_name", "dm-foo"), ("_check_not_ended", "dm-foo", True)]
+    assert stage.done[1:3] == checks or not (is_ssh and login)
+    assert ("_check_not_ended" in stage.names()) is bool(is_ssh and login)
+
+
+@pytest.mark.parametrize("in_block", [None, "me"])
+def test_a_command_in_place_of_ours_in_the_block_has_the_blocks_login(
+    monkeypatch: pytest.MonkeyPatch, in_block: str | None
+) -> None:
+    ways = {None: (Way.BRIDGE, b"SSH-2.0-x"), "me": (Way.HANDOVER, b"")}
+    monkeypatch.setattr(connect, "choose_way", lambda login: ways[login])
+    monkeypatch.setattr(connect, "_login_in_block", lambda options: in_block)
+    arguments = argparse.Namespace(login=None, fdpass=False, relay=False, bridge=False)
+    assert connect._choose(arguments, Options("/state")) == ways[in_block]
+    assert arguments.login == in_block
 
 
 @pytest.mark.parametrize("login", [None, "", "me"])
@@ -234,7 +262,9 @@ def test_fdpass_without_a_socket_is_refused_before_anything_is_done(
     with pytest.raises(UsageError, match="needs a socket from ssh"):
         stage.run(fdpass=True)
     assert stage.names() == ["check_descriptors", "send_disconnect"]
-    assert capsys.readouterr().err.splitlines()[0] == NO_FDPASS
+    first, hint = capsys.readouterr().err.splitlines()
+    assert first == NO_FDPASS
+    assert "write ProxyUseFdpass yes beside the ProxyCommand" in hint
 
 
 def test_the_port_is_checked_on_every_way(stage: Stage) -> None:
@@ -463,6 +493,12 @@ def test_a_bridge_whose_library_is_missing_says_so_to_the_client(
         connect._bridge(arguments, Options(commands.state.path), b"")
     (text,) = sent
     assert "cannot import paramiko, which dcs-proxy needs" in text
+    # It is not waited for if it has already sent something.
+    monkeypatch.setattr(connect, "is_discarded", lambda: False)
+    monkeypatch.setattr(connect, "read_line", lambda: pytest.fail("it waited for the client"))
+    with pytest.raises(ConfigError):
+        connect._bridge(arguments, Options(commands.state.path), b"SSH-2.0-OpenSSH_9.6\r\n")
+    assert sent[1] == "dm-foo: not connected; the reason is shown above"
 
 
 @pytest.mark.parametrize(
