@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,15 +65,16 @@ def test_what_the_api_makes_wait_for_is_shown_beside_the_other_machines(
     open_api = ApiFactory.open
 
     def note(self: ApiFactory, deadline: Deadline) -> Any:
-        opened.append((self.notice, deadline.seconds))
+        opened.append((self.notice, deadline.seconds, deadline.client_gone))
         return open_api(self, deadline)
 
     monkeypatch.setattr(ApiFactory, "open", note)
     commands.save("dm-foo")
     found = closer(commands.state)
     found._factory = replace(found._factory, settings=Settings(base_url=commands.api.url))
-    found.close(NAME, notices.append, lambda: False)
-    assert opened == [(notices.append, 30)]
+    is_stopping = threading.Event().is_set
+    found.close(NAME, notices.append, is_stopping)
+    assert opened == [(notices.append, 30, is_stopping)]
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         return context.settings.machine(typed), Record(ATTEMPT, READY)
 
     def publish(hosts: Any, name: str, record: Any, context: Any, fast: Any, **more: Any) -> None:
+        assert isinstance(fast._state, StateDirectory) and isinstance(fast._settings, Settings)
         calls.append((hosts, name, record, fast._config_path, more))
 
     monkeypatch.setattr(wake, "resolve_typed", resolve)
