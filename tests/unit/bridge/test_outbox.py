@@ -49,6 +49,7 @@ def test_messages_are_held_until_there_is_a_side_and_keep_their_order(side: Fake
     outbox.put(Payload(b"2"), may_wait=False)
     outbox.open(side.as_transport())
     outbox.put(Payload(b"3"), may_wait=True)
+    outbox.flush()  # after the next key exchange
     assert side.sent == [b"1", b"2", b"3"]
 
 
@@ -156,7 +157,7 @@ def test_what_was_sent_makes_room_again(side: FakeSide, outbox: Outbox) -> None:
             outbox.put(Payload(bytes(65536)), may_wait=False)
         side.clear_to_send.set()
         outbox.flush()
-    assert len(side.sent) == 1600
+    assert len(side.sent) == 1600 and outbox._size == 0
 
 
 @pytest.mark.parametrize("error", [EOFError(), BrokenPipeError(), TimeoutError()])

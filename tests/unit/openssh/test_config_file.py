@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcs_proxy.errors import ConfigError, StateError
+from dcs_proxy.local.trusted_file import Distrust
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_file import (
     Parts,
@@ -245,6 +246,8 @@ def test_the_difference_is_a_diff() -> None:
     said = difference(b"Host mine\n", INSTALLED, "config")
     assert "+# <<< dcs-proxy end <<<" in said
     assert not [line for line in said[2:] if line.startswith("-")]
+    plain = ["--- config", "+++ config", "@@ -1 +1 @@", "-a", "+b"]
+    assert difference(b"a\n", b"b\n", "config") == plain
 
 
 OWN = b"Host mine\n    User me\n"
@@ -358,7 +361,9 @@ def save(path: Path, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("before", [b"Host mine\n", b"", None], ids=["file", "empty", "none"])
-@pytest.mark.parametrize("saved", [b"Host mine\nHost theirs\n", b"Host new\n", b""])
+@pytest.mark.parametrize(
+    "saved", [b"Host mine\nHost theirs\n", b"Host new\n", b"Host quite another one\n", b""]
+)
 def test_what_an_editor_saves_at_the_last_moment_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bytes | None, saved: bytes
 ) -> None:
@@ -405,6 +410,175 @@ def test_where_files_cannot_be_exchanged_the_block_is_written_all_the_same(
     edit(str(path), lambda old: install(old or b"", TOP, END))
     assert path.read_bytes() == INSTALLED
     assert os.listdir(tmp_path) == ["config"]
+
+
+def test_where_files_cannot_be_exchanged_what_is_appended_meanwhile_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config_file, "exchange", lambda *_: False)
+    path = tmp_path / "config"
+    path.write_bytes(b"Host mine\n")
+    added = [b"Host theirs\n"]
+
+    def change(old: bytes | None) -> bytes:
+        if added:
+            with path.open("ab") as file:
+                file.write(added.pop())
+        return install(old or b"", TOP, END)
+
+    edit(str(path), change)
+    assert parse_blocks(path.read_bytes()).own == b"Host mine\nHost theirs\n"
+
+
+def test_a_file_whose_last_contents_cannot_be_read_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swap(one: str, other: str) -> bool:
+        os.rename(one, f"{one}.spare")
+        os.rename(other, one)
+        os.rename(f"{one}.spare", other)
+        return True
+
+    def fail(_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(config_file, "exchange", swap)
+    monkeypatch.setattr(config_file, "_read_to_the_end", fail)
+    path = tmp_path / "config"
+    path.write_bytes(b"Host mine\n")
+    with pytest.raises(StateError, match="Input/output error"):
+        edit(str(path), lambda old: install(old or b"", TOP, END))
+    assert path.read_bytes() == b"Host mine\n"
+    assert os.listdir(tmp_path) == ["config"]
+
+
+def test_a_new_file_is_made_where_there_are_no_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "config"
+    edit(str(path), lambda _: b"new\n")
+    assert path.read_bytes() == b"new\n" and os.listdir(tmp_path) == ["config"]
+
+
+def test_a_new_file_that_cannot_be_written_is_a_state_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StateError, match="No space left"):
+        edit(str(tmp_path / "config"), lambda _: b"new\n")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_goes_by_itself_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "config"
+    path.write_bytes(b"old\n")
+    assert edit(str(path), lambda _: path.unlink(missing_ok=True))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_cannot_be_moved_away_is_a_state_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    path = tmp_path / "config"
+    path.write_bytes(b"old\n")
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(StateError, match=r"config cannot be written: Operation not permitted"):
+        edit(str(path), lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("error", "turns"), [(OSError(errno.EINVAL, "Invalid argument"), 0), (BlockingIOError(), 100)]
+)
+def test_a_replaced_file_is_read_at_once_or_after_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, turns: int
+) -> None:
+    """At once on a network file system without leases; later if a program keeps it open."""
+    pauses: list[float] = []
+
+    def refuse(*_: object) -> None:
+        raise error
+
+    (tmp_path / "config").write_bytes(b"old\n")
+    monkeypatch.setattr(config_file.fcntl, "fcntl", refuse)
+    monkeypatch.setattr(config_file.time, "monotonic", lambda: sum(pauses))
+    monkeypatch.setattr(config_file.time, "sleep", pauses.append)
+    with (tmp_path / "config").open("rb") as file:
+        assert config_file._read_to_the_end(file) == b"old\n"
+    assert abs(len(pauses) - turns) <= 1 and set(pauses) <= {0.01}
+
+
+@pytest.mark.parametrize(
+    ("place", "is_shared", "is_refused"),
+    [(None, True, False), ("config", False, False), ("config", True, True), ("", False, True),
+     ("", True, True)],
+)  # fmt: skip
+def test_a_file_that_others_could_exchange_is_not_edited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str | None, is_shared: bool,
+    is_refused: bool,
+) -> None:  # fmt: skip
+    path = tmp_path / "config"
+    path.write_bytes(b"old\n")
+    distrust = place if place is None else Distrust(str(tmp_path / place), "is theirs", "see whose")
+    monkeypatch.setattr(config_file, "find_distrust", lambda _path: distrust)
+    monkeypatch.setattr(config_file, "is_shared", lambda directory: is_shared)
+    if is_refused:
+        with pytest.raises(ConfigError, match="is theirs"):
+            edit(str(path), lambda _: b"new\n")
+    else:
+        assert edit(str(path), lambda _: b"new\n")
+    assert path.read_bytes() == (b"old\n" if is_refused else b"new\n")
+
+
+def test_what_cannot_be_read_or_written_has_a_hint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a config"
+    path.write_bytes(b"#" * (4 * 1024 * 1024 + 1))
+    for each, said in (
+        (path, "too large"), (path / "x", "cannot be read: Not a directory"), (tmp_path, "regular")
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=said) as caught:
+            read(str(each))
+        assert "--ssh-config" in caught.value.hint
+
+    def fail(*_: object) -> None:
+        raise StateError("cannot write") from OSError(errno.EROFS, "Read-only file system")
+
+    path.write_bytes(b"old")
+    monkeypatch.setattr(config_file, "write_atomically", fail)
+    monkeypatch.setattr(config_file, "_write_in_place", lambda *_: False)
+    with pytest.raises(ConfigError, match="cannot write") as caught:
+        edit(str(path), lambda _: b"new")
+    assert f"--ssh-config '{path}-dcs-proxy'" in caught.value.hint
+
+
+def test_a_file_that_cannot_be_opened_or_synced_is_not_written_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    path = tmp_path / "config"
+    assert not config_file._write_in_place(str(path), b"new")
+    path.write_bytes(b"old")
+    assert config_file._write_in_place(str(path), b"new")
+    monkeypatch.setattr(os, "fsync", fail)
+    assert not config_file._write_in_place(str(path), b"newer")
+
+
+def test_the_words_about_a_file_are_in_order() -> None:
+    text = install(install(b"", TOP, END, created=True) + b"Host c", TOP, END)
+    assert b" created no-newline >>> " in text
 
 
 def test_second_copies_of_our_blocks_are_dropped() -> None:
@@ -458,8 +632,9 @@ def test_the_blocks_of_a_file_are_read_through_a_link(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mark", [codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])
 def test_a_file_that_ssh_cannot_read_is_refused(mark: bytes) -> None:
-    with pytest.raises(ConfigError, match="is not plain UTF-8 text"):
+    with pytest.raises(ConfigError, match="is not plain UTF-8 text") as caught:
         parse_blocks(mark + b"Host own\n")
+    assert "without a byte order mark" in caught.value.hint
 
 
 @pytest.mark.parametrize("is_above", [True, False])
