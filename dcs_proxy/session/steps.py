@@ -70,6 +70,8 @@ from dcs_proxy.text import as_word, quote_server
 # Report a clock that is further behind or ahead of the API's: ssh checks the gateway's certificate
 # by it, which may have been issued a minute ago, and lasts for longer than minutes.
 _BEHIND_S, _AHEAD_S = 60, 300
+# In less time an attempt would fail only because time is up.
+_ATTEMPT_S = 1
 
 
 def do(step: Step, work: Work) -> None:
@@ -176,12 +178,14 @@ def _wait_for_service(work: Work, error: DcsError) -> None:
 
     Discards the attempt that failed with `error`.  Raises `error` if there is no time left.
     """
+    wait_s = new_machine_wait_s(work.unreachable)
+    if work.context.deadline.remaining() < wait_s + _ATTEMPT_S:
+        raise error
     if not work.unreachable:
         work.context.notice(
             f"{work.name}: the service cannot reach the machine yet ({error.message}); trying again"
         )
     work.context.log.event("unreachable", machine=work.name, what=error.message)
-    wait_s = new_machine_wait_s(work.unreachable)
     work.unreachable += 1
     try:
         work.context.deadline.sleep(wait_s)

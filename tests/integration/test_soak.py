@@ -97,9 +97,12 @@ def test_a_long_time_of_use_fails_only_as_injected_and_grows_nothing(
     def work(name: str) -> None:
         # A slow computer takes longer.
         while time.monotonic() < end or counts[name] < 3:
+            begin = time.monotonic()
             done = user.ssh(name, f"echo {name}")
             counts[name] += 1
-            if (done.returncode, done.stdout) != (0, f"{name}\n"):
+            # On a slow computer a short session may end during a login: see lifetime.margin_s().
+            is_slow = time.monotonic() - begin >= life / 2 and "Permission denied" in done.stderr
+            if not is_slow and (done.returncode, done.stdout) != (0, f"{name}\n"):
                 failures.append(f"{name}: {done.returncode} {done.stderr}")
 
     threads = [threading.Thread(target=work, args=(name,)) for name in names]

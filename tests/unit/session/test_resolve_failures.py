@@ -92,10 +92,18 @@ def test_a_machine_that_cannot_be_reached_yet_gets_a_new_session(
     assert len(events(fakes, "unreachable")) == 3
 
 
-def test_one_that_never_can_fails_as_the_service_says(fakes: Fakes) -> None:
+@pytest.mark.parametrize("tries", [0, 2])
+def test_one_that_never_can_fails_as_the_service_says(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch, tries: int
+) -> None:
+    # In the last second an attempt would fail for lack of time, and hide what the service said.
+    monkeypatch.setattr(
+        "dcs_proxy.session.steps.new_machine_wait_s", lambda tried: 0.0 if tried < tries else 29.5
+    )
     unreachable(fakes, 99)
     with pytest.raises(SessionFailed, match="machine_not_routable"):
-        fakes.resolve(seconds=1)
+        fakes.resolve(seconds=30)
+    assert len(fakes.api.keys) == tries + 1 and len(fakes.notices) == min(tries, 1)
     assert fakes.store.held == {}
     assert fakes.state.load(NAME) is None
 
