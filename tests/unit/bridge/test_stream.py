@@ -43,6 +43,39 @@ def test_nothing_to_read_is_a_timeout(pipes: tuple[int, int, int, int]) -> None:
         stream.recv(1)
 
 
+class Poll:
+    """Finds nothing, and records what is asked of it."""
+
+    def __init__(self) -> None:
+        self.registered: list[tuple[int, int]] = []
+        self.limits: list[float] = []
+
+    def register(self, fd: int, events: int) -> None:
+        self.registered.append((fd, events))
+
+    def poll(self, limit_ms: float) -> list[tuple[int, int]]:
+        self.limits.append(limit_ms)
+        return []
+
+
+def test_the_time_limit_is_for_reading_and_for_writing(
+    pipes: tuple[int, int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poll = Poll()
+    monkeypatch.setattr(select, "poll", lambda: poll)
+    stream = Stream(pipes[0], pipes[3])
+    stream.settimeout(1.5)
+    with pytest.raises(TimeoutError):
+        stream.recv(1)
+    monkeypatch.setattr(stream, "write", lambda *_: 0)
+    with pytest.raises(TimeoutError):
+        stream.send(b"more")
+    assert stream.send(b"") == 0, "there is nothing to wait for"
+    assert poll.limits == [1500, 1500]
+    reading, writing = (pipes[0], select.POLLIN), (pipes[3], select.POLLOUT)
+    assert poll.registered == [reading, (pipes[3], 0), writing]
+
+
 def test_the_end_of_the_source_is_the_end(pipes: tuple[int, int, int, int]) -> None:
     stream = Stream(pipes[0], pipes[3])
     os.write(pipes[1], b"last")

@@ -251,7 +251,7 @@ def test_an_ssh_before_8_5_gets_the_options_that_it_knows() -> None:
 def test_the_machines_that_a_block_lists_are_found() -> None:
     names = [MachineName("dm-a"), MachineName("dm-b-2")]
     assert listed_hosts(render_top(PROGRAM, names, SSH)) == names
-    assert listed_hosts("Host dm-*\nHost dm-\nHost other\n  Host dm-c\n") == []
+    assert listed_hosts("Host dm-*\nHost dm-\nHost other\n  Host dm-c\nHost dm-d-\n") == []
 
 
 def test_a_block_by_pipes_says_so_and_has_no_socket() -> None:

@@ -151,6 +151,7 @@ ASKED = b"user me\nhostname dm-foo\nidentityfile /a\nidentityfile /b c\n"
          ["-Fa b", "-oproxycommand x", "-p22", "-lme", "--", "dm-foo"]),
         (["-F", "x", "dm-foo"], None),
         (["dm-foo", "-o", "User=ProxyCommand"], None),
+        (["-l", "ProxyCommand=x", "dm-foo"], None),
         ([], None),
     ],
 )  # fmt: skip
@@ -159,7 +160,8 @@ def test_ssh_itself_is_asked_which_options_it_has_read(
 ) -> None:
     seen: list[list[str]] = []
 
-    def run(command: list[str], **_: object) -> Output:
+    def run(command: list[str], **options: object) -> Output:
+        assert options == {"environment": os.environ, "limit_s": 10.0}
         seen.append(command)
         return Output(0, ASKED, b"", False)
 
@@ -171,6 +173,29 @@ def test_ssh_itself_is_asked_which_options_it_has_read(
         return
     assert options == {"user": "me", "hostname": "dm-foo", "identityfile": "/b c"}
     assert seen == [[os.path.realpath(sys.executable), "-G", *asked]]
+
+
+def test_without_proc_the_ssh_on_the_path_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    programs: list[str] = []
+
+    def run(command: list[str], **_: object) -> Output:
+        programs.append(command[0])
+        raise FileNotFoundError
+
+    def fail(_: str) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(parent, "_arguments", lambda pid: ["-oProxyCommand=x", "dm-foo"])
+    monkeypatch.setattr(parent, "run", run)
+    monkeypatch.setattr(os, "readlink", fail)
+    for found in ("/opt/ssh", None):
+        monkeypatch.setattr(parent, "find_program", lambda *_, found=found: found)
+        assert parent.ask_options(os.getpid()) == {}
+    assert programs == ["/opt/ssh", ""]
+
+
+def test_what_follows_the_end_of_options_is_one_host() -> None:
+    assert parse_options(["-v", "--", "dm-foo", "ls"]) == [("v", ""), ("", "dm-foo")]
 
 
 @pytest.mark.parametrize("failure", [OSError(), TimeoutError(), Output(255, ASKED, b"", False)])
