@@ -15,6 +15,7 @@ from dcs_proxy.api.model import (
     Listing,
     Machine,
     join_pages,
+    parse_closed,
     parse_endpoint,
     parse_error_body,
     parse_machine,
@@ -556,6 +557,24 @@ def test_a_cursor_has_a_greatest_length(length: int) -> None:
         return
     with pytest.raises(ApiProtocolError, match="next_cursor is too long"):
         parse_machines(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "is_closed"),
+    [
+        (b"", True), (b" \n", True), (b"null", True), (b"[]", True), (b'"ready"', True),
+        (b"{}", True), (b'{"status": null}', True), (b'{"status": 7}', True),
+        (b'{"status": "closed"}', True), (b'{"status": "ready"}', False),
+        (b'{"status": "READY"}', False), (b"{", None), (b"<html>", None), (b"\xff", None),
+    ],
+)  # fmt: skip
+def test_a_session_that_is_still_ready_was_not_closed(body: bytes, is_closed: bool | None) -> None:
+    if is_closed is not None:
+        assert parse_closed(body, NAME) is is_closed
+        return
+    with pytest.raises(ApiProtocolError) as caught:
+        parse_closed(body, NAME)
+    assert caught.value.summary() == "dm-foo: the API's response is not JSON"
 
 
 @pytest.mark.parametrize(
