@@ -179,6 +179,8 @@ def test_the_agent_is_tried_and_nothing_is_left_in_it(
     number = "1 identity" if held == 1 else f"{held} identities"
     assert check == passed(f"{agent.path}: {number}, {said}")
     assert store.held == before
+    # An agent without certificates is asked to accept a bare key.
+    assert (b"ssh-ed25519-cert" in adds[-1]) is (refused != [b"ssh-ed25519-cert"])
     assert (b"doctor.invalid" in adds[0].partition(b"restrict-destination")[2]) and len(adds) >= 1
     for add in adds:
         # RFC 9987: SSH_AGENT_CONSTRAIN_LIFETIME is a 1 and the seconds.
@@ -205,6 +207,7 @@ def test_the_state_directory_has_to_be_writable_and_nothing_is_left(
     assert computer.check_state(context).text.endswith("/state, mode 0700")
     assert context.state is not None
     before = os.listdir(context.state.path)
+    assert not [name for name in before if name.startswith("doctor")]
 
     def fail(path: str, data: bytes) -> None:
         Path(path).write_bytes(data)

@@ -94,6 +94,41 @@ def test_only_urls_are_searched_for_passwords(tmp_path: Path) -> None:
     assert made.secrets() == {""}
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o666])
+def test_a_key_in_a_file_of_any_mode_and_bytes_is_masked(tmp_path: Path, mode: int) -> None:
+    key_file = tmp_path / "key"
+    key_file.write_bytes(b"dsk-\xff1\n")
+    key_file.chmod(mode)
+    made = Context(Options(str(tmp_path)), {}, "/c", False, None)
+    made.settings = Settings(key_file=str(key_file))
+    assert "dsk-\ufffd1" in made.secrets()
+
+
+@pytest.mark.parametrize(("verbose", "option"), [(True, "-vG"), (False, "-G")])
+def test_what_ssh_prints_may_be_any_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verbose: bool, option: str
+) -> None:
+    made = Context(Options(str(tmp_path)), {}, "/c", True, None)
+    made.ssh = Client("/usr/bin/ssh", "OpenSSH_9.2p1", Version(9, 2))
+    commands = []
+
+    def run(command: list[str], **_: object) -> Output:
+        commands.append(command)
+        return Output(0, b"user \xff\n", b"\xfe")
+
+    monkeypatch.setattr(module, "run", run)
+    assert made.read_options("dm-foo", verbose=verbose) == ({"user": ["\ufffd"]}, "\ufffd")
+    assert commands == [["/usr/bin/ssh", option, "dm-foo"]]
+
+
+def test_the_log_and_the_api_are_those_of_the_settings(tmp_path: Path) -> None:
+    made = Context(Options(str(tmp_path)), {"A": "b"}, "/c", False, None)
+    assert made.log.path == str(tmp_path / "log")
+    made.settings = Settings(org_id="org-1")
+    factory = made.open_factory()
+    assert (factory.settings, factory.log.path) == (made.settings, made.log.path)
+
+
 def test_a_session_is_always_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
     monkeypatch.setattr(module, "open_context", lambda *a, **more: calls.append((*a, more)))

@@ -6,18 +6,21 @@ import time
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from dcs_proxy.api.model import Session
+from dcs_proxy.emulator.authority import public_line
 from dcs_proxy.errors import ClientGone, SessionFailed, Untrusted
 from dcs_proxy.local.settings import Settings
+from dcs_proxy.session import identity
 from dcs_proxy.session.records import ReadySession
 from dcs_proxy.ssh import certificates as certificate
 from dcs_proxy.ssh.wire import pack_string
 from tests.support.fake_agent import framed
-from tests.unit.session.fakes import NAME, Fakes, events
+from tests.unit.session.fakes import AUTHORITIES, NAME, Fakes, events
 
 
 def test_a_certificate_is_bound_to_the_gateway(fakes: Fakes) -> None:
@@ -120,6 +123,13 @@ def moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, timezone.utc)
 
 
+def test_a_certificate_without_an_end_ends_no_session(fakes: Fakes) -> None:
+    session = fakes.api.session("wssh-1", public_line(AUTHORITIES.user_ca))
+    assert session.expires_at is not None
+    certificate: Any = SimpleNamespace(ends_at=None)
+    assert identity._end(session, certificate, fakes.now(), 0) == session.expires_at.timestamp()
+
+
 @pytest.mark.parametrize("ahead_s", [0, 7200, -7200])
 def test_times_are_told_by_our_clock_whatever_the_apis_says(fakes: Fakes, ahead_s: float) -> None:
     now = fakes.now()
@@ -177,6 +187,17 @@ def test_the_agent_holds_the_identity_for_as_long_as_the_session_lasts(fakes: Fa
     assert 0 <= ready.ends_at - ready.proved_at - lifetime_s < 2
 
 
+def test_a_lifetime_is_at_least_a_second(fakes: Fakes) -> None:
+    """To an agent, a lifetime of 0 is one that has ended or that never ends."""
+    now = fakes.now()
+    fakes.now = lambda: now
+    fakes.api.changes = {"expires_at": moment(now + 0.5)}
+    fakes.resolve()
+    comment = pack_string(b"dm-foo via ssh.example") + b"\1"
+    (request,) = (each for each in added(fakes) if comment in each)
+    assert request.partition(comment)[2][:4] == (1).to_bytes(4, "big")
+
+
 def test_an_agent_that_cannot_bind_is_noted(fakes: Fakes) -> None:
     store = fakes.store
 
@@ -204,6 +225,7 @@ def test_what_cannot_be_used_is_told(fakes: Fakes) -> None:
     with pytest.raises(SessionFailed) as failed:
         fakes.resolve()
     assert failed.value.message == "the session is ready but has no connection details"
+    assert failed.value.hint.startswith("try again; if this persists, report it")
     fakes.api.changes = {"expires_at": moment(fakes.now() - 1)}
     with pytest.raises(Untrusted) as ended:
         fakes.resolve()
