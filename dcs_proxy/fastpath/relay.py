@@ -164,8 +164,6 @@ def _kind(fd: int) -> int:
 def _main(fd: str, host: str) -> int:
     try:
         return relay(socket(fileno=int(fd)))
-    except KeyboardInterrupt:
-        return 130
     except OSError as error:
         print(f"dcs-proxy: {host}: the relay broke: {error.strerror}", file=sys.stderr)
         return 1
