@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import posix
 import random
 import select
 import socket
@@ -230,6 +231,23 @@ def test_a_server_that_does_not_read_can_still_send(ends: Ends) -> None:
     assert flood.is_alive(), "the relay and the sockets between hold less than was sent"
     assert len(read_all(ends.server, 3 * len(DATA))) == 3 * len(DATA)
     flood.join(30)
+
+
+def test_bytes_between_pipes_and_the_network_do_not_enter_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("read", "write"):
+        monkeypatch.setattr(posix, name, lambda *_: pytest.fail("bytes were copied"))
+    stdin, stdout, to_relay, from_relay = pipes()
+    near, far = socket.socketpair()
+    with far:
+        os.write(to_relay, b"up")
+        far.sendall(b"down")
+        far.shutdown(socket.SHUT_WR)
+        assert relay(near, stdin, stdout) == 0
+        assert (far.recv(9), os.read(from_relay, 9)) == (b"up", b"down")
+    for fd in (stdin, stdout, to_relay, from_relay):
+        os.close(fd)
 
 
 class Broken:
