@@ -68,6 +68,26 @@ def test_a_farewell_to_a_broken_connection_is_no_failure(
     assert tried.is_set() and failed == []
 
 
+def test_a_farewell_is_said_once_and_cut_between_two_characters(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[bytes] = []
+    monkeypatch.setattr(made.side, "_send_last", sent.append)
+    made.side.disconnect(Farewell(7, "x" + "é" * 1500), 60)
+    made.side.disconnect(Farewell(2, "again"), 60)
+    text = ("x" + "é" * 999).encode()
+    assert sent == [b"\1\0\0\0\7" + pack_string(text)]
+
+
+def test_a_connection_that_has_ended_gets_no_farewell(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.side.ended.set()
+    monkeypatch.setattr(made.side, "_send_last", lambda _: pytest.fail("it was sent"))
+    made.side.disconnect(Farewell(11, "why"), 60)
+    assert not made.side._said_farewell
+
+
 def test_a_peer_that_reads_no_farewell_is_not_waited_for(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
