@@ -134,6 +134,7 @@ def test_help_ends_with_every_exit_code() -> None:
         ("--home=dir --x=config-ssh", '"--x=config-ssh" is not an option', "dcs-proxy --help"),
         ("config-ssh --dry", 'unrecognized arguments: "--dry"', "dcs-proxy config-ssh --help"),
         ("config-ssh a b", 'unrecognized arguments: "a b"', "dcs-proxy config-ssh --help"),
+        ("config-ssh list", 'unrecognized arguments: "list"', "dcs-proxy config-ssh --help"),
         ("dm-foo 22 33", 'unrecognized arguments: "33"', "dcs-proxy --help"),
         (
             "completion",

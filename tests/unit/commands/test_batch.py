@@ -118,6 +118,26 @@ def test_what_is_done_before_all_has_stopped_is_shown_and_counted(
     assert capsys.readouterr().out == f"{NAMES[0]}: done\n"
 
 
+def test_ctrl_c_is_ignored_if_it_was_ignored_before() -> None:
+    """As ``nohup`` and the background jobs of a script do."""
+    handlers: list[object] = []
+
+    def work(*_: object) -> str:
+        handlers.append(signal.getsignal(signal.SIGINT))
+        return "done"
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert Batch(NAMES[:1], work).run() == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert handlers == [signal.SIG_IGN]
+
+
+def test_work_that_does_not_stop_does_not_keep_the_program_running() -> None:
+    assert all(thread.daemon for thread in Batch(NAMES, lambda *_: "done")._threads)
+
+
 def test_a_second_ctrl_c_does_not_wait_for_what_cannot_be_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -6,12 +6,14 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dcs_proxy.errors import StateError
 from dcs_proxy.local import log as module
 from dcs_proxy.local.log import LIMIT, Log
 from dcs_proxy.local.log_reader import follow_log, is_about, read_log
@@ -99,6 +101,34 @@ def test_what_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
     (tmp_path / "log").symlink_to(tmp_path / "elsewhere")
     Log(str(tmp_path / "log")).event("a")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_values_are_words_or_quoted_and_cut(tmp_path: Path) -> None:
+    log = Log(str(tmp_path / "log"), "debug")
+    log.debug("a", yes=True, no=False, one="x", quote='a"b', none="", gone=None)
+    log.event("b", long="y" * 3000, words="z z" * 1000)
+    first, second = (line.split("] ", 1)[1] for line in read_log(str(tmp_path / "log")))
+    assert first == 'a yes=yes no=no one=x quote="a\'b" none=""'
+    assert second == f'b long={"y" * 1997}... words="{("z z" * 1000)[:1997]}..."'
+
+
+def test_a_duration_is_in_milliseconds() -> None:
+    assert 2000 <= module.milliseconds_since(time.monotonic() - 2) < 60_000
+    assert isinstance(module.milliseconds_since(), int)
+
+
+@pytest.mark.parametrize("kind", ["link", "directory"])
+def test_a_log_that_cannot_be_read_is_an_error(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "log"
+    if kind == "link":
+        (tmp_path / "other").write_text("of another program\n")
+        path.symlink_to(tmp_path / "other")
+    else:
+        path.mkdir()
+    with pytest.raises(StateError) as caught:
+        list(read_log(str(path)))
+    assert caught.value.message.startswith(f"{path} cannot be read: ")
+    assert caught.value.hint == "check its owner and mode: ls -l"
 
 
 def test_a_traceback_holds_places_and_no_values(tmp_path: Path) -> None:
