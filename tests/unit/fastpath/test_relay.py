@@ -238,6 +238,12 @@ def test_bytes_between_pipes_and_the_network_do_not_enter_the_process(
 ) -> None:
     for name in ("read", "write"):
         monkeypatch.setattr(posix, name, lambda *_: pytest.fail("bytes were copied"))
+
+    def splice(source: int, sink: int, size: int, *, flags: int) -> int:
+        assert flags & os.SPLICE_F_NONBLOCK, "ssh deadlocks on a pipe that waits"
+        return os.splice(source, sink, size, flags=flags)
+
+    monkeypatch.setattr(dcs_proxy.fastpath.relay, "_splice", splice)
     stdin, stdout, to_relay, from_relay = pipes()
     near, far = socket.socketpair()
     with far:
@@ -306,6 +312,19 @@ def test_any_other_error_is_named_and_the_exit_code_is_1(
     assert capsys.readouterr().err == (
         f"dcs-proxy: dm-foo: the relay broke: {os.strerror(errno.ENOMEM)}\n"
     )
+
+
+def test_what_does_not_fit_is_held_until_poll_announces_room_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(fd: int, data: bytes) -> int:
+        raise BlockingIOError
+
+    flow = dcs_proxy.fastpath.relay._Flow(3, 4, splice=False)
+    flow.held = b"x"
+    monkeypatch.setattr(dcs_proxy.fastpath.relay, "_write_some", refuse)
+    assert flow.move({4: select.POLLOUT})
+    assert flow.held == b"x" and flow.wanted() == (4, select.POLLOUT)
 
 
 def test_a_client_whose_socket_is_full_is_not_waited_for() -> None:
