@@ -8,10 +8,11 @@ from __future__ import annotations
 import importlib
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dcs_proxy import __version__
 from dcs_proxy.api.credentials import Credentials
@@ -35,6 +36,8 @@ _LEAST_SILENCE_S = 1.0
 # The user is told the reason for a longer wait.
 _NOTICE_AFTER_S = 2.0
 _MAX_BODY = 1024 * 1024
+_MAX_SIZE_LINE = 64 * 1024
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(;[^\n]*)?\r?\n\Z")
 _SUCCESS = (200, 201, 202, 203, 204)
 _CLOCK_TOLERANCE_S = 30.0
 
@@ -221,8 +224,11 @@ class HttpClient:
         return session
 
     def _read(self, response: requests.Response) -> Response:
-        # urllib3 would read a chunk's size line without a limit; http.client, below it, has one.
+        # urllib3 would read a chunk's size line without a limit.  http.client, below it, has one,
+        # but accepts the size -1, for which it would read to the end without a limit.
         response.raw.chunked = False
+        original: Any = response.raw._original_response
+        original._read_next_chunk_size = lambda: _read_chunk_size(original.fp)
         # A small compressed body may be huge when it is unpacked.
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             what = "sent a compressed response, which was not requested"
@@ -253,3 +259,14 @@ class HttpClient:
         ahead_s = 0.0 if moment is None else moment - time.time()
         # A Date has whole seconds, and responses take a while to arrive.
         self.clock_ahead_s = ahead_s if abs(ahead_s) >= _CLOCK_TOLERANCE_S else 0.0
+
+
+def _read_chunk_size(file: BinaryIO) -> int:
+    """Read the line before a chunk: its size in hexadecimal digits, and extensions (RFC 9112 §7.1).
+
+    Raises ValueError, for which http.client ends the response as incomplete.
+    """
+    match = _CHUNK_SIZE.match(file.readline(_MAX_SIZE_LINE))
+    if match is None:
+        raise ValueError("not the size of a chunk")
+    return int(match[1], 16)

@@ -110,6 +110,10 @@ FLOODS: dict[str, Callable[[], Iterator[bytes]]] = {
     "chunk-size": lambda: itertools.chain(
         [head("200 OK", _CHUNKED)], itertools.repeat(b"0" * 9999)
     ),
+    # To read -1 bytes means to read until the end.
+    "chunk-minus-one": lambda: itertools.chain(
+        [head("200 OK", _CHUNKED), b"-1\r\n"], itertools.repeat(_MIB)
+    ),
 }  # fmt: skip
 
 

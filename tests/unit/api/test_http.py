@@ -604,6 +604,28 @@ def test_a_chunked_response_is_read(tmp_path: Path) -> None:
         thread.join(60)
 
 
+@pytest.mark.parametrize("size", ["-1", "-2", "+2", "0x2", "0_2", "", " ", "g", "\xb2"])
+def test_the_size_of_a_chunk_is_a_hexadecimal_number(tmp_path: Path, size: str) -> None:
+    """Python's own reader takes -1, and then reads without a limit."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            sock, _ = listener.accept()
+            with sock:
+                sock.recv(65536)
+                head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+                sock.sendall(f"{head}{size}\r\n{{}}\r\n0\r\n\r\n".encode("latin-1"))
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        settings = Settings(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        credentials = Credentials(SECRET, None, "DEDALUS_API_KEY")
+        client = HttpClient(settings, credentials, Waits(), Log(str(tmp_path / "log")), print)
+        with pytest.raises(ApiUnavailable, match="sent an incomplete response"):
+            client.send(replace(READ, once=True))
+        thread.join(60)
+
+
 def test_a_redirect_is_not_followed_by_either_of_two_safeguards(
     fake: FakeApi, tmp_path: Path
 ) -> None:
