@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dcs_proxy.errors import StateError
 from dcs_proxy.local.files import cannot_write, read_small, write_atomically
 from dcs_proxy.local.lock import wait_for_lock
-from dcs_proxy.openssh.config_text import KNOWN_HOSTS
+from dcs_proxy.openssh.config_text import KNOWN_HOSTS, lists_other_hosts
 from dcs_proxy.session.directory import StateDirectory
 
 # ECDSA too, because JSch before 0.2 does not support Ed25519.
@@ -41,10 +41,16 @@ def write_known_hosts(state: StateDirectory, names: Iterable[str] | None = None)
     """Write the known_hosts file for the bridge's keys; return its path.
 
     It has lines with a pattern for all machines and, for clients that do not understand patterns,
-    lines for each of `names`.  With None the names stay as they are.  Raises StateError.
+    lines for each of `names`.  With None the names stay as they are.  Raises StateError, also if
+    the file is the user's own, because the state directory is ~/.ssh.
     """
     path = state.file(KNOWN_HOSTS)
     old = read_small(path, _MAX_KNOWN_HOSTS) or b""
+    if lists_other_hosts(old):
+        raise StateError(
+            f"{path} lists other hosts, so it is not replaced",
+            hint="set DCS_PROXY_HOME to a directory that has no other files",
+        )
     lines = [_public_line(path) for path in ensure_host_keys(state)]
     keys = [line for line in lines if line is not None]
     pattern_lines = _lines([_ANY_MACHINE], keys)

@@ -147,12 +147,12 @@ def _install(path: str, options: Options, *, is_default: bool, dry_run: bool) ->
         if dry_run:
             put(*config_file.difference(old or b"", change(old), path))
             return
+        # All names that ssh accepts, including long ones that the block does not list.
+        write_known_hosts(state, [*state.saved_machines(), *machines])
         has_moved = write_launcher(program)
         problems = _try_ssh(ssh.path, state, old or b"", change(old)) if is_trusted else []
         is_changed = config_file.edit(path, change)
         state.add_ssh_config(path)
-        # All names that ssh accepts, including long ones that the block does not list.
-        write_known_hosts(state, [*state.saved_machines(), *machines])
     _report(path, is_changed, len(machines))
     if has_moved and not is_changed:
         put(f"dcs-proxy: ssh now runs {program.words[-1]}")

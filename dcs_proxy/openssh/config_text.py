@@ -56,6 +56,10 @@ _EXPANDS_INCLUDES = Version(9, 9)
 _SAFE_LOGIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*\Z")
 _SAFE_HOST = re.compile(r"[a-z0-9:][a-z0-9.:-]*\Z")
 _SAFE_KEY = re.compile(r"[a-z0-9@.-]+ [A-Za-z0-9+/]+={0,2}\Z")
+# A line of a known_hosts file (sshd(8)): a marker, names, the type of the key, the key.
+_OTHER_HOST = re.compile(
+    rb"^(@\S+[ \t]+)?(?!dm-|[@#])\S+[ \t]+[a-z0-9@.-]+[ \t]+AAAA", re.MULTILINE
+)
 _LISTED = re.compile(r"^Host (dm-[a-z0-9-]+)$", re.MULTILINE)
 _WRITTEN_FOR = re.compile(r"^# for OpenSSH ([0-9]{1,4})\.([0-9]{1,4})(,.*)?$", re.MULTILINE)
 
@@ -291,6 +295,11 @@ def render_known_hosts(endpoint: str, authority: str) -> str:
     _check(_SAFE_HOST, endpoint)
     _check(_SAFE_KEY, authority)
     return f"@cert-authority {endpoint} {authority}\n"
+
+
+def lists_other_hosts(known_hosts: bytes) -> bool:
+    """Return whether a known_hosts file has a line for a host that is not a machine: the user's."""
+    return _OTHER_HOST.search(known_hosts) is not None
 
 
 def _file(program: Program, name: str) -> str:

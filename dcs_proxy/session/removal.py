@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import re
 
-from dcs_proxy.local.files import cannot_write
+from dcs_proxy.local.files import cannot_write, read_small
+from dcs_proxy.openssh.config_text import KNOWN_HOSTS, lists_other_hosts
 
+_MAX_KNOWN_HOSTS = 16 * 1024 * 1024
 _TEMPORARY = r"\..+\.tmp"
 # As names.file_stem() makes it.
 _STEM = r"dm-[a-z0-9-]+(\.[0-9a-f]{32})?"
@@ -66,7 +68,7 @@ def _remove_files(directory: str, ours: re.Pattern[str]) -> list[str]:
     left = []
     for name in names:
         path = os.path.join(directory, name)
-        if not ours.fullmatch(name) or os.path.isdir(path):
+        if not ours.fullmatch(name) or os.path.isdir(path) or _is_users(path):
             left.append(path)
             continue
         try:
@@ -77,6 +79,12 @@ def _remove_files(directory: str, ours: re.Pattern[str]) -> list[str]:
             raise cannot_write(path, error) from None
     _remove_if_empty(directory)
     return left
+
+
+def _is_users(path: str) -> bool:
+    """Return whether a file is the user's own known_hosts file: the state directory is ~/.ssh."""
+    is_named_so = os.path.basename(path) == KNOWN_HOSTS
+    return is_named_so and lists_other_hosts(read_small(path, _MAX_KNOWN_HOSTS) or b"")
 
 
 def _remove_if_empty(directory: str) -> None:

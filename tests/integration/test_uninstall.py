@@ -168,6 +168,27 @@ def test_a_state_directory_that_is_also_a_home_survives(start_emulator: Start, u
     assert left == ["log.txt", "sessions", "sessions/thesis.json"]
 
 
+def test_the_users_known_hosts_survive_a_state_directory_in_ssh(
+    start_emulator: Start, user: User
+) -> None:
+    user.use(start_emulator("--machine", "dm-foo"), config=False)
+    directory = user.home / ".ssh"
+    directory.mkdir(mode=0o700)
+    known = directory / "known_hosts"
+    known.write_text("github.com ssh-ed25519 AAAA\n")
+    user.environment["DCS_PROXY_HOME"] = str(directory)
+    done = user.proxy("config-ssh")
+    assert done.returncode == 14 and f"{known} lists other hosts" in done.stderr
+    assert not (directory / "config").exists()
+    done = user.proxy("uninstall", "--yes")
+    assert (
+        done.returncode == 0
+        and f"left, because dcs-proxy did not create them: {known}" in done.stdout
+    )
+    assert os.listdir(directory) == ["known_hosts"]
+    assert known.read_text() == "github.com ssh-ed25519 AAAA\n"
+
+
 def test_short_paths_for_sockets_go_too(start_emulator: Start, user: User) -> None:
     emulator = start_emulator("--machine", "dm-foo")
     user.state = user.root / ("d" * 90)

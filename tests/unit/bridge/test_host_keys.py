@@ -214,3 +214,32 @@ def test_known_hosts_of_keys_that_were_replaced_is_written_anew(state: StateDire
     assert hosts == [line.split()[0] for line in before.splitlines()]
     assert hosts == ["dm-*", "dm-*", "dm-foo", "dm-foo"]
     assert not {line.split()[2] for line in before.splitlines()} & set(after.split())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "github.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI",
+        "|1|JfKTdBh7rNbXkVAQCRp4OQoPfmI=|USECr3SWf1JUPsms5AqfD5QfxkM= ssh-rsa AAAA1234",
+        "@cert-authority *.example ecdsa-sha2-nistp256 AAAAE2VjZHNh",
+        "[10.0.0.1]:2222\tsk-ssh-ed25519@openssh.com\tAAAA comment",
+    ],
+)
+def test_known_hosts_of_the_users_own_is_not_replaced(state: StateDirectory, line: str) -> None:
+    """DCS_PROXY_HOME may be ~/.ssh."""
+    path = Path(state.file("known_hosts"))
+    text = f"# mine\n\ndm-* ssh-ed25519 AAAA\n{line}\n"
+    path.write_text(text)
+    for names in (None, ["dm-foo"]):
+        with pytest.raises(StateError, match="lists other hosts") as caught:
+            write_known_hosts(state, names)
+        assert "DCS_PROXY_HOME" in caught.value.hint
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("damage", [b"dm-", b"d", b"\0" * 4096, b"dm-* ssh-ed25519 AAAA\n\0\0"])
+def test_known_hosts_that_is_damaged_is_replaced(state: StateDirectory, damage: bytes) -> None:
+    path = Path(state.file("known_hosts"))
+    path.write_bytes(damage)
+    write_known_hosts(state)
+    assert path.read_bytes().startswith(b"dm-* ssh-ed25519 AAAA") and b"\0" not in path.read_bytes()

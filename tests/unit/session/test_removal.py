@@ -59,6 +59,16 @@ def test_files_of_others_stay_and_are_reported(tmp_path: Path) -> None:
     }
 
 
+def test_the_known_hosts_of_the_users_own_stay(tmp_path: Path) -> None:
+    """The state directory is ~/.ssh."""
+    path = tmp_path / "known_hosts"
+    path.write_text("dm-* ssh-ed25519 AAAA\ngithub.com ssh-ed25519 AAAA\n")
+    assert remove_state(str(tmp_path)) == [str(path)]
+    path.write_text("dm-* ssh-ed25519 AAAA\ndm-foo ssh-ed25519 AAAA\n")
+    assert remove_state(str(tmp_path)) == []
+    assert not path.exists()
+
+
 def test_a_directory_with_the_name_of_a_file_of_ours_stays(tmp_path: Path) -> None:
     fill(tmp_path, ["log/mine"])
     assert remove_state(str(tmp_path)) == [str(tmp_path / "log")]
