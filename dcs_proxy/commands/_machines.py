@@ -53,7 +53,7 @@ def select_machines(
     pattern without a match, or what `find` raises.
     """
     if arguments.all and arguments.hosts:
-        raise UsageError("--all means every machine: name none beside it", hint=hint)
+        raise UsageError("give either --all or the names of machines, not both", hint=hint)
     if not (arguments.all or arguments.hosts):
         raise UsageError("name the machines, or use --all", hint=hint)
     if arguments.all:

@@ -60,7 +60,7 @@ def test_a_pattern_that_means_nothing_and_a_wrong_name_are_told() -> None:
         chosen("Web_")
     with pytest.raises(UsageError, match="name the machines, or use --all"):
         chosen()
-    with pytest.raises(UsageError, match="--all means every machine: name none beside it"):
+    with pytest.raises(UsageError, match="give either --all or the names of machines, not both"):
         chosen("dm-a", everything=True)
 
 
