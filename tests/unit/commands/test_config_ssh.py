@@ -147,6 +147,22 @@ def test_a_dry_run_shows_the_difference_and_changes_nothing(commands: Commands, 
     assert not Path(commands.state.file("launcher")).exists()
 
 
+@pytest.mark.parametrize("words", [(), ("--dry-run",)])
+def test_a_config_that_others_could_exchange_changes_and_shows_nothing(
+    commands: Commands, ssh: Ssh, words: tuple[str, ...]
+) -> None:
+    commands.has("dm-a")
+    shared = commands.home / "shared"
+    shared.mkdir()
+    (shared / "config").write_text("Host own\n")
+    shared.chmod(0o777)
+    done = commands("config-ssh", *words, "--ssh-config", str(shared / "config"))
+    assert (done.code, done.out, ssh.commands) == (3, "", [])
+    assert str(shared) in done.err.splitlines()[0]
+    assert not Path(commands.state.file("launcher")).exists()
+    assert (shared / "config").read_text() == "Host own\n"
+
+
 def test_removing_restores_the_file(commands: Commands, ssh: Ssh) -> None:
     assert commands("config-ssh", "--remove") == Done(
         0, f"dcs-proxy: {config(commands)}: there was no block\n", ""
@@ -252,6 +268,18 @@ def test_a_config_that_ssh_refuses_is_not_written(commands: Commands, ssh: Ssh) 
     ssh.is_silent = True
     said = "dcs-proxy: ssh cannot read your config: no answer after 30 s"
     assert commands("config-ssh").err.splitlines() == [said, hint]
+
+
+def test_an_interrupt_leaves_no_copy_of_the_config_behind(
+    commands: Commands, ssh: Ssh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_command: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(config_ssh, "_run_ssh", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        config_ssh._ssh_error("ssh", commands.state, b"Host own\n")
+    assert not Path(commands.state.file("config-ssh.tmp")).exists()
 
 
 def test_a_warning_of_ssh_is_no_refusal(commands: Commands, ssh: Ssh, tmp_path: Path) -> None:

@@ -174,6 +174,18 @@ def test_a_login_that_takes_too_long_is_tried_again(monkeypatch: pytest.MonkeyPa
     assert log_in("exec sleep 60") == "no answer"
 
 
+def test_a_login_may_take_twenty_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = []
+
+    def run(*_: object, limit_s: float, **__: object) -> Output:
+        limits.append(limit_s)
+        return Output(0, b"", b"")
+
+    monkeypatch.setattr(guest, "run", run)
+    assert guest._log_in(["ssh"], Deadline(60)) == ""
+    assert limits == [20]
+
+
 def test_a_login_ends_with_the_ssh_that_waits_for_it() -> None:
     with pytest.raises(ClientGone):
         log_in("exec sleep 60", Deadline(60, lambda: True))
