@@ -4,6 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -116,6 +117,26 @@ def test_what_is_done_before_all_has_stopped_is_shown_and_counted(
         many.run()
     assert many.outcomes == {NAMES[0]: "done"}
     assert capsys.readouterr().out == f"{NAMES[0]}: done\n"
+
+
+def test_after_ctrl_c_all_threads_together_have_two_seconds_to_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, waits = 100.0, list[float]()
+
+    class Stuck(threading.Thread):
+        def join(self, timeout: float | None = None) -> None:
+            nonlocal now
+            assert timeout is not None
+            waits.append(timeout)
+            now += timeout + 0.5
+
+    many = Batch(NAMES[:3], lambda *_: "done")
+    many._threads = [Stuck() for _ in range(3)]
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr("dcs_proxy.commands._batch.time", clock)
+    many._stop()
+    assert waits == [2.0, 0.0, 0.0]
 
 
 def test_ctrl_c_is_ignored_if_it_was_ignored_before() -> None:

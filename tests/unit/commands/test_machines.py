@@ -197,6 +197,17 @@ def test_every_alias_of_a_machine_is_to_be_listed(commands: Commands) -> None:
     assert unlisted(commands, settings) == []
 
 
+def test_an_alias_that_looks_like_the_short_name_of_another_machine_does_not_list_it(
+    commands: Commands,
+) -> None:
+    settings = Settings(aliases={SHORT: KNOWN[0]})
+    config = commands.home / ".ssh" / "config"
+    write_block(config, [SHORT, *KNOWN[1:]])
+    assert len(unlisted(commands, settings)) == 1
+    write_block(config, names_to_list([UUID, *KNOWN], settings))
+    assert unlisted(commands, settings) == []
+
+
 def test_a_list_that_can_take_no_more_is_not_complained_of(
     commands: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +256,15 @@ def test_names_are_saved_for_completion_and_machines_that_sleep_are_confirmed(
     assert (proved["dm-a"], proved["dm-c"], proved["dm-d"]) == (READY.ends_at, NEVER, None)
     ago = time.time() - (proved["dm-b"] or 0)
     assert 100 <= ago < 160
+
+
+def test_the_name_to_complete_is_not_that_of_an_alias_for_another_machine(
+    commands: Commands,
+) -> None:
+    commands.configure('[aliases]\ndm-c0de = "dm-a"\n')
+    commands.has("dm-a", UUID)
+    assert commands("list").code == 0
+    assert set(commands.state.saved_machines()) == {UUID, "dm-7c0de", "dm-a", "dm-c0de"}
 
 
 def test_a_list_that_cannot_be_saved_is_shown_all_the_same(

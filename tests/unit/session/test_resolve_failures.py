@@ -12,12 +12,14 @@ from dcs_proxy.api.model import Connection, Session
 from dcs_proxy.emulator.authority import public_line
 from dcs_proxy.errors import (
     AgentUnavailable,
+    DeadlineExceeded,
     IdempotencyConflict,
     MachineNotFound,
     MachineUnreachable,
     SessionFailed,
     Untrusted,
 )
+from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.ssh.user_agent import UserAgent
 from tests.unit.session.fakes import AUTHORITIES, NAME, Fakes, events
 
@@ -106,6 +108,21 @@ def test_one_that_never_can_fails_as_the_service_says(
     assert len(fakes.api.keys) == tries + 1 and len(fakes.notices) == min(tries, 1)
     assert fakes.store.held == {}
     assert fakes.state.load(NAME) is None
+
+
+def test_one_whose_wait_outlasts_the_deadline_fails_as_the_service_says(
+    fakes: Fakes, no_wait: None
+) -> None:
+    """As when the computer is suspended meanwhile."""
+
+    class Suspended(Deadline):
+        def sleep(self, seconds: float) -> None:
+            raise DeadlineExceeded("not ready in time")
+
+    unreachable(fakes, 99)
+    with pytest.raises(SessionFailed, match="machine_not_routable"):
+        fakes.resolve(deadline=Suspended(30))
+    assert fakes.store.held == {} and fakes.state.load(NAME) is None
 
 
 def test_a_machine_that_is_listed_and_not_found_is_asked_for_again(

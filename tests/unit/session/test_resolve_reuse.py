@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import threading
@@ -39,6 +40,15 @@ def test_a_ready_machine_takes_one_post_and_one_identity(fakes: Fakes) -> None:
     assert fakes.store.held == {record.identity: b"dm-foo via ssh.example"}
     assert record.attempt.machine == NAME
     assert (fakes.notices, fakes.guest_waits) == ([], [])
+
+
+def test_a_new_session_removes_the_files_of_ended_ones(fakes: Fakes) -> None:
+    ended = [Path(fakes.state.file("sessions", f"dm-old.{end}")) for end in ("lock", "ab.pub")]
+    for path in ended:
+        path.touch()
+        os.utime(path, (0, 0))
+    fakes.resolve()
+    assert not any(path.exists() for path in ended)
 
 
 def test_an_agent_that_lists_nothing_gets_a_new_session(fakes: Fakes) -> None:
