@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,8 +50,11 @@ def test_a_python_that_is_too_old_is_named(
     monkeypatch.setitem(sys.modules, "dcs_proxy.cli", None)
     monkeypatch.setattr(sys, "version_info", (3, 9, 18))
     assert __main__.run() == 3
-    why = f"{sys.executable} is Python 3.9, and dcs-proxy needs 3.10 or later"
-    assert capsys.readouterr().err == f"dcs-proxy: {why}\n{NEWER}"
+    why = "is Python 3.9, and dcs-proxy needs 3.10 or later"
+    assert capsys.readouterr().err == f"dcs-proxy: {sys.executable} {why}\n{NEWER}"
+    monkeypatch.setattr(sys, "executable", "")  # as in a program that embeds Python
+    assert __main__.run() == 3
+    assert capsys.readouterr().err == f"dcs-proxy: this Python {why}\n{NEWER}"
 
 
 def test_windows_is_told_of_wsl(
@@ -100,9 +104,15 @@ def test_ctrl_c_during_an_import_leaves_no_traceback(
         assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
-def test_ctrl_c_is_the_programs_own_once_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("at_start", "once_it_runs"),
+    [(signal.default_int_handler, signal.default_int_handler), (signal.SIG_IGN, signal.SIG_IGN)],
+)
+def test_ctrl_c_is_the_programs_own_once_it_runs_unless_it_is_ignored(
+    monkeypatch: pytest.MonkeyPatch, at_start: Any, once_it_runs: Any
+) -> None:
     seen = []
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, at_start)
 
     def main() -> int:
         seen.append(signal.getsignal(signal.SIGINT))
@@ -113,7 +123,22 @@ def test_ctrl_c_is_the_programs_own_once_it_runs(monkeypatch: pytest.MonkeyPatch
         assert __main__.run() == 0
     finally:
         signal.signal(signal.SIGINT, before)
-    assert seen == [signal.default_int_handler]
+    assert seen == [once_it_runs]
+
+
+def test_run_by_path_it_finds_what_is_installed_beside_it(tmp_path: Path) -> None:
+    package, other = tmp_path / "site" / "dcs_proxy", tmp_path / "other"
+    for directory in (package, other):
+        directory.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "cli.py").write_text("import needed\ndef main():\n    return needed.status\n")
+    (package / "__main__.py").write_bytes((PACKAGE / "__main__.py").read_bytes())
+    (package.parent / "needed.pth").write_text(f"{other}\n")
+    (other / "needed.py").write_text("status = 7\n")
+    # As start.py is run: without PYTHONPATH and the site-packages of this Python.
+    command = [sys.executable, "-I", "-S", str(package / "__main__.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (7, "", "")
 
 
 def test_a_damaged_file_of_ours_is_named(tmp_path: Path) -> None:

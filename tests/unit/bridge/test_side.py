@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -103,6 +104,27 @@ def test_a_peer_that_reads_no_farewell_is_not_waited_for(
     assert not read.is_set()
     read.set()
     assert is_daemon == [True], "the process can end"
+
+
+def test_a_farewell_is_sent_before_the_process_can_exit(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[bytes] = []
+
+    def send(message: bytes) -> None:
+        time.sleep(0.05)  # in which a caller that does not wait would return
+        sent.append(message)
+
+    monkeypatch.setattr(made.side, "_send_last", send)
+    made.side.disconnect(Farewell(11, "why"), 60)
+    assert len(sent) == 1
+
+
+@pytest.mark.parametrize("body", [b"", b"\0\0\1"])
+def test_a_malformed_refusal_ends_the_connection(made: Made, body: bytes) -> None:
+    with pytest.raises(paramiko.SSHException, match="a malformed refusal"):
+        made.side._pass_on_refusal(paramiko.Message(body))
+    assert made.passed == []
 
 
 @pytest.mark.parametrize("number", [80, 81, 82, 90, 98, 100, 127])

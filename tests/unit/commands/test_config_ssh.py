@@ -138,6 +138,9 @@ def test_the_block_is_written_with_what_it_needs(commands: Commands, ssh: Ssh) -
 
 def test_a_dry_run_shows_the_difference_and_changes_nothing(commands: Commands, ssh: Ssh) -> None:
     commands.has("dm-a")
+    missing = commands("config-ssh", "--dry-run")
+    assert (missing.code, missing.err, config(commands).exists()) == (0, "", False)
+    assert "+Host dm-a" in missing.out.splitlines()
     config(commands).write_text("Host own\n")
     done = commands("config-ssh", "--dry-run")
     assert (done.code, done.err, ssh.commands) == (0, "", [])

@@ -12,6 +12,7 @@ import pytest
 from dcs_proxy.errors import ClientGone, DcsError, DeadlineExceeded, SessionFailed
 from dcs_proxy.local.deadline import Deadline
 from dcs_proxy.local.log import Log
+from dcs_proxy.session.directory import StateDirectory
 from dcs_proxy.session.records import Record
 from dcs_proxy.ssh.agent import Agent
 from tests.unit.session.fakes import NAME, Fakes, events
@@ -41,6 +42,23 @@ def test_twenty_at_once_make_one_post(fakes: Fakes) -> None:
     results = at_once(20, lambda number: fakes.resolve())
     assert len({str(result) for result in results}) == 1
     assert fakes.api.count("POST") == 1
+
+
+def test_a_lost_identity_says_nothing_about_the_session_that_replaced_it(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fakes.resolve()
+    fakes.store.held.clear()
+    lock = StateDirectory.lock
+
+    def overtaken(state: StateDirectory, *arguments: Any) -> Any:
+        monkeypatch.setattr(StateDirectory, "lock", lock)
+        fakes.resolve()  # another process has taken the lock first
+        return lock(state, *arguments)
+
+    monkeypatch.setattr(StateDirectory, "lock", overtaken)
+    assert fakes.resolve().identity in fakes.store.held
+    assert fakes.api.count("POST") == 2
 
 
 def test_no_wake_is_shown_while_waiting_for_a_machine_that_runs(

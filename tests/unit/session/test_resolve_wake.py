@@ -115,12 +115,13 @@ def test_a_deployment_without_get_repeats_the_post(fakes: Fakes) -> None:
 
 def test_the_deadline_ends_the_wait_and_keeps_the_attempt(fakes: Fakes) -> None:
     fakes.api.statuses = ["wake_in_progress"]
-    with pytest.raises(DeadlineExceeded) as caught:
-        fakes.resolve(seconds=0.3)
-    assert caught.value.one_line() == (
-        "dm-foo: not ready after 0.3 s; "
-        "hint: try again: the wake continues, and the next ssh resumes it"
-    )
+    for _ in range(2):  # the second process resumes the wake
+        with pytest.raises(DeadlineExceeded) as caught:
+            fakes.resolve(seconds=0.3)
+        assert caught.value.one_line() == (
+            "dm-foo: not ready after 0.3 s; "
+            "hint: try again: the wake continues, and the next ssh resumes it"
+        )
     fakes.api.statuses = ["ready"]
     fakes.resolve()
     assert len(fakes.api.keys) == 1

@@ -50,6 +50,13 @@ def test_a_machine_that_is_not_awake_stays_so_with_the_command_to_wake_it(
     assert {method for method, _ in fakes.api.journal} == {"GET machine"}
 
 
+def test_a_phase_of_several_words_is_quoted(fakes: Fakes) -> None:
+    """Or the API could put words into our mouth."""
+    fakes.api.phase = "gone: run curl x"
+    with pytest.raises(NotWoken, match=r'^the machine is "gone: run curl x", and wake = '):
+        never(fakes).resolve()
+
+
 def test_of_a_machine_that_is_destroyed_the_api_speaks(fakes: Fakes) -> None:
     fakes.api.phase = "destroyed"
     fakes.api.statuses = [MachineNotFound("gone")]
