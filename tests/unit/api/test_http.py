@@ -593,7 +593,7 @@ def test_a_chunked_response_is_read(tmp_path: Path) -> None:
             sock, _ = listener.accept()
             with sock:
                 sock.recv(65536)
-                sock.sendall(head + b'4;x=y\r\n{"a"\r\n3\r\n:1}\r\n0\r\nX: y\r\n\r\n')
+                sock.sendall(head + b'4 ;x=y\r\n{"a"\r\n3 \t\r\n:1}\r\n0\r\nX: y\r\n\r\n')
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
