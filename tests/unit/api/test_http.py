@@ -295,6 +295,7 @@ def test_a_body_without_end_is_cut_off(fake: FakeApi, tmp_path: Path) -> None:
     fake.answers = [Answer(200, b" " * (2 * 1024 * 1024))]
     with pytest.raises(ApiUnavailable, match="more than 1 MiB"):
         client_of(fake, tmp_path).send(READ)
+    assert len(fake.asked) == 1, "the same would come again"
 
 
 @pytest.mark.parametrize("coding", ["gzip", "gzip, gzip", "deflate", "br", "zstd", "x"])
@@ -305,7 +306,12 @@ def test_a_compressed_body_is_not_asked_for_and_not_unpacked(
     fake.answers = [Answer(200, bomb, {"Content-Encoding": coding})]
     with pytest.raises(ApiUnavailable, match="sent a compressed response"):
         client_of(fake, tmp_path).send(READ)
-    assert fake.asked[0].headers["accept-encoding"] == "identity"
+    assert [asked.headers["accept-encoding"] for asked in fake.asked] == ["identity"]
+
+
+def test_a_body_that_says_that_it_is_not_compressed_is_read(fake: FakeApi, tmp_path: Path) -> None:
+    fake.answers = [Answer(200, b"{}", {"Content-Encoding": "Identity"})]
+    assert client_of(fake, tmp_path).send(READ).body == b"{}"
 
 
 @pytest.mark.parametrize("status", [301, 303, 307])
