@@ -15,7 +15,7 @@ from dcs_proxy.api import keyring as system_keyring
 from dcs_proxy.errors import CredentialsError, KeyringUnusable, StateError
 from dcs_proxy.local.files import make_directories, remove_file, write_atomically
 from dcs_proxy.local.programs import SECRET_VARIABLES
-from dcs_proxy.local.trusted_file import distrusted, find_distrust, read_trusted
+from dcs_proxy.local.trusted_file import distrusted, find_distrust, read_trusted, real_path
 from dcs_proxy.text import add_secret
 
 MAX_KEY = 4096
@@ -100,7 +100,7 @@ def remove_key_file(path: str) -> bool:
     if distrust := find_distrust(path):
         raise distrusted(path, "the key file", CredentialsError, distrust)
     existed = os.path.lexists(path)
-    target = os.path.realpath(path)
+    target = real_path(path)
     try:
         with contextlib.suppress(OSError):
             if os.path.isfile(target):

@@ -29,7 +29,7 @@ from dcs_proxy.local.lock import FileLock
 from dcs_proxy.local.programs import Output
 from dcs_proxy.local.programs import run as run_program
 from dcs_proxy.local.settings import Settings
-from dcs_proxy.local.trusted_file import judge
+from dcs_proxy.local.trusted_file import judge, real_path
 from dcs_proxy.names import MachineName, natural_order
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import (
@@ -133,7 +133,7 @@ def _install(path: str, options: Options, *, is_default: bool, dry_run: bool) ->
     is_silent = not any(shell.output for shell in shells)
     with _lock(state.path):
         config_file.check_way(path)
-        old, status = config_file.read(os.path.realpath(path))
+        old, status = config_file.read(real_path(path))
         # ssh would run the commands (Match exec) of whoever can change the file.
         is_trusted = status is None or judge(path, status) is None
         factory = open_factory(options, os.environ, settings)
@@ -232,7 +232,7 @@ def _shell_warnings(shells: Sequence[Shell]) -> Iterator[str]:
 
 
 def _program_warnings(program: Program) -> Iterator[str]:
-    if any(_TEMPORARY.search(os.path.realpath(program.words[at])) for at in (0, -1)):
+    if any(_TEMPORARY.search(real_path(program.words[at])) for at in (0, -1)):
         yield f"this dcs-proxy is in a cache that may be emptied: {program.words[-1]}"
         yield "hint: install it with pipx or uv tool, then run config-ssh again"
 
@@ -240,7 +240,7 @@ def _program_warnings(program: Program) -> Iterator[str]:
 def _home_warnings(ssh: str, path: str) -> Iterator[str]:
     """Yield warnings if ssh's default config is not `path`, because ssh ignores HOME."""
     home = passwd_home()
-    if home is None or os.path.realpath(home) == os.path.realpath(os.path.expanduser("~")):
+    if home is None or real_path(home) == real_path(os.path.expanduser("~")):
         return
     done = _run_ssh([ssh, "-v", "-G", NO_MACHINE])
     read = [] if done is None else done.stderr.decode("utf-8", "replace").splitlines()

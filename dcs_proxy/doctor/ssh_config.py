@@ -12,7 +12,7 @@ from dcs_proxy.doctor.context import Context, required
 from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.local.environment import passwd_home
 from dcs_proxy.local.files import read_small
-from dcs_proxy.local.trusted_file import find_distrust
+from dcs_proxy.local.trusted_file import find_distrust, real_path
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import (
@@ -41,7 +41,7 @@ def check_permissions(context: Context) -> Check:
         )
     if (
         context.is_default_config
-        and os.path.realpath(home) != os.path.realpath(os.path.expanduser("~"))
+        and real_path(home) != real_path(os.path.expanduser("~"))
         and not _is_included(context)
     ):
         read = f"{home}/.ssh/config"
@@ -49,7 +49,7 @@ def check_permissions(context: Context) -> Check:
             f"ssh reads {read}, not {path}: it ignores HOME",
             f"dcs-proxy config-ssh --ssh-config {shlex.quote(read)}",
         )
-    _, status = config_file.read(os.path.realpath(path))
+    _, status = config_file.read(real_path(path))
     if status is None:
         return failed(f"{path} does not exist", _config_ssh(context))
     if problem := _find_refusal(context, path, status):
@@ -161,10 +161,10 @@ def _wrong_program(context: Context, program: Program) -> str:
             return f"the block runs {word}, which no longer exists"
     expected = find_program(context.options, context.environment)
     ours = expected.words[-1]
-    if os.path.realpath(program.words[-1]) != os.path.realpath(ours):
+    if real_path(program.words[-1]) != real_path(ours):
         return f"the block runs another dcs-proxy: {program.words[-1]}, not {ours}"
     state = required(context.state).path
-    if os.path.realpath(program.state_directory) != os.path.realpath(state):
+    if real_path(program.state_directory) != real_path(state):
         return f"the block uses the state directory {program.state_directory}, not {state}"
     if program.config_file != expected.config_file:
         used, wanted = (_shown(each.config_file) for each in (program, expected))

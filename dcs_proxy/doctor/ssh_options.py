@@ -16,6 +16,7 @@ from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.doctor.ssh_config import read_program
 from dcs_proxy.errors import ConfigError
 from dcs_proxy.local.files import read_small, remove_file, write_atomically
+from dcs_proxy.local.trusted_file import real_path
 from dcs_proxy.names import MachineName
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import NO_MACHINE, Snippet, render_snippet, uses_pipes
@@ -182,7 +183,7 @@ def _where(files: Sequence[str], option: str) -> str:
     pattern = re.compile(rf"\s*{option}[\s=]", re.IGNORECASE)
     for path in files:
         try:
-            data, _ = config_file.read(os.path.realpath(path))
+            data, _ = config_file.read(real_path(path))
         except ConfigError:  # a file that ssh reads, such as a FIFO
             continue
         inside = False

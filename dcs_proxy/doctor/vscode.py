@@ -18,7 +18,7 @@ from dcs_proxy.doctor.runner import Check, failed, passed
 from dcs_proxy.errors import ConfigError
 from dcs_proxy.local.programs import run
 from dcs_proxy.local.settings import Settings
-from dcs_proxy.local.trusted_file import find_distrust_of_file
+from dcs_proxy.local.trusted_file import find_distrust_of_file, real_path
 from dcs_proxy.openssh import config_file
 from dcs_proxy.openssh.config_text import NO_MACHINE
 from dcs_proxy.openssh.version import find_client, read_client
@@ -76,7 +76,7 @@ def _wrong_config(context: Context, editor: Editor) -> Check | None:
     If the editor's settings name neither an ssh nor a config, the other checks are enough.
     """
     path = editor.config_file
-    if os.path.realpath(path) == os.path.realpath(context.ssh_config):
+    if real_path(path) == real_path(context.ssh_config):
         path = ""
     if not (path or editor.ssh_path):
         return None

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 
 from dcs_proxy.errors import StateError
-from dcs_proxy.local.trusted_file import distrusted, find_distrust, judge
+from dcs_proxy.local.trusted_file import distrusted, find_distrust, judge, real_path
 
 # From <fcntl.h> and <linux/fs.h>, and from macOS's <sys/stdio.h>.
 _AT_FDCWD, _RENAME_EXCHANGE, _RENAME_SWAP = -100, 2, 2
@@ -34,7 +34,7 @@ def write_atomically(
     and group id of the new file, by default ours.  `put` moves the new file from the first path to
     the second, by default with :func:`os.replace`.  Raises StateError.
     """
-    target = os.path.realpath(path)
+    target = real_path(path)
     # Two threads of one process may write the same file at the same time.
     unique = threading.get_native_id()
     temporary = os.path.join(

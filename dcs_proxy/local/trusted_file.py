@@ -112,7 +112,7 @@ def find_distrust(path: str, status: os.stat_result | None = None) -> Distrust |
     """
     if status is not None and (found := judge(path, status)):
         return found
-    home = _with_parents(os.path.realpath(os.path.expanduser("~")))
+    home = _with_parents(real_path(os.path.expanduser("~")))
     for place, is_last in _steps(path):
         if place in home:
             continue
@@ -158,6 +158,18 @@ def _judge_shared(place: str, problem: str) -> Distrust | None:
     if not is_shared(parent):
         return None
     return Distrust(place, problem, f"look at who else uses it: ls -ld {shlex.quote(parent)}")
+
+
+def real_path(path: str) -> str:
+    """Return the path without symbolic links; the absolute path if that cannot be found out.
+
+    Before Python 3.13 os.path.realpath() raises OSError for a link that goes away meanwhile, as one
+    of another user may.
+    """
+    try:
+        return os.path.realpath(path)
+    except OSError:
+        return os.path.abspath(path)
 
 
 def is_shared(directory: str) -> bool:

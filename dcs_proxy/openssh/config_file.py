@@ -36,7 +36,7 @@ from dcs_proxy.local.files import (
     write_atomically,
 )
 from dcs_proxy.local.lock import FileLock, wait_for_lock
-from dcs_proxy.local.trusted_file import distrusted, find_distrust, is_shared
+from dcs_proxy.local.trusted_file import distrusted, find_distrust, is_shared, real_path
 
 _BEGIN = re.compile(
     rb"[ \t]*# >>> dcs-proxy (top|end) ([0-9a-f]{16})((?: [a-z-]+)*) >>> [^\n]*\n", re.MULTILINE
@@ -132,7 +132,7 @@ def read_blocks(path: str) -> Parts:
 
     Raises ConfigError as :func:`read` and :func:`parse_blocks`.
     """
-    text, _ = read(os.path.realpath(path))
+    text, _ = read(real_path(path))
     return parse_blocks(text or b"")
 
 
@@ -165,7 +165,7 @@ def edit(path: str, change: Callable[[bytes | None], bytes | None]) -> bool:
     cannot be written, StateError if the disk is full, and what `change` raises.
     """
     check_way(path)
-    target = os.path.realpath(path)
+    target = real_path(path)
     old, status = read(target)
     new = change(old)
     if new == old:
@@ -189,7 +189,7 @@ def check_way(path: str) -> None:
     directory of ours is no such case: ssh will refuse it, and config-ssh warn of that.
     """
     distrust = find_distrust(path)
-    target = os.path.realpath(path)
+    target = real_path(path)
     if distrust is None or (distrust.place == target and not is_shared(os.path.dirname(target))):
         return
     raise distrusted(path, "the ssh config", ConfigError, distrust)

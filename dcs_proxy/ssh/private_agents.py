@@ -23,7 +23,7 @@ from dcs_proxy.errors import AgentRefused, AgentUnavailable, DcsError, StateErro
 from dcs_proxy.local.files import check_private_directory, make_private_directory
 from dcs_proxy.local.lock import LockHeld, wait_for_lock
 from dcs_proxy.local.log import Log
-from dcs_proxy.local.trusted_file import find_distrust
+from dcs_proxy.local.trusted_file import find_distrust, real_path
 from dcs_proxy.ssh.agent import LIST_S, Agent, AgentMissing, Identity
 from dcs_proxy.ssh.agent_process import (
     agent_program,
@@ -205,7 +205,7 @@ class PrivateAgents:
 
 def _is_named_like_ours(path: str) -> bool:
     """Return whether `path` leads to a socket named as ours are, beside a lock."""
-    place, name = os.path.split(os.path.realpath(path))
+    place, name = os.path.split(real_path(path))
     return bool(_NAME.match(name)) and os.path.isfile(os.path.join(place, "lock"))
 
 

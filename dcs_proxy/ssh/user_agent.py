@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from dcs_proxy.errors import AgentUnavailable
 from dcs_proxy.local.log import Log
+from dcs_proxy.local.trusted_file import real_path
 from dcs_proxy.ssh.agent import Agent
 from dcs_proxy.ssh.keys import KeyPair
 
@@ -28,7 +29,7 @@ class UserAgent:
                 'the config file says agent = "user", but SSH_AUTH_SOCK is not set',
                 hint="start an agent, or remove that line to use the private one",
             )
-        if os.path.basename(os.path.realpath(self.place)) == _GPG_AGENT:
+        if os.path.basename(real_path(self.place)) == _GPG_AGENT:
             raise AgentUnavailable(
                 "SSH_AUTH_SOCK is gpg-agent's, which stores every key in a file",
                 hint='remove agent = "user" from the config file to use the private agent',

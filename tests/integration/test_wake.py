@@ -109,7 +109,7 @@ def test_names_are_not_looked_up_in_the_list(start_emulator: Start, user: User) 
     assert user.proxy("wake", "dm-a").returncode == 0
     assert not emulator.events(path="/v1/machines")
     for wrong, said in (([], "name the machines, or use --all"),
-                        (["--all", "dm-a"], "--all means every machine")):  # fmt: skip
+                        (["--all", "dm-a"], "give either --all or the names")):  # fmt: skip
         done = user.proxy("wake", *wrong)
         assert done.returncode == 2
         assert said in done.stderr

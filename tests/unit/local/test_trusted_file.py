@@ -17,6 +17,7 @@ from dcs_proxy.local.trusted_file import (
     find_distrust_of_file,
     judge,
     read_trusted,
+    real_path,
 )
 from tests.support.groups import Groups
 
@@ -458,3 +459,17 @@ def test_a_fifo_that_is_silent_or_has_no_end_is_refused(
     os.chmod(path, 0o622)
     assert "is writable by other users" in refusal(path).message
     assert stat.S_ISFIFO(path.stat().st_mode)
+
+
+def test_a_link_that_goes_away_while_it_is_followed_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    assert real_path(f"{tmp_path}/link") == f"{tmp_path}/file"
+
+    def gone(path: str) -> str:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+
+    monkeypatch.setattr(os, "readlink", gone)
+    assert real_path(f"{tmp_path}/x/../link") == f"{tmp_path}/link"
