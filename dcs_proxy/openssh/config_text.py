@@ -49,6 +49,8 @@ NO_MACHINE = MachineName("dm-dcs-proxy-doctor")
 LAUNCHER = "launcher"
 _WHY = "# the patterns keep every name that a shell could read as a command away from the shell"
 _BY_PIPES = ", by pipes: your shell prints something when it starts"
+# From here on, "none" is no provider; 7.9 looks for a library of that name, and says so on stderr.
+_CLEARS_PROVIDER = Version(8, 0)
 # From here on there is KnownHostsCommand, and PubkeyAcceptedKeyTypes has a new name.
 _ASKS_COMMANDS = _RENAMED = Version(8, 5)
 # From here on, Include expands tokens; earlier versions read %% as two characters.
@@ -190,7 +192,7 @@ def _pinned(version: Version) -> list[str]:
         f"{accepted} +ssh-ed25519-cert-v01@openssh.com",
         "HostKeyAlgorithms +ssh-ed25519-cert-v01@openssh.com",
         "CASignatureAlgorithms +ssh-ed25519",
-        "PKCS11Provider none",
+        *(["PKCS11Provider none"] if version >= _CLEARS_PROVIDER else []),
         # A key of the user's own would go into the agent of the session.
         "AddKeysToAgent no",
     ]

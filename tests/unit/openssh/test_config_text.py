@@ -240,6 +240,11 @@ def test_an_ssh_that_forwards_no_agent_by_path_forwards_none() -> None:
     assert render_end(PROGRAM, Version(8, 1)) == end
 
 
+def test_7_9_gets_no_provider_called_none() -> None:
+    assert "PKCS11Provider" not in render_top(PROGRAM, [], Version(7, 9))
+    assert "PKCS11Provider none\n" in render_top(PROGRAM, [], Version(8, 0))
+
+
 def test_an_ssh_before_8_5_gets_the_options_that_it_knows() -> None:
     top = render_top(PROGRAM, [], Version(8, 4))
     assert "KnownHostsCommand" not in top and "PubkeyAcceptedAlgorithms" not in top
